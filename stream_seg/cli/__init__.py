@@ -1,0 +1,45 @@
+"""The command line: the only place that prints or exits.
+
+`main` chooses the subcommand and turns every error into one line and an exit code (see `stream_seg.errors`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from stream_seg.cli.arguments import parse
+from stream_seg.cli.console import set_up_logging
+from stream_seg.cli.signals import Interrupted
+from stream_seg.errors import StreamSegError
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (by default the process's) and return its exit code."""
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        set_up_logging(quiet=args.quiet, verbose=args.verbose)
+        return int(args.command(args))
+    except StreamSegError as error:
+        _say(str(error))
+        return error.exit_code
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody to tell. Keep the interpreter from trying once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # the outermost boundary: a traceback on a user's screen is a bug
+        logger.debug("the traceback of this error:", exc_info=True)
+        _say(f"internal error: {type(error).__name__}: {error} (run again with --verbose and report what it prints)")
+        return 1
+
+
+def _say(message: str) -> None:
+    print(f"stream-seg: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,263 @@
+"""The options: names, types, help, and one-line complaints."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from stream_seg import __version__
+from stream_seg.cli import evaluate, export, models, run
+from stream_seg.errors import UsageError, did_you_mean
+from stream_seg.evaluate import SCORE_THRESHOLD
+
+EXAMPLES = """\
+examples:
+  stream-seg --webcam 0                          live in a window; q quits
+  stream-seg holiday.mp4 -o annotated.mp4        every frame, sound and timing kept
+  stream-seg rtsp://camera/stream -o door.mp4    record a camera feed; Ctrl-C ends and finishes the file
+  stream-seg photo.jpg -o masks.png --view masks coloured masks on black
+  stream-seg photos/ -o annotated/               a folder of images
+  ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
+
+further commands (each has --help):
+  stream-seg models         named models: list, pull, path, remove, info
+  stream-seg export         weights to an ONNX model
+  stream-seg eval           COCO accuracy of a model
+
+exit codes:
+  0 done   1 internal error   2 wrong options   3 source   4 model   5 device   6 output   7 no display
+  130 ended by SIGINT (Ctrl-C), 143 by SIGTERM; what was written until then is finished and plays
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line, with a suggestion."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_strictly(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse all of `argv`; an unknown option is an error that names the nearest known one."""
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            known = self._option_string_actions
+            hint = did_you_mean(unknown[0].split("=")[0], known) if unknown[0].startswith("-") else ""
+            self.error(f"unknown argument {unknown[0]}{hint}")
+        return args
+
+
+def seconds(text: str) -> float:
+    """`90`, `90.5`, `1:30` or `0:01:30.5` as seconds."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; write seconds (90.5) or [H:]M:S (1:30)")
+    total = 0.0
+    for part in text.split(":"):
+        total = total * 60 + float(part)
+    return total
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return int(text)
+
+
+def camera_index(text: str) -> int:
+    """A camera's number, from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no camera number; the first camera is 0")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A positive number of frames per second."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no frame rate; write frames per second, as in 30")
+    return value
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no score; write a number from 0 to 1, as in 0.5")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """`1280x720` as (width, height)."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if not match or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; write WIDTHxHEIGHT, as in 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`person, dog` as ("person", "dog")."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("name at least one class, as in person,dog")
+    return found
+
+
+def device(text: str) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        hint = did_you_mean(text, ("auto", "cpu", "cuda"))
+        raise argparse.ArgumentTypeError(f"'{text}' is no device{hint}; write auto, cpu, cuda or cuda:N")
+    return text
+
+
+def view(text: str) -> str:
+    """`both`, `boxes` or `masks`."""
+    if text not in ("both", "boxes", "masks"):
+        hint = did_you_mean(text, ("both", "boxes", "masks"))
+        raise argparse.ArgumentTypeError(f"'{text}' is no view{hint}; write both, boxes or masks")
+    return text
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that every command has."""
+    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    parser.add_argument("--verbose", action="store_true", help="print everything there is to know")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Options that choose a model and where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
+    group.add_argument("--device", type=device, default="auto", metavar="auto|cpu|cuda|cuda:N", help="where it runs")
+    group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
+    _add_places(group)
+
+
+def _add_places(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--model-dir", type=Path, metavar="DIR", help="where downloaded models are kept")
+    parser.add_argument("--offline", action="store_true", help="never download a model")
+
+
+def _run_parser() -> Parser:
+    parser = Parser(
+        prog="stream-seg",
+        description="Outline and name every object in a camera's picture, a recording, a feed or images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="video file, address (rtsp:, http:, ...), image, folder, glob, numbered sequence (img_%%04d.png), camera "
+        "number, or - for a stream on standard input",
+    )
+    parser.add_argument("--webcam", type=camera_index, metavar="N", help="camera number N as the source")
+    parser.add_argument("--version", action="version", version=f"stream-seg {__version__}")
+    add_common(parser)
+
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o", "--output", action="append", default=[], metavar="OUTPUT", help="video file, image or folder; repeatable"
+    )
+    group.add_argument("--show", action=argparse.BooleanOptionalAction, help="a window (default: if there is no -o)")
+    group.add_argument("--view", type=view, default="both", metavar="both|boxes|masks", help="what is drawn")
+    group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
+    group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
+    group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    group.add_argument("--metrics", type=Path, metavar="FILE.json", help="write the run's figures as JSON")
+
+    group = parser.add_argument_group("what is processed")
+    group.add_argument("--start", type=seconds, default=0.0, metavar="S", help="begin S seconds (or H:M:S) in")
+    group.add_argument("--end", type=seconds, metavar="S", help="stop S seconds in")
+    group.add_argument("--max-frames", type=whole, metavar="N", help="stop after N frames")
+    group.add_argument("--stride", type=whole, default=1, metavar="N", help="use every Nth frame")
+    group.add_argument("--frame-rate", type=rate, metavar="F", help="frames per second of an image sequence (25)")
+    group.add_argument("--camera-size", type=size, metavar="WxH", help="picture size to ask a camera for")
+    group.add_argument("--camera-fps", type=rate, metavar="F", help="frame rate to ask a camera for")
+
+    add_model(parser)
+    group = parser.add_argument_group("segmentation")
+    group.add_argument("--score-threshold", type=probability, metavar="F", help="least score of an object (0.4)")
+    group.add_argument("--classes", type=names, metavar="person,dog", help="only these classes")
+    group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
+    parser.set_defaults(command=run.run)
+    return parser
+
+
+def _models_parser() -> Parser:
+    parser = Parser(prog="stream-seg models", description="List, fetch and remove named models.", allow_abbrev=False)
+    _add_places(parser)
+    add_common(parser)
+    parser.set_defaults(command=models.list_models)
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
+    for name, command, help_text, argument in (
+        ("pull", models.pull, "download a model, build its graph, print where it is", "NAME"),
+        ("path", models.path, "print where a model is", "NAME"),
+        ("remove", models.remove, "delete a downloaded model", "NAME"),
+        ("info", models.info, "print inputs, outputs and metadata", "NAME|FILE.onnx"),
+    ):
+        action = actions.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        action.add_argument("name", metavar=argument)
+        action.set_defaults(command=command)
+    return parser
+
+
+def _export_parser() -> Parser:
+    parser = Parser(
+        prog="stream-seg export",
+        description="Build the batched ONNX graph of Mask R-CNN weights (.pth, .safetensors, or a named model's).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("weights", metavar="NAME|WEIGHTS", help="r50-fpn, r50-fpn-v2, compact, or a file of weights")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx")
+    parser.add_argument("--precision", default="fp32", metavar="fp32|fp16|int8", help="numbers used (default: fp32)")
+    parser.add_argument("--calibrate", metavar="VIDEO|FOLDER", help="frames like yours, for --precision int8")
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="which kernels the graph is made for")
+    parser.add_argument("--proposals", type=whole, metavar="N", help="boxes per image that are looked at (the model's)")
+    parser.add_argument("--size", type=size, metavar="WxH", help="what frames are scaled into (the model's)")
+    parser.add_argument("--architecture", metavar="NAME", help="of the weights (default: recognised)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, background first")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    _add_places(parser)
+    add_common(parser)
+    parser.set_defaults(command=export.export)
+    return parser
+
+
+def _eval_parser() -> Parser:
+    parser = Parser(
+        prog="stream-seg eval", description="COCO box and mask AP of a model, with its speed.", allow_abbrev=False
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE.json", help="COCO instances")
+    parser.add_argument("--size", type=whole, metavar="N", help="longer side of what the model sees (the model's)")
+    parser.add_argument("--limit", type=whole, metavar="N", help="only the first N images")
+    parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")
+    add_model(parser)
+    add_common(parser)
+    parser.set_defaults(command=evaluate.run, score_threshold=SCORE_THRESHOLD, classes=None)
+    return parser
+
+
+SUBCOMMANDS = {"models": _models_parser, "export": _export_parser, "eval": _eval_parser}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; `command` of the result is the function to call with it. Raises `UsageError`.
+
+    A first word that is a subcommand is taken for it: a file of that name is written ./models.
+    """
+    if argv and argv[0] in SUBCOMMANDS:
+        return SUBCOMMANDS[argv[0]]().parse_strictly(argv[1:])
+    return _run_parser().parse_strictly(argv)

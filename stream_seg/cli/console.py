@@ -1,0 +1,90 @@
+"""What the user sees while a command works: log lines, progress bars, what was found in each image."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from stream_seg.detections import Detections
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.metrics import Metrics
+from stream_seg.protocols import Outcome, Sink
+
+
+class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
+    """A progress bar on standard error that iterates nothing and has no thread."""
+
+    monitor_interval = 0
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Through tqdm, so that a line does not tear the bar.
+        tqdm.write(f"stream-seg: {self.format(record)}", file=sys.stderr)
+
+
+def set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Send the package's log to standard error: notes by default, warnings if quiet, all if verbose."""
+    package = logging.getLogger("stream_seg")
+    package.handlers = [_Handler()]
+    package.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    package.propagate = False
+
+
+class Progress(Sink):
+    """A progress bar: with an ETA for recordings, with the present rate and drops for live sources."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._bar: Bar | None = None
+
+    def open(self, info: SourceInfo) -> None:
+        # disable=None: no bar where standard error is not a terminal.
+        self._bar = Bar(total=info.frame_count, unit="frame", disable=None, smoothing=0.1, dynamic_ncols=True)
+
+    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  it counts
+        if self._bar is not None:
+            if self._metrics.is_live:
+                self._bar.set_postfix_str(self._metrics.status(), refresh=False)
+            self._bar.update()
+
+    def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the bar ends alike
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Listing(Sink):
+    """Prints what was found in each image, one line each; says nothing of video."""
+
+    def open(self, info: SourceInfo) -> None:
+        self._is_images = info.kind == "images"
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._is_images:
+            found = ", ".join(f"{n} {s:.2f}" for n, s in zip(detections.names, detections.scores, strict=True))
+            tqdm.write(f"{frame.name}: {found or 'nothing found'}", file=sys.stdout)
+
+    def close(self, outcome: Outcome) -> None:
+        """Nothing to finish."""
+
+
+@contextmanager
+def download_bar(*, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A function that draws how much of a download is there; nothing is drawn before its first call."""
+    bars: list[Bar] = []
+
+    def progress(done: int, total: int | None) -> None:
+        if not bars:
+            bars.append(Bar(unit="B", unit_scale=True, unit_divisor=1000, disable=True if quiet else None))
+        bars[0].total = total
+        bars[0].update(done - bars[0].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars:
+            bar.close()

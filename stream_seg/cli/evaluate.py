@@ -1,0 +1,33 @@
+"""The subcommand `eval`: COCO accuracy of a model."""
+
+from __future__ import annotations
+
+import argparse
+
+from stream_seg import evaluate
+from stream_seg.cli.console import Bar
+from stream_seg.cli.models import load_model
+from stream_seg.errors import OutputError
+
+
+def run(args: argparse.Namespace) -> int:
+    """`stream-seg eval --model M --images DIR --annotations instances.json`."""
+    with (
+        load_model(args, long_side=args.size) as segmenter,
+        Bar(unit="image", disable=True if args.quiet else None) as bar,
+    ):
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        result = evaluate.evaluate(segmenter, args.images, args.annotations, limit=args.limit, progress=progress)
+        bar.close()
+        print(result)
+        print(f"model {segmenter.model_name} on {segmenter.provider}")
+    if args.json is not None:
+        try:
+            args.json.write_text(result.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"the result could not be written to '{args.json}': {error.strerror}") from error
+    return 0

@@ -1,0 +1,101 @@
+"""The subcommand `export`: weights to an ONNX file. Building needs the extra `export`, imported only here and then."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stream_seg import catalog
+from stream_seg.cli.console import Bar, download_bar
+from stream_seg.errors import OutputError, UsageError
+from stream_seg.frame import Image
+from stream_seg.sources import open_source
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_FRAMES = 100
+"""How many frames of --calibrate are used, spread over it."""
+
+
+def build_graph(weights: Path, architecture: str, out: Path, _progress: catalog.Progress | None) -> None:
+    """Build the fp32 graph of downloaded weights: what the catalogue calls for models that come as weights."""
+    from stream_seg.graph import export_graph
+
+    logger.info("building the graph of %s; this happens once", architecture)
+    export_graph(weights, out, architecture=architecture)
+
+
+def export(args: argparse.Namespace) -> int:
+    """`stream-seg export NAME_OR_WEIGHTS -o model.onnx`."""
+    from stream_seg.graph import export_graph
+
+    if args.output.exists() and not args.overwrite:
+        raise OutputError(f"'{args.output}' exists already; name another file, or add --overwrite")
+    weights, architecture = _weights(args)
+    frames = None if args.calibrate is None else _calibration_frames(args.calibrate)
+    with _steps(quiet=args.quiet) as progress:
+        done = export_graph(
+            weights,
+            args.output,
+            architecture=architecture,
+            precision=args.precision,
+            device=args.device,
+            proposals=args.proposals,
+            size=args.size,
+            labels=args.labels and _lines(args.labels),
+            calibration=frames,
+            progress=progress,
+        )
+    print(f"{done.path}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
+    if done.agreement is not None:
+        print(f"  {done.agreement}")
+    return 0
+
+
+def _weights(args: argparse.Namespace) -> tuple[Path, str | None]:
+    """The weights file that was named, or the one of a named model, and its architecture where that is known."""
+    path = Path(args.weights)
+    if path.is_file():
+        return path, args.architecture
+    with download_bar(quiet=args.quiet) as progress:
+        found, architecture = catalog.weights(
+            args.weights, model_dir=args.model_dir, offline=args.offline, progress=progress
+        )
+    return found, args.architecture or architecture
+
+
+def _calibration_frames(spec: str) -> Iterator[Image]:
+    """Up to CALIBRATION_FRAMES images of a video or folder, evenly spread where its length is known."""
+    with open_source(spec) as source:
+        stride = max(1, (source.info.frame_count or 0) // CALIBRATION_FRAMES)
+        for count, frame in enumerate(source):
+            if count % stride == 0:
+                yield frame.image
+            if count >= stride * CALIBRATION_FRAMES:
+                return
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the labels file '{path}' cannot be read: {error}") from error
+
+
+@contextmanager
+def _steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows the step at hand and how far it is."""
+    bar = Bar(disable=True if quiet else None, bar_format="{desc}: {n_fmt}/{total_fmt}")
+
+    def progress(step: str, done: int, total: int) -> None:
+        bar.total = total
+        bar.set_description_str(step, refresh=False)
+        bar.update(done - bar.n)
+
+    try:
+        yield progress
+    finally:
+        bar.close()

@@ -1,0 +1,81 @@
+"""Names to models: `--model` of every command, and the subcommand `models`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+from stream_seg import catalog
+from stream_seg.cli.console import download_bar
+from stream_seg.cli.export import build_graph
+from stream_seg.errors import DeviceError
+from stream_seg.segmenters import ModelSegmenter, load_segmenter
+from stream_seg.segmenters.device import parse_device, require_cuda
+
+
+def load_model(args: argparse.Namespace, *, long_side: int | None = None) -> ModelSegmenter:
+    """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use."""
+    with download_bar(quiet=args.quiet) as progress:
+        path = catalog.locate(
+            args.model,
+            device=_device_kind(args.device),
+            model_dir=args.model_dir,
+            offline=args.offline,
+            progress=progress,
+            build=build_graph,
+        )
+    segmenter = load_segmenter(
+        path,
+        device=args.device,
+        score_threshold=args.score_threshold,
+        classes=args.classes,
+        labels=args.labels,
+        long_side=long_side,
+    )
+    segmenter.model_name = args.model
+    return segmenter
+
+
+def _device_kind(device: str) -> Literal["cpu", "cuda"]:
+    """What `device` comes down to here: a named model may have a file for each."""
+    kind, index = parse_device(device)
+    if kind == "auto":
+        try:
+            require_cuda(index)
+        except DeviceError:
+            return "cpu"
+    return "cpu" if kind == "cpu" else "cuda"
+
+
+def list_models(args: argparse.Namespace) -> int:
+    """`stream-seg models`: the table of names."""
+    print(catalog.table(catalog.list_models(args.model_dir)))
+    return 0
+
+
+def pull(args: argparse.Namespace) -> int:
+    """`stream-seg models pull NAME`: download (and build) a model, print where it is."""
+    with download_bar(quiet=args.quiet) as progress:
+        print(catalog.pull(args.name, model_dir=args.model_dir, progress=progress, build=build_graph))
+    return 0
+
+
+def path(args: argparse.Namespace) -> int:
+    """`stream-seg models path NAME`: where a model is on disk."""
+    print(catalog.path(args.name, model_dir=args.model_dir))
+    return 0
+
+
+def remove(args: argparse.Namespace) -> int:
+    """`stream-seg models remove NAME`: delete a downloaded model."""
+    for file in catalog.remove(args.name, model_dir=args.model_dir):
+        print(f"removed {file}")
+    return 0
+
+
+def info(args: argparse.Namespace) -> int:
+    """`stream-seg models info FILE`: inputs, outputs and metadata of an ONNX file, or of a named model on disk."""
+    file = Path(args.name) if Path(args.name).exists() else catalog.path(args.name, model_dir=args.model_dir)
+    print(catalog.info(file))
+    return 0

@@ -1,0 +1,64 @@
+"""Detections: boxes, scores, class ids and small masks of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The objects found in one frame, most confident first; possibly none.
+
+    `boxes` (N, 4) float32: x1, y1, x2, y2 in frame pixels, continuous (a box round the whole frame is 0, 0, W, H).
+    `scores` (N,) float32 in 0..1. `class_ids` (N,) int64, indices into `class_names`.
+    `masks` (N, S, T) float32: the probability, 0..1, that a point inside the box belongs to the object, on a grid
+    stretched over the box (28x28 in Mask R-CNN). They stay small until pixels are needed: see `geometry.paste`.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    masks: NDArray[np.float32]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        expected = {"boxes": (n, 4), "scores": (n,), "class_ids": (n,), "masks": (n, *self.masks.shape[1:3])}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
+        if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
+            found = f"{self.class_ids.min()}..{self.class_ids.max()}"
+            raise ValueError(f"class_ids must be in 0..{len(self.class_names) - 1}, got {found}")
+
+    @classmethod
+    def none(cls, class_names: tuple[str, ...], mask_size: int = 28) -> Detections:
+        """Detections of a frame in which nothing was found."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int64),
+            np.zeros((0, mask_size, mask_size), np.float32),
+            class_names,
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
+        """Select detections by a boolean mask, indices or a slice."""
+        return Detections(
+            self.boxes[index], self.scores[index], self.class_ids[index], self.masks[index], self.class_names
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.class_names[i] for i in self.class_ids]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True))
+        return f"Detections({len(self)}: {found}; masks {self.masks.shape})"

@@ -1,0 +1,359 @@
+"""Measures a segmenter's accuracy on annotated pictures: COCO's average precision of boxes and masks, and its speed.
+
+Scoring is pycocotools' (the extra `eval`), at most 100 detections per picture and class. Only classes that both the
+model and the annotations know are scored, matched by name, so that a model of 20 classes can be judged on 80.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_seg.detections import Detections
+from stream_seg.errors import SourceError, StreamSegError, UsageError
+from stream_seg.frame import Image
+from stream_seg.geometry import mask_roi
+from stream_seg.protocols import Segmenter
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO, _Dataset
+
+SCORE_THRESHOLD = 0.05
+"""Load the segmenter with this one: average precision counts doubtful detections too."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) images."""
+
+_ALIASES = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Average precision of one class, or the mean of several, in per cent: over IoU 0.50 to 0.95, and at 0.50.
+
+    `objects` is how many there were to find, crowds not counted.
+    """
+
+    name: str
+    objects: int
+    box_ap: float
+    box_ap50: float
+    mask_ap: float
+    mask_ap50: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `evaluate` found. `fps` is images per second through the segmenter alone, without reading and scoring.
+
+    `classes` are those that occur in the images. `unknown_to_model` are annotated classes that the model has no name
+    for, `not_annotated` classes of the model that the annotations lack; neither is scored.
+    """
+
+    mean: Accuracy
+    classes: tuple[Accuracy, ...]
+    images: int
+    fps: float
+    unknown_to_model: tuple[str, ...]
+    not_annotated: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The same as JSON, keys as the attributes."""
+        return json.dumps(asdict(self), indent=2)
+
+    def __str__(self) -> str:
+        """A plain-text table, and what was left out."""
+        return "\n".join([*_table([*self.classes, self.mean]), "", *self._notes()])
+
+    def _notes(self) -> Iterator[str]:
+        yield f"{self.images} images, {self.fps:.1f} per second"
+        if self.unknown_to_model:
+            yield f"not scored, unknown to the model: {', '.join(self.unknown_to_model)}"
+        if self.not_annotated:
+            yield f"not scored, not annotated: {', '.join(self.not_annotated)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Matching:
+    """Which class of the model is which annotated category, by their ids; and the names that found no partner."""
+
+    category_of: Mapping[int, int]
+    names: Mapping[int, str]
+    unknown_to_model: tuple[str, ...]
+    not_annotated: tuple[str, ...]
+
+
+class _Picture(TypedDict):
+    """What is read of an image's entry in the annotations."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+def evaluate(
+    segmenter: Segmenter,
+    images_dir: Path,
+    annotations: Path,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run `segmenter` over the images of a COCO instances file and score what it finds.
+
+    `images_dir` is the folder that the file's `file_name`s start from. `limit` takes only the first images, by id. Load
+    the segmenter with `SCORE_THRESHOLD`. Raises `SourceError` for annotations or images that are missing or damaged,
+    `UsageError` where model and annotations have no class in common, `StreamSegError` where pycocotools is missing.
+    """
+    _require_pycocotools()
+    truth = _read_truth(annotations)
+    matching = _match(segmenter.class_names, truth, annotations)
+    pictures: list[_Picture] = [truth.imgs[i] for i in sorted(truth.imgs)[:limit]]
+    if not pictures:
+        raise SourceError(f"there are no images to score in {annotations}")
+    rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
+    ids = [picture["id"] for picture in pictures]
+    mean, classes = _score(truth, rows, ids, matching)
+    fps = len(pictures) / seconds
+    return Result(mean, classes, len(pictures), fps, matching.unknown_to_model, matching.not_annotated)
+
+
+def _silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _require_pycocotools() -> None:
+    try:
+        import pycocotools.mask  # noqa: F401
+    except ImportError as error:
+        raise StreamSegError("eval needs pycocotools; run: pip install 'stream-seg[eval]'") from error
+
+
+def _read_truth(path: Path) -> COCO:
+    try:
+        return _coco(_checked(json.loads(path.read_text("utf-8"))))
+    except OSError as error:
+        raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SourceError(f"{path} is not a COCO instances file: {error}") from error
+
+
+def _checked(data: object) -> dict[str, list[dict[str, object]]]:
+    """Raise ValueError where something of COCO's format is missing; fill in what is not needed here."""
+    if not isinstance(data, dict):
+        raise ValueError("it is not a JSON object")
+    for part, fields in _FIELDS.items():
+        if not isinstance(data.get(part), list):
+            raise ValueError(f"it has no list '{part}'")
+        for item in data[part]:
+            missing = [field for field in fields if item.get(field) in (None, [], {})]
+            if missing:
+                raise ValueError(f"an entry of its '{part}' has no '{missing[0]}'")
+    for number, item in enumerate(data["annotations"], 1):
+        data["annotations"][number - 1] = {"id": number, "iscrowd": 0, "area": 0.0, **item}
+    return data
+
+
+_FIELDS = {
+    "images": ("id", "file_name", "width", "height"),
+    "categories": ("id", "name"),
+    "annotations": ("image_id", "category_id", "bbox", "segmentation"),
+}
+
+
+def _coco(data: Mapping[str, object]) -> COCO:
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = cast("_Dataset", data)
+    with _quiet():
+        coco.createIndex()
+    return coco
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pycocotools from printing."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _match(class_names: Sequence[str], truth: COCO, annotations: Path) -> _Matching:
+    names = {category["id"]: category["name"] for category in truth.dataset["categories"]}
+    known = {_key(name): i for i, name in names.items()}
+    category_of = {k: known[_key(name)] for k, name in enumerate(class_names) if _key(name) in known}
+    if not category_of:
+        raise UsageError(
+            f"the model and {annotations} have no class in common: it knows {_some(class_names)}; "
+            f"annotated are {_some(list(names.values()))}"
+        )
+    scored = set(category_of.values())
+    return _Matching(
+        category_of=category_of,
+        names={i: name for i, name in names.items() if i in scored},
+        unknown_to_model=tuple(name for i, name in names.items() if i not in scored),
+        not_annotated=tuple(name for k, name in enumerate(class_names) if k not in category_of),
+    )
+
+
+def _key(name: str) -> str:
+    """What is left of a class name when case, spaces, marks and Pascal VOC's other words are taken away."""
+    bare = "".join(letter for letter in name.casefold() if letter.isalnum())
+    return _ALIASES.get(bare, bare)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+class _Row(TypedDict):
+    """One detection as pycocotools wants it."""
+
+    id: int
+    image_id: int
+    category_id: int
+    score: float
+    bbox: list[float]
+    area: float
+    iscrowd: int
+    segmentation: dict[str, object]
+
+
+def _detect_all(
+    segmenter: Segmenter, pictures: Sequence[_Picture], folder: Path, matching: _Matching, progress: Progress
+) -> tuple[list[_Row], float]:
+    """Every detection of a class that is scored, and the seconds spent in the segmenter."""
+    rows: list[_Row] = []
+    segmenter([_load(folder, pictures[0])])  # warm-up
+    seconds = 0.0
+    for start in range(0, len(pictures), segmenter.max_batch):
+        batch = pictures[start : start + segmenter.max_batch]
+        images = [_load(folder, picture) for picture in batch]
+        begun = time.perf_counter()
+        found = segmenter(images)
+        seconds += time.perf_counter() - begun
+        for picture, detections in zip(batch, found, strict=True):
+            rows += _rows(detections, picture, matching, len(rows))
+        progress(start + len(batch), len(pictures))
+    return rows, seconds
+
+
+def _load(folder: Path, picture: _Picture) -> Image:
+    """The pixels as annotated: without the rotation a camera may have noted in the file."""
+    path = folder / picture["file_name"]
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SourceError(f"the annotated image {path} cannot be read: {error.strerror}") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    if image is None:
+        raise SourceError(f"the annotated image {path} is damaged or of an unknown format")
+    if image.shape[:2] != (picture["height"], picture["width"]):
+        raise SourceError(
+            f"{path} is {image.shape[1]}x{image.shape[0]}, its annotations are for "
+            f"{picture['width']}x{picture['height']}: give the images that were annotated"
+        )
+    return np.asarray(image, np.uint8)
+
+
+def _rows(detections: Detections, picture: _Picture, matching: _Matching, seen: int) -> list[_Row]:
+    mine = np.flatnonzero(np.isin(detections.class_ids, list(matching.category_of)))
+    return [_row(detections, int(i), picture, matching, seen + k + 1) for k, i in enumerate(mine)]
+
+
+def _row(detections: Detections, i: int, picture: _Picture, matching: _Matching, number: int) -> _Row:
+    x1, y1, x2, y2 = (float(edge) for edge in detections.boxes[i])
+    return _Row(
+        id=number,
+        image_id=picture["id"],
+        category_id=matching.category_of[int(detections.class_ids[i])],
+        score=float(detections.scores[i]),
+        bbox=[x1, y1, x2 - x1, y2 - y1],
+        area=(x2 - x1) * (y2 - y1),
+        iscrowd=0,
+        segmentation=_encoded(detections.boxes[i], detections.masks[i], picture),
+    )
+
+
+def _encoded(box: NDArray[np.float32], mask: NDArray[np.float32], picture: _Picture) -> dict[str, object]:
+    """One detection's mask at full size as COCO's run lengths."""
+    from pycocotools import mask as coco_mask
+
+    whole = np.zeros((picture["height"], picture["width"]), np.uint8, order="F")
+    rows, columns, bitmask = mask_roi(box, mask, (picture["width"], picture["height"]))
+    whole[rows, columns] = bitmask
+    return dict(coco_mask.encode(whole))
+
+
+def _score(truth: COCO, rows: list[_Row], ids: list[int], matching: _Matching) -> tuple[Accuracy, tuple[Accuracy, ...]]:
+    found = _coco({"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": rows})
+    category_ids = sorted(matching.names)
+    boxes = _average_precisions(truth, found, ids, category_ids, "bbox")
+    masks = _average_precisions(truth, found, ids, category_ids, "segm")
+    counts = _count(truth, ids)
+    classes = tuple(
+        Accuracy(matching.names[c], counts.get(c, 0), *box, *mask)
+        for c, box, mask in zip(category_ids, boxes, masks, strict=True)
+        if not math.isnan(box[0])
+    )
+    if not classes:
+        raise SourceError("none of the images shows an annotated object of a class that the model knows")
+    return _mean(classes), classes
+
+
+def _average_precisions(
+    truth: COCO, found: COCO, ids: list[int], category_ids: list[int], kind: Literal["bbox", "segm"]
+) -> list[tuple[float, float]]:
+    """(AP, AP50) of each category, in per cent; NaN where there was nothing to find."""
+    from pycocotools.cocoeval import COCOeval
+
+    judge = COCOeval(truth, found, kind)
+    judge.params.imgIds = ids
+    judge.params.catIds = category_ids
+    with _quiet():
+        judge.evaluate()
+        judge.accumulate()
+    # Axes: IoU threshold, recall, category, object size (0: any), most detections (-1: 100).
+    precision = judge.eval["precision"][:, :, :, 0, -1]
+    return [(_average(precision[:, :, k]), _average(precision[:1, :, k])) for k in range(len(category_ids))]
+
+
+def _average(precision: NDArray[np.float64]) -> float:
+    """pycocotools writes -1 where a class has no objects."""
+    return float(precision.mean()) * 100 if (precision > -1).all() else math.nan
+
+
+def _count(truth: COCO, ids: Sequence[int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for annotation in truth.loadAnns(truth.getAnnIds(imgIds=ids, iscrowd=False)):
+        counts[annotation["category_id"]] = counts.get(annotation["category_id"], 0) + 1
+    return counts
+
+
+def _mean(classes: Sequence[Accuracy]) -> Accuracy:
+    figures = np.array([(c.box_ap, c.box_ap50, c.mask_ap, c.mask_ap50) for c in classes]).mean(axis=0)
+    return Accuracy(f"mean of {len(classes)}", sum(c.objects for c in classes), *(float(figure) for figure in figures))
+
+
+def _table(lines: Sequence[Accuracy]) -> list[str]:
+    width = max(len("class"), *(len(line.name) for line in lines))
+    heading = f"{'class':<{width}}  objects  box AP   AP50  mask AP   AP50"
+    return [heading, *(_line(accuracy, width) for accuracy in lines)]
+
+
+def _line(accuracy: Accuracy, width: int) -> str:
+    boxes = f"{accuracy.box_ap:>6.1f} {accuracy.box_ap50:>6.1f}"
+    masks = f"{accuracy.mask_ap:>7.1f} {accuracy.mask_ap50:>6.1f}"
+    return f"{accuracy.name:<{width}}  {accuracy.objects:>7}  {boxes}  {masks}"

@@ -1,0 +1,75 @@
+"""Frame and SourceInfo: what one captured image and one source are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""Pixels: (height, width, 3) uint8, BGR, C-contiguous."""
+
+Kind = Literal["video", "live", "images"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One captured image with its times.
+
+    `image` (H, W, 3) uint8 BGR. `index` counts captured frames from 0; gaps are dropped frames. `pts` is the exact
+    presentation time in seconds since the beginning of the recording, or since capture began for a live source.
+    `captured_at` is `time.monotonic()` at capture. `name` is the file an image came from, None for video.
+    """
+
+    image: Image
+    index: int
+    pts: Fraction
+    captured_at: float
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
+            raise ValueError(f"image must be (H, W, 3) uint8, got {self.image.shape} {self.image.dtype}")
+        if self.image.size == 0:
+            raise ValueError(f"image is empty: {self.image.shape}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.image.shape[1], self.image.shape[0]
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"Frame({width}x{height}, index={self.index}, pts={float(self.pts):.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a source once it is open.
+
+    `name` is safe to print (no credentials). `size` is (width, height) of its frames, rotation applied; the frames of a
+    "video" or "live" source all have it, images may differ. `frame_rate` is the declared rate, None when unknown.
+    `frame_count` is exact or an estimate (for progress), after `start`/`end`/stride. `duration` is the length of the
+    recording in seconds. `time_base` is a unit every `pts` is a whole multiple of. `path` is the local file, if there
+    is one: the place to read sound from. `start` is the pts that an output begins with, `end` the pts it stops before.
+    """
+
+    name: str
+    size: tuple[int, int]
+    kind: Kind
+    frame_rate: Fraction | None = None
+    frame_count: int | None = None
+    duration: Fraction | None = None
+    time_base: Fraction = field(default=Fraction(1, 90000))
+    path: Path | None = None
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come at their own pace, so that old ones may be dropped."""
+        return self.kind == "live"

@@ -1,0 +1,96 @@
+"""The seams of the pipeline: what a source, a segmenter, a renderer and a sink are.
+
+Subclass them or just have the same methods. Sources and segmenters are each used by one thread of the pipeline; sinks
+run on the thread that calls `Pipeline.run`, because window toolkits insist on the main thread.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from stream_seg.detections import Detections
+from stream_seg.frame import Frame, Image, SourceInfo
+
+
+class Source(Protocol):
+    """Where frames come from. Iterated once, inside `with`, by one thread.
+
+    The constructor refuses at once what it can without waiting (a missing file, an unknown codec); `__enter__` may
+    wait for a device or a network. Both raise `SourceError`, and so does the iteration when reading breaks; it ends
+    when the recording ends. `info` is valid from `__enter__` on.
+    """
+
+    @property
+    def info(self) -> SourceInfo: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+class Segmenter(Protocol):
+    """Images to detections. `max_batch` is the largest number of images one call gains from (1: gains nothing).
+
+    One that also has `warm_up(size, max_batch)` has it called before the first frame, with the frames' (width, height).
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_batch(self) -> int: ...
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        """One `Detections` per image, in order, boxes in that image's pixels."""
+        ...
+
+
+class Renderer(Protocol):
+    """Draws detections: returns a new frame and leaves the given one alone."""
+
+    def __call__(self, frame: Frame, detections: Detections) -> Frame: ...
+
+
+class Outcome(enum.Enum):
+    """How a run ended, told to each sink when it is closed."""
+
+    COMPLETE = "complete"
+    """The source ended by itself, or at the end it was asked for."""
+
+    STOPPED = "stopped"
+    """Somebody ended it: a key, a signal, `Pipeline.stop`."""
+
+    FAILED = "failed"
+    """A stage failed: keep what is there, but not under the name of a whole result."""
+
+
+class Sink(Protocol):
+    """Where rendered frames go. `open` once, `write` per frame, `close` once (also after a failed `open`).
+
+    The constructor refuses at once what it can (an existing file, an unwritable folder, an unknown codec). All raise
+    `OutputError`. Every method is called on the thread that calls `Pipeline.run`.
+    """
+
+    def open(self, info: SourceInfo) -> None:
+        """Called before the first frame, with what is known of the source."""
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Take one rendered frame. Frames come in order."""
+
+    def close(self, outcome: Outcome) -> None:
+        """Finish. Whatever was written stays usable."""
+
+    def wants_stop(self) -> bool:
+        """Whether the sink asks for the run to end (a key, a closed window). Called at least every 50 ms."""
+        return False
+
+    def holds(self) -> bool:
+        """Whether the sink wants the next frame withheld for now (a picture being looked at). Returns within 50 ms."""
+        return False

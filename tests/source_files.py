@@ -1,0 +1,143 @@
+"""Videos and images made on the spot, whose pictures carry their number so that a test can read it back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+
+from stream_seg.frame import Frame, Image
+
+SIZE = (64, 48)
+"""(width, height) of the pictures."""
+
+BITS = 8
+RATE = 25
+
+
+def numbered(number: int, size: tuple[int, int] = SIZE) -> Image:
+    """Return a grey picture with `number` as eight white or black blocks, lowest bit left, over its whole height."""
+    width, height = size
+    image = np.full((height, width, 3), 128, np.uint8)
+    block = width // BITS
+    for bit in range(BITS):
+        image[: height // 2, bit * block : (bit + 1) * block] = 255 * (number >> bit & 1)
+    return image
+
+
+def number_of(image: Image) -> int:
+    """Read back the number of a picture; any size, any codec."""
+    height, width = image.shape[:2]
+    block = width // BITS
+    row = image[height // 4]
+    return sum((int(row[bit * block + block // 2].mean()) > 127) << bit for bit in range(BITS))
+
+
+def numbers_of(frames: Sequence[Frame]) -> list[int]:
+    return [number_of(frame.image) for frame in frames]
+
+
+def write_video(
+    path: Path,
+    count: int = 30,
+    *,
+    size: tuple[int, int] = SIZE,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    pts: Sequence[int] | None = None,
+    sound: bool = False,
+    turn: tuple[float, bool, bool] | None = None,
+    container_format: str | None = None,
+) -> Path:
+    """Write numbered pictures; `pts` are ticks of 1/1000 s, `turn` is (degrees counterclockwise, hflip, vflip)."""
+    tick = Fraction(1, 1000) if pts is not None else Fraction(1, RATE)
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=RATE, options=options or {"g": "10", "bf": "2"})
+        stream.width, stream.height = size
+        stream.pix_fmt = pixel_format
+        stream.codec_context.time_base = tick
+        if turn is not None:
+            stream.set_display_rotation(*turn)
+        if sound:
+            add_sound(container, count / RATE)
+        for index in range(count):
+            frame = av.VideoFrame.from_ndarray(numbered(index, size), "bgr24")
+            frame.pts, frame.time_base = index if pts is None else pts[index], tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def add_sound(container: av.container.OutputContainer, seconds: float) -> None:
+    """Mux a track of quiet noise."""
+    stream = container.add_stream("aac", rate=48000)
+    noise = np.random.default_rng(0).normal(0, 0.01, (1, round(48000 * seconds))).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(noise, "fltp", "mono")
+    frame.sample_rate, frame.pts = 48000, 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def write_sound(path: Path, *, cover: Image | None = None) -> Path:
+    """Write a sound file, with a cover picture if given."""
+    with av.open(str(path), "w") as container:
+        if cover is not None:
+            picture = container.add_stream("png")
+            picture.height, picture.width = cover.shape[:2]
+            picture.pix_fmt = "rgb24"
+            picture.disposition = av.stream.Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(cover, "bgr24")))
+        add_sound(container, 0.5)
+    return path
+
+
+def write_colour(
+    path: Path, bgr: tuple[int, int, int], *, matrix: int, full: bool, size: tuple[int, int] = SIZE
+) -> Path:
+    """Write one picture of one colour, lossless, converted by the ITU-T H.273 formula with `matrix` (1 or 6 or 9)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"qp": "0"})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv444p"
+        stream.codec_context.colorspace = matrix
+        stream.codec_context.color_range = 2 if full else 1
+        planes = np.empty((3, size[1], size[0]), np.uint8)
+        planes[:] = np.array(luma_chroma(bgr, matrix, full))[:, None, None]
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, "yuv444p")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def luma_chroma(bgr: tuple[int, int, int], matrix: int, full: bool) -> tuple[int, int, int]:
+    """Return 8-bit (Y, Cb, Cr) of a colour, by ITU-T H.273, equations for Kr and Kb and both ranges."""
+    red, blue = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[matrix]
+    b, g, r = (value / 255 for value in bgr)
+    luma = red * r + (1 - red - blue) * g + blue * b
+    cb, cr = (b - luma) / (2 * (1 - blue)), (r - luma) / (2 * (1 - red))
+    scale, offset, chroma = (255, 0, 255) if full else (219, 16, 224)
+    return round(offset + scale * luma), round(128 + chroma * cb), round(128 + chroma * cr)
+
+
+def jpeg(number: int, size: tuple[int, int] = SIZE) -> bytes:
+    """Return a numbered picture as a JPEG file."""
+    return cast(bytes, cv2.imencode(".jpg", numbered(number, size))[1].tobytes())
+
+
+def matroska(count: int = 10) -> bytes:
+    """Return a small video as bytes that can be read without seeking."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"g": "10"})
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        for index in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(index), "bgr24")))
+        container.mux(stream.encode(None))
+    return out.getvalue()

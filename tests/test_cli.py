@@ -1,0 +1,223 @@
+"""The command as a user types it: real files and the real model in, files, text and exit codes out."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from stream_seg import __version__
+from stream_seg.cli import main
+
+COMMAND = [sys.executable, "-m", "stream_seg"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A person on a photo in the public domain."""
+    path = tmp_path / "astronaut.jpg"
+    cv2.imwrite(str(path), cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
+    return path
+
+
+def frames_in(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    """Exit code and message of a command that must fail with one line."""
+    code = main([*argv, "--quiet"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("stream-seg: ")
+    assert "Traceback" not in lines[0]
+    return code, lines[0]
+
+
+def test_a_video_becomes_an_annotated_video_with_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, figures = tmp_path / "out.mp4", tmp_path / "run.json"
+    assert main(["synthetic:320x240@30x12", "-o", str(out), "--metrics", str(figures), "--device", "cpu"]) == 0
+    assert frames_in(out) == 12
+    printed = capsys.readouterr().out
+    assert "12 captured, 12 delivered, 0 dropped" in printed
+    assert "limited by" in printed
+    assert str(out) in printed
+    written = json.loads(figures.read_text())
+    assert written["outcome"] == "complete"
+    assert written["captured"] == written["delivered"] == 12
+    assert written["model"]["provider"] == "CPUExecutionProvider"
+    assert written["outputs"] == [str(out)]
+    documented = set(re.findall(r"`(\w+)`", Path("docs/metrics.md").read_text().split("|---|---|")[1]))
+    assert set(written) <= documented
+
+
+@pytest.mark.parametrize("view", ["both", "boxes", "masks"])
+def test_a_photo_becomes_three_different_pictures(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], view: str
+) -> None:
+    out = tmp_path / "out.png"
+    assert main([str(photo), "-o", str(out), "--view", view]) == 0
+    assert re.search(r"astronaut.jpg: .*person 0\.\d\d", capsys.readouterr().out)
+    before, after = cv2.imread(str(photo)), cv2.imread(str(out))
+    assert before is not None
+    assert after is not None
+    assert after.shape == before.shape
+    black = float((after.max(axis=2) == 0).mean())
+    changed = float((np.abs(after.astype(int) - before).max(axis=2) > 40).mean())
+    assert (black > 0.2) == (view == "masks")
+    assert {"boxes": changed < 0.1, "both": 0.1 < changed < 0.9, "masks": True}[view]
+
+
+def test_a_folder_becomes_a_folder(photo: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(photo.read_bytes())
+    assert main([str(photos), "-o", str(tmp_path / "annotated"), "--quiet"]) == 0
+    assert sorted(path.name for path in (tmp_path / "annotated").iterdir()) == ["a.jpg", "b.jpg"]
+
+
+def test_only_the_classes_asked_for_are_found(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(photo), "-o", str(tmp_path / "out.png"), "--classes", "cat,dog"]) == 0
+    assert "person" not in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["--version"])
+    assert done.value.code == 0
+    assert capsys.readouterr().out.strip() == f"stream-seg {__version__}"
+
+
+@pytest.mark.parametrize("command", [[], ["models"], ["export"], ["eval"]])
+def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--help"])
+    assert done.value.code == 0
+    printed = capsys.readouterr().out
+    assert "usage: stream-seg" in printed
+    if not command:
+        assert "examples:" in printed
+        assert "exit codes:" in printed
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        ([], 2, "no source"),
+        (["a.mp4", "--webcam", "0"], 2, "two sources"),
+        (["a.mp4", "--veiw", "masks"], 2, "did you mean '--view'"),
+        (["a.mp4", "--view", "mask"], 2, "did you mean 'masks'"),
+        (["a.mp4", "--device", "gpu"], 2, "auto, cpu, cuda"),
+        (["a.mp4", "--batch-size", "0"], 2, "whole number of at least 1"),
+        (["a.mp4", "--stride", "x"], 2, "whole number of at least 1"),
+        (["a.mp4", "--score-threshold", "1.5"], 2, "from 0 to 1"),
+        (["a.mp4", "--start", "soon"], 2, "write seconds"),
+        (["a.mp4", "--start", "5", "--end", "4"], 2, "not after"),
+        (["a.mp4", "--camera-size", "big"], 2, "WIDTHxHEIGHT"),
+        (["missing.mp4", "-o", "{tmp}/o.mp4"], 3, "missing.mp4"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.xyz"], 6, "o.xyz"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/none/o.mp4"], 6, "none"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--codec", "h246"], 6, "did you mean 'h264'"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "compct"], 4, "did you mean 'compact'"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "{tmp}/no.onnx"], 4, "no.onnx"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", __file__], 4, "test_cli.py"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "preson"], 2, "did you mean 'person'"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/none/m.json"], 6, "m.json"),
+        (["models", "pul", "compact"], 2, "pull"),
+        (["models", "remove", "compact"], 4, "part of the package"),
+        (["export", "nothing.pth", "-o", "{tmp}/m.onnx"], 4, "nothing.pth"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_its_exit_code(
+    argv: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, line = failure(capsys, *(word.replace("{tmp}", str(tmp_path)) for word in argv))
+    assert words in line
+    assert got == code
+
+
+def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"mine")
+    code, line = failure(capsys, "synthetic:64x64@30x3", "-o", str(out))
+    assert code == 6
+    assert "--overwrite" in line
+    assert out.read_bytes() == b"mine"
+    assert main(["synthetic:64x64@30x3", "-o", str(out), "--overwrite", "--quiet"]) == 0
+    assert frames_in(out) == 3
+
+
+def test_no_display_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    code, line = failure(capsys, "synthetic:64x64@30x3")
+    assert code == 7
+    assert "-o" in line
+
+
+def test_cuda_that_cannot_be_had_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = failure(capsys, "synthetic:64x64@30x3", "-o", str(tmp_path / "o.mp4"), "--device", "cuda:7")
+    assert code == 5
+    assert "cuda" in line.lower()
+
+
+def test_the_figures_of_a_failed_run_are_written_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken, figures = tmp_path / "images", tmp_path / "run.json"
+    broken.mkdir()
+    (broken / "a.png").write_bytes(b"no picture")
+    code, _ = failure(capsys, str(broken), "-o", str(tmp_path / "out"), "--metrics", str(figures))
+    assert code == 3
+    assert json.loads(figures.read_text())["outcome"] == "failed"
+
+
+def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("compact", "r50-fpn", "r50-fpn-v2", "zoo-r50-fpn", "zoo-r50-fpn-int8"))
+
+
+def test_a_model_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "info", "compact"]) == 0
+    assert "score_threshold" in capsys.readouterr().out
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == f"stream-seg {__version__}"
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], limit: float = 30.0) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    argv = [*COMMAND, "synthetic:320x240@30", "-o", str(out), "--device", "cpu"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: any(part.stat().st_size > 20_000 for part in tmp_path.glob("*.part.mp4")), process)
+        process.send_signal(number)
+        printed, errors = process.communicate(timeout=20)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    delivered = re.search(r"(\d+) delivered", printed)
+    assert delivered is not None
+    assert frames_in(out) == int(delivered[1]) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]

@@ -1,0 +1,272 @@
+"""Average precision against figures worked out by hand on pictures that hold two rectangles."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stream_seg.detections import Detections
+from stream_seg.errors import SourceError, StreamSegError, UsageError
+from stream_seg.evaluate import Result, evaluate
+from stream_seg.frame import Image
+from stream_seg.segmenters import FunctionSegmenter
+
+Box = tuple[float, float, float, float]
+
+LEFT: Box = (4, 4, 60, 60)
+RIGHT: Box = (64, 20, 120, 76)
+FULL = np.ones((28, 28), np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((80, 128, 3), 127 if name == "a.png" else 0, np.uint8))
+    return tmp_path
+
+
+def rectangle(box: Box) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def annotation(box: Box, *, image: int = 1, category: int = 1, crowd: bool = False) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    found: dict[str, Any] = {"image_id": image, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    if not crowd:
+        return {**found, "segmentation": [rectangle(box)]}
+    mask = np.zeros((80, 128), np.uint8, order="F")
+    mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
+    edges = np.flatnonzero(np.diff(np.r_[0, mask.T.ravel(), 0])).tolist()
+    counts = np.diff([0, *edges, mask.size]).tolist()
+    return {**found, "iscrowd": 1, "segmentation": {"size": [80, 128], "counts": counts}}
+
+
+def truth(folder: Path, *annotations: dict[str, Any], names: Sequence[str] = ("person",)) -> Path:
+    path = folder / "instances.json"
+    images = [{"id": i, "file_name": name, "width": 128, "height": 80} for i, name in ((1, "a.png"), (2, "b.png"))]
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
+    return path
+
+
+def finder(
+    *found: tuple[Box, float], names: Sequence[str] = ("person",), mask: NDArray[np.float32] = FULL
+) -> FunctionSegmenter:
+    """Finds the same in every picture that is not black, best first, all of the first class."""
+
+    def find(image: Image) -> Detections:
+        if not image.any():
+            return Detections.none(tuple(names))
+        return Detections(
+            np.array([box for box, _ in found], np.float32).reshape(-1, 4),
+            np.array([score for _, score in found], np.float32),
+            np.zeros(len(found), np.int64),
+            np.stack([mask] * len(found)) if found else np.zeros((0, 28, 28), np.float32),
+            tuple(names),
+        )
+
+    return FunctionSegmenter(find, names)
+
+
+def figures(result: Result) -> tuple[float, float, float, float]:
+    return (result.mean.box_ap, result.mean.box_ap50, result.mean.mask_ap, result.mean.mask_ap50)
+
+
+BOTH = (annotation(LEFT), annotation(RIGHT))
+
+
+def test_everything_found_is_a_hundred(folder: Path) -> None:
+    result = evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, truth(folder, *BOTH))
+    assert figures(result) == pytest.approx((100, 100, 100, 100))
+    assert (result.images, result.mean.objects) == (2, 2)
+    assert result.fps > 0
+
+
+def test_half_found_is_half_the_recall_levels(folder: Path) -> None:
+    """Precision is 1 at the 51 of COCO's 101 recall levels that reach 0.5."""
+    result = evaluate(finder((LEFT, 0.9)), folder, truth(folder, *BOTH))
+    assert figures(result) == pytest.approx([5100 / 101] * 4)
+
+
+def test_a_better_scored_mistake_halves_the_precision(folder: Path) -> None:
+    result = evaluate(finder((RIGHT, 0.9), (LEFT, 0.8)), folder, truth(folder, annotation(LEFT)))
+    assert figures(result) == pytest.approx([50] * 4)
+
+
+def test_a_worse_scored_mistake_costs_nothing(folder: Path) -> None:
+    result = evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, truth(folder, annotation(LEFT)))
+    assert figures(result) == pytest.approx([100] * 4)
+
+
+def test_a_loose_box_counts_up_to_its_overlap(folder: Path) -> None:
+    """40 of 56 columns: IoU 0.714, enough for 5 of the 10 thresholds. The mask follows the box."""
+    result = evaluate(finder(((4, 4, 44, 60), 0.9)), folder, truth(folder, annotation(LEFT)))
+    assert figures(result) == pytest.approx((50, 100, 50, 100))
+
+
+def test_masks_are_judged_apart_from_boxes(folder: Path) -> None:
+    """The box is right and 20 of the mask's 28 columns are set: 40 of 56 pixels again."""
+    mask = FULL.copy()
+    mask[:, 20:] = 0
+    result = evaluate(finder((LEFT, 0.9), mask=mask), folder, truth(folder, annotation(LEFT)))
+    assert figures(result) == pytest.approx((100, 100, 50, 100))
+
+
+def test_nothing_found_is_zero(folder: Path) -> None:
+    assert figures(evaluate(finder(), folder, truth(folder, *BOTH))) == (0, 0, 0, 0)
+
+
+def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(folder: Path) -> None:
+    crowd = annotation(RIGHT, crowd=True)
+    result = evaluate(finder((RIGHT, 0.9), (LEFT, 0.8)), folder, truth(folder, annotation(LEFT), crowd))
+    assert figures(result) == pytest.approx([100] * 4)
+    assert result.mean.objects == 1
+
+
+def test_the_mean_is_over_the_classes_that_occur(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT), annotation(RIGHT, category=2), names=("person", "dog", "cat"))
+    result = evaluate(finder((LEFT, 0.9), names=("person", "dog", "cat")), folder, path)
+    assert [(c.name, c.box_ap) for c in result.classes] == [("person", pytest.approx(100)), ("dog", 0)]
+    assert result.mean.box_ap == pytest.approx(50)
+    assert result.mean.name == "mean of 2"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("tvmonitor", "tv"),
+        ("sofa", "couch"),
+        ("diningtable", "dining table"),
+        ("Dining_Table", "dining table"),
+        ("motorbike", "motorcycle"),
+        ("aeroplane", "airplane"),
+        ("pottedplant", "potted plant"),
+        ("PERSON", "person"),
+    ],
+)
+def test_classes_are_matched_by_their_names(folder: Path, ours: str, theirs: str) -> None:
+    for one, other in ((ours, theirs), (theirs, ours)):
+        path = truth(folder, annotation(LEFT, category=2), names=("zebra", other))
+        result = evaluate(finder((LEFT, 0.9), names=(one, "unicorn")), folder, path)
+        assert result.mean.box_ap == pytest.approx(100)
+        assert (result.unknown_to_model, result.not_annotated) == (("zebra",), ("unicorn",))
+
+
+def test_classes_that_only_one_side_knows_change_nothing(folder: Path) -> None:
+    """The model's second detection is a unicorn; the picture also shows a zebra."""
+
+    def find(image: Image) -> Detections:
+        boxes, scores = np.array([RIGHT, LEFT], np.float32), np.array([0.9, 0.8], np.float32)
+        return Detections(boxes, scores, np.array([0, 1]), np.stack([FULL] * 2), ("unicorn", "person"))
+
+    path = truth(folder, annotation(LEFT), annotation(RIGHT, category=2), names=("person", "zebra"))
+    result = evaluate(FunctionSegmenter(find, ("unicorn", "person")), folder, path, limit=1)
+    assert figures(result) == pytest.approx([100] * 4)
+
+
+def test_a_limit_takes_the_first_images_only(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT), annotation(LEFT, image=2))
+    assert evaluate(finder((LEFT, 0.9)), folder, path, limit=1).mean.box_ap == pytest.approx(100)
+    assert evaluate(finder((LEFT, 0.9)), folder, path).mean.box_ap == pytest.approx(5100 / 101)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_images_go_through_in_batches_and_progress_counts_them(folder: Path, batch: int) -> None:
+    sizes: list[int] = []
+    segmenter = finder((LEFT, 0.9), (RIGHT, 0.8))
+
+    class Counting(FunctionSegmenter):
+        def __call__(self, images: Sequence[Image]) -> list[Detections]:
+            sizes.append(len(images))
+            return segmenter(images)
+
+    seen: list[tuple[int, int]] = []
+    counting = Counting(lambda image: Detections.none(("person",)), ("person",), max_batch=batch)
+    result = evaluate(counting, folder, truth(folder, *BOTH), progress=lambda done, total: seen.append((done, total)))
+    assert figures(result) == pytest.approx([100] * 4)
+    assert sizes == {1: [1, 1, 1], 2: [1, 2], 8: [1, 2]}[batch]
+    assert seen[-1] == (2, 2)
+
+
+def test_nothing_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(finder((LEFT, 0.9)), folder, truth(folder, *BOTH))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_result_reads_as_json_and_as_a_table(folder: Path) -> None:
+    result = evaluate(finder((LEFT, 0.9), names=("person", "unicorn")), folder, truth(folder, annotation(LEFT)))
+    data = json.loads(result.to_json())
+    assert data["mean"]["mask_ap"] == pytest.approx(100)
+    assert data["classes"][0]["name"] == "person"
+    assert data["not_annotated"] == ["unicorn"]
+    lines = str(result).splitlines()
+    assert lines[0].split() == ["class", "objects", "box", "AP", "AP50", "mask", "AP", "AP50"]
+    assert lines[1].split() == ["person", "1", "100.0", "100.0", "100.0", "100.0"]
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert lines[-1] == "not scored, not annotated: unicorn"
+
+
+def test_no_class_in_common_is_said(folder: Path) -> None:
+    with pytest.raises(UsageError, match="no class in common: it knows unicorn; annotated are person"):
+        evaluate(finder(names=("unicorn",)), folder, truth(folder, *BOTH))
+
+
+def test_images_without_any_object_to_find_are_refused(folder: Path) -> None:
+    with pytest.raises(SourceError, match="none of the images shows an annotated object"):
+        evaluate(finder((LEFT, 0.9)), folder, truth(folder))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("[]", "not a JSON object"),
+        ("{", "not a COCO instances file"),
+        ('{"images": []}', "no list 'categories'"),
+        ('{"images": [{"id": 1}], "categories": [], "annotations": []}', "'images' has no 'file_name'"),
+        (
+            '{"images": [], "categories": [], '
+            '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}]}',
+            "'annotations' has no 'segmentation'",
+        ),
+        ('{"images": [], "categories": [{"id": 1, "name": "person"}], "annotations": []}', "no images to score"),
+    ],
+)
+def test_annotations_that_cannot_be_used_are_refused(folder: Path, body: str, said: str) -> None:
+    path = folder / "instances.json"
+    path.write_text(body)
+    with pytest.raises(SourceError, match=said) as caught:
+        evaluate(finder(), folder, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_wrong_files_are_named(folder: Path) -> None:
+    path = truth(folder, *BOTH)
+    with pytest.raises(SourceError, match=r"absent\.json cannot be read: No such file"):
+        evaluate(finder(), folder, folder / "absent.json")
+    (folder / "b.png").write_bytes(b"no image")
+    with pytest.raises(SourceError, match=r"b\.png is damaged"):
+        evaluate(finder(), folder, path)
+    (folder / "b.png").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"b\.png is damaged"):
+        evaluate(finder(), folder, path)
+    (folder / "b.png").unlink()
+    with pytest.raises(SourceError, match=r"b\.png cannot be read: No such file"):
+        evaluate(finder(), folder, path)
+    cv2.imwrite(str(folder / "a.png"), np.zeros((40, 64, 3), np.uint8))
+    with pytest.raises(SourceError, match=r"a\.png is 64x40, its annotations are for 128x80"):
+        evaluate(finder(), folder, path)
+
+
+def test_without_pycocotools_the_way_to_get_it_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    with pytest.raises(StreamSegError, match=r"pip install 'stream-seg\[eval\]'"):
+        evaluate(finder(), folder, truth(folder, *BOTH))

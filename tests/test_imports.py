@@ -1,0 +1,117 @@
+"""Imports go one way, and importing the package has no side effect that hurts."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stream_seg
+
+PACKAGE = Path(stream_seg.__file__).parent
+
+ROOMS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("frame", "detections", "channel", "metrics", "protocols"),
+    ("geometry", "render"),
+    ("catalog",),
+    ("sources", "segmenters", "sinks"),
+    ("pipeline", "evaluate"),
+    ("cli", "__main__"),
+)
+"""From the lowest to the highest. A room may import from lower rooms and from itself; those of one line, but for the
+second and third, never from each other."""
+
+MAY_IMPORT_SIDEWAYS = {1, 2}
+
+HEAVY = {"cv2", "av", "onnxruntime", "tqdm"}
+ALLOWED = {
+    "errors": set(),
+    "frame": set(),
+    "detections": set(),
+    "channel": set(),
+    "metrics": set(),
+    "protocols": set(),
+    "pipeline": set(),
+    "geometry": {"cv2"},
+    "render": {"cv2"},
+    "catalog": {"onnxruntime"},
+    "sources": {"cv2", "av"},
+    "segmenters": {"onnxruntime"},
+    "sinks": {"cv2", "av"},
+    "evaluate": {"cv2"},
+    "cli": {"tqdm"},
+}
+"""Which of the heavy packages a room may use."""
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module `path` imports, inside functions too, `from stream_seg import x` as stream_seg.x."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            found.add(node.module or "")
+            if node.module == "stream_seg":
+                found.update(f"stream_seg.{alias.name}" for alias in node.names)
+    return found
+
+
+def level(room: str) -> int:
+    return next(i for i, rooms in enumerate(ROOMS) if room in rooms)
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_there_are_modules_to_walk_and_each_has_a_room() -> None:
+    assert len(MODULES) > 20
+    assert {room_of(path) for path in MODULES} == {name for rooms in ROOMS for name in rooms} | {"graph"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_below(path: Path) -> None:
+    room = room_of(path)
+    internal = {name.split(".")[1] for name in imports(path) if name.startswith("stream_seg.")}
+    internal -= {"__version__", room}
+    if room == "graph":
+        assert internal <= {"errors", "frame"}
+        return
+    if room in ("cli", "__main__"):
+        return
+    for other in internal:
+        assert other != "graph", "only the command line and scripts reach graph"
+        here, there = level(room), level(other)
+        assert there < here or (there == here and here in MAY_IMPORT_SIDEWAYS), f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_uses_only_the_packages_of_its_room(path: Path) -> None:
+    used = {name.split(".")[0] for name in imports(path)} & HEAVY
+    assert used <= ALLOWED.get(room_of(path), set())
+
+
+def test_nothing_but_the_command_line_prints() -> None:
+    for path in MODULES:
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        printing = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("print", "exit")]
+        assert not printing or room_of(path) == "cli", path
+
+
+def test_importing_the_package_brings_nothing_that_only_building_needs() -> None:
+    code = "import sys, stream_seg; print([m for m in ('spox', 'onnx', 'torch', 'pycocotools') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_exists() -> None:
+    assert all(hasattr(stream_seg, name) for name in stream_seg.__all__)

@@ -1,0 +1,292 @@
+"""The pipeline: order, drops, batches, and the failure matrix (every stage, early and late, file and live)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from typing import Self
+
+import numpy as np
+import pytest
+
+from stream_seg import pipeline as pipeline_module
+from stream_seg.detections import Detections
+from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.pipeline import Pipeline
+from stream_seg.protocols import Outcome, Sink
+
+NAMES = ("thing",)
+LIMIT = 2.0
+"""Seconds within which a failure must reach the caller."""
+
+
+class Boom(Exception):
+    pass
+
+
+class Numbers:
+    """A source of 2x2 frames with a known index; endless where `count` is None."""
+
+    def __init__(
+        self,
+        count: int | None,
+        *,
+        live: bool = False,
+        fail_at: int | None = None,
+        ready: Callable[[int], object] = lambda index: None,
+    ) -> None:
+        self.count, self.fail_at, self.ready = count, fail_at, ready
+        self.closed = 0
+        self.info = SourceInfo("numbers", (2, 2), "live" if live else "video")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed += 1
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in itertools.count() if self.count is None else range(self.count):
+            if index == self.fail_at:
+                raise Boom("source")
+            self.ready(index)
+            image = np.full((2, 2, 3), index % 256, np.uint8)
+            yield Frame(image, index, Fraction(index, 30), time.monotonic())
+
+
+class Counting:
+    """A segmenter that finds nothing and remembers the size of each batch."""
+
+    class_names = NAMES
+    max_batch = 1
+
+    def __init__(self, before: Callable[[int], object] = lambda call: None, lose: int = 0) -> None:
+        self.before, self.lose = before, lose
+        self.batches: list[int] = []
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        self.before(len(self.batches))
+        self.batches.append(len(images))
+        return [Detections.none(NAMES)] * (len(images) - self.lose)
+
+
+class Kept(Sink):
+    """A sink that keeps indices and fails where it is told to."""
+
+    def __init__(self, fail_in: str = "", fail_at: int = 0, stop_at: int | None = None) -> None:
+        self.fail_in, self.fail_at, self.stop_at = fail_in, fail_at, stop_at
+        self.indices: list[int] = []
+        self.outcomes: list[Outcome] = []
+
+    def open(self, info: SourceInfo) -> None:
+        if self.fail_in == "open":
+            raise Boom("open")
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self.fail_in == "write" and len(self.indices) >= self.fail_at:
+            raise Boom("write")
+        self.indices.append(frame.index)
+
+    def close(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if self.fail_in == "close":
+            raise Boom("close")
+
+    def wants_stop(self) -> bool:
+        return self.stop_at is not None and len(self.indices) >= self.stop_at
+
+
+def same(frame: Frame, detections: Detections) -> Frame:
+    return dataclasses.replace(frame)
+
+
+def fail_from(at: int, message: str) -> Callable[[int], None]:
+    def check(value: int) -> None:
+        if value >= at:
+            raise Boom(message)
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def threads_switch_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def run_in_time(pipeline: Pipeline) -> None:
+    began = time.perf_counter()
+    try:
+        pipeline.run()
+    finally:
+        assert time.perf_counter() - began < LIMIT
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_recording_delivers_every_frame_in_order(batch_size: int) -> None:
+    source, sink, segmenter = Numbers(200), Kept(), Counting()
+    pipeline = Pipeline(source, segmenter, sinks=[sink], renderer=same, batch_size=batch_size)
+    run_in_time(pipeline)
+    assert sink.indices == list(range(200))
+    assert sink.outcomes == [Outcome.COMPLETE]
+    assert source.closed == 1
+    assert sum(segmenter.batches) == 200
+    assert max(segmenter.batches) <= batch_size
+    assert (pipeline.metrics.captured, pipeline.metrics.delivered, pipeline.metrics.dropped) == (200, 200, 0)
+
+
+def test_batches_grow_with_the_backlog() -> None:
+    far_ahead = threading.Event()
+    source = Numbers(20, ready=lambda index: far_ahead.set() if index == 8 else None)
+    segmenter = Counting(before=lambda call: far_ahead.wait(5))
+    run_in_time(Pipeline(source, segmenter, renderer=same, batch_size=4))
+    assert 4 in segmenter.batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("live", [False, True], ids=["recorded", "live"])
+@pytest.mark.parametrize("stage", ["source", "segment", "count", "render", "open", "write", "close"])
+@pytest.mark.parametrize("at", [0, 5, 60])
+def test_the_first_failure_stops_everything_and_is_raised(stage: str, live: bool, batch_size: int, at: int) -> None:
+    source = Numbers(None if stage == "source" else 500, live=live, fail_at=at if stage == "source" else None)
+    if live:  # a camera that is faster than the rest, yet leaves the others time
+        source.ready = lambda index: time.sleep(0.0005)
+    segmenter = Counting(
+        before=fail_from(at // batch_size, "segment") if stage == "segment" else lambda call: None,
+        lose=1 if stage == "count" else 0,
+    )
+    drawn = itertools.count()
+
+    def render(frame: Frame, detections: Detections) -> Frame:
+        if stage == "render" and next(drawn) >= at:
+            raise Boom("render")
+        return frame
+
+    sink = Kept(fail_in=stage, fail_at=at)
+    pipeline = Pipeline(source, segmenter, sinks=[sink], renderer=render, batch_size=batch_size)
+    expected = (ValueError, "zip") if stage == "count" else (Boom, stage)
+    with pytest.raises(expected[0], match=expected[1]):
+        run_in_time(pipeline)
+    assert source.closed == 1
+    assert sink.outcomes == [Outcome.COMPLETE if stage == "close" else Outcome.FAILED]
+
+
+def test_one_failing_sink_still_lets_the_others_close() -> None:
+    bad, good = Kept(fail_in="close"), Kept()
+    with pytest.raises(Boom, match="close"):
+        run_in_time(Pipeline(Numbers(3), Counting(), sinks=[bad, good], renderer=same))
+    assert good.indices == [0, 1, 2]
+    assert good.outcomes == [Outcome.FAILED]
+
+
+def test_a_live_source_drops_the_oldest_and_accounts_for_all() -> None:
+    delivered = threading.Semaphore(0)
+
+    class Slow(Kept):
+        def write(self, frame: Frame, detections: Detections) -> None:
+            super().write(frame, detections)
+            delivered.release()
+
+    # Thirty frames pass for each that is delivered, without any sleeping.
+    source = Numbers(300, live=True, ready=lambda index: index % 30 or index == 0 or delivered.acquire(timeout=5))
+    sink = Slow()
+    pipeline = Pipeline(source, Counting(), sinks=[sink], renderer=same)
+    pipeline.run()
+    metrics = pipeline.metrics
+    assert sink.indices == sorted(set(sink.indices))
+    assert metrics.captured == 300 == metrics.delivered + metrics.dropped
+    assert metrics.dropped > 0
+    assert sink.indices[-1] == 299
+
+
+def test_a_sink_that_wants_the_end_gets_what_was_captured() -> None:
+    source, sink = Numbers(None), Kept(stop_at=10)
+    run_in_time(Pipeline(source, Counting(), sinks=[sink], renderer=same, batch_size=2))
+    assert sink.indices == list(range(len(sink.indices)))
+    assert len(sink.indices) >= 10
+    assert sink.outcomes == [Outcome.STOPPED]
+    assert source.closed == 1
+
+
+def test_stop_before_run_ends_at_once() -> None:
+    sink = Kept()
+    pipeline = Pipeline(Numbers(None), Counting(), sinks=[sink], renderer=same)
+    pipeline.stop()
+    run_in_time(pipeline)
+    assert sink.indices == []
+    assert sink.outcomes == [Outcome.STOPPED]
+
+
+def test_a_keyboard_interrupt_is_raised_and_what_was_written_counts() -> None:
+    class Interrupted(Kept):
+        def write(self, frame: Frame, detections: Detections) -> None:
+            if frame.index == 7:
+                raise KeyboardInterrupt
+            super().write(frame, detections)
+
+    source, sink = Numbers(None), Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        run_in_time(Pipeline(source, Counting(), sinks=[sink], renderer=same))
+    assert sink.outcomes == [Outcome.STOPPED]
+    assert source.closed == 1
+
+
+def test_a_sink_that_holds_gets_no_frame_until_it_lets_go() -> None:
+    class Holding(Kept):
+        asked = 0
+
+        def holds(self) -> bool:
+            self.asked += 1
+            return self.asked % 3 != 0
+
+    sink = Holding()
+    run_in_time(Pipeline(Numbers(5), Counting(), sinks=[sink], renderer=same))
+    assert sink.indices == list(range(5))
+    assert sink.asked == 15
+
+
+def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_used() -> None:
+    class Warm(Counting):
+        warmed: tuple[tuple[int, int], int, int] | None = None
+
+        def warm_up(self, size: tuple[int, int], max_batch: int) -> None:
+            self.warmed = (size, max_batch, len(self.batches))
+
+    segmenter = Warm()
+    run_in_time(Pipeline(Numbers(2), segmenter, renderer=same, batch_size=3))
+    assert segmenter.warmed == ((2, 2), 3, 0)
+
+
+def test_a_pipeline_runs_once() -> None:
+    pipeline = Pipeline(Numbers(3), Counting(), sinks=[Kept()], renderer=same)
+    pipeline.run()
+    with pytest.raises(RuntimeError, match="runs once"):
+        pipeline.run()
+
+
+@pytest.mark.parametrize("how", ["stop", "error"])
+def test_a_stuck_device_does_not_hold_the_caller(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    monkeypatch.setattr(pipeline_module, "JOIN_SECONDS", 0.1)
+    unplugged = threading.Event()
+    source = Numbers(None, live=True, ready=lambda index: index and unplugged.wait())
+    sink = Kept(stop_at=1) if how == "stop" else Kept(fail_in="write")
+    pipeline = Pipeline(source, Counting(), sinks=[sink], renderer=same)
+    if how == "stop":
+        run_in_time(pipeline)
+    else:
+        with pytest.raises(Boom):
+            run_in_time(pipeline)
+    assert "capture is still running" in caplog.text
+    unplugged.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("stream-seg"):
+            thread.join(2)

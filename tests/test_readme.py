@@ -1,0 +1,69 @@
+"""The README does what it says: its commands and its Python run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(mark: str) -> list[str]:
+    """The fenced blocks behind `<!-- run: mark -->`."""
+    return re.findall(rf"<!-- run: {mark} -->\n```\w+\n(.*?)```", TEXT, re.DOTALL)
+
+
+def run_in_copy(argv: list[str], folder: Path) -> str:
+    """Run a command in a folder that has the samples; return what it printed."""
+    (folder / "samples").symlink_to(ROOT / "samples")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_its_python_runs(code: str, tmp_path: Path) -> None:
+    printed = run_in_copy([sys.executable, "-W", "error", "-c", code], tmp_path)
+    assert re.search(r"\d+ objects|person 0\.\d+", printed)
+
+
+def test_its_main_job_runs_as_written(tmp_path: Path) -> None:
+    """The installation before it is what CI does; here only the job, shortened."""
+    (command,) = blocks("main job")
+    job = command.split("&&")[-1].split()
+    assert job[0] == "stream-seg"
+    printed = run_in_copy([sys.executable, "-m", "stream_seg", *job[1:], "--max-frames", "20"], tmp_path)
+    assert "20 captured, 20 delivered, 0 dropped" in printed
+    assert (tmp_path / "annotated.mp4").is_file()
+
+
+def test_its_test_command_is_what_ci_runs() -> None:
+    (command,) = blocks("tests")
+    ci = (ROOT / ".ci" / "run").read_text()
+    steps = [step.strip() for step in command.split("&&")]
+    assert steps[-1] == "scripts/test"
+    assert "scripts/test" in ci
+    assert "pip install -q -e '.[dev]'" in ci
+    assert "pip install -e '.[dev]'" in steps[2]
+
+
+def test_every_example_command_has_options_that_exist() -> None:
+    usage = subprocess.run([sys.executable, "-m", "stream_seg", "--help"], capture_output=True, text=True, check=True)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--help"}
+    assert named
+    assert named <= set(re.findall(r"--[a-z][a-z-]+", usage.stdout))
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target

@@ -1,0 +1,262 @@
+"""Rendering: three views, colours, labels, the status line; judged by what can be seen, not by bytes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stream_seg.detections import Detections
+from stream_seg.errors import UsageError
+from stream_seg.frame import Frame, Image
+from stream_seg.geometry import paste
+from stream_seg.render import VIEWS, Renderer, View
+from stream_seg.render.labels import Labels, Rect
+from stream_seg.render.palette import Shades, colour, ink
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = ("person", "dog", "Straßenkatze 猫")
+
+
+def disc(side: int = 28) -> NDArray[np.float32]:
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    return np.asarray(np.clip((1 - np.hypot(x, y)) * 4 + 0.5, 0, 1), np.float32)
+
+
+def found(boxes: list[tuple[float, float, float, float]], class_ids: list[int] | None = None) -> Detections:
+    n = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(n, 4),
+        np.linspace(0.98, 0.42, n, dtype=np.float32),
+        np.array(class_ids if class_ids is not None else [i % len(NAMES) for i in range(n)], np.int64),
+        np.repeat(disc()[None], n, 0),
+        NAMES,
+    )
+
+
+def frame(size: tuple[int, int], value: int | None = None, name: str | None = None) -> Frame:
+    """A frame of one grey, or with a gradient in all three channels."""
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    image = np.stack([x * 255 // size[0], y * 255 // size[1], (x + y) * 255 // sum(size)], 2).astype(np.uint8)
+    if value is not None:
+        image[:] = value
+    return Frame(image, 7, Fraction(7, 30), 1.5, name)
+
+
+def changed(before: Image, after: Image) -> NDArray[np.bool_]:
+    different: NDArray[np.bool_] = (before != after).any(2)
+    return different
+
+
+SCENE = found([(20, 40, 150, 220), (120, 90, 230, 200), (240, 60, 310, 130), (60, 120, 140, 230)], [0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_each_view_looks_as_it_did_when_somebody_last_looked(view: View) -> None:
+    """Text differs between OpenCV 4 and 5, hence the wider bounds where labels are; masks and boxes do not."""
+    drawn = Renderer(view)(frame((320, 240)), SCENE).image
+    golden = cv2.imread(str(GOLDEN / f"{view}.png"))
+    assert golden is not None
+    difference = np.abs(drawn.astype(int) - golden).max(2)
+    labelled = np.zeros(difference.shape, np.bool_)
+    for x, y in SCENE.boxes[:, :2].astype(int):
+        labelled[y - 20 : y, x : x + 110] = True
+    assert (difference[~labelled] > 8).mean() < 0.003
+    assert (difference[labelled] > 8).mean() < 0.5
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_frame_given_is_left_alone_and_its_times_are_kept(view: View) -> None:
+    given_frame = frame((320, 240))
+    before = given_frame.image.copy()
+    drawn = Renderer(view, hud=lambda: "30 fps")(given_frame, SCENE)
+    assert (given_frame.image == before).all()
+    assert not np.shares_memory(drawn.image, given_frame.image)
+    assert (drawn.index, drawn.pts, drawn.captured_at, drawn.name) == (7, Fraction(7, 30), 1.5, None)
+    assert drawn.image.shape == before.shape
+    assert drawn.image.flags.c_contiguous
+
+
+def test_masks_view_is_the_bitmasks_in_colour_on_black() -> None:
+    drawn = Renderer("masks")(frame((320, 240)), SCENE).image
+    assert (drawn.any(2) == paste(SCENE, (320, 240)).any(0)).all()
+    apart = found([(10, 10, 100, 100), (150, 50, 300, 200)])
+    drawn = Renderer("masks")(frame((320, 240)), apart).image
+    for class_id, bitmask in enumerate(paste(apart, (320, 240))):
+        assert (drawn[bitmask] == colour(class_id, 0)).all()
+
+
+def test_both_tints_the_mask_and_boxes_leaves_the_inside_alone() -> None:
+    detections = found([(50, 60, 250, 220)])
+    plain = frame((320, 240), 100)
+    inside = paste(detections, (320, 240))[0]
+    inside[:85] = False  # where the label may be
+    tinted = Renderer("both")(plain, detections).image[inside]
+    expected = 100 * 0.55 + 0.45 * np.array(colour(0, 0))
+    assert np.abs(np.median(tinted, 0) - expected).max() <= 1
+    boxed = Renderer("boxes")(plain, detections).image
+    assert (boxed[100:200, 60:240] == 100).all()
+    assert (boxed[140, 50] == colour(0, 0)).all()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_found_and_no_hud_changes_nothing(view: View) -> None:
+    given_frame = frame((64, 48))
+    drawn = Renderer(view)(given_frame, Detections.none(NAMES)).image
+    assert (drawn == (0 if view == "masks" else given_frame.image)).all()
+
+
+def test_only_boxes_and_labels_are_touched() -> None:
+    detections = found([(100, 100, 200, 180)])
+    given_frame = frame((640, 480))
+    touched = changed(given_frame.image, Renderer("both")(given_frame, detections).image)
+    rows, columns = np.nonzero(touched)
+    assert rows.max() < 180
+    assert columns.min() >= 100
+    assert rows.min() >= 100 - 30
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 9), (320, 240), (3840, 2160)])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_size_of_frame_is_drawn_on(view: View, size: tuple[int, int]) -> None:
+    width, height = size
+    detections = found([(0, 0, width, height), (width * 0.2, height * 0.2, width * 0.7, height * 0.9)])
+    drawn = Renderer(view, hud=lambda: "29.9 fps, 31 ms")(frame(size), detections)
+    assert drawn.size == size
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(*[st.floats(-300, 600, width=32) | st.sampled_from((float("nan"), float("inf")))] * 4), max_size=6
+    )
+)
+def test_boxes_of_any_kind_are_survived(view: View, boxes: list[tuple[float, float, float, float]]) -> None:
+    renderer = Renderer(view)
+    for _ in range(2):  # twice, because colours are carried over
+        renderer(frame((320, 240)), found(boxes))
+
+
+def test_labels_stay_inside_the_frame_and_do_not_cover_each_other() -> None:
+    placed: list[Rect] = []
+    labels = Labels()
+    labels.start((0, 0, 120, 20))
+    image = np.zeros((480, 640, 3), np.uint8)
+    for corner in ((0, 0), (5, 4), (600, 0), (630, 470), (300, 200), (310, 205), (305, 210)):
+        box = (*corner, min(corner[0] + 200, 640), min(corner[1] + 200, 480))
+        before = image.copy()
+        labels.draw(image, f"potted plant {corner[0]}%", box, 11, (250, 200, 10 + len(placed)))
+        rows, columns = np.nonzero(changed(before, image))
+        placed.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in placed]
+    assert min(areas) > 0.9 * max(areas) * 0.8  # none was cut off; the texts differ by two digits
+    for a, b in combinations([(0, 0, 120, 20), *placed], 2):
+        assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3], (a, b)
+
+
+def test_text_reads_on_every_colour() -> None:
+    """Contrast as WCAG 2.1 defines it: 4.5 is its bound for small text, 3 for large and bold."""
+
+    def luminance(bgr: tuple[int, int, int]) -> float:
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in bgr)]
+        return 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
+
+    for class_id in range(90):
+        for shade in range(6):
+            field = colour(class_id, shade)
+            low, high = sorted((luminance(field), luminance(ink(field))))
+            assert (high + 0.05) / (low + 0.05) >= 3.5, (class_id, shade)
+
+
+def test_classes_and_objects_have_colours_far_apart() -> None:
+    def lab(bgr: tuple[int, int, int]) -> NDArray[np.float32]:
+        pixel = np.array([[bgr]], np.float32) / 255
+        return np.asarray(cv2.cvtColor(pixel, cv2.COLOR_BGR2Lab), np.float32).reshape(3)
+
+    common = [lab(colour(class_id, 0)) for class_id in range(12)]
+    assert min(float(np.linalg.norm(a - b)) for a, b in combinations(common, 2)) > 18
+    assert min(float(np.linalg.norm(a - b)) for a, b in pairwise(common)) > 60
+    for class_id in range(20):
+        shades = [lab(colour(class_id, shade)) for shade in range(6)]
+        assert min(float(np.linalg.norm(a - b)) for a, b in combinations(shades, 2)) > 8
+
+
+def test_two_objects_of_a_class_differ_in_colour_and_the_seventh_repeats() -> None:
+    shades = Shades().assign(found([(i * 40, 0, i * 40 + 30, 30) for i in range(7)], [0] * 7))
+    assert shades == list(range(7))
+    assert len({colour(0, shade) for shade in shades}) == 6
+
+
+def test_an_object_keeps_its_colour_while_it_moves_and_others_come_and_go() -> None:
+    shades = Shades()
+    assert shades.assign(found([(0, 0, 50, 50), (100, 0, 150, 50)], [0, 0])) == [0, 1]
+    # The second is now the surer one, and a third has come.
+    assert shades.assign(found([(105, 2, 155, 52), (4, 0, 54, 50), (200, 0, 250, 50)], [0, 0, 0])) == [1, 0, 2]
+    assert shades.assign(found([(108, 2, 158, 52)], [0])) == [1]
+    # The shade that came free is given to the next; another class has its own.
+    assert shades.assign(found([(300, 0, 350, 50), (110, 2, 160, 52), (110, 2, 160, 52)], [0, 0, 1])) == [0, 1, 0]
+
+
+def test_images_do_not_inherit_colours_from_the_image_before() -> None:
+    renderer = Renderer("masks")
+    renderer(frame((320, 240), name="a.jpg"), found([(0, 0, 50, 50), (100, 0, 150, 50)], [0, 0]))
+    drawn = renderer(frame((320, 240), name="b.jpg"), found([(100, 0, 150, 50)], [0])).image
+    assert (drawn[25, 125] == colour(0, 0)).all()
+
+
+def test_the_smaller_object_is_drawn_over_the_larger() -> None:
+    detections = found([(100, 100, 140, 140), (0, 0, 240, 240)], [1, 0])
+    drawn = Renderer("masks")(frame((240, 240)), detections).image
+    assert (drawn[120, 120] == colour(1, 0)).all()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_the_status_line_is_legible_on_any_picture(view: View, value: int) -> None:
+    drawn = Renderer(view, hud=lambda: "29.9 fps  31 ms  0 dropped")(frame((640, 480), value), found([(0, 0, 90, 90)]))
+    plate = drawn.image[3:14, 6:130].astype(int).sum(2) / 3
+    assert plate.max() > 170
+    assert plate.min() < 90
+    assert np.percentile(plate, 50) < 90
+
+
+def test_the_status_line_is_asked_for_each_frame_and_may_be_empty() -> None:
+    lines = iter(["first", "", "third"])
+    renderer = Renderer("boxes", hud=lambda: next(lines))
+    plain = frame((320, 240), 200)
+    touched = [changed(plain.image, renderer(plain, Detections.none(NAMES)).image).any() for _ in range(3)]
+    assert touched == [True, False, True]
+
+
+def test_names_in_any_script_are_written() -> None:
+    plain = frame((640, 480), 0)
+    drawn = Renderer("boxes")(plain, found([(100, 100, 300, 300)], [2])).image
+    label = drawn[70:99, 100:260]
+    assert (label == colour(2, 0)).all(2).sum() > 500
+    assert (np.abs(label.astype(int) - ink(colour(2, 0))) < 60).all(2).any()
+
+
+def test_labels_are_remembered() -> None:
+    """Scores are rounded, so that the same labels come again."""
+    renderer = Renderer("boxes")
+    for _ in range(5):
+        renderer(frame((320, 240)), SCENE)
+    cached: Any = renderer._labels._patch
+    assert cached.cache_info().misses == len(SCENE)
+    assert cached.cache_info().hits == 4 * len(SCENE)
+
+
+def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
+    wrong: Any = "mask"
+    with pytest.raises(UsageError, match=r"unknown view 'mask'; use both, boxes, masks; did you mean 'masks'\?"):
+        Renderer(wrong)
+    assert get_args(View) == VIEWS

@@ -1,0 +1,315 @@
+"""One contract for every segmenter, and what is particular to our own batched graphs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage import data
+
+from stream_seg.detections import Detections
+from stream_seg.errors import ModelError, UsageError
+from stream_seg.frame import Image
+from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter
+from tests.tiny_models import (
+    DEFAULT_THRESHOLD,
+    FRACTIONS,
+    LABELS,
+    MASKS,
+    NAMES,
+    batched_model,
+    expected_scores,
+)
+
+COMPACT = Path(__file__).parent.parent / "models" / "compact" / "int8.onnx"
+
+# One image alone runs on several threads, several images on one each: sums in another order.
+BOX_PX = 0.5
+SCORE = 5e-3
+
+CAT: Image = np.asarray(data.chelsea(), np.uint8)[:, :, ::-1]  # type: ignore[no-untyped-call]
+
+Make = Callable[[Path], ModelSegmenter]
+
+
+def _tiny(folder: Path) -> ModelSegmenter:
+    return load_segmenter(batched_model(folder / "tiny.onnx"), device="cpu", threads=2)
+
+
+def _tiny_one_thread(folder: Path) -> ModelSegmenter:
+    return load_segmenter(batched_model(folder / "tiny.onnx"), device="cpu", threads=1)
+
+
+def _tiny_single(folder: Path) -> ModelSegmenter:
+    return load_segmenter(batched_model(folder / "tiny.onnx", images=[1, 96, 128, 3]), device="cpu", threads=3)
+
+
+def _compact(folder: Path) -> ModelSegmenter:
+    return load_segmenter(COMPACT, device="cpu", threads=1, long_side=320)
+
+
+def _function(folder: Path) -> ModelSegmenter:
+    def find(image: Image) -> Detections:
+        height, width = image.shape[:2]
+        boxes = np.array([[0, 0, width, height]], np.float32)
+        score = np.array([image.mean() / 255], np.float32)
+        return Detections(boxes, score, np.zeros(1, np.int64), np.ones((1, 28, 28), np.float32), ("anything",))
+
+    return FunctionSegmenter(find, ["anything"], max_batch=3)
+
+
+def _filtered(folder: Path) -> ModelSegmenter:
+    return ClassFilter(_tiny(folder), ["blue", "red"])
+
+
+@pytest.fixture(params=[_tiny, _tiny_one_thread, _tiny_single, _compact, _function, _filtered])
+def segmenter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ModelSegmenter]:
+    make: Make = request.param
+    with make(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[ModelSegmenter]:
+    with _tiny(tmp_path) as made:
+        yield made
+
+
+def photo(size: tuple[int, int]) -> Image:
+    """The cat, (width, height) large."""
+    return np.asarray(cv2.resize(CAT, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def flat(colour: tuple[int, int, int], size: tuple[int, int] = (320, 180)) -> Image:
+    return np.full((size[1], size[0], 3), colour, np.uint8)
+
+
+def same(found: Detections, expected: Detections) -> bool:
+    """Equal but for rounding; the order of equal scores is free."""
+    if len(found) != len(expected):
+        return False
+    return (
+        np.allclose(found.boxes, expected.boxes, atol=BOX_PX)
+        and np.allclose(found.scores, expected.scores, atol=SCORE)
+        and np.array_equal(found.class_ids, expected.class_ids)
+    )
+
+
+class TestEverySegmenter:
+    def test_no_images_give_no_detections(self, segmenter: ModelSegmenter) -> None:
+        assert segmenter([]) == []
+
+    def test_each_image_of_a_mixed_call_gets_the_detections_it_gets_alone(self, segmenter: ModelSegmenter) -> None:
+        images = [
+            photo((320, 200)),
+            flat((10, 20, 250)),
+            photo((200, 320)),
+            photo((451, 300)),
+            flat((9, 9, 9), (64, 64)),
+        ]
+        found = segmenter(images)
+        assert len(found) == len(images)
+        assert all(same(one, segmenter([image])[0]) for one, image in zip(found, images, strict=True))
+
+    def test_boxes_lie_in_the_frame_best_first_with_known_classes(self, segmenter: ModelSegmenter) -> None:
+        for size in ((451, 300), (300, 451), (1280, 720)):
+            (found,) = segmenter([photo(size)])
+            assert len(found)
+            assert (found.boxes >= 0).all()
+            assert (found.boxes <= np.array([*size, *size])).all()
+            assert (np.diff(found.scores) <= 0).all()
+            assert found.class_names == segmenter.class_names
+            assert found.masks.dtype == np.float32
+            assert found.masks.min() >= 0
+            assert found.masks.max() <= 1
+
+    def test_the_images_stay_as_they_were(self, segmenter: ModelSegmenter) -> None:
+        image = photo((320, 200))
+        segmenter([image])
+        assert np.array_equal(image, photo((320, 200)))
+
+    def test_earlier_detections_outlive_later_calls(self, segmenter: ModelSegmenter) -> None:
+        (first,) = segmenter([photo((320, 200))])
+        kept = first.boxes.copy(), first.masks.copy()
+        segmenter([flat((200, 200, 200)), flat((0, 0, 0))])
+        assert np.array_equal(first.boxes, kept[0])
+        assert np.array_equal(first.masks, kept[1])
+
+    def test_several_threads_may_call_at_once(self, segmenter: ModelSegmenter) -> None:
+        images = [photo((320, 200)), flat((250, 20, 250)), photo((200, 320)), flat((128, 255, 0))]
+        expected = segmenter(images)
+        with ThreadPoolExecutor(3) as pool:
+            calls = list(pool.map(segmenter, [images, images[::-1], images]))
+        calls[1] = calls[1][::-1]
+        assert all(same(f, e) for call in calls for f, e in zip(call, expected, strict=True))
+
+    def test_warm_up_and_two_ends_are_harmless(self, segmenter: ModelSegmenter) -> None:
+        segmenter.warm_up((320, 180))
+        segmenter.close()
+        segmenter.close()
+
+    def test_it_says_what_it_is(self, segmenter: ModelSegmenter) -> None:
+        assert segmenter.max_batch >= 1
+        assert segmenter.device == "cpu"
+        assert all((segmenter.model_name, segmenter.description, segmenter.provider, segmenter.class_names))
+
+
+class TestOurGraphs:
+    def test_the_answer_is_the_one_computed_by_hand(self, tiny: ModelSegmenter) -> None:
+        for size in ((320, 180), (333, 517), (1280, 720), (7, 3)):
+            image = flat((100, 250, 200), size)
+            (found,) = tiny([image])
+            assert found.names == ["green", "red", "blue"]
+            assert found.scores == pytest.approx([expected_scores(image)[name] for name in found.names], abs=1e-5)
+            assert np.allclose(found.boxes, FRACTIONS[[1, 0, 2]] * np.array([*size, *size]), atol=1e-3)
+            assert np.array_equal(found.masks, MASKS[[1, 0, 2]])
+
+    def test_nothing_found_is_empty_not_an_error(self, tiny: ModelSegmenter) -> None:
+        found = tiny([flat((0, 0, 0)), flat((255, 0, 0)), flat((0, 0, 0))])
+        assert [len(one) for one in found] == [0, 1, 0]
+        assert found[0].masks.shape == (0, 28, 28)
+
+    @pytest.mark.parametrize("threshold", ["optional", "required", "absent"])
+    def test_the_score_threshold_holds_however_the_graph_takes_it(self, tmp_path: Path, threshold: str) -> None:
+        model = batched_model(tmp_path / "tiny.onnx", threshold=threshold)
+        with load_segmenter(model, device="cpu", score_threshold=0.5) as segmenter:
+            assert segmenter([flat((100, 200, 140))])[0].names == ["green", "red"]
+
+    def test_without_a_threshold_the_default_of_the_graph_holds(self, tiny: ModelSegmenter) -> None:
+        just_above, just_below = (round(255 * DEFAULT_THRESHOLD) + step for step in (1, -1))
+        assert tiny([flat((just_above, just_below, 0))])[0].names == ["blue"]
+
+    def test_a_required_threshold_has_a_default(self, tmp_path: Path) -> None:
+        with load_segmenter(batched_model(tmp_path / "tiny.onnx", threshold="required"), device="cpu") as segmenter:
+            assert segmenter([flat((90, 110, 0))])[0].names == ["green"]
+
+    @pytest.mark.parametrize(
+        "labels", [LABELS, "red, green, blue", json.dumps(["BG", *NAMES]), json.dumps(dict(enumerate(NAMES)))]
+    )
+    def test_labels_are_read_from_metadata_in_each_notation(self, tmp_path: Path, labels: str) -> None:
+        with load_segmenter(batched_model(tmp_path / "t.onnx", metadata={"labels": labels}), device="cpu") as segmenter:
+            assert segmenter.class_names == NAMES
+
+    def test_labels_can_be_given_by_the_user(self, tmp_path: Path) -> None:
+        (tmp_path / "names.txt").write_text("\ufeffbackground\nrouge\nvert\n\nbleu\n", "utf-8")
+        model = batched_model(tmp_path / "tiny.onnx")
+        with load_segmenter(model, device="cpu", labels=tmp_path / "names.txt") as segmenter:
+            assert segmenter([flat((0, 0, 255))])[0].names == ["rouge"]
+
+    def test_the_canvases_come_from_the_user_then_the_metadata(self, tmp_path: Path) -> None:
+        model = batched_model(tmp_path / "t.onnx", metadata={"labels": LABELS, "canvases": "160x96,96x160"})
+        with (
+            load_segmenter(model, device="cpu") as by_model,
+            load_segmenter(model, device="cpu", long_side=64) as by_user,
+        ):
+            assert "160 px" in by_model.description
+            assert "64 px" in by_user.description
+            assert all(
+                same(*pair) for pair in zip(by_model([photo((320, 192))]), by_user([photo((320, 192))]), strict=True)
+            )
+
+    def test_junk_in_the_metadata_leaves_the_defaults(self, tmp_path: Path) -> None:
+        metadata = {"labels": LABELS, "canvases": "large", "stride": "-3", "long_side": "wide"}
+        with load_segmenter(batched_model(tmp_path / "t.onnx", metadata=metadata), device="cpu") as segmenter:
+            assert "416 px" in segmenter.description
+
+    def test_the_compact_model_finds_the_cat_alone_and_among_others(self) -> None:
+        with load_segmenter(COMPACT, device="cpu", threads=2) as segmenter:
+            (found,) = segmenter([photo((451, 300))])
+            among = segmenter([flat((9, 9, 9)), photo((451, 300)), photo((320, 200))])
+        assert found.names == ["cat"]
+        assert found.scores[0] > 0.9
+        assert found.boxes[0] == pytest.approx([0, 0, 440, 300], abs=15)
+        assert [same(found, one) for one in among[:2]] == [False, True]
+        assert among[2].names == ["cat"]
+
+    def test_no_thread_is_started_for_single_images(self, tiny: ModelSegmenter) -> None:
+        tiny([flat((1, 2, 3))])
+        assert not _workers()
+
+    def test_several_images_use_named_threads_that_end_with_close(self, tiny: ModelSegmenter) -> None:
+        tiny([flat((1, 2, 3))] * 4)
+        assert 1 <= len(_workers()) <= 2
+        tiny.close()
+        assert not _workers()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("nonsense", "message"),
+        [
+            ({"label": 3}, "a class beyond the 3 it has names for.*--labels"),
+            ({"label": 0}, "a class beyond"),
+            ({"first_index": 1}, "more images than the 1"),
+            ({"masks": np.zeros((3, 5), np.float32)}, r"do not fit together: .*masks \(3, 5\)"),
+        ],
+    )
+    def test_outputs_that_make_no_sense(
+        self, tmp_path: Path, nonsense: dict[str, NDArray[np.float32]], message: str
+    ) -> None:
+        model = batched_model(tmp_path / "tiny.onnx", **nonsense)  # type: ignore[arg-type]
+        with load_segmenter(model, device="cpu") as segmenter, pytest.raises(ModelError, match=message):
+            segmenter([flat((255, 255, 255))])
+
+    def test_a_model_that_fails_while_it_runs_says_so_in_one_line(self, tmp_path: Path) -> None:
+        model = batched_model(tmp_path / "tiny.onnx", masks=MASKS[:1])
+        with load_segmenter(model, device="cpu") as segmenter, pytest.raises(ModelError) as caught:
+            segmenter([flat((255, 255, 255))])
+        assert str(caught.value).startswith("the model tiny.onnx failed on cpu: ")
+        assert "\n" not in str(caught.value)
+        assert "onnxruntime_src" not in str(caught.value)
+
+    def test_a_fixed_batch(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="exactly 4 images at once"):
+            load_segmenter(batched_model(tmp_path / "t.onnx", images=[4, 64, 64, 3]), device="cpu")
+
+    def test_a_model_without_class_names(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"names no classes.*--labels"):
+            load_segmenter(batched_model(tmp_path / "t.onnx", metadata={}), device="cpu")
+
+    def test_an_unknown_class_is_suggested_and_listed(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"no class 'gren'; did you mean 'green'.; it knows red, green, blue"):
+            load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", classes=["red", "gren"])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"score_threshold": 1.5}, "between 0 and 1, not 1.5"),
+            ({"score_threshold": float("nan")}, "between 0 and 1, not nan"),
+            ({"long_side": 8}, "64 to 4096 pixels, not 8"),
+            ({"threads": 0}, "threads must be 1 to 256, not 0"),
+            ({"device": "gpu"}, "auto, cpu, cuda or cuda:N, not 'gpu'"),
+            ({"device": "cuda:-1"}, "not 'cuda:-1'"),
+            ({"labels": Path("no/such/file")}, "labels file .* cannot be read"),
+        ],
+    )
+    def test_an_option_out_of_range(self, tmp_path: Path, options: dict[str, object], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            load_segmenter(batched_model(tmp_path / "t.onnx"), **options)  # type: ignore[arg-type]
+
+
+class TestClassFilter:
+    def test_only_the_classes_asked_for_pass(self, tmp_path: Path) -> None:
+        model = batched_model(tmp_path / "tiny.onnx")
+        with load_segmenter(model, device="cpu", classes=["Blue", " green "]) as segmenter:
+            (found,) = segmenter([flat((255, 200, 220))])
+            assert found.names == ["blue", "green"]
+            assert found.class_names == NAMES
+            assert segmenter.description.endswith("only green, blue")
+
+    def test_closing_it_closes_the_one_inside(self, tmp_path: Path) -> None:
+        segmenter = load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", threads=2, classes=["red"])
+        segmenter([flat((0, 0, 255))] * 2)
+        segmenter.close()
+        assert not _workers()
+
+
+def _workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stream-seg-infer")]

@@ -1,0 +1,158 @@
+"""No silent fallback: a CUDA that cannot be had is an error that says what is missing, and nothing else is printed.
+
+The machine these tests run on may have no GPU, so stand-ins for NVIDIA's libraries are compiled and put in the path.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from stream_seg.errors import DeviceError
+from stream_seg.segmenters import load_segmenter
+from stream_seg.segmenters.device import cores, parse_device
+from tests.support import requires
+from tests.tiny_models import batched_model
+
+ROOT = Path(__file__).parent.parent
+BUILT_WITH_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+MAJOR = str(onnxruntime.cuda_version).split(".")[0]
+LIBRARIES = (
+    f"libcublasLt.so.{MAJOR}",
+    f"libcublas.so.{MAJOR}",
+    f"libcudart.so.{MAJOR}",
+    "libcurand.so.10",
+    "libcudnn.so.9",
+)
+
+DRIVER = """
+int cuInit(unsigned flags) { return %d; }
+int cuDeviceGetCount(int *count) { *count = %d; return 0; }
+"""
+
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from stream_seg.errors import DeviceError
+from stream_seg.segmenters import load_segmenter
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+try:
+    with load_segmenter(Path(sys.argv[1]), device=sys.argv[2]) as segmenter:
+        print(segmenter.device, segmenter.provider)
+except DeviceError as error:
+    print(error)
+"""
+
+
+def outcome(model: Path, device: str, libraries: Path | None = None) -> list[str]:
+    """The lines a process prints that loads `model` on `device`; nothing may reach its stderr."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), LD_LIBRARY_PATH=str(libraries or ""))
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(model), device], env=environment, capture_output=True, text=True, timeout=50
+    )
+    assert ended.stderr == ""
+    return ended.stdout.splitlines()
+
+
+def driver(folder: Path, *, status: int = 0, devices: int = 1) -> Path:
+    _compile(DRIVER % (status, devices), folder / "libcuda.so.1")
+    return folder
+
+
+def _compile(source: str, library: Path) -> None:
+    command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), f"-Wl,-soname,{library.name}"]
+    subprocess.run(command, input=source, text=True, check=True, timeout=30)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return batched_model(tmp_path / "tiny.onnx")
+
+
+needs_cuda_build = pytest.mark.skipif(not BUILT_WITH_CUDA, reason="this onnxruntime is built without CUDA")
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("auto", ("auto", 0)),
+        ("cpu", ("cpu", 0)),
+        ("cuda", ("cuda", 0)),
+        ("cuda:0", ("cuda", 0)),
+        ("cuda:12", ("cuda", 12)),
+    ],
+)
+def test_device_names_are_understood(text: str, parsed: tuple[str, int]) -> None:
+    assert parse_device(text) == parsed
+
+
+def test_at_least_one_core_and_no_more_than_the_machine_has() -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_auto_says_in_one_line_what_it_chose(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "stream_seg"), load_segmenter(model) as segmenter:
+        (line,) = caplog.messages
+        assert line.startswith("device auto: chose ")
+        assert (segmenter.device == "cpu") == ("the CPU, because " in line)
+
+
+def test_a_chosen_cpu_needs_no_words(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "stream_seg"), load_segmenter(model, device="cpu") as segmenter:
+        assert segmenter.provider == "CPUExecutionProvider"
+        assert not caplog.messages
+
+
+def test_an_onnxruntime_without_cuda_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match=r"built without it; pip install 'stream-seg\[cuda\]'"):
+        load_segmenter(model, device="cuda")
+
+
+@needs_cuda_build
+@requires("cc")
+class TestCudaThatCannotBeHad:
+    def test_a_driver_that_fails(self, model: Path, tmp_path: Path) -> None:
+        (line,) = outcome(model, "cuda", driver(tmp_path, status=999))
+        assert line == (
+            "cannot use CUDA: the NVIDIA driver sees no device; see what nvidia-smi says, or use --device cpu"
+        )
+
+    def test_a_device_that_does_not_exist(self, model: Path, tmp_path: Path) -> None:
+        (line,) = outcome(model, "cuda:2", driver(tmp_path, devices=2))
+        assert line.startswith("cannot use CUDA: there is no cuda:2 on this machine; choose from cuda:0 to cuda:1")
+
+    def test_a_missing_library_is_named_with_the_install_line(self, model: Path, tmp_path: Path) -> None:
+        (line,) = outcome(model, "cuda", driver(tmp_path))
+        assert line == (
+            f"cannot use CUDA: the library {LIBRARIES[0]} cannot be loaded; pip install 'stream-seg[cuda]', "
+            "or use --device cpu"
+        )
+
+    def test_auto_takes_the_cpu_and_says_why(self, model: Path, tmp_path: Path) -> None:
+        assert outcome(model, "auto", driver(tmp_path)) == [
+            f"device auto: chose the CPU, because the library {LIBRARIES[0]} cannot be loaded",
+            "cpu CPUExecutionProvider",
+        ]
+
+    def test_onnx_runtime_falling_back_by_itself_is_an_error(self, model: Path, tmp_path: Path) -> None:
+        for name in LIBRARIES:
+            _compile("int stand_in;", tmp_path / name)
+        (line,) = outcome(model, "cuda", driver(tmp_path))
+        assert line.startswith("cannot use CUDA: onnxruntime could not start it; pip install 'stream-seg[cuda]'")
+
+
+@needs_cuda_build
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has an NVIDIA driver")
+def test_without_a_driver_the_sentence_names_it_and_the_install_line(model: Path) -> None:
+    (line,) = outcome(model, "cuda")
+    assert line == (
+        "cannot use CUDA: libcuda.so.1 of the NVIDIA driver is missing; install the driver, then "
+        "pip install 'stream-seg[cuda]', or use --device cpu"
+    )

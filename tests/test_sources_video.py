@@ -1,0 +1,424 @@
+"""Video files: every frame once with its exact time, upright, in the right colours, whatever the file is like."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from stream_seg.errors import SourceError
+from stream_seg.frame import Frame
+from stream_seg.sources import Recording, open_source
+from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
+from tests.source_files import (
+    RATE,
+    SIZE,
+    add_sound,
+    number_of,
+    numbered,
+    numbers_of,
+    write_colour,
+    write_sound,
+    write_video,
+)
+
+COLOUR_TOLERANCE = 3
+"""8-bit YCbCr rounds a colour by up to 2; swscale's tables add 1."""
+
+COLOURS = [(60, 30, 200), (40, 180, 20), (220, 90, 10), (128, 128, 128), (255, 255, 255), (0, 0, 0)]
+
+CONTAINERS = [
+    ("film.mp4", "libx264"),
+    ("film.mov", "libx264"),
+    ("film.mkv", "libx264"),
+    ("film.ts", "libx264"),
+    ("film.flv", "libx264"),
+    ("film.webm", "libvpx"),
+    ("film.avi", "mpeg4"),
+    ("film.mpg", "mpeg2video"),
+]
+
+
+def frames_of(path: Path, start: Fraction = Fraction(0)) -> list[Frame]:
+    with Recording(path, start=start) as source:
+        return list(source)
+
+
+def edges(image: np.ndarray) -> list[int]:
+    """Mean brightness of the left, top, right and bottom edge: tells which way up a picture is."""
+    return [int(part.mean()) for part in (image[:, :4], image[:4], image[:, -4:], image[-4:])]
+
+
+@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
+def test_every_frame_comes_once_in_order(tmp_path: Path, name: str, codec: str) -> None:
+    frames = frames_of(write_video(tmp_path / name, 30, codec=codec))
+    assert numbers_of(frames) == list(range(30))
+    assert [frame.index for frame in frames] == list(range(30))
+    steps = {after.pts - before.pts for before, after in pairwise(frames)}
+    assert steps == {Fraction(1, RATE)}
+
+
+@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
+def test_starting_anywhere_gives_the_same_frames_as_reading_all(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_video(tmp_path / name, 40, codec=codec)
+    whole = frames_of(path)
+    for wanted in (*whole[1::6], whole[-1]):
+        part = frames_of(path, start=wanted.pts)
+        assert [(frame.pts, number_of(frame.image)) for frame in part] == [
+            (frame.pts, number_of(frame.image)) for frame in whole if frame.pts >= wanted.pts
+        ]
+
+
+def test_variable_frame_rate_keeps_its_times_exactly(tmp_path: Path) -> None:
+    times = [0, 33, 67, 100, 400, 433, 1200, 1233, 1300, 2000]
+    frames = frames_of(write_video(tmp_path / "phone.mp4", 10, pts=times))
+    assert [frame.pts for frame in frames] == [Fraction(time, 1000) for time in times]
+
+
+def test_times_count_from_the_start_of_the_container_so_that_sound_stays_in_sync(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    write_video(path, 5, pts=[500, 540, 580, 620, 660], sound=True)
+    with av.open(str(path)) as container:
+        sound_starts = container.streams.audio[0].start_time
+        assert sound_starts is not None
+        offset = Fraction(500 - min(sound_starts, 500), 1000)
+    assert frames_of(path)[0].pts == offset
+    assert offset >= Fraction(49, 100)
+
+
+def test_a_transport_stream_does_not_begin_at_its_odd_clock(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.ts", 10)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].start_time  # the muxer begins at 1.4 s
+    assert frames_of(path)[0].pts == 0
+
+
+def test_a_raw_bitstream_without_any_times_is_spaced_evenly(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.h264", 10, container_format="h264")
+    frames = frames_of(path)
+    assert numbers_of(frames) == list(range(10))
+    assert [frame.pts for frame in frames] == [Fraction(index, RATE) for index in range(10)]
+
+
+def test_a_file_in_which_times_jump_back_goes_on_steadily(tmp_path: Path) -> None:
+    first, second = (write_video(tmp_path / f"{part}.ts", 50).read_bytes() for part in "ab")
+    glued = tmp_path / "glued.ts"
+    glued.write_bytes(first + second)
+    frames = frames_of(glued)
+    assert numbers_of(frames) == [*range(50), *range(50)]
+    assert all(before.pts < after.pts for before, after in pairwise(frames))
+    assert abs(frames[-1].pts - Fraction(99, RATE)) < Fraction(1, 10)
+
+
+@pytest.mark.parametrize(
+    ("turn", "sides"),
+    [  # which edge of the stored picture (0 left, 1 top, 2 right, 3 bottom) is seen left, top, right, bottom
+        ((0, False, False), (0, 1, 2, 3)),
+        ((90, False, False), (1, 2, 3, 0)),
+        ((180, False, False), (2, 3, 0, 1)),
+        ((-90, False, False), (3, 0, 1, 2)),
+        ((0, True, False), (2, 1, 0, 3)),
+        ((0, False, True), (0, 3, 2, 1)),
+    ],
+)
+def test_pictures_are_turned_as_the_file_says(
+    tmp_path: Path, turn: tuple[float, bool, bool], sides: Sequence[int]
+) -> None:
+    picture = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
+    picture[8:-8, :8], picture[:8, 8:-8], picture[8:-8, -8:], picture[-8:, 8:-8] = 10, 90, 170, 250
+    path = tmp_path / "turned.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"qp": "5"})
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.set_display_rotation(*turn)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")))
+        container.mux(stream.encode(None))
+    (frame,) = frames_of(path)
+    stored = np.array([10, 90, 170, 250])
+    seen = [int(np.median(side)) for side in (frame.image[:, 2], frame.image[2], frame.image[:, -3], frame.image[-3])]
+    assert np.abs(np.array(seen) - stored[list(sides)]).max() < 12
+    assert frame.size == (SIZE if turn[0] in (0, 180) else SIZE[::-1]) == Recording(path).info.size
+    assert frame.image.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [(63, 47), (1, 1), (65, 48)])
+def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = write_video(tmp_path / "odd.mkv", 3, size=size, codec="ffv1", pixel_format="yuv444p")
+    frames = frames_of(path)
+    assert [frame.size for frame in frames] == [size] * 3
+    if size[0] > 8:
+        assert numbers_of(frames) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p10le", "gray", "yuv444p", "gbrp"])
+def test_ten_bits_grey_and_other_samplings_are_read(tmp_path: Path, pixel_format: str) -> None:
+    path = (
+        write_video(tmp_path / "deep.mkv", 4, codec="libx264", pixel_format=pixel_format)
+        if (pixel_format != "gbrp")
+        else write_video(tmp_path / "deep.mkv", 4, codec="libx264rgb", pixel_format="rgb24")
+    )
+    assert numbers_of(frames_of(path)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("codec", "pixel_format"), [("qtrle", "argb"), ("png", "rgba")])
+def test_transparent_pixels_are_black(tmp_path: Path, codec: str, pixel_format: str) -> None:
+    path = tmp_path / "clear.mov"
+    picture = np.full((SIZE[1], SIZE[0], 4), 200, np.uint8)
+    picture[:, : SIZE[0] // 2, 3] = 0
+    picture[:, SIZE[0] // 2 :, 3] = 255
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE)
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = pixel_format
+        frame = av.VideoFrame.from_ndarray(picture, "rgba").reformat(format=pixel_format)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (seen,) = frames_of(path)
+    assert seen.image[:, : SIZE[0] // 2].max() == 0
+    assert seen.image[:, SIZE[0] // 2 :].min() == 200
+
+
+@pytest.mark.parametrize("bgr", COLOURS)
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [1, 6, 9], ids=["bt709", "bt601", "bt2020"])
+def test_colours_follow_the_tagged_matrix_and_range(
+    tmp_path: Path, matrix: int, full: bool, bgr: tuple[int, int, int]
+) -> None:
+    (frame,) = frames_of(write_colour(tmp_path / "colour.mp4", bgr, matrix=matrix, full=full))
+    assert np.abs(frame.image.astype(int) - bgr).max() <= COLOUR_TOLERANCE
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((64, 48), 6), ((1280, 720), 1)])
+def test_untagged_colours_are_taken_as_players_take_them(tmp_path: Path, size: tuple[int, int], matrix: int) -> None:
+    bgr = (60, 30, 200)
+    path = write_colour(tmp_path / "tagged.mp4", bgr, matrix=matrix, full=False, size=size)
+    untagged = tmp_path / "untagged.h264"
+    with av.open(str(path)) as given, av.open(str(untagged), "w", format="h264") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    untagged.write_bytes(without_colour_tags(untagged))
+    with av.open(str(untagged)) as container:
+        assert next(container.decode(video=0)).colorspace == 2
+    (frame,) = frames_of(untagged)
+    assert np.abs(frame.image.astype(int) - bgr).max() <= COLOUR_TOLERANCE
+
+
+def without_colour_tags(path: Path) -> bytes:
+    """Return an H.264 bitstream with the colour description taken out of its headers."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        untag = av.bitstream.BitStreamFilterContext("h264_metadata=matrix_coefficients=2", stream)
+        packets = [packet for packet in container.demux(stream) if packet.dts is not None or packet.size]
+        return b"".join(bytes(out) for packet in packets for out in untag.filter(packet))
+
+
+def test_a_change_of_size_on_the_way_is_scaled(tmp_path: Path) -> None:
+    parts = [
+        write_video(tmp_path / f"{w}.h264", 5, size=(w, h), container_format="h264") for w, h in ((64, 48), (128, 96))
+    ]
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = frames_of(path)
+    assert numbers_of(frames) == [*range(5), *range(5)]
+    assert {frame.size for frame in frames} == {(64, 48)}
+
+
+def test_damaged_packets_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_video(tmp_path / "film.mkv", 30, codec="mjpeg", pixel_format="yuvj420p", options={})
+    data = bytearray(path.read_bytes())
+    pictures = [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+    for at in pictures[5:8]:
+        data[at : at + 40] = bytes(40)
+    path.write_bytes(data)
+    with caplog.at_level(logging.WARNING), Recording(path) as source:
+        frames = list(source)
+        assert source.damaged == 3
+    assert numbers_of(frames) == [number for number in range(30) if number not in (5, 6, 7)]
+    assert [frame.index for frame in frames] == list(range(27))
+    assert frames[5].pts - frames[4].pts == Fraction(4, RATE)
+    assert "3 damaged packets" in caplog.text
+
+
+def test_flipped_bytes_do_not_end_the_run(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mp4", 60, sound=True, options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(3)
+    for at in random.integers(200, data.index(b"moov") - 4, 40):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    frames = frames_of(path)
+    assert 40 <= len(frames) <= 60
+    assert all(before.pts < after.pts for before, after in pairwise(frames))
+
+
+def test_a_file_cut_off_in_the_middle_gives_what_is_there_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "film.mp4", 200, options={"g": "10"}, container_format="mp4")
+    fast = tmp_path / "fast.mp4"
+    with av.open(str(path)) as given, av.open(str(fast), "w", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    fast.write_bytes(fast.read_bytes()[: fast.stat().st_size * 2 // 3])
+    with caplog.at_level(logging.WARNING):
+        frames = frames_of(fast)
+    assert 50 < len(frames) < 199
+    assert numbers_of(frames)[:50] == list(range(50))
+    assert "is cut off" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["song.m4a", "song.mka"])
+def test_a_sound_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match=rf"{name} holds no video, only sound$"):
+        Recording(write_sound(tmp_path / name))
+
+
+def test_a_sound_file_with_a_cover_picture_is_refused(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "song.m4a", cover=numbered(3))
+    with pytest.raises(SourceError, match="holds no video, only a cover picture and sound"):
+        Recording(path)
+
+
+def test_a_missing_file_is_refused_with_a_close_name(tmp_path: Path) -> None:
+    write_video(tmp_path / "Holiday.mp4", 1)
+    with pytest.raises(SourceError, match=r"no such file: .*holidy\.mp4; did you mean 'Holiday\.mp4'\?"):
+        Recording(tmp_path / "holidy.mp4")
+
+
+def test_a_file_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no folder"):
+        Recording(tmp_path / "nowhere" / "film.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", b"Dear diary\n" * 50),
+        ("film.mp4", b"not a film at all" * 99),
+        ("empty.mp4", b""),
+        ("a.bin", b"\0" * 999),
+    ],
+)
+def test_what_is_not_a_video_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="not a video") as caught:
+        Recording(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_mp4_without_its_index_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mp4", 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SourceError, match="not a video, or too damaged"):
+        Recording(path)
+
+
+def test_a_file_without_one_good_picture_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mkv", 10, codec="mjpeg", pixel_format="yuvj420p", options={})
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) - 3):
+        if data[at : at + 3] == b"\xff\xd8\xff":
+            data[at : at + 40] = bytes(40)
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="not one picture that can be decoded"):
+        Recording(path)
+
+
+def test_what_is_known_of_a_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mp4", 50)
+    info = open_source(path).info
+    assert (info.size, info.kind, info.path, info.is_live) == (SIZE, "video", path, False)
+    assert (info.frame_rate, info.frame_count, info.duration) == (RATE, 50, 2)
+    assert (info.start, info.end) == (0, None)
+
+
+def test_the_part_between_start_and_end_is_exact(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mp4", 50)
+    with open_source(path, start=0.4, end=0.8) as source:
+        frames = list(source)
+        assert (source.info.start, source.info.end) == (Fraction(2, 5), Fraction(4, 5))
+        assert source.info.frame_count == 10
+    assert numbers_of(frames) == list(range(10, 20))
+    assert [frame.index for frame in frames] == list(range(10))
+    assert frames[0].pts == Fraction(2, 5)
+
+
+def test_a_start_behind_the_end_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mp4", 50)
+    with pytest.raises(SourceError, match=r"is 2\.000 s long; it cannot start at 3 s"):
+        open_source(path, start=3)
+
+
+def test_frames_skipped_before_the_start_are_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "film.mp4", 30, options={"g": "30"})
+    converted = []
+    with Recording(path, start=Fraction(1)) as source:
+        assert source._decoder is not None
+        pixels = source._decoder._pixels
+        monkeypatch.setattr(source._decoder, "_pixels", lambda picture: converted.append(1) or pixels(picture))
+        assert len(list(source)) == len(converted) == 5
+
+
+def test_a_file_with_sound_keeps_all_its_frames(tmp_path: Path) -> None:
+    assert numbers_of(frames_of(write_video(tmp_path / "film.mp4", 30, sound=True))) == list(range(30))
+
+
+# Time stamps ----------------------------------------------------------------------------------------------------------
+
+
+def test_missing_time_stamps_are_filled_in() -> None:
+    timeline = Timeline(Fraction(1, 1000), Fraction(0), Fraction(25))
+    stamps = [(0, 0), (None, None), (80, None), (None, 120), (None, None)]
+    assert [timeline.next(*stamp) * 1000 for stamp in stamps] == [0, 40, 80, 120, 160]
+
+
+def test_a_repeated_time_stamp_does_not_move_the_next() -> None:
+    timeline = Timeline(Fraction(1, 1000), Fraction(0), Fraction(25))
+    assert [timeline.next(pts, None) * 1000 for pts in (0, 40, 40, 80)] == [0, 40, 60, 80]
+
+
+def test_times_before_the_origin_are_moved_to_it() -> None:
+    timeline = Timeline(Fraction(1, 10), Fraction(1), Fraction(10))
+    assert timeline.next(8, None) >= 0
+
+
+def test_an_origin_between_two_ticks_is_kept_exactly() -> None:
+    origin = exact_origin(Fraction(-21333, 10**6), [Fraction(-1024, 48000), Fraction(0)], Fraction(1, 12800))
+    assert origin == Fraction(-1024, 48000)
+    timeline = Timeline(Fraction(1, 12800), origin, Fraction(25))
+    first, second = timeline.next(0, None), timeline.next(512, None)
+    assert (first, second) == (Fraction(1024, 48000), Fraction(1024, 48000) + Fraction(1, 25))
+    assert (first / timeline.unit).denominator == (second / timeline.unit).denominator == 1
+
+
+def test_an_origin_that_no_encoder_could_count_in_is_rounded_to_a_tick() -> None:
+    tick = Fraction(1, 2**24)
+    origin = exact_origin(Fraction(1, 10**6), [], tick)
+    assert (origin / tick).denominator == 1
+    assert 0 <= Fraction(1, 10**6) - origin < tick
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(0), Fraction(90000), Fraction(-5)])
+def test_an_impossible_frame_rate_is_unknown(rate: Fraction | None) -> None:
+    assert known_rate(rate) is None
+
+
+def test_sound_helper_writes_sound(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mka"), "w") as container:
+        add_sound(container, 0.2)
+    with av.open(str(tmp_path / "a.mka")) as container:
+        assert len(container.streams.audio) == 1

@@ -21,8 +21,8 @@ Bitmask = NDArray[np.uint8]
 
 Boxes = NDArray[np.float32]
 
-# Samples per mask cell and axis, at most; from there on enlarging adds no visible error. Odd, so that the centres of the
-# cells, where the interpolated surface has its kinks, are among the samples.
+# Samples per mask cell and axis, at most; from there on enlarging adds no visible error. Odd, so that the centres of
+# the cells, where the interpolated surface has its kinks, are among the samples.
 _SAMPLES = 3
 _BILINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
@@ -77,6 +77,15 @@ class Letterbox:
 def choose_canvas(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the canvas that shows an image of `size` largest; among equals the one that wastes least."""
     return max(canvases, key=lambda canvas: (_scale(size, canvas), -canvas[0] * canvas[1]))
+
+
+def resize(image: Image, size: tuple[int, int], *, averaging: bool = True) -> Image:
+    """A copy of `image` that is `size` (width, height), interpolated bilinearly.
+
+    With `averaging` shrinking takes all pixels into account, as Pillow does; without it only the four nearest of each
+    point, as OpenCV's INTER_LINEAR and PyTorch do.
+    """
+    return _resize(image, size) if averaging else np.asarray(cv2.resize(image, size), np.uint8)
 
 
 def mask_roi(

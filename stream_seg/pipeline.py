@@ -70,6 +70,12 @@ class Pipeline:
         self._stopped = True
         self._captured.close()
         self._opened.close()
+        self._source.close()
+
+    @property
+    def info(self) -> SourceInfo | None:
+        """What is known of the source, None before it is open."""
+        return self._info
 
     @property
     def stopped(self) -> bool:
@@ -206,6 +212,7 @@ class Pipeline:
     def _cancel(self) -> None:
         for channel in (self._opened, self._captured, self._segmented, self._rendered):
             channel.cancel()
+        self._source.close()
 
 
 def _timed(frames: Iterator[Frame], stage: Stage) -> Iterator[Frame]:

@@ -34,6 +34,9 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Frame]: ...
 
+    def close(self) -> None:
+        """End the iteration soon, also a read that waits. Any thread, in any state, any number of times."""
+
 
 class Segmenter(Protocol):
     """Images to detections. `max_batch` is the largest number of images one call gains from (1: gains nothing).

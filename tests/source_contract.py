@@ -19,6 +19,7 @@ def check_contract(make: Callable[[], Source]) -> None:
     check_frames(make())
     check_close_in_the_middle(make())
     check_close_by_another_thread(make())
+    check_end_of_the_with_block(make())
     check_close_before_it_is_opened(make())
     check_no_thread_is_left()
 
@@ -55,6 +56,13 @@ def check_close_in_the_middle(source: Source) -> None:
         source.close()  # type: ignore[attr-defined]
         assert len(list(frames)) <= READ_AHEAD
     source.close()  # type: ignore[attr-defined]
+
+
+def check_end_of_the_with_block(source: Source) -> None:
+    with source:
+        frames = iter(source)
+        next(frames)
+    assert len(list(frames)) <= READ_AHEAD
 
 
 def check_close_by_another_thread(source: Source) -> None:

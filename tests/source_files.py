@@ -20,6 +20,9 @@ SIZE = (64, 48)
 BITS = 8
 RATE = 25
 
+UNSPECIFIED = 2
+"""The ITU-T H.273 code of a matrix that is not told."""
+
 
 def numbered(number: int, size: tuple[int, int] = SIZE) -> Image:
     """Return a grey picture with `number` as eight white or black blocks, lowest bit left, over its whole height."""
@@ -59,7 +62,7 @@ def write_video(
     """Write numbered pictures; `pts` are ticks of 1/1000 s, `turn` is (degrees counterclockwise, hflip, vflip)."""
     tick = Fraction(1, 1000) if pts is not None else Fraction(1, RATE)
     with av.open(str(path), "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=RATE, options=options or {"g": "10", "bf": "2"})
+        stream = container.add_stream(codec, rate=RATE, options={"g": "10", "bf": "2"} if options is None else options)
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format
         stream.codec_context.time_base = tick
@@ -75,38 +78,45 @@ def write_video(
     return path
 
 
-def add_sound(container: av.container.OutputContainer, seconds: float) -> None:
-    """Mux a track of quiet noise."""
+def add_sound(container: av.container.OutputContainer, seconds: float, cover: Image | None = None) -> None:
+    """Mux a track of quiet noise, and a cover picture if given."""
     stream = container.add_stream("aac", rate=48000)
     noise = np.random.default_rng(0).normal(0, 0.01, (1, round(48000 * seconds))).astype(np.float32)
     frame = av.AudioFrame.from_ndarray(noise, "fltp", "mono")
     frame.sample_rate, frame.pts = 48000, 0
+    if cover is not None:
+        add_cover(container, cover)
     container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def add_cover(container: av.container.OutputContainer, cover: Image) -> None:
+    """Mux a picture as the cover of what else is in the container."""
+    stream = container.add_stream("png", rate=1)
+    stream.height, stream.width = cover.shape[:2]
+    stream.pix_fmt = "rgb24"
+    stream.disposition = av.stream.Disposition.attached_pic
+    container.start_encoding()
+    container.mux(stream.encode(av.VideoFrame.from_ndarray(cover, "bgr24")))
     container.mux(stream.encode(None))
 
 
 def write_sound(path: Path, *, cover: Image | None = None) -> Path:
     """Write a sound file, with a cover picture if given."""
-    with av.open(str(path), "w") as container:
-        if cover is not None:
-            picture = container.add_stream("png")
-            picture.height, picture.width = cover.shape[:2]
-            picture.pix_fmt = "rgb24"
-            picture.disposition = av.stream.Disposition.attached_pic
-            container.mux(picture.encode(av.VideoFrame.from_ndarray(cover, "bgr24")))
-        add_sound(container, 0.5)
+    with av.open(str(path), "w", format="mp4" if cover is not None else None) as container:
+        add_sound(container, 0.5, cover)
     return path
 
 
 def write_colour(
-    path: Path, bgr: tuple[int, int, int], *, matrix: int, full: bool, size: tuple[int, int] = SIZE
+    path: Path, bgr: tuple[int, int, int], *, matrix: int, full: bool, size: tuple[int, int] = SIZE, tagged: bool = True
 ) -> Path:
-    """Write one picture of one colour, lossless, converted by the ITU-T H.273 formula with `matrix` (1 or 6 or 9)."""
+    """Write one picture of one colour, lossless, converted by the ITU-T H.273 formula with `matrix` (1, 6 or 9)."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"qp": "0"})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv444p"
-        stream.codec_context.colorspace = matrix
+        stream.codec_context.colorspace = matrix if tagged else UNSPECIFIED
         stream.codec_context.color_range = 2 if full else 1
         planes = np.empty((3, size[1], size[0]), np.uint8)
         planes[:] = np.array(luma_chroma(bgr, matrix, full))[:, None, None]

@@ -130,7 +130,7 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["missing.mp4", "-o", "{tmp}/o.mp4"], 3, "missing.mp4"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.xyz"], 6, "o.xyz"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/none/o.mp4"], 6, "none"),
-        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--codec", "h246"], 6, "did you mean 'h264'"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--codec", "hevv"], 6, "did you mean 'hevc'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "compct"], 4, "did you mean 'compact'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "{tmp}/no.onnx"], 4, "no.onnx"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", __file__], 4, "test_cli.py"),
@@ -175,12 +175,14 @@ def test_cuda_that_cannot_be_had_is_an_error(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_figures_of_a_failed_run_are_written_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken, figures = tmp_path / "images", tmp_path / "run.json"
-    broken.mkdir()
-    (broken / "a.png").write_bytes(b"no picture")
-    code, _ = failure(capsys, str(broken), "-o", str(tmp_path / "out"), "--metrics", str(figures))
+    figures = tmp_path / "run.json"
+    nobody = "tcp://127.0.0.1:9"  # the port that discards, where nobody listens
+    code, line = failure(capsys, nobody, "-o", str(tmp_path / "out.mp4"), "--metrics", str(figures))
     assert code == 3
-    assert json.loads(figures.read_text())["outcome"] == "failed"
+    written = json.loads(figures.read_text())
+    assert written["outcome"] == "failed"
+    assert written["source"] is None
+    assert written["error"] in line
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ class Numbers:
     ) -> None:
         self.count, self.fail_at, self.ready = count, fail_at, ready
         self.closed = 0
+        self.asked_to_end = False
         self.info = SourceInfo("numbers", (2, 2), "live" if live else "video")
 
     def __enter__(self) -> Self:
@@ -49,6 +50,9 @@ class Numbers:
 
     def __exit__(self, *_: object) -> None:
         self.closed += 1
+
+    def close(self) -> None:
+        self.asked_to_end = True
 
     def __iter__(self) -> Iterator[Frame]:
         for index in itertools.count() if self.count is None else range(self.count):
@@ -222,6 +226,19 @@ def test_stop_before_run_ends_at_once() -> None:
     run_in_time(pipeline)
     assert sink.indices == []
     assert sink.outcomes == [Outcome.STOPPED]
+
+
+def test_a_source_that_waits_is_told_to_end() -> None:
+    source = Numbers(None, live=True)
+
+    def until_told(index: int) -> None:
+        deadline = time.monotonic() + 5
+        while index and not source.asked_to_end and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    source.ready = until_told
+    run_in_time(Pipeline(source, Counting(), sinks=[Kept(stop_at=1)], renderer=same))
+    assert source.asked_to_end
 
 
 def test_a_keyboard_interrupt_is_raised_and_what_was_written_counts() -> None:

@@ -50,8 +50,13 @@ def test_a_zipped_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    assert "No such file" in refusal(tmp_path / "none.onnx")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "does not exist" in refusal(tmp_path / "none.onnx")
+    assert "is a folder" in refusal(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read: Is a directory"):
+        check_model(tmp_path)
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.99])
@@ -103,7 +108,7 @@ def test_a_download_cache_that_links_model_and_weights_is_followed(tmp_path: Pat
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    assert "needs its weights file gone.bin" in refusal(external_model(tmp_path / "model.onnx", "gone.bin"))
+    assert "needs its weights file 'gone.bin'" in refusal(external_model(tmp_path / "model.onnx", "gone.bin"))
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "{outside}", "sub/../../secret.bin", "link.bin"])
@@ -133,6 +138,10 @@ def test_an_unknown_family_is_told_with_its_inputs_and_outputs(tmp_path: Path) -
     message = refusal(identity_model(tmp_path / "model.onnx"))
     assert "inputs x float[2]; outputs y float[2]" in message
     assert "stream-seg's own graphs" in message
+
+
+def test_a_name_that_would_break_the_line_is_escaped(tmp_path: Path) -> None:
+    assert r"'x\n\x1b[2J' float" in refusal(identity_model(tmp_path / "model.onnx", name="x\n\x1b[2J"))
 
 
 def test_onnx_runtime_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

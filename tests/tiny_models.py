@@ -66,10 +66,12 @@ def expected_scores(image: NDArray[np.uint8]) -> dict[str, float]:
     return {"red": red, "green": green, "blue": blue}
 
 
-def identity_model(path: Path, *, operator: str = "Identity", domain: str = "", opset: int = 17) -> Path:
-    """A graph of no family: x in, y out."""
-    vector = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
-    nodes = [helper.make_node(operator, ["x"], ["y"], domain=domain)]
+def identity_model(
+    path: Path, *, operator: str = "Identity", domain: str = "", opset: int = 17, name: str = "x"
+) -> Path:
+    """A graph of no family: x, or `name`, in, y out."""
+    vector = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [2]) for end in (name, "y")]
+    nodes = [helper.make_node(operator, [name], ["y"], domain=domain)]
     return save(path, nodes, vector[:1], vector[1:], {}, {}, opset=opset, domain=domain)
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from stream_seg import __version__
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
+from stream_seg.render import VIEWS
+from stream_seg.version import __version__
 
 EXAMPLES = """\
 examples:
@@ -121,16 +122,16 @@ def device(text: str) -> str:
 
 def view(text: str) -> str:
     """`both`, `boxes` or `masks`."""
-    if text not in ("both", "boxes", "masks"):
-        hint = did_you_mean(text, ("both", "boxes", "masks"))
-        raise argparse.ArgumentTypeError(f"'{text}' is no view{hint}; write both, boxes or masks")
+    if text not in VIEWS:
+        raise argparse.ArgumentTypeError(f"'{text}' is no view{did_you_mean(text, VIEWS)}; write {', '.join(VIEWS)}")
     return text
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Options that every command has."""
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
-    parser.add_argument("--verbose", action="store_true", help="print everything there is to know")
+def add_common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """Options of every command; `again` for an action of a command, whose defaults must not undo the command's."""
+    default = argparse.SUPPRESS if again else False
+    for name, help_text in (("--quiet", "warnings and errors only"), ("--verbose", "everything there is to know")):
+        parser.add_argument(name, action="store_true", default=default, help=f"print {help_text}")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -138,13 +139,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
     group.add_argument("--device", type=device, default="auto", metavar="auto|cpu|cuda|cuda:N", help="where it runs")
+    group.add_argument("--size", type=whole, metavar="N", help="longer side of what it sees, in pixels (the model's)")
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
     _add_places(group)
 
 
-def _add_places(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--model-dir", type=Path, metavar="DIR", help="where downloaded models are kept")
-    parser.add_argument("--offline", action="store_true", help="never download a model")
+def _add_places(parser: argparse._ActionsContainer, *, again: bool = False) -> None:
+    absent, on = (argparse.SUPPRESS, argparse.SUPPRESS) if again else (None, False)
+    parser.add_argument(
+        "--model-dir", type=Path, default=absent, metavar="DIR", help="where downloaded models are kept"
+    )
+    parser.add_argument("--offline", action="store_true", default=on, help="never download a model")
 
 
 def _run_parser() -> Parser:
@@ -182,7 +187,7 @@ def _run_parser() -> Parser:
     group.add_argument("--end", type=seconds, metavar="S", help="stop S seconds in")
     group.add_argument("--max-frames", type=whole, metavar="N", help="stop after N frames")
     group.add_argument("--stride", type=whole, default=1, metavar="N", help="use every Nth frame")
-    group.add_argument("--frame-rate", type=rate, metavar="F", help="frames per second of an image sequence (25)")
+    group.add_argument("--frame-rate", type=rate, default=25.0, metavar="F", help="rate of image sequences (25)")
     group.add_argument("--camera-size", type=size, metavar="WxH", help="picture size to ask a camera for")
     group.add_argument("--camera-fps", type=rate, metavar="F", help="frame rate to ask a camera for")
 
@@ -209,6 +214,8 @@ def _models_parser() -> Parser:
     ):
         action = actions.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
         action.add_argument("name", metavar=argument)
+        _add_places(action, again=True)
+        add_common(action, again=True)
         action.set_defaults(command=command)
     return parser
 
@@ -241,7 +248,6 @@ def _eval_parser() -> Parser:
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE.json", help="COCO instances")
-    parser.add_argument("--size", type=whole, metavar="N", help="longer side of what the model sees (the model's)")
     parser.add_argument("--limit", type=whole, metavar="N", help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")
     add_model(parser)

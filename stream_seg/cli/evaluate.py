@@ -13,7 +13,7 @@ from stream_seg.errors import OutputError
 def run(args: argparse.Namespace) -> int:
     """`stream-seg eval --model M --images DIR --annotations instances.json`."""
     with (
-        load_model(args, long_side=args.size) as segmenter,
+        load_model(args) as segmenter,
         Bar(unit="image", disable=True if args.quiet else None) as bar,
     ):
 

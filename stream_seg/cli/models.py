@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Literal
 
 from stream_seg import catalog
 from stream_seg.cli.console import download_bar
 from stream_seg.cli.export import build_graph
-from stream_seg.errors import DeviceError
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
-from stream_seg.segmenters.device import parse_device, require_cuda
+from stream_seg.segmenters.device import kind_of
 
 
-def load_model(args: argparse.Namespace, *, long_side: int | None = None) -> ModelSegmenter:
+def load_model(args: argparse.Namespace) -> ModelSegmenter:
     """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use."""
     with download_bar(quiet=args.quiet) as progress:
         path = catalog.locate(
             args.model,
-            device=_device_kind(args.device),
+            device=kind_of(args.device),
             model_dir=args.model_dir,
             offline=args.offline,
             progress=progress,
@@ -31,21 +29,10 @@ def load_model(args: argparse.Namespace, *, long_side: int | None = None) -> Mod
         score_threshold=args.score_threshold,
         classes=args.classes,
         labels=args.labels,
-        long_side=long_side,
+        long_side=args.size,
     )
     segmenter.model_name = args.model
     return segmenter
-
-
-def _device_kind(device: str) -> Literal["cpu", "cuda"]:
-    """What `device` comes down to here: a named model may have a file for each."""
-    kind, index = parse_device(device)
-    if kind == "auto":
-        try:
-            require_cuda(index)
-        except DeviceError:
-            return "cpu"
-    return "cpu" if kind == "cpu" else "cuda"
 
 
 def list_models(args: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stream_seg.errors import OutputError
+from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, Summary
-from stream_seg.protocols import Segmenter, Source
+from stream_seg.protocols import Segmenter
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
 
@@ -25,7 +26,7 @@ class Report:
 
     def write(
         self,
-        source: Source,
+        info: SourceInfo | None,
         segmenter: Segmenter,
         summary: Summary,
         *,
@@ -38,7 +39,7 @@ class Report:
         figures = {
             "outcome": outcome,
             "error": None if error is None else str(error) or type(error).__name__,
-            "source": describe_source(source),
+            "source": None if info is None else describe_source(info),
             "outputs": self._outputs,
             "model": describe_segmenter(segmenter),
             **summary.as_dict(),
@@ -51,9 +52,8 @@ class Report:
             raise OutputError(f"the figures could not be written to '{self._path}': {failure.strerror}") from failure
 
 
-def text(source: Source, segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in four lines."""
-    info = describe_source(source)
+def text(info: SourceInfo, segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
+    """The summary of a run in five lines."""
     model = describe_segmenter(segmenter)
     written = ", ".join(outputs) or "nothing was written"
     latency = [summary.latency_p50, summary.latency_p95, summary.latency_p99]
@@ -61,7 +61,7 @@ def text(source: Source, segmenter: Segmenter, summary: Summary, outputs: Sequen
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
     return "\n".join(
         (
-            f"{info['name']} ({info['width']}x{info['height']}) -> {written}",
+            f"{info.name} ({info.size[0]}x{info.size[1]}) -> {written}",
             f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped; "
             f"{summary.objects} objects",
             f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {delays} ms",
@@ -71,9 +71,8 @@ def text(source: Source, segmenter: Segmenter, summary: Summary, outputs: Sequen
     )
 
 
-def describe_source(source: Source) -> dict[str, object]:
+def describe_source(info: SourceInfo) -> dict[str, object]:
     """Name, size and kind of an opened source."""
-    info = source.info
     return {
         "name": info.name,
         "kind": info.kind,

@@ -11,7 +11,7 @@ from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.models import load_model
 from stream_seg.cli.signals import ending_signals
-from stream_seg.errors import DisplayError, OutputError, UsageError
+from stream_seg.errors import DisplayError, OutputError, SourceError, UsageError
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Sink, Source
@@ -43,12 +43,14 @@ def run(args: argparse.Namespace) -> int:
             ending.stop = pipeline.stop
             try:
                 summary = pipeline.run()
+                if not summary.delivered and not pipeline.stopped:
+                    raise SourceError("the source had no frames to process; nothing was written")
             except BaseException as error:
-                figures.write(source, segmenter, metrics.summary(), outcome="failed", error=error)
+                figures.write(pipeline.info, segmenter, metrics.summary(), outcome="failed", error=error)
                 raise
-            figures.write(source, segmenter, summary, outcome="stopped" if pipeline.stopped else "complete")
-        if not args.quiet:
-            print(report.text(source, segmenter, summary, args.output))
+            figures.write(pipeline.info, segmenter, summary, outcome="stopped" if pipeline.stopped else "complete")
+        if pipeline.info is not None and not args.quiet:
+            print(report.text(pipeline.info, segmenter, summary, args.output))
         return ending.exit_code
 
 

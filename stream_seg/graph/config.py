@@ -1,0 +1,220 @@
+"""What a Mask R-CNN is: one frozen configuration for the sizes of its parts and for how detections are selected.
+
+Papers: Mask R-CNN (He 2017, arXiv 1703.06870), Feature Pyramid Networks (Lin 2016, 1612.03144), Faster R-CNN (Ren 2015,
+1506.01497), ResNet (He 2015, 1512.03385), MobileNetV2 (Sandler 2018, 1801.04381), Benchmarking Detection Transfer
+Learning with Vision Transformers (Li 2021, 2111.11429) for the heads of torchvision's "v2".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResNet:
+    """A ResNet of bottleneck blocks: its number of blocks per stage, and the width of the first stage."""
+
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the feature maps handed to the pyramid."""
+        return tuple(4 * self.width * 2**stage for stage in range(len(self.blocks)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels per cell of those feature maps."""
+        return tuple(4 * 2**stage for stage in range(len(self.blocks)))
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedResidual:
+    """One block of MobileNetV2: expansion of the channels, their number on leaving, and stride."""
+
+    expansion: int
+    channels: int
+    stride: int
+
+
+def _inverted_residuals() -> tuple[InvertedResidual, ...]:
+    """Table 2 of the MobileNetV2 paper: expansion t, channels c, repetitions n, stride s of the first."""
+    rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    return tuple(InvertedResidual(t, c, s if i == 0 else 1) for t, c, n, s in rows for i in range(n))
+
+
+@dataclass(frozen=True, slots=True)
+class MobileNetV2:
+    """MobileNetV2 with normalisation already folded into its weights.
+
+    Block 0 is the stem, then come the inverted residuals, and last a 1x1 convolution. `taps` are the blocks whose
+    outputs go to the pyramid.
+    """
+
+    taps: tuple[int, ...] = (6, 13, 18)
+    stem_channels: int = 32
+    last_channels: int = 256
+    blocks: tuple[InvertedResidual, ...] = field(default_factory=_inverted_residuals)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the feature maps handed to the pyramid."""
+        after = [self.stem_channels, *(block.channels for block in self.blocks), self.last_channels]
+        return tuple(after[tap] for tap in self.taps)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels per cell of those feature maps."""
+        steps = [2, *(block.stride for block in self.blocks), 1]
+        return tuple(math.prod(steps[: tap + 1]) for tap in self.taps)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Normalisation of the input, (pixel - mean) / deviation, for RGB in 0..255."""
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """The region proposal network: one anchor size per pyramid level, and the choice of proposals.
+
+    The `per_level` most likely anchors of each level are decoded; those that survive non-maximum suppression at
+    `nms_iou` compete, and the `count` best of an image go on. Boxes thinner than `min_side` pixels are dropped.
+    """
+
+    anchor_sizes: tuple[int, ...]
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    convolutions: int = 1
+    per_level: int = 1000
+    count: int = 1000
+    nms_iou: float = 0.7
+    min_side: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class RoiPooling:
+    """RoIAlign, and which pyramid level a box is pooled from: equation 1 of the FPN paper.
+
+    A box of `canonical_side` pixels belongs to the level of stride 2 ** `canonical_level`.
+    """
+
+    canonical_side: float = 224.0
+    canonical_level: int = 4
+    samples: int = 2
+    box_size: int = 7
+    mask_size: int = 14
+
+
+@dataclass(frozen=True, slots=True)
+class BoxHead:
+    """Convolutions, then fully connected layers, then the two predictors. `coder` divides the four box deltas."""
+
+    convolutions: int = 0
+    fully_connected: tuple[int, ...] = (1024, 1024)
+    coder: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskHead:
+    """Convolutions, then an upsampling by two, then one mask per class or one for all (`class_agnostic`)."""
+
+    convolutions: tuple[int, ...] = (256, 256, 256, 256)
+    class_agnostic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Which boxes are detections: above the threshold, not suppressed by a better one of their class, the best few."""
+
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    per_image: int = 100
+    min_side: float = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRCNN:
+    """A whole network. `classes` counts the background.
+
+    `normed_heads`: pyramid, box head and mask head have batch normalisation (torchvision's v2). `norm_eps` is the
+    epsilon of all batch normalisations; it is not in a state_dict. `canvases` are the (width, height) of the inputs it
+    should be given, most preferred first; empty where it takes any.
+    """
+
+    name: str
+    backbone: ResNet | MobileNetV2
+    pixels: Pixels
+    proposals: Proposals
+    classes: int = 91
+    pyramid_channels: int = 256
+    normed_heads: bool = False
+    norm_eps: float = 1e-5
+    pooling: RoiPooling = RoiPooling()
+    box_head: BoxHead = BoxHead()
+    mask_head: MaskHead = MaskHead()
+    detection: Detection = Detection()
+    canvases: tuple[tuple[int, int], ...] = ()
+    licence: str = "unknown"
+
+    def __post_init__(self) -> None:
+        levels = len(self.backbone.channels) + 1
+        if len(self.proposals.anchor_sizes) != levels:
+            raise ValueError(f"{levels} pyramid levels need as many anchor sizes, got {self.proposals.anchor_sizes}")
+        if self.classes < 2:
+            raise ValueError(f"classes counts the background, so it must be at least 2, got {self.classes}")
+
+
+STRIDE = 32
+"""Width and height of a canvas must be multiples of it, so that the pyramid doubles exactly."""
+
+_IMAGENET = Pixels((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
+_TORCHVISION_CANVASES = ((1344, 800), (800, 1344), (1088, 800), (800, 1088))
+"""torchvision resizes to a short side of 800 and a long one of at most 1333; these cover 16:9, 4:3 and portraits."""
+
+COMPACT = MaskRCNN(
+    name="compact",
+    backbone=MobileNetV2(),
+    pixels=Pixels((127.5,) * 3, (127.5,) * 3),
+    proposals=Proposals((24, 52, 108, 220), per_level=200, count=100),
+    classes=21,
+    pyramid_channels=96,
+    pooling=RoiPooling(canonical_side=160.0),
+    box_head=BoxHead(fully_connected=(512, 512)),
+    mask_head=MaskHead((96, 96), class_agnostic=True),
+    detection=Detection(score_threshold=0.4),
+    licence="Apache-2.0",
+)
+"""The embedded network."""
+
+R50_FPN = MaskRCNN(
+    name="r50-fpn",
+    backbone=ResNet(),
+    pixels=_IMAGENET,
+    proposals=Proposals((32, 64, 128, 256, 512)),
+    norm_eps=0.0,
+    canvases=_TORCHVISION_CANVASES,
+    licence="BSD-3-Clause",
+)
+"""torchvision's maskrcnn_resnet50_fpn with its COCO_V1 weights, which were trained with an epsilon of 0."""
+
+R50_FPN_V2 = MaskRCNN(
+    name="r50-fpn-v2",
+    backbone=ResNet(),
+    pixels=_IMAGENET,
+    proposals=Proposals((32, 64, 128, 256, 512), convolutions=2),
+    normed_heads=True,
+    box_head=BoxHead(convolutions=4, fully_connected=(1024,)),
+    canvases=_TORCHVISION_CANVASES,
+    licence="BSD-3-Clause",
+)
+"""torchvision's maskrcnn_resnet50_fpn_v2."""
+
+ARCHITECTURES = (COMPACT, R50_FPN, R50_FPN_V2)

@@ -1,0 +1,180 @@
+"""From a file of weights to a model file: recognises the network, builds its graph, writes it whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from stream_seg.errors import ModelError, OutputError, UsageError, did_you_mean
+from stream_seg.frame import Image
+from stream_seg.graph.build import build_graph
+from stream_seg.graph.config import ARCHITECTURES, R50_FPN, STRIDE, Device, MaskRCNN, Precision
+from stream_seg.graph.labels import default_labels
+from stream_seg.graph.parameters import check, modern_names, recognise
+from stream_seg.graph.precision import Agreement, compare, make_feeds, quantise
+from stream_seg.graph.weights import read_weights
+from stream_seg.version import __version__
+
+COCO_V1_SHA256 = "bf2d0c1efbc936eeee2bc95a48e80ebc86b891f61b0106485937fc29f9315fc0"
+"""torchvision's published weights of maskrcnn_resnet50_fpn: the ones made with a normalisation epsilon of 0."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps of it are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model file that was written. `agreement` compares int8 with float32 and is None otherwise."""
+
+    path: Path
+    config: MaskRCNN
+    precision: Precision
+    labels: tuple[str, ...]
+    nodes: int
+    size: int
+    agreement: Agreement | None
+
+
+def export_graph(
+    weights: Path,
+    output: Path,
+    *,
+    architecture: str | None = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    proposals: int | None = None,
+    size: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    licence: str | None = None,
+    calibration: Iterable[Image] | None = None,
+    progress: Progress = lambda _step, _done, _total: None,
+) -> Exported:
+    """Build the graph of a `.pth` or `.safetensors` file and write it, replacing what is there.
+
+    `architecture` is a name of ARCHITECTURES; None recognises it. `proposals` per image go to the box head. `size` is
+    the (width, height) frames should be resized into, rounded up to multiples of 32 and stored in the file. `labels`
+    name the classes, background first. `calibration` gives BGR frames like those to come; only int8 needs them.
+    `device` "cuda" writes non-maximum suppression the way that suits it; such a file runs everywhere.
+
+    Raises UsageError for wrong options, ModelError for weights that cannot be read or do not fit, OutputError if the
+    file cannot be written.
+    """
+    _check_options(architecture, precision, device, proposals, size, calibration)
+    progress("read weights", 0, 1)
+    source = read_weights(weights)
+    state = modern_names(source.state)
+    try:
+        config = _configure(recognise(state), source.sha256, architecture, proposals, size)
+        check(state, config)
+        names = _labels(labels, config.classes)
+    except ModelError as error:
+        raise ModelError(f"{weights}: {error}") from error
+    metadata = describe(config, names, precision=precision, device=device, licence=licence or config.licence)
+    metadata |= {"source": weights.name, "source_sha256": source.sha256}
+    progress("build graph", 0, 1)
+    model = build_graph(config, state, half=precision == "fp16", device=device, metadata=metadata)
+    agreement = None
+    if precision == "int8":
+        model, agreement = _quantised(model, calibration or (), config, progress)
+    progress("write", 0, 1)
+    written = _write(model, output)
+    progress("write", 1, 1)
+    return Exported(output, config, precision, names, len(model.graph.node), written, agreement)
+
+
+def describe(
+    config: MaskRCNN, labels: Sequence[str], *, precision: Precision, device: Device, licence: str
+) -> dict[str, str]:
+    """The metadata a model file carries, so that it can be used without knowing where it came from."""
+    canvases = ",".join(f"{width}x{height}" for width, height in config.canvases)
+    return {
+        "labels": ",".join(labels),
+        "stride": str(STRIDE),
+        "mask_size": str(2 * config.pooling.mask_size),
+        "canvas": "RGB uint8 NHWC",
+        "architecture": config.name,
+        "precision": precision,
+        "device": device,
+        "licence": licence,
+        "generator": f"stream-seg {__version__}",
+        "config": json.dumps(dataclasses.asdict(config)),
+        **({"canvases": canvases} if canvases else {}),
+    }
+
+
+def _check_options(
+    architecture: str | None,
+    precision: str,
+    device: str,
+    proposals: int | None,
+    size: tuple[int, int] | None,
+    calibration: Iterable[Image] | None,
+) -> None:
+    known = [config.name for config in ARCHITECTURES]
+    if architecture is not None and architecture not in known:
+        hint = did_you_mean(architecture, known)
+        raise UsageError(f"there is no architecture {architecture!r}; choose from {', '.join(known)}{hint}")
+    if precision not in ("fp32", "fp16", "int8"):
+        raise UsageError(f"precision must be fp32, fp16 or int8, not {precision!r}")
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"the graph can be written for cpu or cuda, not {device!r}")
+    if proposals is not None and not 1 <= proposals <= 10_000:
+        raise UsageError(f"proposals must be from 1 to 10000, not {proposals}")
+    if size is not None and not all(STRIDE <= side <= 8192 for side in size):
+        raise UsageError(f"size must be from {STRIDE}x{STRIDE} to 8192x8192, not {size[0]}x{size[1]}")
+    if precision == "int8" and calibration is None:
+        raise UsageError("int8 needs frames to calibrate on: give --calibrate VIDEO_OR_FOLDER")
+
+
+def _configure(
+    found: MaskRCNN, sha256: str, architecture: str | None, proposals: int | None, size: tuple[int, int] | None
+) -> MaskRCNN:
+    """What was recognised, with what the weights cannot tell and what the user wants."""
+    if architecture is not None and architecture != found.name:
+        raise ModelError(f"these are the weights of {found.name}, not of {architecture}")
+    if sha256 == COCO_V1_SHA256 or architecture == R50_FPN.name:
+        found = replace(found, norm_eps=R50_FPN.norm_eps)
+    if proposals is not None:
+        per_level = max(proposals, found.proposals.per_level)
+        found = replace(found, proposals=replace(found.proposals, count=proposals, per_level=per_level))
+    if size is not None:
+        width, height = (-(-side // STRIDE) * STRIDE for side in size)
+        found = replace(found, canvases=((width, height),))
+    return found
+
+
+def _labels(given: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    labels = default_labels(classes) if given is None else tuple(given)
+    if len(labels) != classes:
+        raise ModelError(f"the weights have {classes} classes with the background, but {len(labels)} labels were given")
+    if any("," in label for label in labels):
+        raise ModelError("labels must not contain commas")
+    return labels
+
+
+def _quantised(
+    model: onnx.ModelProto, frames: Iterable[Image], config: MaskRCNN, progress: Progress
+) -> tuple[onnx.ModelProto, Agreement]:
+    feeds = make_feeds(frames, config.canvases)
+    int8 = quantise(model, feeds, lambda done, total: progress("calibrate", done, total))
+    progress("compare with fp32", 0, 1)
+    return int8, compare(model, int8, feeds)
+
+
+def _write(model: onnx.ModelProto, output: Path) -> int:
+    """Write under another name, then rename: a file under its own name is whole. Returns its size in bytes."""
+    data = model.SerializeToString()
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(output)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {output}: {error.strerror}") from error
+    return len(data)

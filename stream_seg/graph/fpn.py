@@ -1,0 +1,29 @@
+"""The feature pyramid: top-down path and lateral connections (Lin 2016)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_seg.graph.emit import Value
+from stream_seg.graph.layers import Layers
+
+
+def pyramid(layers: Layers, features: list[Value]) -> list[Value]:
+    """Maps of equal width (N, C, H/s, W/s), one per feature map and, last, one of half the size of the coarsest.
+
+    The last serves the largest anchors only. Sizes must halve exactly from map to map.
+    """
+    with layers.graph.scope("fpn"):
+        lateral = [layers.block(x, f"backbone.fpn.inner_blocks.{level}") for level, x in enumerate(features)]
+        merged = [lateral[-1]]
+        for x in reversed(lateral[:-1]):
+            merged.insert(0, x + _doubled(merged[0]))
+        maps = [layers.block(x, f"backbone.fpn.layer_blocks.{level}") for level, x in enumerate(merged)]
+        return [*maps, layers.graph.op("MaxPool", maps[-1], kernel_shape=[1, 1], strides=[2, 2])]
+
+
+def _doubled(x: Value) -> Value:
+    """Nearest-neighbour upsampling by two."""
+    settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    region, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)
+    return x.graph.op("Resize", x, region, scales, **settings)

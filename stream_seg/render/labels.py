@@ -1,0 +1,123 @@
+"""Owns text on pictures: filled labels that stay inside the frame and out of each other's way."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+import cv2
+import numpy as np
+
+from stream_seg.frame import Image
+from stream_seg.render.palette import Colour, ink
+
+Rect = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels, x2 and y2 exclusive."""
+
+_DARK: Colour = (32, 28, 24)
+_FACE = cv2.FONT_HERSHEY_SIMPLEX
+_TALLEST, _DEEPEST = "Éd", "gjp"  # every label gets their height, so that a row of labels is even
+_PLAIN = str.maketrans({"·": "|", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
+_CACHED = 1024  # labels: a dozen colours times the scores seen; about 10 kB each at 1080p
+
+
+class Labels:
+    """Makes labels and puts them on one picture after another, remembering how they look."""
+
+    def __init__(self) -> None:
+        self._patch = functools.lru_cache(_CACHED)(_patch)
+        self._taken: list[Rect] = []
+
+    def start(self, reserved: Rect) -> None:
+        """Begin a new picture, in which the area `reserved` is to be left free."""
+        self._taken = [reserved]
+
+    def draw(self, image: Image, text: str, box: Rect, height: int, colour: Colour) -> None:
+        """Write `text` in letters `height` pixels high on a field of `colour`, at the best free place around `box`."""
+        patch = self._patch(text, height, colour)
+        place = self._place(patch, box, image)
+        _stamp(image, patch, place[0], place[1])
+        self._taken.append(place)
+
+    def _place(self, patch: Image, box: Rect, image: Image) -> Rect:
+        """The first place around `box` that no label has taken, or one further down."""
+        height, width = patch.shape[:2]
+        corners = (
+            (box[0], box[1] - height),
+            (box[0], box[1]),
+            (box[2] - width, box[1] - height),
+            (box[0], box[3]),
+            (box[2] - width, box[1]),
+            (box[0], box[3] - height),
+        )
+        places = (_clamp(x, y, width, height, image) for x, y in corners)
+        return next(filter(self._is_free, places), None) or self._below(
+            _clamp(*corners[0], width, height, image), image
+        )
+
+    def _below(self, place: Rect, image: Image) -> Rect:
+        """The first free place straight below `place`, if there is one."""
+        for _ in self._taken:
+            blocking = next((taken for taken in self._taken if _overlap(place, taken)), None)
+            if blocking is None:
+                break
+            place = _clamp(place[0], blocking[3], place[2] - place[0], place[3] - place[1], image)
+        return place
+
+    def _is_free(self, place: Rect) -> bool:
+        return not any(_overlap(place, taken) for taken in self._taken)
+
+
+class Plate:
+    """One line on a dark plate in the top-left corner of `image`; nothing for an empty text."""
+
+    def __init__(self, image: Image, text: str, height: int) -> None:
+        patch = _patch(text, height, _DARK) if text else np.zeros((0, 0, 3), np.uint8)
+        self._under = image[: patch.shape[0], : patch.shape[1]]
+        self._patch = patch[: self._under.shape[0], : self._under.shape[1]]
+        self.area: Rect = (0, 0, self._under.shape[1], self._under.shape[0])
+
+    def draw(self) -> None:
+        """Draw it over what is in the picture by now."""
+        if self._under.size:
+            cv2.addWeighted(self._under, 0.2, self._patch, 0.8, 0, dst=self._under)
+
+
+def _patch(text: str, height: int, colour: Colour) -> Image:
+    """A field of `colour` with `text` on it."""
+    text = _writable(text)
+    thickness = 1 if height < 18 else 2
+    scale = cv2.getFontScaleFromHeight(_FACE, height, thickness)
+    width = cv2.getTextSize(text, _FACE, scale, thickness)[0][0]
+    ascent = cv2.getTextSize(_TALLEST, _FACE, scale, thickness)[0][1]
+    descent = cv2.getTextSize(_DEEPEST, _FACE, scale, thickness)[1]
+    margin = max(2, round(height * 0.3))
+    patch = np.empty((ascent + descent + margin, width + 2 * margin, 3), np.uint8)
+    patch[:] = colour
+    origin = (margin, ascent + margin // 2)
+    cv2.putText(patch, text, origin, _FACE, scale, ink(colour), thickness, cv2.LINE_AA)
+    return patch
+
+
+def _writable(text: str) -> str:
+    """What OpenCV's font can show: since 5 nearly everything, before that ASCII (accents dropped, '?' for the rest)."""
+    if int(cv2.__version__.split(".")[0]) >= 5:
+        return text
+    plain = (c for c in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(c))
+    return "".join(plain).encode("ascii", "replace").decode()
+
+
+def _overlap(a: Rect, b: Rect) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _clamp(x: int, y: int, width: int, height: int, image: Image) -> Rect:
+    x = max(0, min(x, image.shape[1] - width))
+    y = max(0, min(y, image.shape[0] - height))
+    return x, y, x + width, y + height
+
+
+def _stamp(image: Image, patch: Image, x: int, y: int) -> None:
+    """Copy `patch` to (x, y); what does not fit the frame is left out."""
+    area = image[y : y + patch.shape[0], x : x + patch.shape[1]]
+    area[:] = patch[: area.shape[0], : area.shape[1]]

@@ -1,0 +1,111 @@
+"""Turns a model file into a segmenter: recognises its family and picks the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stream_seg import catalog
+from stream_seg.errors import ModelError, UsageError
+from stream_seg.segmenters import (
+    batched,
+    detectron2_export,
+    mmdeploy,
+    rfdetr,
+    tf_detection,
+    torchvision_export,
+    yolo_seg,
+    zoo,
+)
+from stream_seg.segmenters.base import ModelSegmenter
+from stream_seg.segmenters.device import kind_of
+from stream_seg.segmenters.fake import FunctionSegmenter
+from stream_seg.segmenters.filter import ClassFilter
+from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
+from stream_seg.segmenters.session import Session
+
+__all__ = ["ClassFilter", "FunctionSegmenter", "ModelSegmenter", "load_segmenter"]
+
+FAMILIES = (batched, zoo, torchvision_export, tf_detection, detectron2_export, mmdeploy, yolo_seg, rfdetr)
+"""The modules of all families; no model is claimed by two."""
+
+LONG_SIDES = range(64, 4097)
+THREADS = range(1, 257)
+
+
+def load_segmenter(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    score_threshold: float | None = None,
+    classes: Sequence[str] | None = None,
+    threads: int | None = None,
+    long_side: int | None = None,
+    labels: Path | Sequence[str] | None = None,
+) -> ModelSegmenter:
+    """Open a model, an ONNX file or a name of the catalogue, with the adapter of its family; use it in `with`.
+
+    A named model that is not on disk yet is downloaded; one that must be built first is refused with what to do.
+
+    `device`: auto, cpu, cuda or cuda:N. `score_threshold` 0..1: detections above it are kept (default: the model's).
+    `classes`: keep only these. `threads`: CPU threads, by default one per core. `long_side`: pixels of the longer side
+    of what the network sees (default: the model's). `labels`: class names that replace the model's, or a file with
+    one per line; a first line "background" is dropped.
+
+    Raises `UsageError` for an option out of range or an unknown class, `ModelError` for a file that is missing, damaged
+    or of no known family, `DeviceError` for a device that cannot be had: there is no silent fallback.
+    """
+    _check(score_threshold, long_side, threads)
+    options = Options(score_threshold, long_side, _names(labels))
+    path = catalog.locate(model, device=kind_of(device))
+    segmenter = _adapter(Session(path, device, threads), options)
+    return ClassFilter(segmenter, classes) if classes else segmenter
+
+
+def _adapter(session: Session, options: Options) -> OnnxSegmenter:
+    """One line per family: `matches(signature)` looks at inputs, outputs and metadata alone."""
+    signature = session.signature
+    if batched.matches(signature):
+        return batched.BatchedSegmenter(session, options)
+    if tf_detection.matches(signature):
+        return tf_detection.TfDetectionSegmenter(session, options)
+    if zoo.matches(signature):
+        return zoo.ZooSegmenter(session, options)
+    if torchvision_export.matches(signature):
+        return torchvision_export.TorchvisionSegmenter(session, options)
+    if detectron2_export.matches(signature):
+        return detectron2_export.Detectron2Segmenter(session, options)
+    if mmdeploy.matches(signature):
+        return mmdeploy.MmdeploySegmenter(session, options)
+    if rfdetr.matches(signature):
+        return rfdetr.RfdetrSegmenter(session, options)
+    if yolo_seg.matches(signature):
+        return yolo_seg.YoloSegmenter(session, options)
+    raise ModelError(f"the model {session.path} is of no known kind: {signature}; understood are {understood()}")
+
+
+def understood() -> str:
+    """The families a model may be of, with their signatures, in one line."""
+    return "; ".join(family.UNDERSTOOD for family in FAMILIES)
+
+
+def _check(score_threshold: float | None, long_side: int | None, threads: int | None) -> None:
+    if score_threshold is not None and not 0.0 <= score_threshold <= 1.0:
+        raise UsageError(f"the score threshold must be between 0 and 1, not {score_threshold}")
+    if long_side is not None and long_side not in LONG_SIDES:
+        raise UsageError(f"the long side must be {LONG_SIDES[0]} to {LONG_SIDES[-1]} pixels, not {long_side}")
+    if threads is not None and threads not in THREADS:
+        raise UsageError(f"threads must be {THREADS[0]} to {THREADS[-1]}, not {threads}")
+
+
+def _names(labels: Path | Sequence[str] | None) -> tuple[str, ...] | None:
+    if not isinstance(labels, Path):
+        return tuple(labels) if labels else None
+    try:
+        lines = labels.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the labels file {labels} cannot be read: {error}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise UsageError(f"the labels file {labels} is empty")
+    return names

@@ -1,0 +1,132 @@
+"""Adapter of stream-seg's own graphs: frames in as bytes, a real batch, flat detections out with small masks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stream_seg.detections import Detections
+from stream_seg.errors import ModelError
+from stream_seg.frame import Image
+from stream_seg.geometry import Letterbox
+from stream_seg.segmenters.onnx_segmenter import (
+    DEFAULT_THRESHOLD,
+    OnnxSegmenter,
+    Options,
+    Size,
+    class_names,
+    shapes_of,
+)
+from stream_seg.segmenters.session import Array, Run, Session, Signature
+
+UNDERSTOOD = (
+    "stream-seg's own graphs (images uint8[N,H,W,3], sizes float[N,2] -> image_index, boxes, labels, scores, masks)"
+)
+
+LONG_SIDE = 416
+STRIDE = 32
+
+_OUTPUTS = ("image_index", "boxes", "labels", "scores", "masks")
+
+
+def matches(signature: Signature) -> bool:
+    """Whether a model is one of ours, by its inputs and outputs."""
+    images, sizes = signature.inputs.get("images"), signature.inputs.get("sizes")
+    return (
+        images is not None
+        and sizes is not None
+        and images.type == "uint8"
+        and len(images.shape) == 4
+        and images.shape[3] == 3
+        and len(sizes.shape) == 2
+        and set(signature.inputs) <= {"images", "sizes", "score_threshold"}
+        and set(_OUTPUTS) <= set(signature.outputs)
+    )
+
+
+class BatchedSegmenter(OnnxSegmenter):
+    """Letterboxes images into canvases of a few fixed shapes and gives the graph their valid sizes.
+
+    Metadata it reads: `labels`; `canvases` ("416x256,256x416", width x height) or else `long_side` and `stride`.
+    """
+
+    def __init__(self, session: Session, options: Options) -> None:
+        batch = session.signature.inputs["images"].shape[0]
+        if isinstance(batch, int) and batch != 1:
+            raise ModelError(
+                f"the model {session.path} takes exactly {batch} images at once: export it with a free batch"
+            )
+        limit = 1 if batch == 1 else session.batch_limit
+        super().__init__(session, class_names(session, options), _canvases(session.signature, options), limit)
+        self._feeds, self._floor = _threshold(session.signature, options)
+
+    def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
+        boxes = [Letterbox((image.shape[1], image.shape[0]), canvas) for image in images]
+        pixels = self.buffer((len(images), canvas[1], canvas[0], 3))
+        for box, image, out in zip(boxes, images, pixels, strict=True):
+            box.apply(image, out)
+        sizes = np.array([box.valid[::-1] for box in boxes], np.float32)
+        flat = run({"images": pixels, "sizes": sizes, **self._feeds})
+        self._check(flat, len(images))
+        return [self._unpack(flat, i, box) for i, box in enumerate(boxes)]
+
+    def _unpack(self, flat: Mapping[str, Array], index: int, letterbox: Letterbox) -> Detections:
+        scores = flat["scores"].astype(np.float32, copy=False)
+        mine = np.flatnonzero((flat["image_index"] == index) & (scores > self._floor))
+        mine = mine[np.argsort(-scores[mine], kind="stable")]
+        return Detections(
+            letterbox.to_image(flat["boxes"][mine].astype(np.float32, copy=False)),
+            scores[mine],
+            flat["labels"][mine].astype(np.int64) - 1,
+            flat["masks"][mine].astype(np.float32, copy=False),
+            self.class_names,
+        )
+
+    def _check(self, flat: Mapping[str, Array], images: int) -> None:
+        """Raise `ModelError` where the outputs do not fit together or point at nothing."""
+        masks = flat["masks"].shape
+        count = masks[0] if len(masks) == 3 else -1
+        shapes = {"image_index": (count,), "boxes": (count, 4), "labels": (count,), "scores": (count,)}
+        if any(flat[name].shape != shape for name, shape in shapes.items()):
+            got = ", ".join(f"{name} {flat[name].shape}" for name in _OUTPUTS)
+            raise ModelError(f"{self.model_name} returned outputs that do not fit together: {got}")
+        if not _within(flat["image_index"], 0, images - 1):
+            raise ModelError(f"{self.model_name} returned detections for more images than the {images} it was given")
+        if not _within(flat["labels"], 1, len(self.class_names)):
+            raise ModelError(
+                f"{self.model_name} returned a class beyond the {len(self.class_names)} it has names for: "
+                "give all of them with --labels FILE"
+            )
+
+
+def _within(values: Array, low: int, high: int) -> bool:
+    return not values.size or bool(low <= values.min() and values.max() <= high)
+
+
+def _canvases(signature: Signature, options: Options) -> Sequence[Size]:
+    _, height, width, _ = signature.inputs["images"].shape
+    if isinstance(height, int) and isinstance(width, int):
+        return [(width, height)]
+    given = re.findall(r"(\d+)x(\d+)", signature.metadata.get("canvases", ""))
+    if given and options.long_side is None:
+        return [(int(w), int(h)) for w, h in given]
+    long_side = options.long_side or _number(signature, "long_side", LONG_SIDE)
+    return shapes_of(long_side, _number(signature, "stride", STRIDE))
+
+
+def _number(signature: Signature, key: str, default: int) -> int:
+    text = signature.metadata.get(key, "")
+    return int(text) if text.isdigit() and int(text) else default
+
+
+def _threshold(signature: Signature, options: Options) -> tuple[dict[str, Array], float]:
+    """The input that carries the score threshold, and the score above which detections are kept afterwards.
+
+    A graph that has the input computes masks for what is kept alone; its own default holds unless the user says.
+    """
+    wanted = options.score_threshold
+    if "score_threshold" in signature.inputs or (wanted is not None and "score_threshold" in signature.optional):
+        return {"score_threshold": np.array(DEFAULT_THRESHOLD if wanted is None else wanted, np.float32)}, -np.inf
+    return {}, -np.inf if wanted is None else wanted

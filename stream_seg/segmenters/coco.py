@@ -1,0 +1,65 @@
+"""Names the classes of COCO, and turns the numbers networks give them into indices of a list of names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NAMES = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
+    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
+    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
+    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+COCO_NAMES = tuple(_NAMES.split(","))
+"""The 80 classes of COCO, in the order of their ids."""
+
+_NEVER_USED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+COCO_IDS = tuple(number for number in range(1, 91) if number not in _NEVER_USED)
+"""The ids, 1 to 90, that COCO's annotations give those classes; ten ids are not in use."""
+
+_NO_NAME = {"N/A", ""}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classes:
+    """Class names, and the way to them from a network's own numbers.
+
+    `slots[k]` is the index in `names` of what the network calls k, -1 where it means nothing (background, unused ids).
+    """
+
+    names: tuple[str, ...]
+    slots: NDArray[np.int64]
+
+    def covers(self, numbers: NDArray[np.int64]) -> bool:
+        """Whether none of the network's numbers lies beyond the names."""
+        return not numbers.size or int(numbers.max()) < len(self.slots)
+
+    def indices(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index of each in `names`, -1 for what has none."""
+        return np.where(numbers < 0, -1, self.slots[numbers])
+
+
+def classes_at(numbers: Sequence[int], names: Sequence[str]) -> Classes:
+    """Classes of a network that calls `names[i]` `numbers[i]`; names that are none ("N/A") are left out."""
+    named = [(number, name) for number, name in zip(numbers, names, strict=True) if name.upper() not in _NO_NAME]
+    slots = np.full(max(numbers, default=-1) + 1, -1, np.int64)
+    slots[[number for number, _ in named]] = np.arange(len(named))
+    return Classes(tuple(name for _, name in named), slots)
+
+
+def classes_from(first: int, names: Sequence[str]) -> Classes:
+    """Classes of a network that counts from `first`."""
+    return classes_at(range(first, first + len(names)), names)
+
+
+def classes_by_id(names: Sequence[str]) -> Classes:
+    """Classes of a network with COCO's 90 ids; with `names` that are not 80, one that counts them from 1."""
+    if names and len(names) != len(COCO_IDS):
+        return classes_from(1, names)
+    return classes_at(COCO_IDS, names or COCO_NAMES)

@@ -1,0 +1,114 @@
+"""Which device a model runs on, and whether CUDA can be had, asked before ONNX Runtime is.
+
+ONNX Runtime answers a request for a CUDA it cannot load with lines on stderr and a session on the CPU. So the driver
+and the libraries are tried here first, where the missing one has a name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime
+
+from stream_seg.errors import DeviceError, UsageError
+
+INSTALL = "pip install 'stream-seg[cuda]'"
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """Split `auto`, `cpu`, `cuda` or `cuda:N` into a kind and an index. Raise `UsageError` for anything else."""
+    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d{1,3})", device)
+    if match is None:
+        raise UsageError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
+    return match[1] or "cuda", int(match[2] or 0)
+
+
+def kind_of(device: str) -> Literal["cpu", "cuda"]:
+    """What a device comes down to on this machine: "cuda" for `auto` where it can be had."""
+    kind, index = parse_device(device)
+    if kind == "auto":
+        try:
+            require_cuda(index)
+        except NoCuda:
+            return "cpu"
+    return "cpu" if kind == "cpu" else "cuda"
+
+
+class NoCuda(DeviceError):
+    """CUDA cannot be had. `reason` says why, the message also what to do."""
+
+    def __init__(self, reason: str, remedy: str = INSTALL) -> None:
+        super().__init__(f"cannot use CUDA: {reason}; {remedy}, or use --device cpu")
+        self.reason = reason
+
+
+def require_cuda(index: int) -> None:
+    """Raise `NoCuda`, naming what is missing, unless CUDA device `index` can be had; loads the CUDA libraries."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise NoCuda("the installed onnxruntime is built without it")
+    count = _device_count()
+    if index >= count:
+        raise NoCuda(f"there is no cuda:{index} on this machine", f"choose from cuda:0 to cuda:{count - 1}")
+    _load_libraries()
+
+
+def cores() -> int:
+    """How many physical cores this process may use: affinity and container quota count, threads of a core do not."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    allowed = len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
+    return max(1, min(allowed, _quota()))
+
+
+def _quota() -> int:
+    """Whole CPUs a Linux control group grants ("200000 100000" is 2), or a large number."""
+    try:
+        granted, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return int(granted) // int(period)
+    except (OSError, ValueError):  # no control groups, or "max"
+        return 1 << 16
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:  # a container that hides the topology
+        return str(cpu)
+
+
+def _device_count() -> int:
+    """The number of CUDA devices, asked from the driver: cheap, and needs nothing but the driver."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        raise NoCuda(f"{name} of the NVIDIA driver is missing", f"install the driver, then {INSTALL}") from None
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        raise NoCuda("the NVIDIA driver sees no device", "see what nvidia-smi says")
+    return count.value
+
+
+def _load_libraries() -> None:
+    """Load what ONNX Runtime's CUDA provider links to, from NVIDIA's packages if installed, else from the system."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find
+        onnxruntime.preload_dlls()
+    for name in _libraries(str(onnxruntime.cuda_version).split(".")[0]):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            raise NoCuda(f"the library {name} cannot be loaded") from None
+
+
+def _libraries(cuda: str) -> list[str]:
+    if sys.platform == "win32":
+        return [f"cublasLt64_{cuda}.dll", f"cublas64_{cuda}.dll", f"cudart64_{cuda}.dll", "cudnn64_9.dll"]
+    toolkit = [f"lib{name}.so.{cuda}" for name in ("cublasLt", "cublas", "cudart")]
+    return [*toolkit, "libcurand.so.10", "libcudnn.so.9"]

@@ -1,0 +1,51 @@
+"""Keeps only some classes of another segmenter's detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stream_seg.detections import Detections
+from stream_seg.errors import UsageError, did_you_mean
+from stream_seg.frame import Image
+from stream_seg.segmenters.base import ModelSegmenter
+
+LISTED = 25
+"""A model that knows at most this many classes has them listed in the message about an unknown one."""
+
+
+class ClassFilter(ModelSegmenter):
+    """Passes on the detections of `classes` alone; ids and `class_names` stay those of the segmenter inside."""
+
+    def __init__(self, segmenter: ModelSegmenter, classes: Sequence[str]) -> None:
+        """Raise `UsageError` for a class the segmenter does not know (upper and lower case are the same)."""
+        self._inner = segmenter
+        self._kept = np.array(sorted({_class_id(name, segmenter.class_names) for name in classes}), np.int64)
+        self.class_names = segmenter.class_names
+        self.max_batch = segmenter.max_batch
+        self.model_name = segmenter.model_name
+        self.provider = segmenter.provider
+        self.device = segmenter.device
+        names = ", ".join(segmenter.class_names[i] for i in self._kept)
+        self.description = f"{segmenter.description}; only {names}"
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        return [found[np.isin(found.class_ids, self._kept)] for found in self._inner(images)]
+
+    def warm_up(self, size: tuple[int, int], max_batch: int | None = None) -> None:
+        self._inner.warm_up(size, max_batch)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _class_id(name: str, known: tuple[str, ...]) -> int:
+    ids = {known_name.lower(): i for i, known_name in enumerate(known)}
+    try:
+        return ids[name.strip().lower()]
+    except KeyError:
+        listed = f"; it knows {', '.join(known)}" if len(known) <= LISTED else ""
+        raise UsageError(
+            f"the model has no class {name.strip()!r}{did_you_mean(name.strip(), known)}{listed}"
+        ) from None

@@ -1,0 +1,122 @@
+"""What can be told of a model file without loading it: that it is ONNX at all, whole, and keeps its weights at home.
+
+ONNX Runtime 1.23 reads external weights from wherever the file says, and no version says "web page" of one. So
+the file is looked at here first, with just enough of the protobuf encoding (https://protobuf.dev/programming-guides/encoding)
+to find the names of external files (https://onnx.ai/onnx/repo-docs/ExternalData.html).
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from stream_seg.errors import ModelError
+
+_NOT_ONNX = (
+    (rb"\s*<(!doctype|html|\?xml)", "a web page: the download went wrong, fetch it again"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the model itself: run git lfs pull"),
+    (
+        rb"PK\x03\x04|\x80[\x02-\x05]",
+        "PyTorch weights or an archive, not a graph: stream-seg export makes graphs of weights",
+    ),
+    (rb".{7}\x00\{\"", "safetensors weights, not a graph: stream-seg export makes graphs of weights"),
+    (rb".{4}TFL3", "a TensorFlow Lite model, not an ONNX one"),
+)
+
+# Where tensors are found: message -> field number -> the message inside, from onnx.proto.
+_INSIDE = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+_KEY, _VALUE = 1, 2
+_DEEPEST = 64
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def check_model(path: Path) -> int:
+    """Return the bytes of a model with its external weights; raise `ModelError` for what cannot be used."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            _refuse_other_kinds(path, head)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                locations = set(_locations(data, "model", 0, len(data), 0))
+    except OSError as error:
+        raise ModelError(f"the model {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"the model {path} is no ONNX model, or is cut short or damaged: fetch it again") from error
+    return path.stat().st_size + sum(_weights(path, location).stat().st_size for location in locations)
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    if not head:
+        raise ModelError(f"the model {path} is empty: fetch it again")
+    for pattern, what in _NOT_ONNX:
+        if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
+            raise ModelError(f"{path} is {what}")
+
+
+def _weights(model: Path, location: str) -> Path:
+    """The file of external weights, in the model's folder or below; links of a download cache are followed."""
+    file = (model.parent / location).resolve()
+    homes = (model.parent.resolve(), model.resolve().parent)
+    if not any(file.is_relative_to(home) for home in homes):
+        raise ModelError(f"the model {model} keeps weights outside its own folder ({location!r}), which is not allowed")
+    if not file.is_file():
+        raise ModelError(f"the model {model} needs its weights file {location!r} beside it, which is missing")
+    return file
+
+
+def _locations(data: mmap.mmap, message: str, start: int, end: int, depth: int) -> Iterator[str]:
+    """The `location` of every tensor kept in another file. Raise `ValueError` for bytes that are no protobuf."""
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    for field, first, last in _fields(data, start, end):
+        inside = _INSIDE[message].get(field)
+        if inside == "entry":
+            entry = {number: data[a:b] for number, a, b in _fields(data, first, last)}
+            if entry.get(_KEY) == b"location":
+                yield entry.get(_VALUE, b"").decode()
+        elif inside is not None:
+            yield from _locations(data, inside, first, last, depth + 1)
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(field number, first byte, byte after the last) of each length-delimited field between `start` and `end`."""
+    while start < end:
+        tag, start = _varint(data, start, end)
+        kind, size = tag & 7, 0
+        if kind == _VARINT:
+            _, start = _varint(data, start, end)
+        elif kind == _BYTES:
+            size, start = _varint(data, start, end)
+        elif kind in (_FIXED32, _FIXED64):
+            size = 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {kind}")
+        if start + size > end:
+            raise ValueError("cut short")
+        if kind == _BYTES:
+            yield tag >> 3, start, start + size
+        start += size
+
+
+def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
+    """The number that begins at `start`, seven bits a byte, low ones first; and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if start >= end:
+            break
+        byte = data[start]
+        start += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, start
+    raise ValueError("no number")

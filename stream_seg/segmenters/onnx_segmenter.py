@@ -1,0 +1,154 @@
+"""What the adapters of all ONNX model families share: labels, options, splitting a call into runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_seg.detections import Detections
+from stream_seg.errors import ModelError
+from stream_seg.frame import Image
+from stream_seg.geometry import choose_canvas
+from stream_seg.segmenters.base import ModelSegmenter
+from stream_seg.segmenters.session import Run, Session
+
+Size = tuple[int, int]
+
+DEFAULT_THRESHOLD = 0.4
+"""Score above which a detection is kept, for models that bring no threshold of their own."""
+
+_BACKGROUND = {"background", "__background__", "bg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may ask of any model: None leaves it to the model."""
+
+    score_threshold: float | None = None
+    long_side: int | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Images of one call that go through the model together, and their places in the call."""
+
+    canvas: Size
+    places: tuple[int, ...]
+    images: tuple[Image, ...]
+
+
+class _Buffers(threading.local):
+    """Arrays by shape, a set of its own for each thread."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+
+
+class OnnxSegmenter(ModelSegmenter):
+    """Splits a call into runs of images that share a canvas, and hands the results back in order.
+
+    An adapter says which `canvases` (width, height) it may use, how many images one run takes at most, and turns images
+    into detections in `detect`. Buffers are made once per thread and shape.
+    """
+
+    def __init__(self, session: Session, class_names: tuple[str, ...], canvases: Sequence[Size], batch: int) -> None:
+        self._session = session
+        self._canvases = tuple(canvases)
+        self._batch = batch
+        self._buffers = _Buffers()
+        self.class_names = class_names
+        self.max_batch = max(batch, session.workers)
+        self.model_name = session.path.name
+        self.provider = session.provider
+        self.device = session.device
+        self.description = f"{len(class_names)} classes, {max(map(max, canvases))} px"
+
+    @abstractmethod
+    def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
+        """Detections of up to `batch` images, each in its own pixels. Called on several threads at once."""
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        batches = self._batches(images)
+        found = self._session.each(lambda run, batch: self.detect(run, batch.images, batch.canvas), batches)
+        placed = {
+            place: result
+            for batch, results in zip(batches, found, strict=True)
+            for place, result in zip(batch.places, results, strict=True)
+        }
+        return [placed[place] for place in range(len(images))]
+
+    def warm_up(self, size: Size, max_batch: int | None = None) -> None:
+        blank = np.zeros((size[1], size[0], 3), np.uint8)
+        most = max_batch or self.max_batch
+        # Every batch size is a shape of its own on CUDA; on a CPU there are only one image and several.
+        for count in range(1, most + 1) if self._batch > 1 else {1, most}:
+            self([blank] * count)
+
+    def canvas_for(self, size: Size) -> Size:
+        """The canvas for images of `size`; those that share one go through the model together."""
+        return choose_canvas(size, self._canvases)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array of bytes of `shape` that is this thread's until it asks for the same shape again."""
+        arrays = self._buffers.arrays
+        if shape not in arrays:
+            arrays[shape] = np.zeros(shape, np.uint8)
+        return arrays[shape]
+
+    def _batches(self, images: Sequence[Image]) -> list[_Batch]:
+        groups: dict[Size, list[int]] = {}
+        for place, image in enumerate(images):
+            groups.setdefault(self.canvas_for((image.shape[1], image.shape[0])), []).append(place)
+        return [
+            _Batch(canvas, tuple(places[i : i + self._batch]), tuple(images[p] for p in places[i : i + self._batch]))
+            for canvas, places in groups.items()
+            for i in range(0, len(places), self._batch)
+        ]
+
+
+def class_names(session: Session, options: Options) -> tuple[str, ...]:
+    """Names without the background: the user's, else those in the model's metadata (`labels`: JSON, or with commas).
+
+    Raise `ModelError` where there are none.
+    """
+    names = given_names(session, options)
+    if not names:
+        raise ModelError(f"the model {session.path} names no classes: give them with --labels FILE, one per line")
+    return names
+
+
+def given_names(session: Session, options: Options) -> tuple[str, ...]:
+    """As `class_names`, but empty where there are none."""
+    names = options.labels or _parse_labels(session.signature.metadata.get("labels", ""))
+    return names[1:] if names and names[0].lower() in _BACKGROUND else names
+
+
+def _parse_labels(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = text.split(",")
+    if isinstance(names, dict):  # {"0": "person", ...}
+        names = list(names.values())
+    return tuple(str(name).strip() for name in names if str(name).strip()) if isinstance(names, list) else ()
+
+
+def shapes_of(long_side: int, stride: int) -> list[Size]:
+    """Canvases of `long_side` for 16:9, 3:2, 4:3 and square pictures, both ways up; sides are multiples of `stride`."""
+    sides = {_up(round(long_side * ratio), stride) for ratio in (9 / 16, 2 / 3, 3 / 4, 1.0)}
+    long = _up(long_side, stride)
+    return sorted({(long, side) for side in sides} | {(side, long) for side in sides})
+
+
+def _up(value: int, stride: int) -> int:
+    return -(-value // stride) * stride

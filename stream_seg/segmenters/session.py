@@ -1,0 +1,245 @@
+"""ONNX Runtime sessions: opening a model file on a device, and running it on one thread or several.
+
+Every refusal is a sentence: nothing of ONNX Runtime's own log reaches the user, because whatever it would report
+is either raised from here or harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from stream_seg.errors import ModelError
+from stream_seg.segmenters.device import NoCuda, cores, parse_device, require_cuda
+from stream_seg.segmenters.model_file import check_model
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.generic]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""Inputs by name in, outputs by name out."""
+
+Provider = str | tuple[str, dict[str, str]]
+"""ONNX Runtime's name of an execution provider, perhaps with options."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SILENT = 4
+"""ONNX Runtime's "fatal": its lower levels repeat what the exceptions say."""
+
+LIGHT_BYTES = 32_000_000
+"""Models up to this size run several images at once on a CPU, one thread each. Heavier ones fill the cores with a
+single image just as well, and would need their working memory once per image."""
+
+MOST_WORKERS = 8
+"""Threads a light model can use: beyond it, they wait for memory and for each other."""
+
+MOST_THREADS = 32
+"""Threads a heavy model can use."""
+
+CUDA_BATCH = 8
+"""Images per run on CUDA; beyond it a GPU gains little and the wait grows."""
+
+_ORT_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.EngineError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+    UnicodeDecodeError,
+)
+
+_REFUSALS = (
+    (r"Protobuf parsing failed|No graph was found", "is no ONNX model, or is cut short or damaged: fetch it again"),
+    (r"IR version: (\d+)", "was written for a newer ONNX (IR version {0}): update onnxruntime"),
+    (r"Opset (\d+) is under development", "was written for a newer ONNX (opset {0}): update onnxruntime"),
+    (r"error: (\S+?)\(-?\d+\) is not a registered|No Op registered for (\S+)", "uses the unknown operator {0}"),
+    (r"Failed to find kernel for (\S+)|implementation for (\S+)", "uses the operator {0}, which onnxruntime lacks"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One declared input or output: ONNX Runtime's type (without "tensor()"), dimensions as numbers or names."""
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        # A damaged or hostile name must not break the line it is reported in.
+        name = self.name if self.name.isprintable() else repr(self.name)
+        return f"{name} {self.type}[{','.join('?' if d is None else str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model declares: `inputs`, `optional` inputs (those with a default), `outputs`, and its metadata."""
+
+    inputs: Mapping[str, Tensor]
+    optional: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"inputs {_listed(self.inputs)}; outputs {_listed(self.outputs)}"
+
+
+class Session:
+    """A model on a device, run by `each`. `threads` (default: the physical cores) bounds the CPU threads in use.
+
+    On a CPU a single image gets all threads (lowest latency); of several images, a light model takes one per thread:
+    a batch is no faster than its images one by one, and threads that share an image wait for each other
+    (`scripts/bench_threads.py`).
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        """Raise `ModelError` for a file that is no usable model, `DeviceError` for a device that cannot be had."""
+        light = check_model(path) <= LIGHT_BYTES
+        self.path = path
+        self._threads = min(threads or cores(), MOST_WORKERS if light else MOST_THREADS)
+        self.provider, self.device, self._wide = self._open(device)
+        self.signature = _signature(path, self._wide)
+        on_cuda = self.device != "cpu"
+        self.workers = self._threads if light and not on_cuda else 1
+        self.batch_limit = CUDA_BATCH if on_cuda else 1
+        self._narrow: onnxruntime.InferenceSession | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        if self.workers > 1:
+            self._narrow = self._on_cpu(threads=1)
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="stream-seg-infer")
+
+    def each(self, work: Callable[[Run, T], R], items: Sequence[T]) -> list[R]:
+        """`[work(run, item) for item in items]`, at the same time where that is faster."""
+        if self._pool is None or len(items) < 2:
+            return [work(partial(self._run, self._wide), item) for item in items]
+        return list(self._pool.map(partial(work, partial(self._run, self._narrow)), items))
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        names = list(self.signature.outputs)
+        try:
+            return dict(zip(names, session.run(names, feeds), strict=True))
+        except _ORT_ERRORS as error:
+            raise ModelError(f"the model {self.path.name} failed on {self.device}: {_failure(str(error))}") from error
+
+    def _open(self, device: str) -> tuple[str, str, onnxruntime.InferenceSession]:
+        kind, index = parse_device(device)
+        if kind == "cpu":
+            return "CPUExecutionProvider", "cpu", self._on_cpu(self._threads)
+        try:
+            require_cuda(index)
+            session = self._on_cuda(index)
+        except NoCuda as error:
+            if kind == "cuda":
+                raise
+            logger.info("device auto: chose the CPU, because %s", error.reason)
+            return "CPUExecutionProvider", "cpu", self._on_cpu(self._threads)
+        if kind == "auto":
+            logger.info("device auto: chose cuda:%d, the first CUDA device", index)
+        return "CUDAExecutionProvider", f"cuda:{index}", session
+
+    def _on_cpu(self, threads: int) -> onnxruntime.InferenceSession:
+        return _load(self.path, _options(threads), ["CPUExecutionProvider"])
+
+    def _on_cuda(self, index: int) -> onnxruntime.InferenceSession:
+        providers: list[Provider] = [("CUDAExecutionProvider", cuda_options(index)), "CPUExecutionProvider"]
+        session = _load(self.path, _options(self._threads), providers)
+        if "CUDAExecutionProvider" not in session.get_providers():
+            raise NoCuda("onnxruntime could not start it")
+        return session
+
+
+def cuda_options(index: int) -> dict[str, str]:
+    """CUDA provider options: no exhaustive search of convolutions (it takes up to a second per new input shape)."""
+    return {
+        "device_id": str(index),
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_use_max_workspace": "1",
+        # Buffers grow by what is asked, not to the next power of two: shapes are few, and GPUs are shared.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait for each other use 1.7 times the CPU time of one, which decoder and encoder
+    # need: beside them a live picture came at half the rate (scripts/bench_threads.py).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _load(
+    path: Path, options: onnxruntime.SessionOptions, providers: Sequence[Provider]
+) -> onnxruntime.InferenceSession:
+    onnxruntime.set_default_logger_severity(SILENT)
+    try:
+        # Its Python layer would print, and fall back to the CPU, when a provider fails, now or in any later run.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+    except _ORT_ERRORS as error:
+        raise ModelError(f"the model {path} {_refusal(str(error))}") from error
+
+
+def _refusal(message: str) -> str:
+    for pattern, sentence in _REFUSALS:
+        match = re.search(pattern, message)
+        if match:
+            return sentence.format(*[Path(group).name for group in match.groups() if group])
+    return f"cannot be loaded: {_plain(message)}"
+
+
+def _failure(message: str) -> str:
+    if re.search("out of memory|Failed to allocate", message, re.IGNORECASE):
+        return "out of memory; try --batch-size 1 or another device"
+    return _plain(message)
+
+
+def _plain(message: str) -> str:
+    """ONNX Runtime's message without its prefix and source positions, in one line."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+", "", message)
+    return " ".join(text.split())[:300]
+
+
+def _signature(path: Path, session: onnxruntime.InferenceSession) -> Signature:
+    try:
+        return Signature(
+            _tensors(session.get_inputs()),
+            _tensors(session.get_overridable_initializers()),
+            _tensors(session.get_outputs()),
+            dict(session.get_modelmeta().custom_metadata_map),
+        )
+    except UnicodeDecodeError as error:
+        raise ModelError(f"the model {path} is damaged: fetch it again") from error
+
+
+def _tensors(declared: Iterable[onnxruntime.NodeArg]) -> dict[str, Tensor]:
+    return {
+        node.name: Tensor(node.name, re.sub(r"^tensor\((.*)\)$", r"\1", node.type), tuple(node.shape))
+        for node in declared
+    }
+
+
+def _listed(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(map(str, tensors.values()))

@@ -1,0 +1,47 @@
+"""Where rendered frames go: `open_sink` chooses by a file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stream_seg.errors import OutputError, UsageError, did_you_mean
+from stream_seg.protocols import Sink
+from stream_seg.sinks import images
+from stream_seg.sinks.encoders import CONTAINERS
+from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
+from stream_seg.sinks.memory import ListSink
+from stream_seg.sinks.video import VideoFile
+from stream_seg.sinks.window import Window
+
+__all__ = ["ImageFile", "ImageFolder", "ListSink", "NumberedImages", "VideoFile", "Window", "open_sink"]
+
+
+def open_sink(
+    path: str | Path,
+    *,
+    codec: str | None = None,
+    overwrite: bool = False,
+    source_path: str | Path | None = None,
+) -> Sink:
+    """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png) or a folder.
+
+    A folder is one that exists, ends in a slash, or has no suffix. Raises `OutputError` for any other suffix, and when
+    what is there already forbids writing; `UsageError` for a codec where no video is written.
+    """
+    name = Path(path)
+    suffix = name.suffix.lower()
+    if suffix in CONTAINERS and not name.is_dir():
+        return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
+    if codec is not None:
+        raise UsageError(f"--codec {codec} is for videos, and {path} is none")
+    if name.is_dir() or str(path).endswith("/") or not suffix:
+        return ImageFolder(name, overwrite=overwrite, source_path=source_path)
+    if suffix not in images.SUFFIXES:
+        known = [*CONTAINERS, *images.SUFFIXES]
+        raise OutputError(
+            f"cannot write {path}: '{suffix}' is not understood; "
+            f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
+        )
+    if images.is_numbered(name):
+        return NumberedImages(name, overwrite=overwrite, source_path=source_path)
+    return ImageFile(name, overwrite=overwrite, source_path=source_path)

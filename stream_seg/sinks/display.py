@@ -1,0 +1,78 @@
+"""Makes sure, before OpenCV is asked for a window, that it can open one: where it cannot, it aborts or hangs.
+
+What OpenCV's wheels for Linux bring is Qt 5 with its X11 plugin only; macOS and Windows draw windows of their own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import cv2
+
+from stream_seg.errors import DisplayError
+
+_OPENCV = Path(cv2.__file__).parent
+_BUNDLED = _OPENCV.parent / "opencv_python.libs"
+_PLUGIN = _OPENCV / "qt" / "plugins" / "platforms" / "libqxcb.so"
+
+
+def require_display() -> tuple[int, int] | None:
+    """Return the screen's (width, height) in pixels, None if unknown. Raises `DisplayError` if no window can open."""
+    if not cv2.currentUIFramework():
+        raise DisplayError(
+            "this OpenCV cannot show windows; run: pip uninstall opencv-python-headless opencv-python "
+            "&& pip install opencv-python"
+        )
+    if sys.platform in ("win32", "darwin"):
+        return None
+    screen = _x11_screen()
+    if _PLUGIN.exists():
+        _prepare_qt()
+    return screen
+
+
+def _x11_screen() -> tuple[int, int]:
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError as error:
+        raise DisplayError(f"no window can be opened: {error}; install libX11, or run with --no-show") from error
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XOpenDisplay.argtypes = [ctypes.c_char_p]
+    display = ctypes.c_void_p(x11.XOpenDisplay(None))
+    if not display:
+        name = os.environ.get("DISPLAY")
+        problem = f"the display {name} (DISPLAY) cannot be reached" if name else "there is no display (DISPLAY not set)"
+        raise DisplayError(f"no window can be opened: {problem}; run with --no-show")
+    size = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
+    x11.XCloseDisplay(display)
+    return size
+
+
+def _prepare_qt() -> None:
+    """Load what Qt will load, in an order that works, and point it at what is there."""
+    for library in _usurped():
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    os.environ["QT_QPA_PLATFORM"] = "xcb"  # the only plugin there is; a desktop's "wayland" would abort
+    if not Path(os.environ.get("QT_QPA_FONTDIR", "")).is_dir():
+        os.environ["QT_QPA_FONTDIR"] = str(_OPENCV)  # OpenCV names a folder it does not bring, and Qt complains
+    try:
+        ctypes.CDLL(str(_PLUGIN))
+    except OSError as error:
+        raise DisplayError(f"no window can be opened: {error}; install that library, or run with --no-show") from error
+
+
+def _usurped() -> list[Path]:
+    """Libraries OpenCV brings whose place a namesake from another package has taken.
+
+    PyAV brings libxcb-shm and others under the very names OpenCV gives its own, bound to a libxcb of its own. If PyAV
+    was imported first, Qt would get those, and the first window would wait for ever inside a connection they do not
+    know (opencv issue 29195). OpenCV's own, made globally visible before Qt loads, come first when names are resolved.
+    """
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    paths = {Path(line.split(maxsplit=5)[5]) for line in maps.read_text().splitlines() if "/libxcb-" in line}
+    return sorted(_BUNDLED / path.name for path in paths if path.parent != _BUNDLED and (_BUNDLED / path.name).exists())

@@ -1,0 +1,174 @@
+"""Encoder: which encoder writes which codec into which container, and how it is set.
+
+The settings were chosen by measurement on a busy 720p picture (docs/performance.md): the encoder shares the cores with
+inference, so each is at the fast end of its scale. They look ahead at no frames, because what an encoder holds back is
+lost when the process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.codec import UnknownCodecError
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from stream_seg.errors import OutputError, did_you_mean
+from stream_seg.sinks import colour
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""File suffix to the name FFmpeg gives its format."""
+
+CODECS = {"h264": "libx264", "hevc": "libx265", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9"}
+"""What users call a codec to the encoder used for it."""
+
+KEY_FRAME_SECONDS = 1
+"""The longest time between two key frames: how finely a player can seek."""
+
+_THREADS = min(os.cpu_count() or 1, 4)
+
+_OPTIONS = {
+    # "ultrafast" with arithmetic coding: a sixth smaller for hardly more time (deblocking costs a fifth more and gains
+    # nothing here). Slices rather than frame threads: as fast, and no frame waits in the encoder.
+    "libx264": {
+        "preset": "ultrafast",
+        "crf": "23",
+        "forced-idr": "1",
+        "x264-params": "cabac=1:sliced-threads=1",
+    },
+    "libx265": {
+        "preset": "ultrafast",
+        "crf": "26",
+        "forced-idr": "1",
+        "x265-params": f"log-level=error:pools={_THREADS}:frame-threads=1:bframes=0:rc-lookahead=0:no-scenecut=1",
+    },
+    "libsvtav1": {"preset": "11", "crf": "36", "svtav1-params": f"pred-struct=1:lp={_THREADS}"},
+    "libvpx-vp9": {
+        "deadline": "realtime",
+        "cpu-used": "8",
+        "crf": "34",
+        "b": "0",
+        "row-mt": "1",
+        "lag-in-frames": "0",
+        "tile-columns": "2",
+    },
+}
+
+
+_TRIAL_SIZE = (640, 480)
+
+_RATELESS = ("libx264", "libvpx-vp9")
+"""Encoders that can do without a frame rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """An encoder chosen for a file name. Raises `OutputError` when the suffix, the codec or the pair is unknown.
+
+    `codec` is one of `CODECS`, the name of an FFmpeg encoder (`h264_nvenc`), or None: VP9 in WebM, H.264 elsewhere.
+    """
+
+    path: Path
+    codec: str | None = None
+    container: str = field(init=False)
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        container = CONTAINERS.get(self.path.suffix.lower())
+        if container is None:
+            raise OutputError(
+                f"cannot write {self.path}: '{self.path.suffix}' is no kind of video this can write; "
+                f"use one of {', '.join(CONTAINERS)}{did_you_mean(self.path.suffix, CONTAINERS)}"
+            )
+        codec = self.codec or ("vp9" if container == "webm" else "h264")
+        object.__setattr__(self, "container", container)
+        object.__setattr__(self, "name", CODECS.get(codec.lower(), codec.lower()))
+        self._check(codec)
+
+    def _check(self, codec: str) -> None:
+        try:
+            is_video = av.Codec(self.name, "w").type == "video"
+        except UnknownCodecError:
+            is_video = False
+        if not is_video:
+            raise OutputError(
+                f"there is no video codec '{codec}' here; use one of {', '.join(CODECS)}{did_you_mean(codec, CODECS)}"
+            )
+        with av.open(io.BytesIO(), "w", format=self.container) as container:
+            supported = container.supported_codecs
+        if self.name not in supported:
+            fitting = [name for name, encoder in CODECS.items() if encoder in supported]
+            raise OutputError(
+                f"a {self.path.suffix} file cannot hold {codec}; use --codec {' or '.join(fitting)}, or another suffix"
+            )
+        if self.name not in _OPTIONS:  # an encoder of some device, which may not be there
+            with av.open(io.BytesIO(), "w", format=self.container) as container:
+                self.add_to(container, _TRIAL_SIZE, Fraction(1, 30), Fraction(30))
+
+    def add_to(
+        self, container: av.container.OutputContainer, size: tuple[int, int], time_base: Fraction, rate: Fraction | None
+    ) -> VideoStream:
+        """Add a stream with this encoder, open. Raises `OutputError` when the encoder cannot be opened.
+
+        `rate` is the declared frame rate in 1/s; None leaves it out of the file, whose frames then have only times.
+        """
+        # Encoders want a rate to plan with even where the times decide.
+        planned = (rate or Fraction(30)).limit_denominator(10**6)
+        stream = container.add_stream(self.name, rate=planned, options=_OPTIONS.get(self.name, {}))
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        stream.time_base = time_base
+        context.time_base = time_base
+        context.width, context.height = size
+        context.pix_fmt = "yuv420p"
+        context.gop_size = max(1, round(planned * KEY_FRAME_SECONDS))
+        context.max_b_frames = 0
+        context.thread_count = _THREADS
+        colour.tag(context)
+        if self.name in ("libx265", "hevc_nvenc", "hevc_videotoolbox") and self.container in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # the tag Apple's players insist on
+        if rate is None and self.name in _RATELESS and self.container in ("matroska", "webm"):
+            self._leave_rate_out(context)
+        try:
+            with _quiet():
+                context.open()
+        except (av.FFmpegError, ValueError) as error:
+            raise OutputError(
+                f"the encoder {self.name} cannot be opened for {size[0]}x{size[1]} ({_reason(error)}); "
+                "choose another --codec"
+            ) from error
+        return stream
+
+    def _leave_rate_out(self, context: VideoCodecContext) -> None:
+        """Keep the planned rate out of Matroska, the one container that would state it as if it were declared."""
+        context.framerate = Fraction(0)
+        if self.name == "libx264":  # which then takes the time base for the rate, and would claim the highest level
+            context.options = {
+                **context.options,
+                "level": "4.2" if context.width * context.height <= 2228224 else "5.2",
+            }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep SVT-AV1 from describing itself on standard error; it can be told in no other way."""
+    before = os.environ.get("SVT_LOG")
+    os.environ["SVT_LOG"] = "1"  # errors only
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SVT_LOG"]
+        else:
+            os.environ["SVT_LOG"] = before
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, av.FFmpegError) and error.strerror else str(error)

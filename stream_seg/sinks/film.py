@@ -1,0 +1,186 @@
+"""Film: encodes and muxes frames and sound into a growing file, each frame at its exact time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from fractions import Fraction
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.sinks.colour import Yuv420
+from stream_seg.sinks.encoders import KEY_FRAME_SECONDS, Encoder
+from stream_seg.sinks.original import Original
+from stream_seg.sinks.part import PartFile
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_GAP = Fraction(1, 30)
+"""How long a lone picture lasts, in seconds, when nothing says so."""
+
+_MILLISECOND = Fraction(1, 1000)
+"""The only unit of time in Matroska and WebM."""
+
+_MUXER_OPTIONS = {
+    # Fragments while it grows, so that it plays when cut off anywhere; an ordinary file once it is whole. The first
+    # header waits for the first fragment, so that it can state where the tracks begin.
+    "mp4": {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "250000"},
+    "mov": {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "250000"},
+    "matroska": {"cluster_time_limit": "250"},
+    "webm": {"cluster_time_limit": "250"},
+}
+"""What a killed process may lose: a quarter of a second. In microseconds and milliseconds."""
+
+_COMMON_OPTIONS = {
+    "flush_packets": "1",
+    "max_interleave_delta": "100000",  # microseconds pictures may wait in memory for sound that does not come
+}
+
+
+class Film:
+    """A video with its sound, written to `part`.
+
+    A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
+    Raises `av.FFmpegError`, `OSError` from writing, and `OutputError` when the encoder cannot be opened.
+    """
+
+    def __init__(self, part: PartFile, encoder: Encoder, info: SourceInfo, first: Frame) -> None:
+        self._part = part
+        self._encoder = encoder
+        self._info = info
+        self._convert = Yuv420(first.size)
+        self._tick = _MILLISECOND if encoder.container in ("matroska", "webm") else info.time_base
+        # A recording keeps the place of its first frame, for the sound's sake; a live one begins with it.
+        self._begin = first.pts if info.is_live else info.start
+        self._held: av.VideoFrame | None = None
+        self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
+        self._key_due = 0
+        self._durations: dict[int, int] = {}
+        self._original = _original(info)
+        self._container, self._stream = self._open(first.size)
+
+    def write(self, frame: Frame) -> None:
+        picture = self._convert(frame.image)
+        ticks = round((frame.pts - self._begin) / self._tick)
+        picture.time_base = self._tick
+        if self._held is None:
+            picture.pts = max(ticks, 0)
+        else:
+            picture.pts = max(ticks, _ticks(self._held) + 1)
+            self._encode(self._held, picture.pts - _ticks(self._held))
+        self._held = picture
+
+    def finish(self, *, complete: bool) -> None:
+        """Write the rest. `complete` tells that the recording was read to its end, so all sound belongs to it."""
+        try:
+            if self._held is not None:
+                duration = self._last_duration(_ticks(self._held))
+                end = (_ticks(self._held) + duration) * self._tick
+                self._encode(self._held, duration)
+                self._held = None
+                self._mux(self._stream.encode(None))
+                self._finish_sound(end, duration * self._tick, complete=complete)
+        finally:
+            if self._original is not None:
+                self._original.close()
+            self._container.close()
+            self._part.checkpoint()
+
+    def _open(self, size: tuple[int, int]) -> tuple[OutputContainer, VideoStream]:
+        """Open with the sound copied; if the container will not have that, encoded anew; or else without."""
+        for copy in (True, False):
+            try:
+                return self._start(size, copy=copy)
+            except (av.FFmpegError, ValueError) as error:
+                if self._original is None or self._part.error is not None:
+                    raise
+                logger.debug("opening with the sound (copy: %s) failed: %s", copy, error)
+                self._part.empty()
+        assert self._original is not None
+        logger.warning("the sound of %s is left out: %s cannot hold it", self._info.path, self._encoder.path)
+        self._original.close()
+        self._original = None
+        return self._start(size, copy=False)
+
+    def _start(self, size: tuple[int, int], *, copy: bool) -> tuple[OutputContainer, VideoStream]:
+        """Open the container and write what stands before the first frame."""
+        options = {**_COMMON_OPTIONS, **_MUXER_OPTIONS[self._encoder.container]}
+        if "movflags" in options:
+            options["movie_timescale"] = str(_clock(self._tick))
+        container = av.open(self._part, "w", format=self._encoder.container, container_options=options)
+        stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate)
+        if self._original is not None:
+            aspect = self._original.pixel_aspect(size)
+            if aspect is not None:
+                stream.codec_context.sample_aspect_ratio = aspect
+            if self._original.title:
+                container.metadata["title"] = self._original.title
+            self._original.attach(container, copy=copy)
+        container.start_encoding()
+        self._part.begin()
+        return container, stream
+
+    def _encode(self, picture: av.VideoFrame, duration: int) -> None:
+        """Encode a picture that lasts `duration` ticks, after the sound that comes before it."""
+        ticks = _ticks(picture)
+        if self._original is not None:
+            self._original.copy_until(ticks * self._tick)
+            self._part.checkpoint()
+        if ticks >= self._key_due:
+            picture.pict_type = PictureType.I
+            # Half a frame early, lest rounding puts it off by one.
+            self._key_due = ticks + round(KEY_FRAME_SECONDS / self._tick) - duration // 2
+        picture.duration = self._durations[ticks] = duration
+        self._gap = duration * self._tick
+        self._mux(self._stream.encode(picture))
+
+    def _mux(self, packets: Iterable[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            if packet.pts is not None:
+                packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
+            self._part.checkpoint()
+
+    def _finish_sound(self, end: Fraction, tolerance: Fraction, *, complete: bool) -> None:
+        if self._original is None:
+            return
+        if complete:
+            self._original.copy_rest(end, tolerance)
+        else:
+            self._original.copy_until(end)
+        self._original.finish()
+
+    def _last_duration(self, ticks: int) -> int:
+        """How long the last frame lasts: to the end of the recording if that is about one frame away, else one gap."""
+        info = self._info
+        end = info.end if info.end is not None else info.duration
+        rest = Fraction(0) if end is None else end - self._begin - ticks * self._tick
+        if rest > 0 and (not self._gap or rest < 2 * self._gap):
+            return max(1, round(rest / self._tick))
+        return max(1, round((self._gap or _DEFAULT_GAP) / self._tick))
+
+
+def _clock(time_base: Fraction) -> int:
+    """Ticks per second, a multiple of the time base's and fine enough for sound: the unit of MP4's edit lists."""
+    return time_base.denominator * max(1, -(-10000 // time_base.denominator))
+
+
+def _ticks(picture: av.VideoFrame) -> int:
+    assert picture.pts is not None
+    return picture.pts
+
+
+def _original(info: SourceInfo) -> Original | None:
+    """What goes over from the input, if it is a recording that can be opened a second time."""
+    if info.kind != "video" or info.path is None or not info.path.is_file():
+        return None
+    try:
+        return Original(info.path, info.start, info.end)
+    except (av.FFmpegError, OSError) as error:
+        logger.warning("the sound of %s is left out: %s", info.path, error.strerror)
+        return None

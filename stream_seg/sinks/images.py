@@ -1,0 +1,186 @@
+"""ImageFile, NumberedImages and ImageFolder: rendered frames into image files."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from pathlib import Path
+
+import cv2
+
+from stream_seg.detections import Detections
+from stream_seg.errors import OutputError
+from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.part import PartFile, Target
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_OPTIONS = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
+}
+
+_NUMBER = re.compile(r"%(0\d+)?d")
+
+
+class _Images(Sink):
+    """Each frame into a file of its own, which appears under its name when it is whole.
+
+    PNG, JPEG (quality 95) or WebP (quality 95) by its suffix. `write` raises `OutputError` when the file exists and
+    `overwrite` is not set, when it is the input, and when it cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self._overwrite = overwrite
+        self._source = None if source_path is None else Path(source_path)
+        self._written: set[Path] = set()
+
+    def open(self, info: SourceInfo) -> None:
+        if info.path is not None:
+            self._source = info.path
+
+    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
+        path = self._path_for(frame)
+        if path in self._written:
+            raise OutputError(f"{path} was just written, and another image is to have that name; write to a folder")
+        save(frame.image, self._target(path))
+        self._written.add(path)
+
+    def close(self, outcome: Outcome) -> None:
+        """Nothing is left to do: every file is whole."""
+
+    @abstractmethod
+    def _path_for(self, frame: Frame) -> Path:
+        """The file for this frame."""
+
+    def _target(self, path: Path) -> Target:
+        return Target(path, self._overwrite, self._source)
+
+
+class ImageFile(_Images):
+    """One frame into one file, and an error when there are more.
+
+    The constructor raises `OutputError` when the file exists and `overwrite` is not set, when it is the input, and when
+    its folder is missing or cannot be written to.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+        super().__init__(path, overwrite=overwrite, source_path=source_path)
+        refuse_suffix(self.path)
+        self._target(self.path)
+
+    def open(self, info: SourceInfo) -> None:
+        super().open(info)
+        if info.frame_count is not None and info.frame_count > 1:
+            raise self._too_many(info.name)
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._written:
+            raise self._too_many("the input")
+        super().write(frame, detections)
+
+    def _path_for(self, frame: Frame) -> Path:  # noqa: ARG002  there is but one
+        return self.path
+
+    def _too_many(self, name: str) -> OutputError:
+        pattern = self.path.with_name(f"{self.path.stem}_%05d{self.path.suffix}")
+        return OutputError(f"{self.path} can hold one image, and {name} has more; write to a folder or to {pattern}")
+
+
+class NumberedImages(_Images):
+    """Each frame into a file with its index in the name: `out_%05d.png`.
+
+    The constructor raises `OutputError` when such a file exists and `overwrite` is not set, and when the folder is
+    missing or cannot be written to.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+        super().__init__(path, overwrite=overwrite, source_path=source_path)
+        refuse_suffix(self.path)
+        self._target(self.path)  # refuses a missing folder
+        pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
+        for existing in sorted(self.path.parent.iterdir()):
+            if not overwrite and pattern.fullmatch(existing.name):
+                raise OutputError(f"{existing} exists already; pass --overwrite (overwrite=True) to replace it")
+
+    def _path_for(self, frame: Frame) -> Path:
+        return self.path.with_name(_NUMBER.sub(lambda match: match[0] % frame.index, self.path.name))
+
+
+class ImageFolder(_Images):
+    """Each frame into a file of a folder, which is made if need be.
+
+    An image keeps the name it came with, with the suffix .png where it had one that is not written here. Frames of a
+    video are named by their index, `000000.png`.
+
+    The constructor raises `OutputError` when there is something in the folder and `overwrite` is not set, when it is
+    the folder of the input, and when it cannot be made.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+        super().__init__(path, overwrite=overwrite, source_path=source_path)
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"cannot write images into {self.path}: it is a file; name a folder")
+        if not self.path.parent.is_dir():
+            raise OutputError(f"cannot write {self.path}: the folder {self.path.parent} does not exist")
+        if self._is_source():
+            raise OutputError(f"{self.path} is the folder of the input; write to another one")
+        if self.path.is_dir() and not overwrite and any(self.path.iterdir()):
+            raise OutputError(
+                f"there is something in the folder {self.path} already; name another one, or pass --overwrite "
+                "(overwrite=True) to replace files in it"
+            )
+
+    def _is_source(self) -> bool:
+        if self._source is None or not self._source.exists() or not self.path.exists():
+            return False
+        return self._source.samefile(self.path)
+
+    def _path_for(self, frame: Frame) -> Path:
+        path = self.path / self._name(frame)
+        if path in self._written and frame.name is not None:  # a.bmp and a.tif both become a.png
+            path = self.path / f"{frame.name}.png"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
+        return path
+
+    def _name(self, frame: Frame) -> Path:
+        if frame.name is None:
+            return Path(f"{frame.index:06d}.png")
+        name = Path(frame.name)
+        # What the input is called must not lead out of the folder.
+        inside = Path(*(part for part in name.parts if part not in (name.anchor, "..")))
+        return inside if inside.suffix.lower() in SUFFIXES else inside.with_suffix(".png")
+
+
+def is_numbered(path: Path) -> bool:
+    """Whether the name has a place for a number, such as %05d."""
+    return _NUMBER.search(path.name) is not None
+
+
+def refuse_suffix(path: Path) -> None:
+    """Raise `OutputError` for a kind of image that is not written here."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"cannot write {path}: images are written as {', '.join(SUFFIXES)}")
+
+
+def save(image: Image, target: Target) -> None:
+    """Encode and write one image. Raises `OutputError` when either fails."""
+    suffix = target.path.suffix.lower()
+    encoded, data = cv2.imencode(suffix, image, _OPTIONS.get(suffix, []))
+    if not encoded:
+        raise OutputError(
+            f"cannot write {target.path}: an image of {image.shape[1]}x{image.shape[0]} cannot be stored as {suffix}"
+        )
+    part = PartFile(target)
+    try:
+        part.write(data.tobytes())
+    except OSError as error:
+        part.discard()
+        raise OutputError(f"cannot write {target.path}: {error.strerror}") from error
+    part.publish()

@@ -1,0 +1,261 @@
+"""Original: what of a recording goes into the annotated video untouched: its sound, title and pixel aspect.
+
+The recording is opened a second time, so that copying sound does not depend on how fast frames come, and its packets
+are handed over in step with the pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol, TypeGuard
+
+import av
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer, OutputContainer
+from av.error import PyAVCallbackError
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+logger = logging.getLogger(__name__)
+
+REENCODED = {"webm": "libopus"}
+"""The encoder for sound that a container refuses; AAC elsewhere."""
+
+_LOOK_AHEAD_SECONDS = 5
+"""How far into the output the first packet of a sound track is looked for, before the track is left out."""
+
+_BROKEN_READS = 50
+"""Damaged places in a row after which the rest of the sound is given up."""
+
+
+class Track(Protocol):
+    """A way for one sound track from the input into the output."""
+
+    def put(self, packet: Packet[AudioStream], shift: Fraction) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Original:
+    """The recording at `path`, from `start` to `end` seconds after its beginning.
+
+    Times given to its methods are seconds in the output, whose beginning is `start`. Sound that cannot be read or
+    written is left out with a warning: it must not cost the pictures.
+    """
+
+    def __init__(self, path: Path, start: Fraction, end: Fraction | None) -> None:
+        """Raises `av.FFmpegError` or `OSError` when the recording cannot be opened."""
+        self._path = path
+        self._input = av.open(str(path.absolute()))
+        begin = Fraction(self._input.start_time or 0, av.time_base)
+        self._shift = begin + start
+        self._starts_late = start > 0
+        self._limit = None if end is None else end - start
+        self._tracks: dict[int, Track] = {}
+        self._video = _pictures(self._input)
+        self._picture_seen = Fraction(-1)
+        self._ahead: list[tuple[Fraction, Packet[AudioStream]]] = []
+        if self._starts_late:
+            self._input.seek(int(self._shift * av.time_base))
+        self._packets = self._read()
+
+    @property
+    def title(self) -> str | None:
+        return self._input.metadata.get("title")
+
+    def pixel_aspect(self, size: tuple[int, int]) -> Fraction | None:
+        """The width of a pixel over its height in frames of this size, None when square or unknown."""
+        if self._video is None or not self._video.sample_aspect_ratio:
+            return None
+        aspect = self._video.sample_aspect_ratio
+        stored = self._video.codec_context.width, self._video.codec_context.height
+        if aspect == 1 or size not in (stored, stored[::-1]):
+            return None
+        return aspect if size == stored else 1 / aspect
+
+    def attach(self, output: OutputContainer, *, copy: bool) -> None:
+        """Add a stream to `output` for each sound track that has sound; before its header is written.
+
+        With `copy`, packets go over as they are wherever the container takes their codec.
+        """
+        self._tracks = {}
+        for stream in self._input.streams.audio:
+            if stream.index not in self._sounding():
+                continue
+            try:
+                self._tracks[stream.index] = _track(stream, output, copy=copy)
+            except (av.FFmpegError, ValueError) as error:
+                logger.warning("a sound track of %s is left out: %s", self._path, error)
+
+    def _sounding(self) -> set[int]:
+        """The streams that have sound soon: the header of the output would wait for those that have none."""
+        sounding = {packet.stream_index for _, packet in self._ahead}
+        late = self._ahead and self._ahead[-1][0] > _LOOK_AHEAD_SECONDS
+        while not late and len(sounding) < len(self._input.streams.audio):
+            item = next(self._packets, None)
+            if item is None:
+                break
+            self._ahead.append(item)
+            sounding.add(item[1].stream_index)
+            late = item[0] > _LOOK_AHEAD_SECONDS
+        return sounding
+
+    def copy_until(self, time: Fraction) -> None:
+        """Hand over the sound that begins before `time`."""
+        while self._tracks and (item := self._next()) is not None:
+            if item[0] >= time:
+                self._ahead.insert(0, item)
+                return
+            self._put(*item)
+
+    def copy_rest(self, time: Fraction, tolerance: Fraction) -> None:
+        """Hand over the sound after the last picture, which ends at `time`.
+
+        All of it when the recording has no further pictures, else what begins before `time`: then the run was cut
+        short, and its sound ends with it.
+        """
+        rest = []
+        while self._tracks and self._picture_seen <= time + tolerance and (item := self._next()) is not None:
+            rest.append(item)
+        cut_short = self._picture_seen > time + tolerance
+        for at, packet in rest:
+            if at < time or not cut_short:
+                self._put(at, packet)
+
+    def finish(self) -> None:
+        """Write what encoders still hold."""
+        for track in self._tracks.values():
+            track.finish()
+
+    def close(self) -> None:
+        self._input.close()
+
+    def _next(self) -> tuple[Fraction, Packet[AudioStream]] | None:
+        return self._ahead.pop(0) if self._ahead else next(self._packets, None)
+
+    def _put(self, time: Fraction, packet: Packet[AudioStream]) -> None:
+        track = self._tracks.get(packet.stream_index)
+        if track is None:
+            return
+        try:
+            track.put(packet, self._shift)
+        except PyAVCallbackError:  # the file cannot be written, which is not the sound's fault
+            raise
+        except av.FFmpegError as error:
+            logger.warning("a sound track of %s is left out from %.1f s on: %s", self._path, time, error.strerror)
+            del self._tracks[packet.stream_index]
+
+    def _read(self) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
+        """Packets of sound inside the limits, with the time in the output at which they begin."""
+        for packet in self._demux():
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is None or not packet.size:
+                continue
+            time = stamp * packet.time_base - self._shift
+            if not _is_sound(packet):
+                self._picture_seen = max(self._picture_seen, time)
+            elif self._limit is not None and time >= self._limit:
+                if time >= self._limit + _LOOK_AHEAD_SECONDS:
+                    return
+            # What lies before a recording's first picture belongs to its decoder; before a cut, it is another scene's.
+            elif time >= 0 or not self._starts_late:
+                yield time, packet
+
+    def _demux(self) -> Iterator[Packet[Stream]]:
+        chosen = [*self._input.streams.audio, *([self._video] if self._video else [])]
+        broken = 0
+        while broken < _BROKEN_READS:
+            try:
+                for packet in self._input.demux(chosen):
+                    broken = 0
+                    yield packet
+                return
+            except av.InvalidDataError:
+                broken += 1
+            except (av.FFmpegError, OSError) as error:
+                logger.warning("the rest of the sound of %s cannot be read: %s", self._path, error.strerror)
+                return
+
+
+class _Copy:
+    """A track whose packets go over as they are."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+        self._output = output
+        self._stream = output.add_stream_from_template(source)
+        _describe(source, self._stream)
+        # AAC as broadcast repeats its setup in each packet. Muxers can undo that, but not while writing fragments.
+        repeats_setup = source.codec_context.name == "aac" and not source.codec_context.extradata
+        self._unpack = BitStreamFilterContext("aac_adtstoasc", source) if repeats_setup else None
+
+    def put(self, packet: Packet[AudioStream], shift: Fraction) -> None:
+        ticks = round(shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - ticks
+        packet.dts = None if packet.dts is None else packet.dts - ticks
+        for whole in self._unpack.filter(packet) if self._unpack else [packet]:
+            whole.stream = self._stream
+            self._output.mux(whole)
+
+    def finish(self) -> None:
+        pass
+
+
+class _Encode:
+    """A track that is encoded anew, because the container refuses its codec."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+        self._output = output
+        name = REENCODED.get(output.format.name, "aac")
+        rates = av.Codec(name, "w").audio_rates or []
+        rate = source.rate if source.rate in rates else 48000
+        stream = output.add_stream(name, rate=rate, layout=source.layout.name)
+        assert isinstance(stream, AudioStream)
+        stream.codec_context.open()
+        self._stream = stream
+        _describe(source, self._stream)
+
+    def put(self, packet: Packet[AudioStream], shift: Fraction) -> None:
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            return  # a damaged packet is silence
+        for frame in frames:
+            if frame.pts is not None and frame.time_base is not None:
+                frame.pts -= round(shift / frame.time_base)
+            self._output.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        self._output.mux(self._stream.encode(None))
+
+
+def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track:
+    if copy:
+        try:
+            return _Copy(source, output)
+        except ValueError:  # how PyAV says that the format does not support the codec
+            pass
+    return _Encode(source, output)
+
+
+def _is_sound(packet: Packet[Stream]) -> TypeGuard[Packet[AudioStream]]:
+    return isinstance(packet.stream, AudioStream)
+
+
+def _describe(source: AudioStream, stream: AudioStream) -> None:
+    for key in ("language", "title"):
+        if key in source.metadata:
+            stream.metadata[key] = source.metadata[key]
+    stream.disposition = source.disposition
+
+
+def _pictures(container: InputContainer) -> VideoStream | None:
+    """The first stream of moving pictures; cover art is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None

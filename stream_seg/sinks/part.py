@@ -1,0 +1,172 @@
+"""Target and PartFile: where a result goes, and the file it grows in before it has its name.
+
+A result is written beside its target under a partial name (`holiday.part.mp4`) and renamed when it is whole, so that
+whatever bears the name a user asked for is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_seg.errors import OutputError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The file a result is wanted in. `path` is as the user wrote it; links are followed when writing.
+
+    Raises `OutputError` when the file exists and may not be replaced, when it is the input, or when its folder is
+    missing or cannot be written to.
+    """
+
+    path: Path
+    overwrite: bool = False
+    source_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        folder = self.resolved.parent
+        if not folder.is_dir():
+            raise OutputError(f"cannot write {self.path}: the folder {folder} does not exist; create it first")
+        if self.resolved.is_dir():
+            raise OutputError(f"cannot write {self.path}: it is a folder; give the name of a file")
+        self.refuse_input(self.source_path)
+        if self.resolved.exists() and not self.overwrite:
+            raise OutputError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {self.path}: no permission to write in the folder {folder}")
+
+    @property
+    def resolved(self) -> Path:
+        """The file itself, symbolic links followed, so that replacing it leaves the links in place."""
+        return self.path.resolve()
+
+    def refuse_input(self, source: Path | None) -> None:
+        """Raise `OutputError` when `source` is the same file, by whatever name."""
+        if source is not None and source.exists() and self.resolved.exists() and source.samefile(self.resolved):
+            raise OutputError(f"{self.path} is the input itself; write to another file")
+
+    def part_path(self, number: int) -> Path:
+        """The partial name: `a.part.mp4`, then `a.part-2.mp4` and so on."""
+        counter = "" if number == 1 else f"-{number}"
+        return self.resolved.with_name(f"{self.path.stem}.part{counter}{self.path.suffix}")
+
+
+class PartFile:
+    """The growing file of a result: a writable, seekable binary file whose failure keeps what was safely written.
+
+    After a failed write (disk full) nothing more is written: `error` holds the failure, the file is cut back to the
+    last `checkpoint`, and later writes are swallowed, so that a muxer's attempt to finish cannot damage what is there.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.error: OSError | None = None
+        self.path, self._descriptor = self._create()
+        self._position = 0
+        self._safe_size = 0
+        self._header_size = 0
+
+    def _create(self) -> tuple[Path, int]:
+        number = 1
+        while True:
+            path = self.target.part_path(number)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+                return path, os.open(path, flags, 0o666)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise OutputError(f"cannot write {self.target.path}: {error.strerror}") from error
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data` at the current position; raises `OSError` the first time that fails."""
+        if self.error is None:
+            try:
+                self._write_all(data)
+            except OSError as error:
+                self.error = error
+                os.ftruncate(self._descriptor, self._safe_size)
+                raise
+        self._position += len(data)
+        return len(data)
+
+    def _write_all(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if self.error is None:
+            self._position = os.lseek(self._descriptor, offset, whence)
+        elif whence == os.SEEK_SET:
+            self._position = offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def begin(self) -> None:
+        """Note that what is in the file now is only its header, worth nothing by itself."""
+        self._header_size = os.fstat(self._descriptor).st_size
+
+    def checkpoint(self) -> None:
+        """Note that the file, as long as it is now, can be read: what a failure later cuts it back to."""
+        if self.error is None:
+            self._safe_size = os.fstat(self._descriptor).st_size
+
+    def is_empty(self) -> bool:
+        """Whether nothing worth keeping was written."""
+        return self._safe_size <= self._header_size
+
+    def empty(self) -> None:
+        """Begin again."""
+        os.ftruncate(self._descriptor, 0)
+        self._position = os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._safe_size = 0
+
+    def close(self) -> None:
+        """Close the file under its partial name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def discard(self) -> None:
+        """Close and delete."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Close and give the file its name. Raises `OutputError`, and keeps the partial name, if that is taken now."""
+        self.close()
+        try:
+            if self.target.overwrite:
+                self.path.replace(self.target.resolved)
+            else:
+                _rename_unless_taken(self.path, self.target.resolved)
+        except FileExistsError as error:
+            raise OutputError(
+                f"{self.target.path} appeared while it was being written; the result is in {self.path}"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"cannot rename {self.path} to {self.target.path}: {error.strerror}; the result is in the former"
+            ) from error
+
+
+def _rename_unless_taken(old: Path, new: Path) -> None:
+    """Rename, raising `FileExistsError` if `new` exists, where the file system can say so without a race."""
+    try:
+        new.hardlink_to(old)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV):
+            raise
+        if new.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from None
+        old.rename(new)
+    else:
+        old.unlink()

@@ -1,0 +1,111 @@
+"""VideoFile: rendered frames into a video file, with the input's timing and sound."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+import av
+
+from stream_seg.detections import Detections
+from stream_seg.errors import OutputError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.encoders import Encoder
+from stream_seg.sinks.film import Film
+from stream_seg.sinks.part import PartFile, Target
+
+logger = logging.getLogger(__name__)
+
+
+class VideoFile(Sink):
+    """Writes frames to a video file; mp4, m4v, mov, mkv or webm by its suffix.
+
+    `codec` is h264 (the default), hevc, av1, vp9 (the default for webm) or the name of an FFmpeg encoder such as
+    h264_nvenc. Pictures are yuv420p, BT.709; an odd width or height grows by one repeated column or row; a frame of
+    another size than the first is fitted between black bars. Every frame keeps its time exactly in mp4 and mov, to the
+    nearest millisecond in mkv and webm, which count in those. The sound of a recording is copied as it is, or encoded
+    anew where the container refuses its codec.
+
+    The file grows under a partial name (`a.part.mp4`) that plays at any moment, also after the process was killed, and
+    gets its own when the run ends. After a failure the partial file stays: `kept` is its path.
+
+    Raises `OutputError` from the constructor for an unknown suffix or codec, a codec the container cannot hold, an
+    existing file without `overwrite`, a folder that is missing or cannot be written to, and an output that is the
+    input (`source_path`), overwrite or not.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        codec: str | None = None,
+        overwrite: bool = False,
+        source_path: str | Path | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.kept: Path | None = None
+        self._encoder = Encoder(self.path, codec)
+        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
+        self._part: PartFile | None = None
+        self._info: SourceInfo | None = None
+        self._film: Film | None = None
+
+    def open(self, info: SourceInfo) -> None:
+        """Create the partial file. Raises `OutputError` when that fails or the input is the output."""
+        self._target.refuse_input(info.path)
+        self._info = info
+        self._part = PartFile(self._target)
+
+    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
+        """Encode the frame. Raises `OutputError` when the encoder cannot be opened or the file not written."""
+        if self._part is None or self._info is None:
+            raise RuntimeError("open the sink before writing to it")
+        try:
+            if self._film is None:
+                self._film = Film(self._part, self._encoder, self._info, frame)
+            self._film.write(frame)
+        except (av.FFmpegError, OSError) as error:
+            raise self._unwritable(self._part, error) from error
+
+    def close(self, outcome: Outcome) -> None:
+        """Finish the file and give it its name; after a failure, finish it under its partial name."""
+        part, self._part = self._part, None
+        film, self._film = self._film, None
+        if part is None:
+            return
+        try:
+            if outcome is Outcome.FAILED or part.error is not None:
+                self._keep(part, film)
+            else:
+                self._publish(part, film, complete=outcome is Outcome.COMPLETE)
+        finally:
+            part.close()
+
+    def _publish(self, part: PartFile, film: Film | None, *, complete: bool) -> None:
+        if film is None:
+            part.discard()
+            return
+        self.kept = part.path
+        try:
+            film.finish(complete=complete)
+        except (av.FFmpegError, OSError) as error:
+            raise self._unwritable(part, error) from error
+        part.publish()
+        self.kept = None
+
+    def _keep(self, part: PartFile, film: Film | None) -> None:
+        if film is not None:
+            with contextlib.suppress(av.FFmpegError, OSError):  # the first failure is the one to tell
+                film.finish(complete=False)
+        if part.is_empty():
+            part.discard()
+            return
+        self.kept = part.path
+        logger.warning("what was written until then is in %s", part.path)
+
+    def _unwritable(self, part: PartFile, error: av.FFmpegError | OSError) -> OutputError:
+        kept = "" if part.is_empty() else f"; what was written until then is in {part.path}"
+        cause = part.error or error
+        return OutputError(f"cannot write {self.path}: {cause.strerror or cause}{kept}")

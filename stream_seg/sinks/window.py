@@ -1,0 +1,189 @@
+"""Window: rendered frames on the screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import cv2
+
+from stream_seg.detections import Detections
+from stream_seg.errors import DisplayError
+from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.display import require_display
+
+_ESCAPE, _SPACE = 27, 32
+
+_SCREEN_SHARE = Fraction(4, 5)
+"""How much of the screen a window may take at first."""
+
+_ASSUMED_SCREEN = (1600, 900)
+
+_PUMP_SECONDS = 0.01
+"""The least time between two looks at the window's events: each costs a millisecond."""
+
+_WAIT_SECONDS = 0.05
+"""The longest that `holds` waits."""
+
+_LATE_SECONDS = 0.1
+"""A frame later than this is no longer caught up with: the clock of the recording is set back."""
+
+
+class Window(Sink):
+    """Shows frames in a window of the desktop: q, Esc or its close button end the run, space pauses.
+
+    With `paced`, a recording is not shown faster than it was taken. Images (`SourceInfo.kind` "images") stay until a
+    key is pressed, also the last one. The window lives on the thread that makes calls to it, which on macOS must be
+    the main thread. `clock` gives seconds.
+
+    Raises `DisplayError` from the constructor when no window can be opened.
+    """
+
+    def __init__(
+        self, title: str = "stream-seg", *, paced: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._title = title
+        self._clock = clock
+        self._wants_pace = paced
+        self._pace: Pace | None = None
+        self._screen = require_display() or _ASSUMED_SCREEN
+        self._image_size: tuple[int, int] | None = None
+        self._shows_images = False
+        self._waiting: Frame | None = None
+        self._looking = False
+        self._paused = False
+        self._ended = False
+        self._is_open = False
+        self._pumped_at = -1.0
+
+    def open(self, info: SourceInfo) -> None:
+        self._shows_images = info.kind == "images"
+        self._pace = Pace(self._clock) if self._wants_pace and info.kind == "video" else None
+
+    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
+        """Show the frame, or keep it until it is due."""
+        if self._ended:
+            return
+        self._looking = self._shows_images
+        self._waiting = frame
+        self._show_if_due()
+
+    def wants_stop(self) -> bool:
+        """Whether q or Esc was pressed or the window closed."""
+        if self._is_open and self._clock() - self._pumped_at >= _PUMP_SECONDS:
+            self._pump(0.001)
+        return self._ended
+
+    def holds(self) -> bool:
+        """Whether a frame is not due yet, an image is being looked at, or the window is paused."""
+        if self._is_busy():
+            self._pump(min(_WAIT_SECONDS, self._time_to_wait()))
+            self._show_if_due()
+        return self._is_busy()
+
+    def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the window goes either way
+        if self._is_open:
+            self._is_open = False
+            self._ended = True
+            _destroy(self._title)
+
+    def _is_busy(self) -> bool:
+        return not self._ended and (self._paused or self._looking or self._waiting is not None)
+
+    def _time_to_wait(self) -> float:
+        if self._waiting is None or self._pace is None or self._paused:
+            return _WAIT_SECONDS
+        return self._pace.seconds_until(self._waiting.pts)
+
+    def _show_if_due(self) -> None:
+        frame = self._waiting
+        if frame is None or self._paused or self._ended:
+            return
+        if self._pace is None or self._pace.is_due(frame.pts):
+            self._waiting = None
+            self._show(frame.image)
+
+    def _show(self, image: Image) -> None:
+        size = image.shape[1], image.shape[0]
+        if not self._is_open:
+            _create(self._title)
+            self._is_open = True
+        if size != self._image_size:
+            self._image_size = size
+            cv2.resizeWindow(self._title, *fitting(size, self._screen))
+        cv2.imshow(self._title, image)
+
+    def _pump(self, seconds: float) -> None:
+        """Let the window draw itself and react, for so long or until a key is pressed."""
+        if not self._is_open:  # not shown yet, so nothing to react to
+            time.sleep(seconds)
+            return
+        key = cv2.waitKey(max(1, round(seconds * 1000)))
+        self._pumped_at = self._clock()
+        if key in (_ESCAPE, ord("q"), ord("Q")) or not _is_visible(self._title):
+            self._ended = True
+        elif key >= 0:
+            self._pressed(key)
+
+    def _pressed(self, key: int) -> None:
+        if self._shows_images:
+            self._looking = False
+        elif key == _SPACE:
+            self._paused = not self._paused
+            if self._pace is not None:
+                self._pace.restart()
+
+
+class Pace:
+    """When frames of a recording are due, so that they pass no faster than they were taken.
+
+    The first frame is due at once, each later one as long after it as their `pts` (seconds) differ. Times are reckoned
+    from one beginning, so that rounding does not add up; a frame that is late sets a new beginning.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._beginning: float | None = None
+
+    def restart(self) -> None:
+        """Let the next frame be due at once."""
+        self._beginning = None
+
+    def seconds_until(self, pts: Fraction) -> float:
+        """How long until a frame is due; 0 when it is."""
+        return 0.0 if self._beginning is None else max(0.0, self._beginning + float(pts) - self._clock())
+
+    def is_due(self, pts: Fraction) -> bool:
+        """Whether a frame is due now, which is then taken as shown."""
+        now = self._clock()
+        if self._beginning is None or now - (self._beginning + float(pts)) > _LATE_SECONDS:
+            self._beginning = now - float(pts)
+        return self._beginning + float(pts) <= now
+
+
+def fitting(size: tuple[int, int], screen: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) at which an image fits the screen, its proportions kept; its own if that fits."""
+    scale = min(Fraction(1), *(screen[i] * _SCREEN_SHARE / size[i] for i in (0, 1)))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _create(title: str) -> None:
+    try:
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+    except cv2.error as error:
+        raise DisplayError(f"no window can be opened: {error.err}; run with --no-show") from error
+
+
+def _destroy(title: str) -> None:
+    if _is_visible(title):
+        cv2.destroyWindow(title)
+        cv2.waitKey(1)  # without events to handle, some desktops leave it standing
+
+
+def _is_visible(title: str) -> bool:
+    try:
+        return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # what OpenCV does once the last window is closed
+        return False

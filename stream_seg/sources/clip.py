@@ -1,0 +1,100 @@
+"""Clip: a part of any source."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Self
+
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Source
+from stream_seg.sources.video import starting_at
+
+
+class Clip:
+    """The frames of another source from `start` until before `end` (seconds of its pts), each `stride`-th, at most
+    `max_frames`.
+
+    Times stay those of the source; frames are numbered anew from 0. Raises `SourceError` when a recording is over
+    before `start`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        start: Fraction = Fraction(0),
+        end: Fraction | None = None,
+        stride: int = 1,
+        max_frames: int | None = None,
+    ) -> None:
+        self._source = source
+        self._start = start
+        self._end = end
+        self._stride = stride
+        self._max_frames = max_frames
+
+    @property
+    def info(self) -> SourceInfo:
+        """What is known of the part."""
+        info = starting_at(self._source.info, self._start)
+        return thinned(ending_at(info, self._end), self._stride, self._max_frames)
+
+    def __enter__(self) -> Self:
+        self._source.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """End the iteration soon, as the source does it."""
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+
+    @property
+    def damaged(self) -> int:
+        """How many damaged packets or files the source left out so far."""
+        return int(getattr(self._source, "damaged", 0))
+
+    def __iter__(self) -> Iterator[Frame]:
+        kept = itertools.islice(self._window(), 0, None, self._stride)
+        for index, frame in enumerate(itertools.islice(kept, self._max_frames)):
+            yield dataclasses.replace(frame, index=index)
+
+    def _window(self) -> Iterator[Frame]:
+        for frame in self._source:
+            if self._end is not None and frame.pts >= self._end:
+                return
+            if frame.pts >= self._start:
+                yield frame
+
+
+def ending_at(info: SourceInfo, end: Fraction | None) -> SourceInfo:
+    """Describe the part of a source before `end` seconds."""
+    if end is None or (info.duration is not None and end >= info.duration):
+        return dataclasses.replace(info, end=end) if end is not None else info
+    count = info.frame_count
+    if count is not None and info.duration:
+        count = math.ceil(count * (end - info.start) / (info.duration - info.start))
+    elif info.frame_rate:
+        count = math.ceil((end - info.start) * info.frame_rate)
+    return dataclasses.replace(info, end=end, frame_count=count)
+
+
+def thinned(info: SourceInfo, stride: int, max_frames: int | None) -> SourceInfo:
+    """Describe a source of which only each `stride`-th frame is kept, at most `max_frames`."""
+    count = info.frame_count
+    if count is not None:
+        count = math.ceil(count / stride)
+    if max_frames is not None:
+        count = max_frames if count is None else min(count, max_frames)
+    rate = info.frame_rate / stride if info.frame_rate else None
+    return dataclasses.replace(info, frame_rate=rate, frame_count=count)

@@ -1,0 +1,270 @@
+"""Decoder: the pictures of one opened container, in order, with their times; all that files, pipes and URLs share."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from stream_seg.errors import SourceError
+from stream_seg.frame import Frame, Image, Kind, SourceInfo
+from stream_seg.sources.picture import Orientation, PictureConverter
+from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
+
+logger = logging.getLogger(__name__)
+
+MICROSECONDS = 10**6
+
+SEEK_BACK = (1, 5, 20)
+"""Seconds before the wanted time to try in turn, then all is read. Never 0: an index may name a key frame that is shown
+later, and MPEG streams give the first pictures after a seek wrong times."""
+
+MOST_FAILED_READS = 100
+"""Damaged reads in a row after which a container is taken to have no more."""
+
+CUT_OFF_SECONDS = 2
+"""How much of what the header promises may be missing without a word; the last picture's own duration is part of it."""
+
+TEXT_FORMATS = frozenset({"tty"})
+"""What FFmpeg takes a text file for: it would draw the letters."""
+
+
+class Decoder:
+    """The video track of a container, which `open_` opens, again where the beginning can be had in no other way.
+
+    Iterate to get `(time, picture)`, every picture once, in presentation order, those still inside the codec at the end
+    included; `image` gives the pixels of a picture. `damaged` counts what could not be read and was left out.
+    `stopping` is asked before each packet, and ends the iteration. A container that `is_live` is decoded without the
+    delay that threads working on several pictures at once bring. Close it on the thread that used it.
+
+    Raises `SourceError` when there is no video in the container, or not one picture can be decoded.
+    """
+
+    def __init__(
+        self,
+        open_: Callable[[], InputContainer],
+        name: str,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        is_live: Callable[[InputContainer], bool] = lambda _: False,
+    ) -> None:
+        self._open = open_
+        self.name = name
+        self._stopping = stopping
+        self._is_live = is_live
+        self._begin()
+
+    def _begin(self) -> None:
+        """Open the container and decode its first picture, which tells size and orientation."""
+        self._container = self._open()
+        try:
+            self.live = self._is_live(self._container)
+            self._stream = video_stream(self._container, self.name)
+            self._stream.thread_type = "SLICE" if self.live else "AUTO"
+            self._timeline = timeline_of(self._container, self._stream)
+            self.damaged = 0
+            self._pictures = self._decoded()
+            self._describe(self._peek())
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _describe(self, first: VideoFrame | None) -> None:
+        if first is None:
+            raise SourceError(
+                f"{self.name} holds a video track but not one picture that can be decoded; is it damaged?"
+            )
+        self._orientation = Orientation.of(first)
+        self._stored_size = first.width, first.height
+        self._pixels = PictureConverter(self._stored_size, self._orientation)
+
+    def close(self) -> None:
+        """Close the container. Any number of times."""
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
+        pts = Fraction(0)
+        for picture in self._pictures:
+            pts = self._timeline.next(picture.pts, picture.dts)
+            yield pts, picture
+        self._report(pts)
+
+    def image(self, picture: VideoFrame) -> Image:
+        """Return the pixels of a picture, upright, (H, W, 3) uint8 BGR."""
+        return self._pixels(picture)
+
+    def info(self, kind: Kind, path: Path | None = None) -> SourceInfo:
+        """Describe the whole recording."""
+        rate = known_rate(self._stream.average_rate) or known_rate(self._stream.guessed_rate)
+        duration = self._duration() if kind == "video" else None
+        return SourceInfo(
+            name=self.name,
+            size=self._orientation.size(*self._stored_size),
+            kind=kind,
+            frame_rate=rate,
+            frame_count=self._stream.frames or (round(duration * rate) if duration and rate else None),
+            duration=duration,
+            time_base=self._timeline.unit,
+            path=path,
+        )
+
+    def seek(self, start: Fraction) -> None:
+        """Go on from the last picture that allows decoding whatever is shown from `start` seconds on."""
+        first = self._peek()
+        if first is None or first.pts is None or self._timeline.at(first.pts) >= start:
+            return
+        if any(self._enter(start - back) for back in SEEK_BACK):
+            return
+        self._container.close()
+        self._begin()
+
+    def _enter(self, wanted: Fraction) -> bool:
+        """Seek to a picture that is shown at `wanted` or before; whether that was so, for some indices get it wrong."""
+        try:
+            self._container.seek(self._timeline.ticks(wanted), stream=self._stream)
+        except av.FFmpegError:
+            return False
+        self._pictures = self._decoded()
+        first = self._peek()
+        if first is None or first.pts is None or self._timeline.at(first.pts) > wanted:
+            return False
+        self._timeline.restart(first.pts)
+        return True
+
+    def _peek(self) -> VideoFrame | None:
+        first = next(self._pictures, None)
+        if first is not None:
+            self._pictures = itertools.chain([first], self._pictures)
+        return first
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        for packet in self._packets():
+            try:
+                pictures = self._stream.decode(packet)
+            except av.FFmpegError as error:
+                self._skip(error)
+                continue
+            yield from pictures
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        failed = 0
+        packets = self._container.demux(self._stream)
+        while failed < MOST_FAILED_READS and not self._stopping():  # asked first: once closed, reading would crash
+            try:
+                packet = next(packets, None)
+            except av.InvalidDataError as error:
+                self._skip(error)
+                failed += 1
+                packets = self._container.demux(self._stream)
+                continue
+            if packet is None:
+                return
+            failed = 0
+            yield packet
+
+    def _skip(self, error: av.FFmpegError) -> None:
+        self.damaged += 1
+        logger.debug("left out a damaged packet of %s: %s", self.name, error.strerror)
+
+    def _report(self, end: Fraction) -> None:
+        """Say once what was wrong with the recording, `end` being the time of its last picture."""
+        promised = self._promised_end()
+        if promised is not None and promised - end > CUT_OFF_SECONDS and not self._stopping():
+            logger.warning("%s is cut off: it ends at %.1f s of %.1f s", self.name, float(end), float(promised))
+        if self.damaged:
+            logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
+        if self._timeline.repaired:
+            logger.debug("%s: %d time stamps were repaired", self.name, self._timeline.repaired)
+
+    def _duration(self) -> Fraction | None:
+        """Length in seconds: to the end of the video track where it says so, else of the whole container."""
+        whole = self._container.duration
+        return self._promised_end() or (Fraction(whole, MICROSECONDS) if whole else None)
+
+    def _promised_end(self) -> Fraction | None:
+        if self._stream.duration and self._stream.start_time is not None:
+            return self._timeline.at(self._stream.start_time + self._stream.duration)
+        return None
+
+
+def open_container(
+    address: object, name: str, *, options: dict[str, str] | None = None, timeout: tuple[float, float] | None = None
+) -> InputContainer:
+    """Open something to demux; raise `SourceError` in words that leave out what FFmpeg says of the address."""
+    try:
+        return av.open(address, mode="r", options=options, timeout=timeout)
+    except av.ExitError:
+        wait = f" within {timeout[0]:g} s" if timeout else ""
+        raise SourceError(f"{name} did not answer{wait}; is it on, and is the address right?") from None
+    except av.FFmpegError as error:
+        raise SourceError(f"cannot read {name}: {reason(error)}") from None
+
+
+def reason(error: av.FFmpegError) -> str:
+    """Say why FFmpeg failed without repeating the address, which may hold a password."""
+    if isinstance(error, av.InvalidDataError):
+        return "it is not a video, or too damaged to be one"
+    words = (error.strerror or "unknown error").strip().rstrip(".")
+    return words[0].lower() + words[1:] if words[1:2].islower() else words
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """Return the track to show: the first default one that is a film rather than a cover picture."""
+    if container.format.name in TEXT_FORMATS:
+        raise SourceError(f"{name} is a text file, not a video")
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        raise SourceError(f"{name} holds no video, only {_what_else(container)}")
+    chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
+    if chosen.codec_context is None:
+        raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode")
+    for stream in container.streams:
+        if stream is not chosen:
+            stream.discard = Discard.all  # of an HLS playlist's qualities, only the one shown is downloaded
+    return chosen
+
+
+def _what_else(container: InputContainer) -> str:
+    kinds = {"audio": "sound", "video": "a cover picture", "subtitle": "subtitles"}
+    found = sorted({kinds.get(stream.type, "data") for stream in container.streams})
+    return " and ".join(found) or "an empty container"
+
+
+def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:
+    """Return the clock of a video track, which starts with the container, so that sound stays with it."""
+    tick = (
+        Fraction(stream.time_base.numerator, stream.time_base.denominator) if stream.time_base else Fraction(1, 90000)
+    )
+    start = None if container.start_time is None else Fraction(container.start_time, MICROSECONDS)
+    starts = [
+        other.start_time * Fraction(other.time_base.numerator, other.time_base.denominator)
+        for other in container.streams
+        if other.start_time is not None and other.time_base
+    ]
+    rate = known_rate(stream.average_rate) or known_rate(stream.guessed_rate)
+    return Timeline(tick, exact_origin(start, starts, tick), rate)
+
+
+def recorded_frames(decoder: Decoder, start: Fraction, stopping: Callable[[], bool]) -> Iterator[Frame]:
+    """Frames shown from `start` on, until the recording ends or `stopping`; earlier ones cost no conversion."""
+    index = itertools.count()
+    pts = None
+    for pts, picture in decoder:
+        if stopping():
+            return
+        if pts >= start:
+            yield Frame(decoder.image(picture), next(index), pts, time.monotonic())
+    if pts is not None and pts < start:
+        raise SourceError(
+            f"{decoder.name} has its last picture at {float(pts):.3f} s; it cannot start at {float(start):g} s"
+        )

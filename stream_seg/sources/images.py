@@ -1,0 +1,167 @@
+"""ImageFiles: photographs, one or many, as frames."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+
+from stream_seg.errors import SourceError
+from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.sources.picture import on_black
+from stream_seg.sources.stoppable import Stoppable
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+SEQUENCE_RATE = Fraction(25)
+"""Images per second unless told, for whoever makes a video of them; the rate FFmpeg gives image sequences."""
+
+_NUMBER = re.compile(r"%0?(\d*)d")
+
+
+class ImageFiles(Stoppable):
+    """Images in the given order, one frame each, upright as their EXIF orientation says, `rate` frames per second.
+
+    Grey, 16-bit and transparent ones become BGR uint8; transparent pixels are laid on black. `folder` is what
+    `Frame.name` is relative to. A file that cannot be read is left out with a warning, and counted in `damaged`.
+
+    Raises `SourceError` when not one of them can be read.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, folder: Path, name: str | None = None, rate: Fraction = SEQUENCE_RATE
+    ) -> None:
+        super().__init__()
+        self._paths = tuple(paths)
+        self._folder = folder
+        self._rate = rate
+        self.damaged = 0
+        first = next((image for path in self._paths if (image := read_image(path)) is not None), None)
+        if first is None:
+            raise SourceError(_unreadable(self._paths, folder))
+        self._info = SourceInfo(
+            name=name or str(folder),
+            size=(first.shape[1], first.shape[0]),
+            kind="images",
+            frame_rate=rate,
+            frame_count=len(self._paths),
+            duration=len(self._paths) / rate,
+            time_base=1 / rate,
+            path=self._paths[0] if len(self._paths) == 1 else None,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = itertools.count()
+        for path in self._paths:
+            if self._stopping.is_set():
+                return
+            image = read_image(path)
+            if image is None:
+                self.damaged += 1
+                logger.warning("left out %s: it cannot be read as an image", path)
+                continue
+            number = next(index)
+            yield Frame(image, number, number / self._rate, time.monotonic(), str(path.relative_to(self._folder)))
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name ends as an image's."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images directly in a folder, 2 before 10; raise `SourceError` when there is none."""
+    found = sorted((path for path in folder.iterdir() if is_image(path) and path.is_file()), key=natural_order)
+    if not found:
+        raise SourceError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)})")
+    return found
+
+
+def images_matching(pattern: str) -> list[Path]:
+    """Return the images a glob pattern finds (`**` goes into folders); raise `SourceError` when there is none."""
+    found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207  Path.glob takes no absolute pattern
+    images = sorted((path for path in found if is_image(path) and path.is_file()), key=natural_order)
+    if not images:
+        raise SourceError(f"no images match {pattern}")
+    return images
+
+
+def numbered_images(pattern: str) -> list[Path]:
+    """Return the files of a sequence such as `img_%04d.png` in the order of their numbers, wherever they begin.
+
+    Raises `SourceError` when there is none.
+    """
+    template = Path(pattern)
+    before, digits, after = _NUMBER.split(template.name, maxsplit=1)
+    names = re.compile(f"{re.escape(before)}(\\d{{{digits or 1},}}){re.escape(after)}")
+    if not template.parent.is_dir():
+        raise SourceError(f"no images match {pattern}: there is no folder {template.parent}")
+    found = {int(match[1]): path for path in template.parent.iterdir() if (match := names.fullmatch(path.name))}
+    if not found:
+        raise SourceError(f"no images match {pattern}")
+    return [found[number] for number in sorted(found)]
+
+
+def is_numbered(spec: str) -> bool:
+    """Whether a path is a pattern of numbered files, as printf writes them."""
+    return _NUMBER.search(Path(spec).name) is not None
+
+
+def fixed_folder(pattern: str) -> Path:
+    """Return the folder that everything a glob pattern finds is in."""
+    parts = Path(pattern).parent.parts
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sort key that puts img2 before img10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def read_image(path: Path) -> Image | None:
+    """Return an image as (H, W, 3) uint8 BGR, upright; None when it cannot be read."""
+    try:
+        data = np.fromfile(path, np.uint8)  # not cv2.imread: it cannot open every name on Windows
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if may_be_transparent(data) else cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+    return None if pixels is None else to_bgr(pixels)
+
+
+def may_be_transparent(data: np.ndarray) -> bool:
+    """Whether the header of a PNG or WebP file announces an alpha channel.
+
+    Offsets from the PNG specification (colour type in IHDR) and the WebP container specification (VP8X and VP8L).
+    """
+    head = data[:4096].tobytes()
+    if head.startswith(b"\x89PNG"):
+        return head[25:26] in (b"\x04", b"\x06") or b"tRNS" in head
+    if head[8:16] == b"WEBPVP8X":
+        return bool(head[20] & 0x10)
+    return head[8:16] == b"WEBPVP8L"
+
+
+def to_bgr(pixels: np.ndarray) -> Image:
+    """Turn what OpenCV decoded into (H, W, 3) uint8 BGR: 16 bits to 8, grey to colour, transparent to black."""
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    if pixels.ndim == 2:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+    return on_black(pixels) if pixels.shape[2] == 4 else cast(Image, pixels)
+
+
+def _unreadable(paths: Sequence[Path], folder: Path) -> str:
+    if len(paths) == 1:
+        return f"{paths[0]} cannot be read as an image; is it damaged?"
+    return f"none of the {len(paths)} images in {folder} can be read"

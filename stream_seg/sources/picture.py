@@ -1,0 +1,113 @@
+"""Decoded frames to pixels: colours, alpha, size and orientation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, cast
+
+import cv2
+import numpy as np
+from av.sidedata.sidedata import SideData, Type
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, VideoReformatter
+
+from stream_seg.frame import Image
+
+UNDERSTOOD_MATRICES = frozenset({1, 4, 5, 6, 7, 9})
+"""ITU-T H.273 matrix coefficients that swscale converts as tagged: BT.709, FCC, BT.601 (twice), SMPTE 240M, BT.2020."""
+
+CONSTANT_LUMINANCE_2020 = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How stored pixels are turned for display: transposed first, then mirrored left-right and top-bottom."""
+
+    transpose: bool = False
+    mirror: bool = False
+    flip: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> Self:
+        """Read the display matrix of a decoded frame (ISO/IEC 14496-12, 8.3.2); the nearest quarter turn counts."""
+        try:
+            side_data = cast(Mapping[Type, SideData], frame.side_data)
+            matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)
+        except KeyError:
+            return cls()
+        except ValueError:  # side data of a kind this PyAV has no name for hides the rest; flips are lost then
+            angle = math.radians(frame.rotation)
+            matrix = np.round(np.array([math.cos(angle), -math.sin(angle), 0, math.sin(angle), math.cos(angle)]))
+        a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return cls(False, a < 0, d < 0)
+        return cls(True, c < 0, b < 0)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) after turning."""
+        return (height, width) if self.transpose else (width, height)
+
+    def apply(self, image: Image) -> Image:
+        """Return the picture as it is to be seen; the same array when there is nothing to turn."""
+        turned = cv2.transpose(image) if self.transpose else image
+        if self.mirror or self.flip:
+            turned = cv2.flip(turned, -1 if self.mirror and self.flip else int(self.mirror))
+        return cast(Image, turned)
+
+
+class PictureConverter:
+    """Turns decoded frames into BGR images of one size, shown upright.
+
+    Colours follow the matrix and range a frame is tagged with; an untagged one is BT.709 from 720p on and BT.601 below,
+    as players guess. High dynamic range is not tone-mapped. Pixels stay as stored: a sample aspect ratio other than 1:1
+    is not stretched. Transparent pixels are laid on black. `size` is (width, height) as stored, before turning; a frame
+    of another size is scaled to it.
+    """
+
+    def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
+        self._width, self._height = size
+        self._orientation = orientation
+        self._untagged = guessed_matrix(*size)
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> Image:
+        """Return (H, W, 3) uint8 BGR."""
+        alpha = has_alpha(frame.format)
+        picture = self._reformatter.reformat(
+            frame,
+            self._width,
+            self._height,
+            "bgra" if alpha else "bgr24",
+            src_colorspace=self._matrix(frame),
+            threads=1,  # more would only wait: one picture is too small to share
+        )
+        pixels = cast(Image, picture.to_ndarray())
+        image = on_black(pixels) if alpha else np.ascontiguousarray(pixels)
+        return self._orientation.apply(image)
+
+    def _matrix(self, frame: VideoFrame) -> Colorspace | None:
+        if frame.format.is_rgb or frame.colorspace in UNDERSTOOD_MATRICES:
+            return None
+        return Colorspace.BT2020 if frame.colorspace == CONSTANT_LUMINANCE_2020 else self._untagged
+
+
+def guessed_matrix(width: int, height: int) -> Colorspace:
+    """Return the matrix an untagged video of this size was most likely made with."""
+    return Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
+
+
+def has_alpha(pixel_format: VideoFormat) -> bool:
+    """Whether pictures of this format carry transparency."""
+    return any(component.is_alpha for component in pixel_format.components)
+
+
+def on_black(pixels: Image) -> Image:
+    """Lay a (H, W, 4) BGRA picture on black: what a transparent pixel hides must not be seen, or segmented."""
+    alpha = pixels[:, :, 3]
+    opaque = cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR)
+    if int(alpha.min()) == 255:
+        return cast(Image, opaque)
+    return cast(Image, cv2.multiply(opaque, cv2.merge([alpha] * 3), scale=1 / 255))

@@ -1,0 +1,91 @@
+"""Pipe: a video that another program writes to standard input."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+
+from stream_seg.errors import SourceError
+from stream_seg.frame import Frame
+from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
+from stream_seg.sources.stoppable import Stoppable
+
+STANDARD_INPUT = 0
+
+POLL_SECONDS = 0.1
+"""How soon a reader that waits for the writer sees that it shall stop."""
+
+
+class Pipe(Stoppable):
+    """Every frame of a stream that comes through a pipe, as from a file: the writer waits while frames are worked on.
+
+    `fd` is the file descriptor to read, standard input by default. Raises `SourceError` when that is a terminal or
+    closed (the constructor), or when no video comes out of it (`with`).
+    """
+
+    def __init__(self, fd: int = STANDARD_INPUT) -> None:
+        super().__init__()
+        refuse_terminal(fd)
+        self._fd = fd
+        self._decoder: Decoder | None = None
+
+    @property
+    def damaged(self) -> int:
+        """How many damaged packets were left out so far."""
+        return self._decoder.damaged if self._decoder else 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._decoder is None:
+            raise RuntimeError("the source is not open; use it in a with block")
+        return recorded_frames(self._decoder, Fraction(0), self._stopping.is_set)
+
+    def _open(self) -> None:
+        reader = _Reader(self._fd, self._stopping)
+        name = "standard input" if self._fd == STANDARD_INPUT else "pipe"
+        try:
+            self._decoder = Decoder(lambda: open_container(reader, name), name, stopping=self._stopping.is_set)
+        except SourceError as error:
+            raise SourceError(f"{error}; write MPEG-TS or Matroska into it (ffmpeg ... -f mpegts -)") from None
+        self._info = self._decoder.info("video")
+
+    def _release(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+
+
+class _Reader:
+    """The file object PyAV reads from: ends early when the source is closed, which a plain read would not."""
+
+    def __init__(self, fd: int, stopping: threading.Event) -> None:
+        self._fd = fd
+        self._stopping = stopping
+
+    def read(self, size: int) -> bytes:
+        while not self._ready():
+            if self._stopping.is_set():
+                return b""
+        return os.read(self._fd, size)
+
+    def _ready(self) -> bool:
+        if self._stopping.is_set():
+            return False
+        if sys.platform == "win32":  # select knows only sockets there
+            return True
+        return bool(select.select([self._fd], [], [], POLL_SECONDS)[0])
+
+
+def refuse_terminal(fd: int) -> None:
+    """Raise `SourceError` unless something other than a keyboard is connected."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        raise SourceError("standard input is closed; pipe a video into it") from None
+    if os.isatty(fd):
+        raise SourceError(
+            "standard input is a terminal; pipe a video into it, as in: "
+            "ffmpeg -i INPUT -f mpegts - | stream-seg - -o out.mp4"
+        )

@@ -1,0 +1,83 @@
+"""Recording: a recording on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+from av.container import InputContainer
+
+from stream_seg.errors import SourceError, did_you_mean
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
+from stream_seg.sources.stoppable import Stoppable
+
+DURATION_TOLERANCE = 1
+"""Seconds by which some containers (AVI, MPEG) state a length that is too short."""
+
+
+class Recording(Stoppable):
+    """Every frame of a video file from `start` seconds on, exactly once, in order, with exact times.
+
+    Any container and codec FFmpeg reads. The file is looked at by the constructor, so `info` is known at once; it is
+    held open only inside `with`. `damaged` counts packets left out so far.
+
+    Raises `SourceError` for a file that is missing, not a video, only sound, or damaged beyond use, and when `start`
+    lies behind its end.
+    """
+
+    def __init__(self, path: str | Path, *, start: Fraction = Fraction(0)) -> None:
+        super().__init__()
+        self._path = Path(path)
+        self._start = start
+        self._decoder: Decoder | None = None
+        refuse_missing(self._path)
+        with closing(Decoder(self._container, str(path))) as decoder:
+            self._info = starting_at(decoder.info("video", self._path), start)
+
+    @property
+    def damaged(self) -> int:
+        """How many damaged packets were left out so far."""
+        return self._decoder.damaged if self._decoder else 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._decoder is None:
+            raise RuntimeError("the source is not open; use it in a with block")
+        return recorded_frames(self._decoder, self._start, self._stopping.is_set)
+
+    def _open(self) -> None:
+        self._decoder = Decoder(self._container, self.info.name, stopping=self._stopping.is_set)
+        if self._start:
+            self._decoder.seek(self._start)
+
+    def _release(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+
+    def _container(self) -> InputContainer:
+        return open_container(str(self._path), str(self._path))
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise `SourceError` for a path that is not there, with a close name from its folder."""
+    if path.exists():
+        return
+    if not path.parent.is_dir():
+        raise SourceError(f"no such file: {path} (there is no folder {path.parent})")
+    raise SourceError(f"no such file: {path}{did_you_mean(path.name, (item.name for item in path.parent.iterdir()))}")
+
+
+def starting_at(info: SourceInfo, start: Fraction) -> SourceInfo:
+    """Describe the part of a recording from `start` seconds on; raise `SourceError` when nothing is left."""
+    if start <= info.start:
+        return info
+    if info.duration is not None and start >= info.duration + DURATION_TOLERANCE:
+        raise SourceError(f"{info.name} is {float(info.duration):.3f} s long; it cannot start at {float(start):g} s")
+    count = info.frame_count
+    if count is not None and info.duration:
+        count = max(1, math.ceil(count * (info.duration - start) / (info.duration - info.start)))
+    return dataclasses.replace(info, start=start, frame_count=count)

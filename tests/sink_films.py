@@ -1,0 +1,158 @@
+"""What the tests of sinks share: frames, recordings made on the fly, and what is read back of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from stream_seg.detections import Detections
+from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+
+NOTHING = Detections.none(("person", "dog"))
+
+CFR = tuple(Fraction(i * 1001, 30000) for i in range(40))
+VFR = tuple(
+    Fraction(ticks, 90000)
+    for ticks in np.cumsum([0, 3000, 9000, 3003, 1500, 20000, 3000, 2999, *[3600, 2999, 7001] * 9]).tolist()
+)
+
+
+def image(index: int, size: tuple[int, int] = (64, 48)) -> Image:
+    """A picture that differs from one index to the next."""
+    width, height = size
+    out = np.empty((height, width, 3), np.uint8)
+    out[:, :, 0] = np.linspace(0, 255, width)
+    out[:, :, 1] = np.linspace(0, 255, height)[:, None]
+    out[:, :, 2] = index * 20 % 256
+    return out
+
+
+def noise(index: int, size: tuple[int, int]) -> Image:
+    """A picture that does not compress."""
+    return np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+def frames(times: Sequence[Fraction], size: tuple[int, int] = (64, 48)) -> list[Frame]:
+    return [Frame(image(i, size), i, pts, 0.0) for i, pts in enumerate(times)]
+
+
+def info(
+    times: Sequence[Fraction] = CFR,
+    *,
+    size: tuple[int, int] = (64, 48),
+    rate: Fraction | None = Fraction(30000, 1001),
+    time_base: Fraction = Fraction(1, 30000),
+    path: Path | None = None,
+    duration: Fraction | None = None,
+) -> SourceInfo:
+    return SourceInfo("a film", size, "video", rate, len(times), duration=duration, time_base=time_base, path=path)
+
+
+def deliver(sink: Sink, about: SourceInfo, shown: Sequence[Frame], outcome: Outcome = Outcome.COMPLETE) -> None:
+    """Run a sink as the pipeline does."""
+    sink.open(about)
+    for frame in shown:
+        sink.write(frame, NOTHING)
+    sink.close(outcome)
+
+
+@dataclass(frozen=True)
+class Film:
+    """What a video file holds: the time of each picture, the first picture (BGR), its length in seconds."""
+
+    times: list[Fraction]
+    picture: Image
+    duration: Fraction
+    rate: Fraction | None
+
+
+def read(path: Path) -> Film:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        shown = list(container.decode(stream))
+        picture = shown[0].to_ndarray(format="bgr24").astype(np.uint8)
+        length = Fraction(container.duration or 0, av.time_base)
+        times = [frame.pts * frame.time_base for frame in shown if frame.pts is not None and frame.time_base]
+        return Film(times, picture, length, stream.average_rate)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The packets of one sound track, the second each begins at, and the name of the codec."""
+
+    packets: list[bytes]
+    times: list[float]
+    codec: str
+    language: str | None
+
+
+def sounds(path: Path) -> list[Sound]:
+    """All sound tracks of a file."""
+    found = []
+    for index in range(_sound_tracks(path)):
+        with av.open(str(path)) as container:
+            stream = container.streams.audio[index]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            times = [float((packet.pts or 0) * packet.time_base) for packet in packets]
+            codec = stream.codec_context.codec.canonical_name
+            found.append(Sound([bytes(packet) for packet in packets], times, codec, stream.language))
+    return found
+
+
+def _sound_tracks(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return len(container.streams.audio)
+
+
+def record(path: Path, sound: str = "aac", seconds: float = 2, tracks: int = 1, rate: int = 25) -> Path:
+    """Make a recording of 64x48 pictures with sound of a tone; `sound` is an FFmpeg encoder."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = [container.add_stream(sound, rate=48000, layout="mono") for _ in range(tracks)]
+        for stream, language in zip(audio, ("deu", "eng"), strict=False):
+            stream.metadata["language"] = language
+        for second in range(0, round(seconds * 10)):
+            for index in range(rate * second // 10, rate * (second + 1) // 10):
+                picture = av.VideoFrame.from_ndarray(image(index), "bgr24")
+                picture.pts, picture.time_base = index, Fraction(1, rate)
+                container.mux(video.encode(picture))
+            for stream in audio:
+                samples = np.arange(4800 * second, 4800 * (second + 1))
+                wave = (np.sin(samples * 0.06) * 8000).astype(np.int16)[None]
+                heard = av.AudioFrame.from_ndarray(wave, "s16", "mono")
+                heard.sample_rate, heard.pts, heard.time_base = 48000, 4800 * second, Fraction(1, 48000)
+                container.mux(stream.encode(heard))
+        for stream in (video, *audio):
+            container.mux(stream.encode(None))
+    return path
+
+
+def recording(path: Path) -> tuple[SourceInfo, list[Frame]]:
+    """What the source of recordings tells of a file, and its frames."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        begin = Fraction(container.start_time or 0, av.time_base)
+        shown = [
+            Frame(picture.to_ndarray(format="bgr24").astype(np.uint8), i, picture.pts * picture.time_base - begin, 0.0)
+            for i, picture in enumerate(container.decode(stream))
+            if picture.pts is not None and picture.time_base is not None
+        ]
+        length = Fraction(container.duration or 0, av.time_base)
+        about = SourceInfo(
+            path.name,
+            shown[0].size,
+            "video",
+            stream.average_rate,
+            len(shown),
+            length,
+            stream.time_base or Fraction(1, 1000),
+            path,
+        )
+    return about, shown

@@ -1,0 +1,53 @@
+"""Shows frames in a window until told to stop, as the pipeline would; prints how many, and what ended it.
+
+Arguments: the kind of source, how many frames at most, and "av-first" to import PyAV before anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+
+if "av-first" in sys.argv:
+    import av  # noqa: F401
+
+from stream_seg.errors import DisplayError
+from stream_seg.frame import Frame, Kind, SourceInfo
+from stream_seg.protocols import Outcome
+from stream_seg.sinks import Window
+from tests.sink_films import NOTHING, image
+
+
+def shown(window: Window, count: int) -> Iterator[int]:
+    """Yield after each frame that was taken; ends when the window wants it."""
+    for index in range(count):
+        window.write(Frame(image(index, (320, 240)), index, Fraction(index, 25), 0.0), NOTHING)
+        yield index
+        while window.holds():
+            if window.wants_stop():
+                return
+        if window.wants_stop():
+            return
+
+
+def main(kind: Kind, count: int) -> int:
+    try:
+        window = Window("sink test")
+    except DisplayError as error:
+        print(error)
+        return error.exit_code
+    window.open(SourceInfo("a film", (320, 240), kind, Fraction(25)))
+    last = -1
+    for last in shown(window, count):
+        print("shown", last, flush=True)
+    print("stopped" if window.wants_stop() else "ended", flush=True)
+    window.close(Outcome.STOPPED)
+    window.close(Outcome.STOPPED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main("live" if sys.argv[1] == "live" else "images" if sys.argv[1] == "images" else "video", int(sys.argv[2]))
+    )

@@ -1,0 +1,310 @@
+"""The graphs built from weights: the compact one equals the given file, and all keep the promises of their contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from skimage import data
+
+from stream_seg.graph.build import build_graph
+from stream_seg.graph.config import (
+    COMPACT,
+    R50_FPN,
+    R50_FPN_V2,
+    BoxHead,
+    Device,
+    MaskHead,
+    MaskRCNN,
+    Proposals,
+    ResNet,
+)
+from stream_seg.graph.parameters import State, check, expected, modern_names, recognise
+from stream_seg.graph.weights import read_weights
+
+MODEL = Path(__file__).parent.parent / "models" / "compact"
+
+BOX_PIXELS, SCORE, MASK = 1e-2, 1e-4, 1e-3
+"""The same arithmetic in the same order, so only another kernel of another runtime may differ in the last digits."""
+
+Outputs = dict[str, NDArray[np.generic]]
+
+TINY_V1 = replace(
+    R50_FPN,
+    backbone=ResNet((1, 2, 1, 1), width=8),
+    proposals=Proposals((16, 32, 64, 128, 256), per_level=40, count=30),
+    classes=4,
+    pyramid_channels=16,
+    box_head=BoxHead(fully_connected=(24, 20)),
+    mask_head=MaskHead((16, 12)),
+    norm_eps=1e-5,
+)
+TINY_V2 = replace(
+    TINY_V1,
+    name=R50_FPN_V2.name,
+    normed_heads=True,
+    proposals=replace(TINY_V1.proposals, convolutions=2),
+    box_head=BoxHead(convolutions=2, fully_connected=(24,)),
+)
+
+
+def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    source = model if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run(
+    model: onnxruntime.InferenceSession,
+    images: NDArray[np.uint8],
+    sizes: list[tuple[int, int]] | None = None,
+    threshold: float | None = 0.4,
+) -> Outputs:
+    sizes = sizes or [images.shape[1:3]] * len(images)
+    feed: Outputs = {"images": images, "sizes": np.array(sizes, np.float32)}
+    if threshold is not None:
+        feed["score_threshold"] = np.array(threshold, np.float32)
+    names = [output.name for output in model.get_outputs()]
+    return dict(zip(names, model.run(names, feed), strict=True))
+
+
+def of_image(found: Outputs, index: int) -> Outputs:
+    rows = found["image_index"] == index
+    return {key: value[rows] for key, value in found.items() if key != "image_index"}
+
+
+def assert_same(
+    got: Outputs, wanted: Outputs, box: float = BOX_PIXELS, score: float = SCORE, mask: float = MASK
+) -> None:
+    assert got["labels"].tolist() == wanted["labels"].tolist()
+    np.testing.assert_allclose(got["boxes"], wanted["boxes"], rtol=0, atol=box)
+    np.testing.assert_allclose(got["scores"], wanted["scores"], rtol=0, atol=score)
+    np.testing.assert_allclose(got["masks"], wanted["masks"], rtol=0, atol=mask)
+
+
+GAINS = {
+    "rpn.head.bbox_pred": 0.02,
+    "rpn.head.cls_logits": 0.15,
+    "roi_heads.box_predictor.bbox_pred": 0.05,
+    "roi_heads.box_predictor.cls_score": 0.08,
+    "roi_heads.mask_predictor.mask_fcn_logits": 0.2,
+}
+"""How much smaller than usual the predictors' weights must be, for boxes of all sizes and scores between 0 and 1."""
+
+
+def random_state(config: MaskRCNN, seed: int = 0) -> State:
+    """Weights with which there is something to detect."""
+    random = np.random.default_rng(seed)
+
+    def parameter(key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if key.endswith("running_var"):
+            return random.uniform(0.5, 2, shape).astype(np.float32)
+        inputs = int(np.prod(shape[1:])) if len(shape) > 1 else 100
+        values = random.normal(0, 1.5 / np.sqrt(inputs), shape) * GAINS.get(key.rpartition(".")[0], 1.0)
+        is_norm_gain = len(shape) == 1 and key.endswith("weight")
+        return (values + is_norm_gain).astype(np.float32)
+
+    return {key: parameter(key, shape) for key, shape in expected(config)}
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return modern_names(read_weights(MODEL / "weights.safetensors").state)
+
+
+@pytest.fixture(scope="module")
+def compact(state: State) -> onnxruntime.InferenceSession:
+    return session(build_graph(COMPACT, state))
+
+
+@pytest.fixture(scope="module")
+def given() -> onnxruntime.InferenceSession:
+    return session(MODEL / "fp32.onnx")
+
+
+@pytest.fixture(scope="module")
+def photos() -> NDArray[np.uint8]:
+    """Two canvases of 256: the astronaut fills hers, the cat's is 256x160 beside pixels that do not belong to it."""
+    canvases = np.full((2, 256, 256, 3), 77, np.uint8)
+    canvases[0] = cv2.resize(data.astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
+    canvases[1, :160] = cv2.resize(data.chelsea(), (256, 160), interpolation=cv2.INTER_AREA)
+    return canvases
+
+
+SIZES = [(256, 256), (160, 256)]
+
+
+# ---------------------------------------------------------------- the compact network
+
+
+def test_the_compact_graph_finds_what_the_given_one_finds(
+    compact: onnxruntime.InferenceSession, given: onnxruntime.InferenceSession, photos: NDArray[np.uint8]
+) -> None:
+    got, wanted = run(compact, photos, SIZES, 0.05), run(given, photos, SIZES, 0.05)
+    assert len(wanted["scores"]) >= 10
+    assert set(wanted["image_index"].tolist()) == {0, 1}
+    assert got["image_index"].tolist() == wanted["image_index"].tolist()
+    assert_same(got, wanted)
+
+
+def test_the_compact_graph_equals_the_given_one_on_batches_of_noise(
+    compact: onnxruntime.InferenceSession, given: onnxruntime.InferenceSession
+) -> None:
+    noise = cv2.resize(np.random.default_rng(3).integers(0, 256, (3 * 9, 7, 3), np.uint8), (192, 3 * 160))
+    images = np.ascontiguousarray(noise.reshape(3, 160, 192, 3))
+    sizes = [(160, 192), (96, 192), (133, 64)]
+    got, wanted = run(compact, images, sizes, 0.01), run(given, images, sizes, 0.01)
+    assert len(wanted["scores"]) >= 3
+    assert_same(got, wanted)
+
+
+def test_without_a_threshold_the_configured_one_holds(
+    compact: onnxruntime.InferenceSession, photos: NDArray[np.uint8]
+) -> None:
+    default = run(compact, photos, SIZES, None)
+    assert_same(default, run(compact, photos, SIZES, COMPACT.detection.score_threshold))
+    assert len(default["scores"])
+    assert default["scores"].min() > COMPACT.detection.score_threshold
+
+
+def test_nothing_found_is_empty_arrays_of_the_right_shapes(
+    compact: onnxruntime.InferenceSession, photos: NDArray[np.uint8]
+) -> None:
+    found = run(compact, photos, SIZES, 1.0)
+    shapes = {key: value.shape for key, value in found.items()}
+    assert shapes == {"image_index": (0,), "boxes": (0, 4), "labels": (0,), "scores": (0,), "masks": (0, 28, 28)}
+
+
+def test_the_half_precision_graph_agrees(
+    state: State, compact: onnxruntime.InferenceSession, photos: NDArray[np.uint8]
+) -> None:
+    model = build_graph(COMPACT, state, half=True)
+    kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.name.startswith("backbone.")}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert_same(run(session(model), photos, SIZES), run(compact, photos, SIZES), box=1.0, score=0.01, mask=0.05)
+
+
+def test_half_precision_stops_before_boxes_suppression_and_pooling(state: State) -> None:
+    model = onnx.shape_inference.infer_shapes(build_graph(COMPACT, state, half=True))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    single = ("RoiAlign", "NonMaxSuppression", "TopK", "Exp", "Softmax", "Sigmoid")
+    nodes = [node for node in model.graph.node if node.op_type in single]
+    assert {node.op_type for node in nodes} == set(single)
+    assert {kinds[name] for node in nodes for name in node.input[:1] if name in kinds} == {onnx.TensorProto.FLOAT}
+
+
+# ---------------------------------------------------------------- every network
+
+
+@pytest.fixture(scope="module", params=[TINY_V1, TINY_V2], ids=["v1", "v2"])
+def tiny(request: pytest.FixtureRequest) -> tuple[MaskRCNN, State]:
+    return request.param, random_state(request.param)
+
+
+@pytest.fixture(scope="module")
+def noise() -> NDArray[np.uint8]:
+    """Four canvases (64, 96) of coarse noise."""
+    random = np.random.default_rng(1)
+    coarse = [random.integers(0, 256, (6, 8, 3), np.uint8) for _ in range(4)]
+    return np.stack([np.asarray(cv2.resize(one, (96, 64)), np.uint8) for one in coarse])
+
+
+MIXED = [(64, 96), (50, 96), (64, 33), (40, 40)]
+
+
+def test_the_sizes_of_a_network_are_read_off_its_weights(tiny: tuple[MaskRCNN, State]) -> None:
+    config, weights = tiny
+    found = recognise(weights)
+    assert replace(found, proposals=config.proposals) == config
+    assert found.proposals.convolutions == config.proposals.convolutions
+    check(weights, config)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_batch_gives_what_its_images_give_alone(
+    tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8], device: Device
+) -> None:
+    model = session(build_graph(*tiny, device=device))
+    together = run(model, noise, MIXED, 0.3)
+    assert len(together["scores"]) >= 12
+    for index in range(len(noise)):
+        alone = run(model, noise[index : index + 1], MIXED[index : index + 1], 0.3)
+        assert_same(of_image(together, index), of_image(alone, 0))
+
+
+def test_both_forms_of_suppression_give_the_same(tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8]) -> None:
+    by_class, flat = (session(build_graph(*tiny, device=device)) for device in ("cpu", "cuda"))
+    assert_same(run(flat, noise, MIXED, 0.2), run(by_class, noise, MIXED, 0.2))
+
+
+def test_what_lies_beside_an_image_does_not_matter(tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8]) -> None:
+    model, dirty = session(build_graph(*tiny)), noise.copy()
+    for canvas, (height, width) in zip(dirty, MIXED, strict=True):
+        canvas[height:] = 255
+        canvas[:, width:] = 255
+    assert_same(run(model, dirty, MIXED, 0.3), run(model, noise, MIXED, 0.3))
+
+
+def test_detections_keep_the_promises_of_the_contract(tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8]) -> None:
+    config, weights = tiny
+    config = replace(config, detection=replace(config.detection, per_image=7))
+    found = run(session(build_graph(config, weights)), noise, MIXED, 0.05)
+    assert found["image_index"].tolist() == sorted(found["image_index"].tolist())
+    assert found["masks"].shape == (len(found["scores"]), 28, 28)
+    assert 0 <= found["masks"].min() < found["masks"].max() <= 1
+    assert 1 <= found["labels"].min() <= found["labels"].max() < config.classes
+    for index, (height, width) in enumerate(MIXED):
+        one = of_image(found, index)
+        assert 1 <= len(one["scores"]) <= 7
+        assert (np.diff(one["scores"]) <= 0).all()
+        assert one["scores"].min() > 0.05
+        boxes = one["boxes"]
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_fewer_proposals_never_find_more(tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8]) -> None:
+    config, weights = tiny
+    few = replace(config, proposals=replace(config.proposals, count=2))
+    found = run(session(build_graph(few, weights)), noise, None, 0.0)
+    assert set(found["image_index"].tolist()) == {0, 1, 2, 3}
+    assert max(np.bincount(found["image_index"])) <= 2 * (config.classes - 1)
+
+
+def test_a_mask_is_that_of_the_class_of_its_detection(noise: NDArray[np.uint8]) -> None:
+    """With the filter of one class for all classes, the graph must do what a class-agnostic one does."""
+    weights = dict(random_state(TINY_V1))
+    key = "roi_heads.mask_predictor.mask_fcn_logits"
+    agnostic = replace(TINY_V1, mask_head=replace(TINY_V1.mask_head, class_agnostic=True))
+    per_class = run(session(build_graph(TINY_V1, weights)), noise, None, 0.1)
+    label = int(per_class["labels"][0])
+    one = {**weights, **{f"{key}.{kind}": weights[f"{key}.{kind}"][label : label + 1] for kind in ("weight", "bias")}}
+    shared = run(session(build_graph(agnostic, one)), noise, None, 0.1)
+    same = per_class["labels"] == label
+    assert 0 < same.sum() < len(same)
+    np.testing.assert_allclose(per_class["masks"][same], shared["masks"][same], atol=1e-5)
+    assert np.abs(per_class["masks"][~same] - shared["masks"][~same]).max() > 0.1
+
+
+def test_every_node_has_a_name_of_its_own_under_its_part(tiny: tuple[MaskRCNN, State]) -> None:
+    nodes = build_graph(*tiny).graph.node
+    names = [node.name for node in nodes]
+    assert len(set(names)) == len(names)
+    assert {name.split("/")[0] for name in names} == {"prep", "backbone", "fpn", "rpn", "box", "mask", "outputs"}
+    assert {node.domain for node in nodes} == {""}
+
+
+def test_the_configuration_refuses_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match="5 pyramid levels need as many anchor sizes"):
+        replace(R50_FPN, proposals=Proposals((32, 64)))
+    with pytest.raises(ValueError, match="at least 2"):
+        replace(R50_FPN, classes=1)

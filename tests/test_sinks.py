@@ -1,0 +1,250 @@
+"""Every sink keeps the same promises; then what is particular to images and to choosing a sink."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stream_seg.errors import OutputError, UsageError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks import ImageFile, ImageFolder, ListSink, NumberedImages, VideoFile, open_sink
+from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
+
+ABOUT = SourceInfo("a film", (64, 48), "video")
+
+SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
+    "mp4": (lambda folder: VideoFile(folder / "a.mp4"), 5),
+    "mov": (lambda folder: VideoFile(folder / "a.mov"), 5),
+    "mkv": (lambda folder: VideoFile(folder / "a.mkv"), 5),
+    "webm": (lambda folder: VideoFile(folder / "a.webm"), 5),
+    "hevc": (lambda folder: VideoFile(folder / "a.mp4", codec="hevc"), 5),
+    "av1": (lambda folder: VideoFile(folder / "a.mp4", codec="av1"), 5),
+    "png": (lambda folder: ImageFile(folder / "a.png"), 1),
+    "numbered": (lambda folder: NumberedImages(folder / "a_%03d.jpg"), 5),
+    "folder": (lambda folder: ImageFolder(folder / "a"), 5),
+    "list": (lambda folder: ListSink(), 5),
+}
+
+
+@pytest.fixture(params=SINKS)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[], Sink], int]:
+    """A maker of sinks, and how many frames one takes."""
+    maker, count = SINKS[request.param]
+    return (lambda: maker(tmp_path)), count
+
+
+def whole_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ".part" not in path.name]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.STOPPED])
+def test_what_was_written_has_its_name_once_the_sink_is_closed(
+    make: tuple[Callable[[], Sink], int], outcome: Outcome, tmp_path: Path
+) -> None:
+    sink = make[0]()
+    deliver(sink, ABOUT, frames(CFR[: make[1]]), outcome)
+    assert not list(tmp_path.rglob("*.part*"))
+    assert whole_files(tmp_path) or isinstance(sink, ListSink)
+
+
+def test_a_failed_run_leaves_no_video_under_its_own_name(make: tuple[Callable[[], Sink], int], tmp_path: Path) -> None:
+    sink = make[0]()
+    deliver(sink, ABOUT, frames(CFR[: make[1]]), Outcome.FAILED)
+    if isinstance(sink, VideoFile):
+        assert not whole_files(tmp_path)
+        assert sink.kept is not None
+        assert sink.kept.exists()
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_sink_that_was_never_opened_can_be_closed(
+    make: tuple[Callable[[], Sink], int], outcome: Outcome, tmp_path: Path
+) -> None:
+    make[0]().close(outcome)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_no_frames_leave_nothing_behind(make: tuple[Callable[[], Sink], int], outcome: Outcome, tmp_path: Path) -> None:
+    deliver(make[0](), ABOUT, [], outcome)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sink_can_be_closed_twice(make: tuple[Callable[[], Sink], int], tmp_path: Path) -> None:
+    sink = make[0]()
+    deliver(sink, ABOUT, frames(CFR[: make[1]]))
+    before = sorted(tmp_path.rglob("*"))
+    sink.close(Outcome.FAILED)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_sink_neither_stops_nor_holds_a_run_by_itself(make: tuple[Callable[[], Sink], int]) -> None:
+    sink = make[0]()
+    assert not sink.wants_stop()
+    assert not sink.holds()
+
+
+def test_the_list_keeps_what_it_was_given() -> None:
+    sink = ListSink()
+    shown = frames(CFR[:3])
+    deliver(sink, ABOUT, shown, Outcome.STOPPED)
+    assert (sink.info, sink.frames, sink.detections) == (ABOUT, shown, [NOTHING] * 3)
+    assert sink.outcome is Outcome.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.mp4", VideoFile),
+        ("A.MKV", VideoFile),
+        ("a.png", ImageFile),
+        ("a.JPEG", ImageFile),
+        ("a_%d.webp", NumberedImages),
+        ("folder", ImageFolder),
+        ("folder.d/", ImageFolder),
+    ],
+)
+def test_the_name_says_what_is_written(name: str, kind: type[Sink], tmp_path: Path) -> None:
+    assert type(open_sink(f"{tmp_path}/{name}")) is kind
+
+
+def test_an_existing_folder_is_one_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").mkdir()
+    assert type(open_sink(tmp_path / "a.mp4")) is ImageFolder
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.mp5", "did you mean '.mp4'"), ("a.gif", "'.gif' is not understood"), ("a.avi", ".mkv")]
+)
+def test_an_unknown_suffix_is_refused_with_those_that_are_known(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=message):
+        open_sink(tmp_path / name)
+
+
+def test_a_codec_for_an_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is for videos"):
+        open_sink(tmp_path / "a.png", codec="h264")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_an_image_comes_back_as_it_was_shown(suffix: str, tmp_path: Path) -> None:
+    shown = frames(CFR[:1])
+    deliver(open_sink(tmp_path / f"a{suffix}"), ABOUT, shown)
+    back = cv2.imread(str(tmp_path / f"a{suffix}"))
+    assert back is not None
+    assert np.abs(back.astype(int) - shown[0].image).mean() < (0.01 if suffix == ".png" else 3)
+
+
+def test_one_image_cannot_hold_a_film(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"one image, and a film has more.*a_%05d.png"):
+        deliver(ImageFile(tmp_path / "a.png"), info(), [])
+    with pytest.raises(OutputError, match="one image"):
+        deliver(ImageFile(tmp_path / "a.png"), ABOUT, frames(CFR[:2]))
+
+
+def test_images_in_a_folder_keep_their_names(tmp_path: Path) -> None:
+    names = ["b.jpg", "scan.bmp", "scan.tif", "../../outside.webp", "deep/c.png"]
+    shown = [Frame(image(i), i, Fraction(i), 0.0, name) for i, name in enumerate(names)]
+    deliver(ImageFolder(tmp_path / "out"), SourceInfo("images", (64, 48), "images"), shown)
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in whole_files(tmp_path))
+    assert written == ["b.jpg", "deep/c.png", "outside.webp", "scan.png", "scan.tif.png"]
+
+
+def test_frames_in_a_folder_are_named_by_their_index(tmp_path: Path) -> None:
+    deliver(ImageFolder(tmp_path / "out"), ABOUT, frames(CFR[:2]))
+    assert sorted(path.name for path in whole_files(tmp_path)) == ["000000.png", "000001.png"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "out"])
+def test_what_exists_is_kept_unless_it_may_be_overwritten(name: str, tmp_path: Path) -> None:
+    deliver(open_sink(tmp_path / name), ABOUT, frames(CFR[:1]))
+    before = {path: path.stat().st_mtime_ns for path in whole_files(tmp_path)}
+    with pytest.raises(OutputError, match="already"):
+        open_sink(tmp_path / name)
+    assert {path: path.stat().st_mtime_ns for path in whole_files(tmp_path)} == before
+    deliver(open_sink(tmp_path / name, overwrite=True), ABOUT, frames(CFR[:1]))
+    assert set(whole_files(tmp_path)) == set(before)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png"])
+@pytest.mark.parametrize("link", ["same", "symlink", "hardlink", "roundabout"])
+def test_the_input_is_never_overwritten(name: str, link: str, tmp_path: Path) -> None:
+    source, other = tmp_path / "in" / name, tmp_path / name
+    source.parent.mkdir()
+    source.write_bytes(b"precious")
+    if link == "symlink":
+        other.symlink_to(source)
+    elif link == "hardlink":
+        other.hardlink_to(source)
+    elif link == "roundabout":
+        other = tmp_path / "in" / ".." / "in" / name
+    else:
+        other = source
+    with pytest.raises(OutputError, match="is the input itself"):
+        open_sink(other, overwrite=True, source_path=source)
+    with pytest.raises(OutputError, match="is the input itself"):
+        deliver(open_sink(other, overwrite=True), info(CFR[:1], path=source), frames(CFR[:1]))
+    assert source.read_bytes() == b"precious"
+
+
+def test_the_folder_of_the_input_is_not_written_into(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="folder of the input"):
+        open_sink(tmp_path, overwrite=True, source_path=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "out/"])
+def test_a_missing_folder_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist"):
+        open_sink(f"{tmp_path}/missing/{name}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permission bits")
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png"])
+def test_a_folder_without_permission_is_refused_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Asked of the system as an ordinary user would be answered: root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(OutputError, match="no permission to write in the folder"):
+        open_sink(tmp_path / name)
+
+
+def test_an_image_too_large_for_its_kind_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    wide = Frame(np.zeros((2, 17000, 3), np.uint8), 0, Fraction(0), 0.0)
+    with pytest.raises(OutputError, match=r"17000x2 cannot be stored as \.webp"):
+        deliver(ImageFile(tmp_path / "a.webp"), ABOUT, [wide])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    sink = VideoFile(tmp_path / "a.mp4")
+    sink.open(ABOUT)
+    for frame in frames(CFR[:3]):
+        sink.write(frame, NOTHING)
+    (tmp_path / "a.mp4").write_bytes(b"somebody else's")
+    with pytest.raises(OutputError, match=r"appeared while it was being written; the result is in .*a\.part\.mp4"):
+        sink.close(Outcome.COMPLETE)
+    assert (tmp_path / "a.mp4").read_bytes() == b"somebody else's"
+    assert sink.kept == (tmp_path / "a.part.mp4").resolve()
+
+
+def test_an_old_partial_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.part.mp4").write_bytes(b"of an earlier run")
+    deliver(VideoFile(tmp_path / "a.mp4"), ABOUT, frames(CFR[:3]))
+    assert (tmp_path / "a.part.mp4").read_bytes() == b"of an earlier run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.part.mp4"]
+
+
+def test_a_linked_file_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "real.mp4").write_bytes(b"old")
+    (tmp_path / "a.mp4").symlink_to("real.mp4")
+    deliver(VideoFile(tmp_path / "a.mp4", overwrite=True), ABOUT, frames(CFR[:3]))
+    assert (tmp_path / "a.mp4").is_symlink()
+    assert (tmp_path / "real.mp4").stat().st_size > 500

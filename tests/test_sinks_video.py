@@ -1,0 +1,327 @@
+"""A written video: every frame at its time, the sound beside it, the right colours, whatever happens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from stream_seg.errors import OutputError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Outcome
+from stream_seg.sinks import VideoFile
+from tests.sink_films import CFR, VFR, Film, deliver, frames, info, noise, read, record, recording, sounds
+
+MILLISECOND = Fraction(1, 1000)
+COLOUR_TOLERANCE = 4
+"""Levels of 255 that 4:2:0, limited range and quantisation may cost a plain colour."""
+
+
+def write(path: Path, times: tuple[Fraction, ...], about: SourceInfo, codec: str | None = None) -> Film:
+    deliver(VideoFile(path, codec=codec), about, frames(times, about.size))
+    return read(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "m4v", "mov", "mkv", "webm"])
+@pytest.mark.parametrize("size", [(64, 48), (65, 49)], ids=["even", "odd"])
+@pytest.mark.parametrize("times", [CFR, VFR], ids=["constant", "variable"])
+def test_every_frame_keeps_its_time(
+    suffix: str, size: tuple[int, int], times: tuple[Fraction, ...], tmp_path: Path
+) -> None:
+    last = times[-1] - times[-2]
+    about = info(times, size=size, time_base=Fraction(1, 90000), duration=times[-1] + last, rate=None)
+    film = write(tmp_path / f"a.{suffix}", times, about)
+    exact = suffix not in ("mkv", "webm")
+    assert len(film.times) == len(times)
+    assert max(abs(a - b) for a, b in zip(film.times, times, strict=True)) <= (0 if exact else MILLISECOND / 2)
+    assert abs(film.duration - (times[-1] + last)) <= 2 * MILLISECOND
+    assert film.picture.shape[:2] == (size[1] + size[1] % 2, size[0] + size[0] % 2)
+
+
+@pytest.mark.parametrize("codec", ["hevc", "av1", "vp9"])
+def test_other_codecs_keep_the_times_too(codec: str, tmp_path: Path) -> None:
+    assert write(tmp_path / "a.mp4", CFR, info(), codec).times == list(CFR)
+
+
+@pytest.mark.parametrize("base", [Fraction(1, 25), Fraction(1001, 30000), Fraction(1, 12800), Fraction(1, 10**6)])
+def test_times_are_exact_in_every_unit(base: Fraction, tmp_path: Path) -> None:
+    times = tuple(base * i * max(1, round(Fraction(1, 25) / base)) for i in range(3, 20))
+    assert write(tmp_path / "a.mp4", times, info(times, rate=None, time_base=base)).times == list(times)
+
+
+def test_an_output_begins_where_the_clip_begins(tmp_path: Path) -> None:
+    times = tuple(Fraction(10) + pts for pts in CFR)
+    about = SourceInfo("a clip", (64, 48), "video", time_base=Fraction(1, 30000), start=Fraction(10))
+    assert write(tmp_path / "a.mp4", times, about).times == list(CFR)
+
+
+def test_a_live_recording_begins_with_its_first_frame_and_has_its_true_length(tmp_path: Path) -> None:
+    times = tuple(Fraction(3) + pts for pts in VFR)
+    film = write(tmp_path / "a.mp4", times, SourceInfo("camera", (64, 48), "live"))
+    assert film.times == [pts - times[0] for pts in times]
+    assert abs(film.duration - (2 * VFR[-1] - VFR[-2] - VFR[0])) <= MILLISECOND
+
+
+def test_a_lone_picture_lasts_as_long_as_the_recording(tmp_path: Path) -> None:
+    about = info(CFR[:1], rate=None, duration=Fraction(5))
+    assert abs(write(tmp_path / "a.mp4", CFR[:1], about).duration - 5) <= MILLISECOND
+
+
+def test_each_stride_frame_lasts_as_long_as_those_it_stands_for(tmp_path: Path) -> None:
+    times = CFR[::7]
+    about = info(times, rate=Fraction(30000, 1001) / 7, duration=CFR[-1] + CFR[1])
+    film = write(tmp_path / "a.mp4", times, about)
+    assert film.times == list(times)
+    assert abs(film.duration - (CFR[-1] + CFR[1])) <= MILLISECOND
+
+
+def test_the_declared_rate_is_kept_and_none_is_made_up(tmp_path: Path) -> None:
+    assert write(tmp_path / "a.mp4", CFR, info()).rate == Fraction(30000, 1001)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].codec_context.profile in ("Main", "High")
+    assert not write(tmp_path / "b.mkv", VFR, info(VFR, rate=None, time_base=Fraction(1, 90000))).rate
+
+
+def test_times_that_repeat_or_run_backwards_do_not_break_the_file(tmp_path: Path) -> None:
+    times = (Fraction(0), Fraction(1, 10), Fraction(1, 10), Fraction(1, 20), Fraction(1, 5))
+    assert len(write(tmp_path / "a.mp4", times, info(times)).times) == len(times)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_there_is_a_key_frame_each_second(suffix: str, tmp_path: Path) -> None:
+    times = tuple(Fraction(i, 10) for i in range(45))
+    deliver(VideoFile(tmp_path / f"a.{suffix}"), info(times, rate=None), frames(times))
+    with av.open(str(tmp_path / f"a.{suffix}")) as container:
+        keys = [
+            float(packet.pts * packet.time_base)
+            for packet in container.demux()
+            if packet.is_keyframe and packet.size and packet.pts is not None
+        ]
+    assert max(np.diff([*keys, 4.5])) <= 1.01
+    assert len(keys) <= 6
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "h264"), ("mp4", "hevc"), ("mp4", "av1"), ("webm", "vp9"), ("mkv", "h264")]
+)
+def test_colours_come_back_and_are_tagged(suffix: str, codec: str, tmp_path: Path) -> None:
+    colours = np.array(
+        [[0, 0, 255], [255, 0, 0], [0, 255, 0], [40, 90, 200], [128, 128, 128], [255, 255, 255]], np.uint8
+    )
+    bars = np.repeat(np.repeat(colours[None], 64, axis=0), 32, axis=1)
+    deliver(
+        VideoFile(tmp_path / f"a.{suffix}", codec=codec),
+        info(CFR[:3], size=(192, 64)),
+        [Frame(bars, i, pts, 0.0) for i, pts in enumerate(CFR[:3])],
+    )
+    back = read(tmp_path / f"a.{suffix}").picture[32, 16::32]
+    assert np.abs(back.astype(int) - colours).max() <= COLOUR_TOLERANCE
+    with av.open(str(tmp_path / f"a.{suffix}")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+
+
+def test_the_added_row_and_column_repeat_the_last(tmp_path: Path) -> None:
+    plain = np.full((33, 33, 3), (20, 120, 220), np.uint8)
+    deliver(
+        VideoFile(tmp_path / "a.mp4"), info(CFR[:2], size=(33, 33)), [Frame(plain, i, CFR[i], 0.0) for i in range(2)]
+    )
+    back = read(tmp_path / "a.mp4").picture
+    assert back.shape == (34, 34, 3)
+    assert np.abs(back.astype(int) - plain[0, 0]).max() <= COLOUR_TOLERANCE
+
+
+def test_a_frame_of_another_size_is_fitted_between_bars(tmp_path: Path) -> None:
+    white = [Frame(np.full((h, w, 3), 255, np.uint8), i, CFR[i], 0.0) for i, (w, h) in enumerate([(64, 64), (128, 64)])]
+    deliver(VideoFile(tmp_path / "a.mp4"), SourceInfo("images", (64, 64), "images"), white)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        second = list(container.decode(video=0))[1].to_ndarray(format="gray")
+    assert second[:12].max() < 30
+    assert second[20:44].min() > 225
+    assert second[52:].max() < 30
+
+
+@pytest.mark.parametrize(
+    ("sound", "inside", "suffix"),
+    [("aac", "mp4", "mp4"), ("aac", "mkv", "mov"), ("libmp3lame", "mp4", "mp4"), ("libopus", "mkv", "mkv"),
+     ("libopus", "mkv", "webm"), ("libopus", "mkv", "mp4"), ("flac", "mkv", "mp4"), ("pcm_s16le", "mov", "mov")],
+)  # fmt: skip
+def test_sound_is_copied_to_the_bit(sound: str, inside: str, suffix: str, tmp_path: Path) -> None:
+    source = record(tmp_path / f"in.{inside}", sound)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / f"out.{suffix}"), about, shown)
+    (before,), (after,) = sounds(source), sounds(tmp_path / f"out.{suffix}")
+    assert b"".join(after.packets) == b"".join(before.packets)
+    assert after.codec == before.codec
+    assert after.times[-1] == pytest.approx(before.times[-1], abs=0.02)
+    if not sound.startswith("pcm"):  # whose packets have no size of their own
+        assert after.packets == before.packets
+        assert after.times == pytest.approx(before.times, abs=0.0011)
+    film = read(tmp_path / f"out.{suffix}")
+    assert [float(t) for t in film.times] == pytest.approx([float(frame.pts) for frame in shown], abs=0.0006)
+    assert about.duration is not None
+    assert abs(film.duration - about.duration) < Fraction(1, 25)
+
+
+@pytest.mark.parametrize(("sound", "suffix", "becomes"), [("aac", "webm", "opus"), ("libopus", "mov", "aac")])
+def test_sound_the_container_refuses_is_encoded_anew(sound: str, suffix: str, becomes: str, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv", sound)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / f"out.{suffix}"), about, shown)
+    (after,) = sounds(tmp_path / f"out.{suffix}")
+    assert after.codec == becomes
+    assert after.times[-1] == pytest.approx(2, abs=0.1)
+
+
+def test_broadcast_sound_is_repacked_without_loss(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.ts")
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    (before,), (after,) = sounds(source), sounds(tmp_path / "out.mp4")
+    headless = [packet[7:] for packet in before.packets]  # less the ADTS header
+    assert after.packets == headless
+
+
+def test_every_sound_track_goes_over_with_its_language(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv", tracks=2)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    assert [sound.language for sound in sounds(tmp_path / "out.mp4")] == ["deu", "eng"]
+
+
+def test_a_clip_takes_the_sound_of_its_part(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mp4", seconds=4)
+    about, shown = recording(source)
+    start, end = Fraction(1), Fraction(3)
+    clip = SourceInfo(
+        "clip", about.size, "video", about.frame_rate, 50, about.duration, about.time_base, source, start, end
+    )
+    deliver(VideoFile(tmp_path / "out.mp4"), clip, [frame for frame in shown if start <= frame.pts < end])
+    (before,), (after,) = sounds(source), sounds(tmp_path / "out.mp4")
+    kept = [packet for packet, time in zip(before.packets, before.times, strict=True) if 1 <= time < 3]
+    assert after.packets == kept
+    assert 0 <= after.times[0] < 0.025
+    assert abs(read(tmp_path / "out.mp4").duration - 2) < Fraction(1, 25)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.STOPPED])
+def test_sound_ends_with_a_run_that_was_cut_short(outcome: Outcome, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mp4", seconds=4)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown[:25], outcome)
+    (after,) = sounds(tmp_path / "out.mp4")
+    assert 0.95 < after.times[-1] < 1.0
+
+
+def test_sound_that_outlasts_the_pictures_is_kept(tmp_path: Path) -> None:
+    silent, whole = record(tmp_path / "short.mp4", seconds=1), record(tmp_path / "long.mp4", seconds=2)
+    source = tmp_path / "in.mkv"
+    remux(silent, whole, source)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mkv"), about, shown)
+    assert sounds(tmp_path / "out.mkv")[0].packets == sounds(source)[0].packets
+    assert sounds(tmp_path / "out.mkv")[0].times[-1] > 1.9
+
+
+def remux(pictures: Path, sound: Path, path: Path) -> None:
+    """The pictures of one file with the sound of another."""
+    with av.open(str(pictures)) as first, av.open(str(sound)) as second, av.open(str(path), "w") as output:
+        video = output.add_stream_from_template(first.streams.video[0])
+        audio = output.add_stream_from_template(second.streams.audio[0])
+        for packet in first.demux(first.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                output.mux(packet)
+        for heard in second.demux(second.streams.audio[0]):
+            if heard.size:
+                heard.stream = audio
+                output.mux(heard)
+
+
+def test_broken_sound_does_not_cost_the_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = record(tmp_path / "in.mkv")
+    about, shown = recording(source)
+    data = bytearray(source.read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 2000] = b"\xff" * 2000
+    source.write_bytes(data)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    assert len(read(tmp_path / "out.mp4").times) == len(shown)
+
+
+def test_a_recording_that_is_gone_leaves_the_pictures_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = record(tmp_path / "in.mp4")
+    about, shown = recording(source)
+    source.write_bytes(b"not a film")
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    assert sounds(tmp_path / "out.mp4") == []
+    assert "is left out" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "codec", "message"), [
+    ("a.mp4", "h265x", "no video codec 'h265x'.*did you mean 'h265'"),
+    ("a.mp4", "aac", "no video codec 'aac'"),
+    ("a.webm", "h264", "a .webm file cannot hold h264; use --codec av1 or vp9"),
+    ("a.mp4", "h264_v4l2m2m", "encoder h264_v4l2m2m cannot be opened"),
+])  # fmt: skip
+def test_a_codec_that_cannot_be_is_refused_at_once(name: str, codec: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=message):
+        VideoFile(tmp_path / name, codec=codec)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_can_be_named(tmp_path: Path) -> None:
+    assert len(write(tmp_path / "a.mp4", CFR, info(), "libx264").times) == len(CFR)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
+def test_after_a_failure_what_was_written_is_kept_and_plays(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = VideoFile(tmp_path / f"a.{suffix}")
+    deliver(sink, info(), frames(CFR), Outcome.FAILED)
+    assert sink.kept == (tmp_path / f"a.part.{suffix}").resolve()
+    assert len(read(sink.kept).times) == len(CFR)
+    assert f"what was written until then is in {sink.kept}" in caplog.text
+    assert not (tmp_path / f"a.{suffix}").exists()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
+@pytest.mark.parametrize("sound", [False, True], ids=["silent", "sounding"])
+def test_a_killed_process_loses_less_than_a_second(suffix: str, sound: bool, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv") if sound else ""
+    codec = "vp9" if suffix == "webm" else "h264"
+    run("tests.sink_killed", str(tmp_path / f"a.{suffix}"), codec, "25", "50", str(source))
+    film = read(tmp_path / f"a.part.{suffix}")
+    assert len(film.times) >= 25
+    assert film.times[: len(film.times)] == pytest.approx([i / 25 for i in range(len(film.times))], abs=0.025)
+    assert not (tmp_path / f"a.{suffix}").exists()
+
+
+def run(module: str, *args: str) -> str:
+    """Run a helper in a process of its own; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *args], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_full_disk_ends_the_file_and_leaves_it_playable(suffix: str, tmp_path: Path) -> None:
+    whole = tmp_path / f"whole.{suffix}"
+    deliver(
+        VideoFile(whole), info(size=(160, 120)), [Frame(noise(i, (160, 120)), i, t, 0.0) for i, t in enumerate(CFR)]
+    )
+    size = whole.stat().st_size
+    for limit in (size // 2, size - 50):  # in the middle; when all frames are written and only the index is not
+        output = tmp_path / f"a{limit}.{suffix}"
+        message, kept = run("tests.sink_disk_full", str(output), str(limit)).splitlines()
+        assert message.startswith(f"cannot write {output}: File too large; what was written until then is in {kept}")
+        assert len(read(Path(kept)).times) > 10
+        assert not output.exists()

@@ -1,0 +1,155 @@
+"""Photographs as frames: one, a folder, a pattern, a numbered sequence."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stream_seg.errors import SourceError
+from stream_seg.sources import ImageFiles, open_source
+from stream_seg.sources.images import read_image
+from tests.source_files import SIZE, numbered, numbers_of
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Return a JPEG file with an EXIF orientation (TIFF tag 0x0112) put in behind its first marker."""
+    tiff = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def test_one_image_is_one_frame(tmp_path: Path) -> None:
+    path = save(tmp_path / "photo.png", numbered(77))
+    with open_source(path) as source:
+        (frame,) = source
+        assert (source.info.kind, source.info.frame_count, source.info.path) == ("images", 1, path)
+    assert (numbers_of([frame]), frame.name, frame.pts, frame.size) == ([77], "photo.png", 0, SIZE)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "PNG"])
+def test_every_usual_format_is_read(tmp_path: Path, suffix: str) -> None:
+    with open_source(save(tmp_path / f"photo.{suffix}", numbered(9))) as source:
+        assert numbers_of(list(source)) == [9]
+
+
+def test_a_folder_comes_in_the_order_people_count(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 2):
+        save(tmp_path / f"img{number}.png", numbered(number))
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "folder.png").mkdir()
+    with open_source(tmp_path) as source:
+        frames = list(source)
+    assert [frame.name for frame in frames] == ["img1.png", "img2.png", "img9.png", "img10.png"]
+    assert numbers_of(frames) == [1, 2, 9, 10]
+    assert [frame.pts for frame in frames] == [Fraction(index, 25) for index in range(4)]
+
+
+def test_a_pattern_finds_images_in_folders_below(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        save(tmp_path / place / "1.png", numbered(1))
+    with open_source(f"{tmp_path}/**/*.png") as source:
+        assert [frame.name for frame in source] == [str(Path("a/1.png")), str(Path("b/1.png"))]
+
+
+def test_a_numbered_sequence_may_begin_anywhere_and_have_gaps(tmp_path: Path) -> None:
+    for number in (8, 9, 10, 12, 100):
+        save(tmp_path / f"img_{number:02d}.png", numbered(number))
+    save(tmp_path / "img_x.png", numbered(0))
+    with open_source(tmp_path / "img_%02d.png", sequence_rate=10) as source:
+        frames = list(source)
+        assert source.info.frame_rate == 10
+    assert numbers_of(frames) == [8, 9, 10, 12, 100]
+    assert frames[-1].pts == Fraction(4, 10)
+
+
+def test_a_real_file_with_a_pattern_character_is_a_file(tmp_path: Path) -> None:
+    with open_source(save(tmp_path / "cat[1].png", numbered(3))) as source:
+        assert numbers_of(list(source)) == [3]
+
+
+@pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_photographs_are_turned_upright(tmp_path: Path, orientation: int, quarter_turns: int) -> None:
+    stored = numbered(255)
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(with_orientation(cv2.imencode(".jpg", stored)[1].tobytes(), orientation))
+    with open_source(path) as source:
+        (frame,) = source
+    assert np.abs(frame.image.astype(int) - np.rot90(stored, quarter_turns)).mean() < 8
+
+
+def test_grey_becomes_colour(tmp_path: Path) -> None:
+    image = read_image(save(tmp_path / "grey.png", numbered(5)[:, :, 0]))
+    assert image is not None
+    assert (image == numbered(5)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_become_eight(tmp_path: Path, channels: int) -> None:
+    deep = np.full((8, 8, channels), 0xC8C8, np.uint16)
+    deep[..., 3:] = 0xFFFF
+    image = read_image(save(tmp_path / "deep.png", deep))
+    assert image is not None
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - 0xC8).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_transparent_pixels_are_black(tmp_path: Path, suffix: str) -> None:
+    pixels = np.full((16, 16, 4), 200, np.uint8)
+    pixels[:, :8, 3], pixels[:, 8:, 3] = 0, 255
+    image = read_image(save(tmp_path / f"clear.{suffix}", pixels))
+    assert image is not None
+    assert image[:, :7].max() <= 2
+    assert image[:, 9:].min() >= 195
+
+
+def test_an_unreadable_image_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        save(tmp_path / f"{number}.png", numbered(number))
+    (tmp_path / "1.png").write_bytes(b"nonsense")
+    with caplog.at_level(logging.WARNING), open_source(tmp_path) as source:
+        frames = list(source)
+        assert isinstance(source, ImageFiles)
+        assert source.damaged == 1
+    assert numbers_of(frames) == [0, 2]
+    assert [(frame.index, frame.pts) for frame in frames] == [(0, 0), (1, Fraction(1, 25))]
+    assert "1.png" in caplog.text
+
+
+def test_the_only_image_being_unreadable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"nonsense")
+    with pytest.raises(SourceError, match=r"photo\.jpg cannot be read as an image"):
+        open_source(tmp_path / "photo.jpg")
+
+
+def test_no_image_being_readable_is_an_error(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    with pytest.raises(SourceError, match="none of the 2 images in"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("", "holds no images"),
+        ("*.png", "no images match"),
+        ("%d.png", "no images match"),
+        ("x/%d.png", "there is no folder"),
+    ],
+)
+def test_no_images_at_all_is_an_error(tmp_path: Path, spec: str, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        open_source(tmp_path / spec)

@@ -1,0 +1,179 @@
+"""Addresses: recordings and cameras over HTTP, playlists, a real RTSP server, hosts that fail and hang."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from stream_seg.errors import SourceError
+from stream_seg.frame import Image
+from stream_seg.sources import NetworkStream, open_source
+from tests.source_files import RATE, SIZE, numbered, numbers_of, write_video
+from tests.source_servers import file_server, http_camera, needs_rtsp, rtsp_camera, silent_host
+
+SECRET = "hunter2"
+NO_PORT = "127.0.0.1:1"
+
+AGE_LIMIT = 1.5
+"""Seconds a picture may be old; tens of milliseconds on an idle machine, and frame threads alone would add 0.5."""
+
+
+def clock_of(image: Image) -> float:
+    """Read the wall clock that the RTSP server draws into the top rows, in seconds."""
+    blocks = image[8, 8 : 44 * 16 : 16].mean(axis=1)
+    return float(sum(1 << bit for bit, value in enumerate(blocks) if value > 127)) / 1000
+
+
+def test_a_recording_over_http_comes_whole_and_with_its_own_times(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 40)
+    with file_server(tmp_path) as host, open_source(f"http://{host}/film.mp4") as source:
+        assert (source.info.kind, source.info.frame_count, source.info.path) == ("video", 40, None)
+        frames = list(source)
+    assert numbers_of(frames) == list(range(40))
+    assert [frame.pts for frame in frames] == [Fraction(index, RATE) for index in range(40)]
+
+
+def test_a_part_of_a_recording_over_http_is_exact(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 60)
+    with file_server(tmp_path) as host, open_source(f"http://{host}/film.mp4", start=1.2, end=1.6) as source:
+        assert (source.info.start, source.info.frame_count) == (Fraction(6, 5), 10)
+        assert numbers_of(list(source)) == list(range(30, 40))
+
+
+def test_a_finished_playlist_is_a_recording(tmp_path: Path) -> None:
+    with av.open(
+        str(tmp_path / "film.m3u8"), "w", format="hls", options={"hls_time": "1", "hls_list_size": "0"}
+    ) as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"g": "25"})
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        for number in range(60):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "bgr24")))
+        out.mux(stream.encode(None))
+    with file_server(tmp_path) as host, open_source(f"http://{host}/film.m3u8") as source:
+        assert source.info.kind == "video"
+        assert numbers_of(list(source)) == list(range(60))
+
+
+def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.INFO, "stream_seg"),
+        http_camera(pictures=20) as host,
+        open_source(f"http://{host}/video") as source,
+    ):
+        frames = list(source)
+        assert (source.info.kind, source.info.size, source.info.duration) == ("live", SIZE, None)
+    assert numbers_of(frames)[-1] == 19
+    assert frames[0].pts == 0
+    assert "ended the stream" in caplog.text
+
+
+def test_a_camera_that_stalls_is_an_error_soon() -> None:
+    with http_camera(pictures=20, then_hang=True) as host:
+        began = time.monotonic()
+        with (
+            pytest.raises(SourceError, match=r"sent no new frame for 0\.5 s|did not answer|broke off"),
+            NetworkStream(f"http://{host}/video", stall_timeout=0.5) as source,
+        ):
+            list(source)
+        assert time.monotonic() - began < 5
+
+
+def test_a_host_that_never_answers_is_an_error_soon() -> None:
+    with silent_host() as host:
+        began = time.monotonic()
+        with pytest.raises(SourceError, match=r"did not answer within 0\.5 s"):
+            NetworkStream(f"http://user:{SECRET}@{host}/video", open_timeout=0.5).__enter__()
+        assert time.monotonic() - began < 3
+
+
+def test_closing_ends_the_wait_for_an_answer() -> None:
+    with silent_host() as host:
+        source = NetworkStream(f"http://{host}/video", open_timeout=1.5)
+        threading.Timer(0.2, source.close).start()
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="was closed before it answered"):
+            source.__enter__()
+        assert time.monotonic() - began < 1.4
+        source._reader.join()
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp", "tcp"])
+def test_a_refused_connection_is_an_error_without_credentials(scheme: str) -> None:
+    with pytest.raises(SourceError, match=r"cannot read .*: ") as caught:
+        NetworkStream(f"{scheme}://user:{SECRET}@{NO_PORT}/video?token={SECRET}", open_timeout=2).__enter__()
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_missing_page_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<html>no video here</html>" * 50)
+    with file_server(tmp_path) as host, pytest.raises(SourceError, match="not a video"):
+        NetworkStream(f"http://{host}/page.html").__enter__()
+
+
+def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 30)
+    with file_server(tmp_path) as host, NetworkStream(f"http://{host}/film.mp4", stall_timeout=0.2) as source:
+        frames = []
+        for frame in source:
+            if len(frames) in (3, 12):
+                time.sleep(0.3)  # longer than the stall time: only waiting for the network counts
+            frames.append(frame)
+    assert numbers_of(frames) == list(range(30))
+
+
+def test_making_a_network_source_waits_for_nothing() -> None:
+    source = open_source(f"rtsp://user:{SECRET}@192.0.2.1/stream")
+    with pytest.raises(RuntimeError, match="not open yet"):
+        _ = source.info
+
+
+@needs_rtsp()
+def test_a_real_rtsp_camera_is_fresh_then_stalls_with_a_reason() -> None:
+    with rtsp_camera() as (host, server):
+        with NetworkStream(f"rtsp://{host}/cam", stall_timeout=1.5) as source:
+            assert (source.info.kind, source.info.size) == ("live", (1280, 720))
+            ages = [time.time() - clock_of(frame.image) for frame in itertools.islice(source, 40)]
+            assert server.stdin is not None
+            server.stdin.write("freeze\n")
+            server.stdin.flush()
+            arrived = [time.monotonic()]
+            with pytest.raises(SourceError, match=r"no new frame for 1\.5 s|broke off"):
+                arrived.extend(time.monotonic() for _ in source)  # what a busy server had still to send comes first
+            assert 1 < time.monotonic() - arrived[-1] < 3
+        assert np.median(ages[-20:]) < AGE_LIMIT
+        assert min(ages) > -0.1
+        source._reader.join(4)
+
+
+@needs_rtsp()
+def test_an_rtsp_camera_that_is_switched_off_ends_the_stream() -> None:
+    with rtsp_camera() as (host, server), NetworkStream(f"rtsp://{host}/cam", stall_timeout=3) as source:
+        frames = iter(source)
+        for _ in range(5):
+            next(frames)
+        server.kill()
+        began = time.monotonic()
+        with contextlib.suppress(SourceError):  # depends on how the server's system takes leave
+            list(frames)
+        assert time.monotonic() - began < 5
+
+
+@needs_rtsp()
+def test_leaving_an_rtsp_camera_takes_no_time() -> None:
+    with rtsp_camera() as (host, _):
+        with NetworkStream(f"rtsp://{host}/cam") as source:
+            frames = iter(source)
+            next(frames)
+            began = time.monotonic()
+        assert time.monotonic() - began < 1

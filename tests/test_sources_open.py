@@ -1,0 +1,166 @@
+"""What `open_source` chooses, what it refuses, and the parts, synthetic pictures and lists it can give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stream_seg.errors import SourceError, UsageError
+from stream_seg.frame import Frame
+from stream_seg.sources import (
+    Clip,
+    ImageFiles,
+    ListSource,
+    NetworkStream,
+    Recording,
+    Synthetic,
+    Webcam,
+    open_source,
+)
+from stream_seg.sources.network import safe_address
+from tests.source_files import numbered, numbers_of, write_video
+
+
+def numbered_list(count: int) -> ListSource:
+    return ListSource([numbered(number) for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        (0, Webcam),
+        ("2", Webcam),
+        ("/dev/video7", Webcam),
+        ("rtsp://camera/stream", NetworkStream),
+        ("https://host/film.mp4", NetworkStream),
+        ("udp://@:5000", NetworkStream),
+        ("synthetic", Synthetic),
+        ("synthetic:64x48@10x5", Synthetic),
+    ],
+)
+def test_the_form_of_the_name_decides(spec: str | int, kind: type) -> None:
+    assert type(open_source(spec)) is kind
+
+
+def test_files_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 2)
+    cv2.imwrite(str(tmp_path / "photo.png"), numbered(1))
+    kinds = {spec: type(open_source(tmp_path / spec)) for spec in ("film.mp4", "photo.png", "", "*.png")}
+    assert kinds == {"film.mp4": Recording, "photo.png": ImageFiles, "": ImageFiles, "*.png": ImageFiles}
+
+
+def test_a_file_that_is_named_like_a_number_can_be_had_by_its_path(tmp_path: Path) -> None:
+    assert type(open_source(write_video(tmp_path / "7", 1, container_format="mp4"))) is Recording
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": -1}, "start must not be negative"),
+        ({"start": 2, "end": 2}, "the end must come after the start"),
+        ({"end": 0}, "the end must come after the start"),
+        ({"stride": 0}, "stride must be at least 1"),
+        ({"max_frames": 0}, "max_frames must be at least 1"),
+        ({"start": float("nan")}, "start must be a number"),
+        ({"end": float("inf")}, "end must be a number"),
+        ({"sequence_rate": 0}, "sequence_rate must be more than 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        open_source("synthetic:64x48", **options)  # type: ignore[arg-type]
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(SourceError, match="cannot read gopher:// addresses; understood are rtsp"):
+        open_source("gopher://host/film")
+
+
+@pytest.mark.parametrize(
+    "spec", ["synthetic:", "synthetic:64", "synthetic:64x48x9@30", "synthetic:64x48@-3", "synthetic,dead"]
+)
+def test_a_misspelt_synthetic_source_is_refused(spec: str) -> None:
+    if spec == "synthetic:":
+        assert open_source(spec).info.frame_count == 300
+        return
+    with pytest.raises(UsageError, match="cannot understand"):
+        open_source(spec)
+
+
+def test_what_a_synthetic_source_is_asked_for() -> None:
+    info = open_source("synthetic:320x240@12.5x40").info
+    assert (info.size, info.frame_rate, info.frame_count, info.kind) == ((320, 240), Fraction(25, 2), 40, "video")
+    live = open_source("synthetic:@60,live").info
+    assert (live.size, live.frame_rate, live.frame_count, live.kind) == ((1280, 720), 60, None, "live")
+
+
+def test_a_synthetic_picture_moves_and_is_always_the_same() -> None:
+    first, second = (Synthetic((160, 120)) for _ in range(2))
+    assert (first.image(7) == second.image(7)).all()
+    assert np.abs(first.image(7).astype(int) - first.image(8)).mean() > 1
+
+
+def test_a_live_synthetic_source_keeps_its_pace() -> None:
+    with Synthetic((16, 16), Fraction(100), 11, live=True) as source:
+        began = time.monotonic()
+        assert [frame.captured_at - began >= frame.index / 100 for frame in source] == [True] * 11
+
+
+def test_each_second_frame_of_a_part(tmp_path: Path) -> None:
+    with Clip(numbered_list(50), start=Fraction(1, 5), end=Fraction(1), stride=2, max_frames=100) as clip:
+        frames = list(clip)
+        assert numbers_of(frames) == list(range(5, 25, 2))
+        assert [frame.index for frame in frames] == list(range(10))
+        assert [frame.pts for frame in frames[:2]] == [Fraction(5, 25), Fraction(7, 25)]
+        assert (clip.info.frame_count, clip.info.frame_rate) == (10, Fraction(25, 2))
+        assert (clip.info.start, clip.info.end) == (Fraction(1, 5), Fraction(1))
+
+
+@pytest.mark.parametrize(("most", "came"), [(1, 1), (7, 7), (99, 20)])
+def test_no_more_frames_than_asked_for(most: int, came: int) -> None:
+    with Clip(numbered_list(20), max_frames=most) as clip:
+        assert clip.info.frame_count == came
+        assert len(list(clip)) == came
+
+
+def test_a_clip_reads_nothing_past_its_last_frame() -> None:
+    read = []
+
+    class Watched(ListSource):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                read.append(frame.index)
+                yield frame
+
+    with Clip(Watched([numbered(0)] * 30), stride=3, max_frames=4) as clip:
+        assert len(list(clip)) == 4
+    assert read == list(range(10))
+
+
+def test_a_count_that_nobody_knows_stays_unknown() -> None:
+    with Clip(Synthetic((16, 16), count=None), stride=3) as clip:
+        assert clip.info.frame_count is None
+    with Clip(Synthetic((16, 16), count=None), end=Fraction(2)) as clip:
+        assert clip.info.frame_count == 60
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://user:pass@cam.local:554/ch1", "rtsp://***@cam.local:554/ch1"),
+        ("rtsp://user:p@ss/w#rd@cam/ch1", "rtsp://***@cam/ch1"),
+        ("http://cam/video?user=admin&pwd=s/e=cret&channel=2", "http://cam/video?user=***&pwd=***&channel=2"),
+        ("https://host/live.m3u8?Access_Token=abc.def#x", "https://host/live.m3u8?Access_Token=***#x"),
+        ("rtsp://cam/user=admin&password=secret&stream=0", "rtsp://cam/user=***&password=***&stream=0"),
+        ("rtsp://cam/stream1", "rtsp://cam/stream1"),
+        ("udp://@:5000", "udp://@:5000"),
+    ],
+)
+def test_credentials_are_not_shown(address: str, shown: str) -> None:
+    assert safe_address(address) == shown

@@ -1,0 +1,183 @@
+"""A window on a real X server, driven by real key presses; its pace, by a clock of the test's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from stream_seg.sinks.window import Pace, fitting
+from tests.sink_close_button import press_close_button
+from tests.support import requires
+
+PROGRAM = "tests.sink_window_program"
+ENOUGH = "100000"
+ROOT = Path(__file__).parent.parent
+
+on_a_screen = requires("Xvfb", "xdotool")
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[str]:
+    """The name of a display of our own."""
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        name = f":{answer.readline().strip()}"
+    yield name
+    server.terminate()
+    server.wait(10)
+
+
+@contextmanager
+def program(display: str, *args: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program with its window on the screen, and the number of that window."""
+    command = [sys.executable, "-m", PROGRAM, *args]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "DISPLAY": display}
+    )
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "shown 0\n"
+        found = xdotool(display, "search", "--sync", "--onlyvisible", "--name", "^sink test$")
+        window = int(found.split()[0])
+        xdotool(display, "windowfocus", "--sync", str(window))
+        yield running, window
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def xdotool(display: str, *args: str) -> str:
+    environment = {**os.environ, "DISPLAY": display}
+    done = subprocess.run(["xdotool", *args], env=environment, capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout
+
+
+def end_of(running: subprocess.Popen[str]) -> str:
+    """The last line the program printed; it must end by itself, and well."""
+    out, _ = running.communicate(timeout=20)
+    assert running.returncode == 0, out
+    return out.splitlines()[-1]
+
+
+@on_a_screen
+@pytest.mark.parametrize(("kind", "key"), [("video", "q"), ("live", "Escape"), ("images", "q")])
+def test_a_key_ends_the_run(kind: str, key: str, screen: str) -> None:
+    with program(screen, kind, ENOUGH) as (running, _):
+        xdotool(screen, "key", key)
+        assert end_of(running) == "stopped"
+
+
+@on_a_screen
+@pytest.mark.parametrize("kind", ["video", "images"])
+def test_the_close_button_ends_the_run(kind: str, screen: str) -> None:
+    with program(screen, kind, ENOUGH) as (running, window):
+        press_close_button(screen, window)
+        assert end_of(running) == "stopped"
+
+
+@on_a_screen
+def test_the_first_window_opens_though_pyav_was_imported_first(screen: str) -> None:
+    with program(screen, "video", ENOUGH, "av-first") as (running, _):
+        xdotool(screen, "key", "q")
+        assert end_of(running) == "stopped"
+
+
+@on_a_screen
+def test_each_image_stays_until_a_key_is_pressed(screen: str) -> None:
+    with program(screen, "images", "3") as (running, _):
+        assert running.stdout is not None
+        xdotool(screen, "key", "n")
+        assert running.stdout.readline() == "shown 1\n"
+        xdotool(screen, "key", "space")
+        assert running.stdout.readline() == "shown 2\n"
+        xdotool(screen, "key", "n")
+        assert end_of(running) == "ended"
+
+
+@on_a_screen
+def test_other_keys_do_not_end_a_film(screen: str) -> None:
+    with program(screen, "video", "40") as (running, _):
+        xdotool(screen, "key", "x")
+        assert end_of(running) == "ended"
+
+
+@on_a_screen
+def test_space_pauses_until_it_is_pressed_again(screen: str) -> None:
+    with program(screen, "video", "50") as (running, _):  # two seconds long
+        xdotool(screen, "key", "space")
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(2.5)
+        xdotool(screen, "key", "space")
+        assert end_of(running) == "ended"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display")
+@pytest.mark.parametrize(
+    ("display", "message"), [("", "DISPLAY not set"), (":4242", ":4242 (DISPLAY) cannot be reached")]
+)
+def test_without_a_display_there_is_a_sentence_and_no_abort(display: str, message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", PROGRAM, "video", "1"],
+        capture_output=True, text=True, timeout=30, cwd=ROOT, check=False, env={**os.environ, "DISPLAY": display},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (7, "")
+    assert message in done.stdout
+    assert "--no-show" in done.stdout
+
+
+class Clock:
+    """Seconds, under the test's control."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_frames_are_due_at_their_own_pace() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert pace.is_due(Fraction(7))  # the first one, whatever its time
+    clock.now += 0.03
+    assert not pace.is_due(Fraction(704, 100))
+    assert pace.seconds_until(Fraction(704, 100)) == pytest.approx(0.01)
+    clock.now += 0.0101
+    assert pace.is_due(Fraction(704, 100))
+
+
+def test_small_delays_do_not_add_up() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for index in range(250):
+        pts = Fraction(index, 25)
+        clock.now += pace.seconds_until(pts) + 0.003  # whoever waits, wakes a little late
+        assert pace.is_due(pts)
+    assert clock.now - 100 == pytest.approx(249 / 25, abs=0.007)
+
+
+def test_after_a_delay_a_film_goes_on_at_its_own_pace_and_does_not_race() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert pace.is_due(Fraction(0))
+    clock.now += 5
+    assert pace.is_due(Fraction(1, 25))
+    assert pace.seconds_until(Fraction(2, 25)) == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((640, 480), (640, 480)), ((3840, 2160), (1280, 720)), ((1000, 4000), (180, 720)), ((20000, 2), (1280, 1))],
+)
+def test_a_window_fits_the_screen_in_proportion(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert fitting(size, (1600, 900)) == expected

@@ -88,6 +88,18 @@ def resize(image: Image, size: tuple[int, int], *, averaging: bool = True) -> Im
     return _resize(image, size) if averaging else np.asarray(cv2.resize(image, size), np.uint8)
 
 
+def sample_box(pixels: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Values of `pixels` (H, W), interpolated bilinearly, at the cell centres of a grid of `size` stretched over `box`.
+
+    `box` (4,) is x1, y1, x2, y2 in `pixels`, finite; beyond their edges the outermost pixels go on.
+    """
+    step_x, step_y = (float(box[2]) - float(box[0])) / size[0], (float(box[3]) - float(box[1])) / size[1]
+    first = float(box[0]) + step_x / 2 - 0.5, float(box[1]) + step_y / 2 - 0.5
+    affine = np.array([[step_x, 0.0, first[0]], [0.0, step_y, first[1]]])
+    sampled = cv2.warpAffine(pixels, affine, size, flags=_BILINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, np.float32)
+
+
 def mask_roi(
     box: NDArray[np.float32], mask: NDArray[np.float32], size: tuple[int, int]
 ) -> tuple[slice, slice, Bitmask]:

@@ -36,7 +36,8 @@ class Pipeline:
     order. A recorded source loses none; of a live source the newest count, and the oldest waiting ones are dropped. The
     first failure anywhere stops everything and is raised from `run`. Like a thread, a pipeline runs once.
 
-    `batch_size` is the most frames the segmenter gets in one call, by default what it gains from.
+    `batch_size` is the most frames the segmenter gets in one call: by default what it gains from, but 1 for a live
+    source, where waiting for company would make the newest frame old.
     The segmenter stays open: whoever made it closes it.
     """
 
@@ -55,6 +56,7 @@ class Pipeline:
         self._renderer = renderer or DefaultRenderer()
         self._sinks = sinks
         self._batch_size = batch_size or segmenter.max_batch
+        self._live_batch_size = batch_size or 1
         self.metrics = metrics or Metrics()
         self._opened: Channel[SourceInfo] = Channel(1)
         self._captured: Channel[Frame] = Channel(self._batch_size)
@@ -112,6 +114,7 @@ class Pipeline:
         stage = self.metrics.stages["capture"]
         with self._source as source:
             if source.info.is_live:
+                self._batch_size = self._captured.capacity = self._live_batch_size
                 self._captured.overflow = Overflow.DROP_OLDEST
                 self.metrics.source_is_live()
             self._opened.put(source.info)

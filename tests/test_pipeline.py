@@ -228,6 +228,16 @@ def test_stop_before_run_ends_at_once() -> None:
     assert sink.outcomes == [Outcome.STOPPED]
 
 
+def test_a_live_source_is_not_batched_unless_asked() -> None:
+    for asked, largest in ((None, 1), (4, 4)):
+        far_ahead = threading.Event()
+        source = Numbers(40, live=True, ready=lambda index, event=far_ahead: event.set() if index == 20 else None)
+        segmenter = Counting(before=lambda call, event=far_ahead: event.wait(5))
+        segmenter.max_batch = 8
+        run_in_time(Pipeline(source, segmenter, renderer=same, batch_size=asked))
+        assert max(segmenter.batches) == largest
+
+
 def test_a_source_that_waits_is_told_to_end() -> None:
     source = Numbers(None, live=True)
 

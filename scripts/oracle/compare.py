@@ -92,7 +92,8 @@ def compare(name: str, width: int, height: int, device: str, precision: str) -> 
         torch.save(model.state_dict(), weights)
         export_graph(weights, graph, architecture=name, device=device, precision=precision)  # type: ignore[arg-type]
         ours = Ours(graph, device)
-    return all([_case(model, ours, name, *case) for case in _cases(width, height)])
+    sound = [_case(model, ours, name, *case) for case in _cases(width, height)]
+    return all(sound)
 
 
 def _cases(width: int, height: int) -> list[tuple[str, NDArray[np.uint8], NDArray[np.float32], float]]:

@@ -24,7 +24,7 @@ SPREAD = {
     "roi_heads.box_predictor.bbox_pred": 1.5,
     "roi_heads.mask_predictor.mask_fcn_logits": 2.0,
 }
-"""Standard deviation of the outputs of these layers; of all others it is 1. Chosen so that there are objects to compare."""
+"""Standard deviation of the outputs of these layers, chosen so that there are objects; it is 1 for all others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def make_model(name: str, seed: int = 0) -> MaskRCNN:
 
 @torch.no_grad()
 def _calibrate(model: MaskRCNN) -> None:
-    """In one pass, layer after layer: statistics of normalisations, and the spread of layers that have none behind them."""
+    """In one pass, layer after layer: statistics of normalisations, and the spread of layers without one behind them."""
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):

@@ -2,7 +2,8 @@
 
 torchvision's wheels are CUDA builds. Beside a CPU build of torch their library cannot be loaded, and then not even the
 import of torchvision works. `import torchvision_cpu` before it declares the two operators that detection needs, with
-implementations in plain torch, written from the definition of the operators. Where the compiled ones load, it does nothing.
+implementations in plain torch, written from the definition of the operators. Where the compiled ones load, it does
+nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def roi_align(
 ) -> Tensor:
     """Mean of samples x samples bilinear points per cell; rois (K, 5) are image, x1, y1, x2, y2."""
     assert samples > 0
-    batch, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
     parts = [x.new_zeros(0, channels, pooled_height, pooled_width)]
     for roi in rois.split(_ROWS):
@@ -91,8 +92,13 @@ def _install() -> None:
 
     # torchvision asks whether its library was loaded; without this it would compile a fallback of its own.
     for module in ("torchvision.extension", "torchvision.ops.roi_align"):
-        sys.modules[module]._has_ops = lambda: True  # type: ignore[attr-defined]
+        sys.modules[module]._has_ops = _present  # type: ignore[attr-defined]
     torchvision.kept_alive = library
+
+
+def _present() -> bool:
+    """A named function, since torch compiles it when a model is exported."""
+    return True
 
 
 def _loads() -> bool:

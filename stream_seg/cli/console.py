@@ -60,6 +60,8 @@ class Progress(Sink):
 class Listing(Sink):
     """Prints what was found in each image, one line each; says nothing of video."""
 
+    _is_images = False
+
     def open(self, info: SourceInfo) -> None:
         self._is_images = info.kind == "images"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stream_seg.cli import report
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             pipeline = Pipeline(
                 source,
                 segmenter,
-                sinks=[*outputs, *window, Listing(), *([] if args.quiet else [Progress(metrics)])],
+                sinks=[*outputs, *window, *([] if args.quiet else [Listing(), Progress(metrics)])],
                 renderer=Renderer(args.view, hud=None if args.no_hud else _hud(metrics)),
                 batch_size=args.batch_size,
                 metrics=metrics,
@@ -46,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
                 if not summary.delivered and not pipeline.stopped:
                     raise SourceError("the source had no frames to process; nothing was written")
             except BaseException as error:
-                figures.write(pipeline.info, segmenter, metrics.summary(), outcome="failed", error=error)
+                with suppress(OutputError):  # the first failure is the one to tell
+                    figures.write(pipeline.info, segmenter, metrics.summary(), outcome="failed", error=error)
                 raise
             figures.write(pipeline.info, segmenter, summary, outcome="stopped" if pipeline.stopped else "complete")
         if pipeline.info is not None and not args.quiet:
-            print(report.text(pipeline.info, segmenter, summary, args.output))
+            print(report.text(pipeline.info, segmenter, summary, [*args.output, *(["a window"] if window else [])]))
         return ending.exit_code
 
 

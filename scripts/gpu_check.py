@@ -1,0 +1,259 @@
+"""Checks our graphs on a GPU in one call: where the nodes run, whether they equal torchvision, how fast they are.
+
+    python scripts/gpu_check.py [--out results.json]            needs CUDA, torch and torchvision
+    python scripts/gpu_check.py --device cpu --quick            the same on a small scale, to try the script
+
+Weights are random and made on the spot (scripts/oracle/reference.py), so nothing is downloaded. For r50-fpn and
+r50-fpn-v2, in fp32 and fp16: the operators that matter must run on CUDA; detections must match torchvision eager; and
+frames per second are measured for several sizes and batches, beside eager in the same process. Exits with 1 if a check
+fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime
+
+sys.path.insert(0, str(Path(__file__).parent / "oracle"))
+
+import reference
+import torch
+from compare import difference
+from reference import Found
+
+from stream_seg.graph import export_graph
+
+MUST_RUN_ON_CUDA = {
+    "Conv", "Gemm", "MatMul", "MaxPool", "Resize", "RoiAlign", "NonMaxSuppression", "TopK", "Softmax", "Sigmoid", "Relu",
+    "GatherND", "ScatterND", "NonZero", "DepthToSpace", "FusedConv", "Transpose", "CumSum", "Exp",
+}  # fmt: skip
+"""What is left are shapes and index arithmetic of a few elements, which ONNX Runtime keeps on the host on purpose."""
+
+SECONDS = 2.0
+TARGET = 4.0
+"""Per image: eager fp32 at batch 1 over fp16 at batch 8."""
+
+
+@dataclass
+class Speed:
+    """One row of the table; fps counts images. `error` says why there is no number."""
+
+    model: str
+    runner: str
+    size: str
+    batch: int
+    fps: float | None = None
+    objects: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class Results:
+    """Everything that was found out."""
+
+    machine: dict[str, str]
+    placement: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    equality: dict[str, str] = field(default_factory=dict)
+    speeds: list[Speed] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done."""
+
+    sizes: tuple[tuple[int, int], ...]
+    batches: tuple[int, ...]
+    compared: tuple[int, int]
+
+
+FULL = Scale(((1344, 800), (640, 480)), (1, 2, 4, 8, 16, 32), (640, 480))
+QUICK = Scale(((128, 96),), (1, 2), (128, 96))
+
+
+def session(path: Path, device: str, *, exact: bool = False, profile: bool = False) -> onnxruntime.InferenceSession:
+    """A session on the device and nowhere else; `exact` forbids TF32."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_profiling = profile
+    if profile:
+        options.profile_file_prefix = str(path.with_suffix(""))
+    if device == "cpu":
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    settings = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0" if exact else "1"}
+    made = onnxruntime.InferenceSession(path, options, providers=[("CUDAExecutionProvider", settings)])
+    if made.get_providers()[0] != "CUDAExecutionProvider":
+        raise SystemExit("ONNX Runtime cannot use CUDA here: install onnxruntime-gpu[cuda,cudnn]")
+    return made
+
+
+def detect(ours: onnxruntime.InferenceSession, images: np.ndarray, threshold: float) -> list[Found]:
+    sizes = np.tile(np.array(images.shape[1:3], np.float32), (len(images), 1))
+    feed = {"images": images, "sizes": sizes, "score_threshold": np.array(threshold, np.float32)}
+    image, *rest = ours.run(["image_index", "boxes", "labels", "scores", "masks"], feed)
+    return [Found(*(values[image == i] for values in rest)) for i in range(len(images))]
+
+
+def full_sizes(images: np.ndarray) -> np.ndarray:
+    return np.tile(np.array(images.shape[1:3], np.float32), (len(images), 1))
+
+
+def threshold_for(model: reference.MaskRCNN, images: np.ndarray, objects: int = 15) -> float:
+    """The score at which there are about so many objects per image, as in street scenes."""
+    model.roi_heads.score_thresh = 0.05
+    found = reference.detect(model, images, full_sizes(images))
+    scores = np.sort(np.concatenate([one.scores for one in found]))[::-1]
+    # Between two scores, so that rounding does not decide.
+    place = min(objects * len(images), len(scores) - 2)
+    return float((scores[place] + scores[place + 1]) / 2)
+
+
+def check_placement(name: str, path: Path, device: str, images: np.ndarray, results: Results) -> None:
+    """Count nodes by provider, from a profile; heavy ones on the host are failures."""
+    profiled = session(path, device, profile=True)
+    detect(profiled, images, 0.05)
+    events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+    counts: dict[str, Counter[str]] = {}
+    for event in events:
+        arguments = event.get("args", {})
+        if event.get("cat") == "Node" and "provider" in arguments:
+            counts.setdefault(arguments["provider"], Counter())[arguments["op_name"]] += 1
+    results.placement[name] = {provider: dict(counter.most_common()) for provider, counter in counts.items()}
+    for provider, counter in counts.items():
+        print(f"  {provider}: {sum(counter.values())} nodes, {dict(counter.most_common(6))}")
+    astray = MUST_RUN_ON_CUDA & set(counts.get("CPUExecutionProvider", ()))
+    if device == "cuda" and astray:
+        results.failures.append(f"{name}: on the host instead of the GPU: {', '.join(sorted(astray))}")
+
+
+def check_equality(
+    name: str, precision: str, path: Path, device: str, model: reference.MaskRCNN, images: np.ndarray, results: Results
+) -> None:
+    """fp32 must match in every detection; of fp16, nine in ten."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    threshold = threshold_for(model, images)
+    model.roi_heads.score_thresh = threshold
+    expected = reference.detect(model, images, full_sizes(images))
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+    ours = session(path, device, exact=True)
+    together = detect(ours, images, threshold)
+    alone = [detect(ours, images[i : i + 1], threshold)[0] for i in range(len(images))]
+    worst, split = difference(expected, together), difference(together, alone)
+    results.equality[f"{name} {precision}"] = f"against eager {worst}; batch against singles {split}"
+    print(f"  {precision} against eager:             {worst}")
+    print(f"  {precision} batch against single runs: {split}")
+    near = worst.is_small if precision == "fp32" else worst.unmatched <= 0.1 * worst.expected
+    if not near or (precision == "fp32" and not split.is_small):
+        results.failures.append(f"{name} {precision} differs: {results.equality[f'{name} {precision}']}")
+
+
+def measure(row: Speed, run: Callable[[], list[Found]], results: Results, shortest: float) -> None:
+    """Median over at least three runs and `shortest` seconds, after two that warm up."""
+    try:
+        found = [run() for _ in range(2)][-1]
+        times: list[float] = []
+        while len(times) < 3 or sum(times) < shortest:
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        row.fps = row.batch / median(times)
+        row.objects = sum(len(one.scores) for one in found) / len(found)
+    except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException) as error:
+        # Out of memory, most likely: the other rows are still worth having.
+        row.error = str(error).splitlines()[0][:200]
+    results.speeds.append(row)
+    shown = f"{row.fps:8.1f} fps {row.objects:6.1f} objects" if row.fps is not None else f"failed: {row.error}"
+    print(f"  {row.runner:20} {row.size:>9} batch {row.batch:2} {shown}", flush=True)
+
+
+def check_speed(
+    name: str,
+    paths: dict[str, Path],
+    device: str,
+    model: reference.MaskRCNN,
+    scale: Scale,
+    shortest: float,
+    results: Results,
+) -> None:
+    """All rows of one architecture; frames go in and detections come out as numpy arrays, as in the pipeline."""
+    for width, height in scale.sizes:
+        pictures = reference.scenes(max(scale.batches), height, width, seed=3)
+        threshold = threshold_for(model, pictures[:1])
+        model.roi_heads.score_thresh = threshold
+        size = f"{width}x{height}"
+        for batch in (1, min(8, max(scale.batches))):
+            images = pictures[:batch]
+            row = Speed(name, "torchvision eager", size, batch)
+            measure(row, partial(reference.detect, model, images, full_sizes(images)), results, shortest)
+        for precision, path in paths.items():
+            ours = session(path, device)
+            for batch in scale.batches:
+                images = pictures[:batch]
+                row = Speed(name, f"ours {precision}", size, batch)
+                measure(row, partial(detect, ours, images, threshold), results, shortest)
+
+
+def check_target(name: str, results: Results, device: str) -> None:
+    """fp16 at batch 8 against eager fp32 at batch 1, per image."""
+    rows = {(row.size, row.runner, row.batch): row.fps for row in results.speeds if row.model == name and row.fps}
+    for size in dict.fromkeys(row.size for row in results.speeds):
+        eager, ours = rows.get((size, "torchvision eager", 1)), rows.get((size, "ours fp16", 8))
+        if eager and ours:
+            print(f"  {size}: fp16 at batch 8 is {ours / eager:.1f} times eager fp32 at batch 1 (target {TARGET})")
+            if device == "cuda" and ours / eager < TARGET:
+                results.failures.append(f"{name} {size}: {ours / eager:.1f} times eager, target {TARGET}")
+
+
+def machine(device: str) -> dict[str, str]:
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    return {"device": name, "torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--quick", action="store_true", help="small pictures, few batches, short measurements")
+    parser.add_argument("--model", nargs="+", default=["r50-fpn", "r50-fpn-v2"])
+    parser.add_argument("--out", type=Path, help="write everything as JSON here")
+    options = parser.parse_args()
+    if options.device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    scale, shortest = (QUICK, 0.0) if options.quick else (FULL, SECONDS)
+    results = Results(machine(options.device))
+    print(results.machine)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.model:
+            print(name, flush=True)
+            model = reference.make_model(name).to(options.device)
+            weights = Path(folder) / f"{name}.pth"
+            torch.save(model.state_dict(), weights)
+            paths = {precision: Path(folder) / f"{name}-{precision}.onnx" for precision in ("fp32", "fp16")}
+            width, height = scale.compared
+            images = reference.scenes(2 if options.quick else 4, height, width, seed=7)
+            for precision, path in paths.items():
+                export_graph(weights, path, architecture=name, device=options.device, precision=precision)
+                check_placement(f"{name} {precision}", path, options.device, images[:2], results)
+                check_equality(name, precision, path, options.device, model, images, results)
+            check_speed(name, paths, options.device, model, scale, shortest, results)
+            check_target(name, results, options.device)
+            if options.out:
+                options.out.write_text(json.dumps(asdict(results), indent=1), encoding="utf-8")
+    print("\n".join(results.failures) or "all checks passed")
+    return 1 if results.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

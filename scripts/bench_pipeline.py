@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -74,9 +75,8 @@ def inference(clip: Path, _out: Path) -> int:
     with load_segmenter(MODEL, device="cpu") as segmenter:
         segmenter.warm_up((images[0].shape[1], images[0].shape[0]))
         _Clock.restart()
-        step = segmenter.max_batch
-        for first in range(0, len(images), step):
-            segmenter(images[first : first + step])
+        with ThreadPoolExecutor(segmenter.concurrency) as pool:
+            list(pool.map(segmenter, [[image] for image in images]))
     return len(images)
 
 

@@ -146,8 +146,9 @@ class Metrics:
         """The segmenter is warm: time counts from here."""
         self._started = self._clock()
 
-    def batch_segmented(self, frames: int, objects: int) -> None:
-        """Count one call of the segmenter."""
+    def batch_segmented(self, frames: int, objects: int, seconds: float) -> None:
+        """Count one call of the segmenter, and how long it kept the stage busy."""
+        self.stages["segment"].busy += seconds
         self.batches += 1
         self.segmented += frames
         self.objects += objects

@@ -1,11 +1,13 @@
-"""Capture -> segment -> render -> deliver, one thread per stage. The only module that starts the stages' threads."""
+"""Capture -> segment -> render -> deliver: a thread for each stage, and those that call the segmenter."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream, Overflow
@@ -59,7 +61,7 @@ class Pipeline:
         self._live_batch_size = batch_size or 1
         self.metrics = metrics or Metrics()
         self._opened: Channel[SourceInfo] = Channel(1)
-        self._captured: Channel[Frame] = Channel(self._batch_size)
+        self._captured: Channel[Frame] = Channel(max(DEPTH, self._batch_size))
         self._segmented: Channel[tuple[Frame, Detections]] = Channel(max(DEPTH, self._batch_size))
         self._rendered: Channel[tuple[Frame, Detections]] = Channel(DEPTH)
         self._errors: list[BaseException] = []
@@ -128,14 +130,41 @@ class Pipeline:
         warm_up = getattr(self._segmenter, "warm_up", None)
         if warm_up is not None:
             warm_up(self._info.size, self._batch_size)
+        # Of a live source one call at a time gets the newest frames; a second would hold frames that grow old.
+        calls = 1 if self._info.is_live else getattr(self._segmenter, "concurrency", 1)
+        pool = ThreadPoolExecutor(calls, thread_name_prefix="stream-seg-infer")
         self.metrics.start()
-        while True:
-            frames = self._captured.take(self._batch_size)
-            with self.metrics.stages["segment"]:
-                found = self._segmenter([frame.image for frame in frames])
-            self.metrics.batch_segmented(len(frames), sum(map(len, found)))
-            for pair in zip(frames, found, strict=True):
-                self._segmented.put(pair)
+        try:
+            # One more call than can run waits, so that no thread idles while results are handed on.
+            self._keep_in_flight(pool, calls if calls == 1 else calls + 1, share=1 / calls)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _keep_in_flight(self, pool: ThreadPoolExecutor, limit: int, share: float) -> None:
+        """Start calls as frames come, up to `limit`; hand results on in order when no call can be started."""
+        in_flight: deque[tuple[list[Frame], Future[tuple[list[Detections], float]]]] = deque()
+        more = True
+        while more or in_flight:
+            frames: list[Frame] = []
+            try:
+                frames = self._captured.take(self._batch_size, timeout=0.0 if in_flight else None)
+            except EndOfStream:
+                more = False
+            if frames:
+                in_flight.append((frames, pool.submit(self._timed_call, frames)))
+            if in_flight and (len(in_flight) >= limit or not frames):
+                self._hand_on(*in_flight.popleft(), share)
+
+    def _timed_call(self, frames: list[Frame]) -> tuple[list[Detections], float]:
+        began = time.perf_counter()
+        found = self._segmenter([frame.image for frame in frames])
+        return found, time.perf_counter() - began
+
+    def _hand_on(self, frames: list[Frame], call: Future[tuple[list[Detections], float]], share: float) -> None:
+        found, seconds = call.result()
+        self.metrics.batch_segmented(len(frames), sum(map(len, found)), seconds * share)
+        for pair in zip(frames, found, strict=True):
+            self._segmented.put(pair)
 
     def _render(self) -> None:
         for frame, detections in self._segmented:

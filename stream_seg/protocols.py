@@ -41,7 +41,8 @@ class Source(Protocol):
 class Segmenter(Protocol):
     """Images to detections. `max_batch` is the largest number of images one call gains from (1: gains nothing).
 
-    One that also has `warm_up(size, max_batch)` has it called before the first frame, with the frames' (width, height).
+    One that also has `concurrency`, a number above 1, is called on that many threads at a time; one that also has
+    `warm_up(size, max_batch)` has it called before the first frame, with the (width, height) of the frames.
     """
 
     @property

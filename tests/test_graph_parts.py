@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from stream_seg.graph import roi
 from stream_seg.graph.anchors import anchor_shapes, anchors
 from stream_seg.graph.boxes import clip, decode, shorter_side
 from stream_seg.graph.config import Device, RoiPooling
@@ -16,7 +17,7 @@ from stream_seg.graph.emit import Graph, Value
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
-from stream_seg.graph.roi import Pyramid, pool
+from stream_seg.graph.roi import make_pooler
 from stream_seg.graph.rpn import Rois
 
 Array = NDArray[np.generic]
@@ -141,7 +142,10 @@ def roi_align(level: Floats, box: Floats, stride: int, size: int, samples: int) 
     points = np.zeros((level.shape[0], size * samples, size * samples), np.float64)
     for i in range(size * samples):
         for j in range(size * samples):
-            y, x = min(y1 + (i + 0.5) * step_y, height - 1), min(x1 + (j + 0.5) * step_x, width - 1)
+            y, x = y1 + (i + 0.5) * step_y, x1 + (j + 0.5) * step_x
+            if y > height or x > width:
+                continue
+            y, x = min(y, height - 1), min(x, width - 1)
             top, left = int(y), int(x)
             bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
             v, u = y - top, x - left
@@ -151,23 +155,45 @@ def roi_align(level: Floats, box: Floats, stride: int, size: int, samples: int) 
     return points.reshape(len(level), size, samples, size, samples).mean((2, 4)).astype(np.float32)
 
 
-def test_regions_are_pooled_from_the_level_of_their_size() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_regions_are_pooled_from_the_level_of_their_size(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roi, "_GATHERED_BYTES", 4000)
     random = np.random.default_rng(2)
     maps = [random.normal(size=(2, 3, 128 // s, 160 // s)).astype(np.float32) for s in (4, 8, 16, 32)]
-    small, large = [[3, 5, 20, 25], [40, 40, 41, 41], [150, 120, 160, 128]], [[0, 0, 160, 128], [10, 20, 90, 110]]
+    small, large = (
+        [[3, 5, 20, 25], [40, 40, 41, 41], [150, 120, 160, 128], [158, 127, 160, 128]],
+        [[0, 0, 160, 128], [10, 20, 90, 110]],
+    )
     boxes = np.array([*small, *large, [100, 90, 159, 128], [5, 5, 61, 61]], np.float32)
-    image = np.array([0, 1, 0, 1, 1, 0, 0])
-    levels = [0, 0, 0, 3, 2, 1, 2]
+    image = np.array([0, 1, 0, 1, 1, 1, 0, 0])
+    levels = [0, 0, 0, 0, 3, 2, 1, 2]
     config = RoiPooling(canonical_side=56.0, box_size=3)
 
     def write(b: Value, i: Value, *features: Value) -> Value:
-        pooled = pool(Pyramid(features, (4, 8, 16, 32)), Rois(b, i), config, config.box_size)
-        return pooled.restore(pooled.features)
+        pooler = make_pooler(features, (4, 8, 16, 32), 3, config, device)
+        return pooler.pool(Rois(b, i), config.box_size).head(i.length(0))
 
     got = compute(write, boxes, image, *maps, rank=4)
     for row, (box, index, level) in enumerate(zip(boxes, image, levels, strict=True)):
         expected = roi_align(maps[level][index], box, 4 * 2**level, 3, config.samples)
         np.testing.assert_allclose(got[row], expected, atol=1e-5, err_msg=f"box {row}")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_region_at_all_can_be_pooled(device: Device) -> None:
+    level = np.ones((1, 3, 8, 8), np.float32)
+
+    def write(b: Value, i: Value, *features: Value) -> Value:
+        return make_pooler(features, (4,), 3, RoiPooling(), device).pool(Rois(b, i), 7).head(i.length(0))
+
+    got = compute(write, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), level, rank=4)
+    assert got.shape == (0, 3, 7, 7)
+
+
+def test_the_results_of_a_loop_are_stacked_and_see_what_is_outside() -> None:
+    x = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+    got = compute(lambda v: v.graph.loop(v.length(0), lambda trip: v.gather(trip) * v.gather(0)), x, rank=2)
+    np.testing.assert_array_equal(got, x * x[0])
 
 
 def test_a_normalisation_folded_into_a_convolution_changes_nothing() -> None:

@@ -12,7 +12,7 @@ from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import DROPPED, suppress_flat
 from stream_seg.graph.parameters import fully_connected_names
-from stream_seg.graph.roi import Pyramid, pool
+from stream_seg.graph.roi import Pooler
 from stream_seg.graph.rpn import Rois
 
 
@@ -29,17 +29,16 @@ class Detected:
 
 
 def detect(
-    layers: Layers, config: MaskRCNN, pyramid: Pyramid, proposals: Rois, limits: Value, threshold: Value
+    layers: Layers, config: MaskRCNN, pooler: Pooler, proposals: Rois, limits: Value, threshold: Value
 ) -> Detected:
     """Detections among the proposals: scores above the threshold, at most `per_image` per image."""
     graph = layers.graph
     with graph.scope("box"):
         with graph.scope("pool"):
-            pooled = pool(pyramid, proposals, config.pooling, config.pooling.box_size)
-            # Boxes follow the order of the features: they are much smaller.
-            proposals = proposals.take(pooled.order)
+            features = pooler.pool(proposals, config.pooling.box_size)
         with graph.scope("head"):
-            logits, deltas = _head(layers, config.box_head, pooled.features)
+            count = proposals.image.length(0)
+            logits, deltas = (values.head(count) for values in _head(layers, config.box_head, features))
         with graph.scope("select"):
             probability = graph.op("Softmax", logits, axis=-1)
             found = _candidates(config, probability, deltas, proposals, limits, threshold)

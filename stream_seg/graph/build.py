@@ -21,7 +21,7 @@ from stream_seg.graph.fpn import pyramid
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.mask_head import masks
 from stream_seg.graph.parameters import State
-from stream_seg.graph.roi import Pyramid
+from stream_seg.graph.roi import make_pooler
 from stream_seg.graph.rpn import Canvas, propose
 
 
@@ -46,11 +46,12 @@ def build_graph(
     threshold = graph.input("score_threshold", np.float32, [], default)
     x, canvas = _prepare(images, sizes, config.pixels)
     levels = pyramid(layers, backbone(layers, config.backbone, x, config.pixels))
-    with graph.scope("fpn"):
-        pooled_from = Pyramid(tuple(layers.leave(level) for level in levels[:-1]), config.backbone.strides)
+    with graph.scope("pooled"):
+        maps = [layers.leave(level) for level in levels[:-1]]
+        pooler = make_pooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling, device)
     proposals = propose(layers, config.proposals, levels, canvas, device)
-    found = detect(layers, config, pooled_from, proposals, canvas.limits, threshold)
-    _declare_outputs(graph, found, masks(layers, config, pooled_from, found), 2 * config.pooling.mask_size)
+    found = detect(layers, config, pooler, proposals, canvas.limits, threshold)
+    _declare_outputs(graph, found, masks(layers, config, pooler, found), 2 * config.pooling.mask_size)
     return graph.model(config.name, "stream-seg", dict(metadata or {}))
 
 

@@ -8,7 +8,7 @@ A graph is written from inputs to outputs, so the order of writing is the order 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -20,6 +20,8 @@ from onnx import helper, numpy_helper
 OPSET = 21
 IR_VERSION = 10
 """The oldest IR that knows opset 21: the file also loads in older runtimes than the one it was made with."""
+
+_FLOAT, _INT64, _BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 
 Array: TypeAlias = NDArray[np.generic]
 Attribute: TypeAlias = int | float | str | Sequence[int]
@@ -106,6 +108,10 @@ class Value:
     def slice(self, start: int, stop: int, axis: int) -> Value:
         return self.graph.op("Slice", self, ints(start), ints(stop), ints(axis))
 
+    def head(self, count: Value) -> Value:
+        """The first so many rows; count is a scalar."""
+        return self.graph.op("Slice", self, ints(0), count.unsqueeze(0), ints(0))
+
     def split(self, parts: int, axis: int) -> tuple[Value, ...]:
         """Equal parts along an axis, which they keep."""
         return self.graph.ops(parts, "Split", self, num_outputs=parts, axis=axis)
@@ -182,6 +188,26 @@ class Graph:
     def arange(self, stop: Value) -> Value:
         """0, 1, ... stop - 1 as int64; stop is a scalar."""
         return self.op("Range", 0, stop, 1)
+
+    def loop(self, trips: Value, body: Callable[[Value], Value]) -> Value:
+        """Float32 results of `body` for the trips 0, 1, ... trips - 1, stacked; all must have the same shape.
+
+        `body` gets the number of the trip, and may use values from outside.
+        """
+        name = self._unique("/".join([*self._scopes, "Loop"]))
+        outside, self._nodes = self._nodes, []
+        number, go, gone = f"{name}/number", f"{name}/go", f"{name}/gone"
+        result = body(Value(self, number))
+        inside = [*self._nodes, helper.make_node("Identity", [go], [gone], gone)]
+        self._nodes = outside
+        inputs = [helper.make_tensor_value_info(*one, []) for one in ((number, _INT64), (go, _BOOL))]
+        outputs = [
+            helper.make_tensor_value_info(gone, _BOOL, []),
+            helper.make_tensor_value_info(result.name, _FLOAT, None),
+        ]
+        graph = helper.make_graph(inside, name, inputs, outputs)
+        self._nodes.append(helper.make_node("Loop", [trips.name, ""], [name], name, body=graph))
+        return Value(self, name)
 
     def where_true(self, condition: Value) -> Value:
         """Indices of the true elements, (rank, count) int64, in row-major order."""

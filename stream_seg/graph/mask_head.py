@@ -8,22 +8,20 @@ from stream_seg.graph.box_head import Detected
 from stream_seg.graph.config import MaskHead, MaskRCNN
 from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Floats, Layers
-from stream_seg.graph.roi import Pyramid, pool
+from stream_seg.graph.roi import Pooler
 
 _PREDICTOR = "roi_heads.mask_predictor"
 
 
-def masks(layers: Layers, config: MaskRCNN, pyramid: Pyramid, found: Detected) -> Value:
+def masks(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected) -> Value:
     """Probabilities (D, 2S, 2S) on a grid over each box, in the order of the detections."""
     graph, size = layers.graph, config.pooling.mask_size
     with graph.scope("mask"):
         with graph.scope("pool"):
-            pooled = pool(pyramid, found.rois, config.pooling, size)
+            features = pooler.pool(found.rois, size).head(found.labels.length(0))
         with graph.scope("head"):
-            logits = _head(layers, config.mask_head, pooled.features, found.labels.gather(pooled.order), size)
-            probability = graph.op("Sigmoid", layers.leave(logits))
-        with graph.scope("unsort"):
-            return pooled.restore(probability.squeeze(1))
+            logits = _head(layers, config.mask_head, features, found.labels, size)
+            return graph.op("Sigmoid", layers.leave(logits)).squeeze(1)
 
 
 def _head(layers: Layers, config: MaskHead, x: Value, labels: Value, size: int) -> Value:

@@ -85,8 +85,9 @@ def _adapter(session: Session, options: Options) -> OnnxSegmenter:
 
 
 def understood() -> str:
-    """The families a model may be of, with their signatures, in one line."""
-    return "; ".join(family.UNDERSTOOD for family in FAMILIES)
+    """The families a model may be of, in words."""
+    *first, last = (family.UNDERSTOOD for family in FAMILIES)
+    return f"{', '.join(first)} and {last}"
 
 
 def _check(score_threshold: float | None, long_side: int | None, threads: int | None) -> None:

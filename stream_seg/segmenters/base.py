@@ -14,13 +14,14 @@ from stream_seg.frame import Image
 class ModelSegmenter(ABC):
     """A segmenter that knows what it runs on. Use it in `with`, or call `close` when done.
 
-    `class_names` without the background. `max_batch`: the most images one call gains from. `model_name` and
-    `description` are for people, `provider` is ONNX Runtime's word ("CPUExecutionProvider"), `device` is "cpu" or
-    "cuda:N".
+    `class_names` without the background. `max_batch`: the most images one call gains from. `concurrency`: the most
+    calls at a time that gain. `model_name` and `description` are for people, `provider` is ONNX Runtime's word
+    ("CPUExecutionProvider"), `device` is "cpu" or "cuda:N".
     """
 
     class_names: tuple[str, ...]
     max_batch: int = 1
+    concurrency: int = 1
     model_name: str = "function"
     description: str = ""
     provider: str = "none"
@@ -34,7 +35,7 @@ class ModelSegmenter(ABC):
         """Do now what the first calls with up to `max_batch` images of `size` (width, height) would wait for."""
 
     def close(self) -> None:  # noqa: B027  optional
-        """End what threads there are. May be called twice; a closed segmenter is not called again."""
+        """Release what it holds. May be called twice; a closed segmenter is not called again."""
 
     def __enter__(self) -> Self:
         return self

@@ -21,9 +21,7 @@ from stream_seg.segmenters.onnx_segmenter import (
 )
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
-UNDERSTOOD = (
-    "stream-seg's own graphs (images uint8[N,H,W,3], sizes float[N,2] -> image_index, boxes, labels, scores, masks)"
-)
+UNDERSTOOD = "stream-seg's own graphs"
 
 LONG_SIDE = 416
 STRIDE = 32

@@ -20,7 +20,7 @@ from stream_seg.segmenters.onnx_segmenter import Options, given_names
 from stream_seg.segmenters.preprocess import IMAGENET_MEAN, Pixels, Size, scaled, shortest_edge
 from stream_seg.segmenters.session import Run, Session, Signature
 
-UNDERSTOOD = "detectron2's traced Mask R-CNN (float[3,H,W] -> boxes, classes, masks[N,1,28,28], scores, image size)"
+UNDERSTOOD = "detectron2's"
 
 SHORT_SIDE, LONG_SIDE = 800, 1333
 

@@ -24,6 +24,7 @@ class ClassFilter(ModelSegmenter):
         self._kept = np.array(sorted({_class_id(name, segmenter.class_names) for name in classes}), np.int64)
         self.class_names = segmenter.class_names
         self.max_batch = segmenter.max_batch
+        self.concurrency = segmenter.concurrency
         self.model_name = segmenter.model_name
         self.provider = segmenter.provider
         self.device = segmenter.device

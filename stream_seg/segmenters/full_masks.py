@@ -1,6 +1,6 @@
 """Turns masks that cover a network's whole canvas into small ones stretched over their boxes.
 
-It is the inverse of `geometry.paste`, which surrounds a small mask with zeros: towards the edge of the box a probability
+It is the inverse of `geometry.paste`, which surrounds a small mask with zeros: towards the edge of its box it
 falls to half. So that objects that reach the edge keep their outline, the outermost cells are set to what makes it run
 where it did.
 """
@@ -17,15 +17,18 @@ Floats = NDArray[np.float32]
 
 FEWEST_CELLS, MOST_CELLS = 28, 112
 
+_FAR = np.float32(1e6)
+"""Further than any pixel; boxes of a broken model may be infinite."""
 
-def lift(canvases: Array, boxes: Array, *, logits: bool = False, most: int = MOST_CELLS) -> Floats:
+
+def lift(canvases: Array, boxes: Array, *, logits: bool = False) -> Floats:
     """Masks (N, S, S), probabilities on a grid stretched over each box, from `canvases` (N, H, W).
 
     `boxes` (N, 4) xyxy are in pixels of `canvases`, which hold probabilities, bools or, with `logits`, their log-odds.
-    S is the pixels of the longest side of a box, from 28 to `most`.
+    S is twice the pixels of the longest side of a box, within 28 to 112.
     """
-    corners = np.nan_to_num(boxes.astype(np.float32))
-    side = _cells(corners, most)
+    corners = np.clip(np.nan_to_num(boxes.astype(np.float32)), -_FAR, _FAR)
+    side = _cells(corners)
     # One cell more on each side of the box: they tell where the outline goes at its edge.
     grids = np.zeros((len(corners), side + 2, side + 2), np.float32)
     for canvas, box, grid in zip(canvases, _grown(corners, 1 / side), grids, strict=True):
@@ -39,9 +42,9 @@ def sigmoid(values: Array) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-bounded)), np.float32)
 
 
-def _cells(boxes: Floats, most: int) -> int:
+def _cells(boxes: Floats) -> int:
     longest = float((boxes[:, 2:] - boxes[:, :2]).max()) if len(boxes) else 0.0
-    return int(np.clip(np.ceil(longest), FEWEST_CELLS, most))
+    return int(np.clip(np.ceil(2 * longest), FEWEST_CELLS, MOST_CELLS))
 
 
 def _grown(boxes: Floats, part: float) -> Floats:

@@ -39,7 +39,7 @@ from stream_seg.segmenters.preprocess import (
 )
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
-UNDERSTOOD = "MMDeploy's Mask R-CNN and RTMDet-Ins (float[B,3,H,W] -> dets[B,N,5], labels, masks)"
+UNDERSTOOD = "MMDeploy's (also RTMDet-Ins)"
 
 MMDET, RTMDET = "mmdet", "rtmdet-ins"
 

@@ -64,7 +64,8 @@ class OnnxSegmenter(ModelSegmenter):
         self._batch = batch
         self._buffers = _Buffers()
         self.class_names = class_names
-        self.max_batch = max(batch, session.workers)
+        self.max_batch = batch
+        self.concurrency = session.concurrency
         self.model_name = session.path.name
         self.provider = session.provider
         self.device = session.device
@@ -75,28 +76,21 @@ class OnnxSegmenter(ModelSegmenter):
         """Detections of up to `batch` images, each in its own pixels. Called on several threads at once."""
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
-        batches = self._batches(images)
-        found = self._session.each(lambda run, batch: self.detect(run, batch.images, batch.canvas), batches)
-        placed = {
-            place: result
-            for batch, results in zip(batches, found, strict=True)
-            for place, result in zip(batch.places, results, strict=True)
-        }
+        placed: dict[int, Detections] = {}
+        for batch in self._batches(images):
+            found = self.detect(self._session.run, batch.images, batch.canvas)
+            placed.update(zip(batch.places, found, strict=True))
         return [placed[place] for place in range(len(images))]
 
     def warm_up(self, size: Size, max_batch: int | None = None) -> None:
         blank = np.zeros((size[1], size[0], 3), np.uint8)
-        most = max_batch or self.max_batch
-        # Every batch size is a shape of its own on CUDA; on a CPU there are only one image and several.
-        for count in range(1, most + 1) if self._batch > 1 else {1, most}:
-            self([blank] * count)
+        for run in self._session.ways:
+            for count in range(1, min(self._batch, max_batch or self._batch) + 1):
+                self.detect(run, [blank] * count, self.canvas_for(size))
 
     def canvas_for(self, size: Size) -> Size:
         """The canvas for images of `size`; those that share one go through the model together."""
         return choose_canvas(size, self._canvases)
-
-    def close(self) -> None:
-        self._session.close()
 
     def buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array of bytes of `shape` that is this thread's until it asks for the same shape again."""

@@ -26,7 +26,7 @@ from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_nam
 from stream_seg.segmenters.preprocess import IMAGENET_DEVIATION, IMAGENET_MEAN, Pixels, Placement, Size
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
-UNDERSTOOD = "RF-DETR segmentation (float[B,3,R,R] -> dets[B,Q,4], labels[B,Q,C], masks[B,Q,h,w])"
+UNDERSTOOD = "RF-DETR segmentation"
 
 SPARSE = 91
 """Slots of a network that numbers its classes by COCO's ids."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import onnxruntime
@@ -33,8 +32,6 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Provider = str | tuple[str, dict[str, str]]
 """ONNX Runtime's name of an execution provider, perhaps with options."""
 
-T = TypeVar("T")
-R = TypeVar("R")
 
 SILENT = 4
 """ONNX Runtime's "fatal": its lower levels repeat what the exceptions say."""
@@ -103,11 +100,11 @@ class Signature:
 
 
 class Session:
-    """A model on a device, run by `each`. `threads` (default: the physical cores) bounds the CPU threads in use.
+    """A model on a device. `threads` (default: the physical cores) bounds the CPU threads in use.
 
-    On a CPU a single image gets all threads (lowest latency); of several images, a light model takes one per thread:
-    a batch is no faster than its images one by one, and threads that share an image wait for each other
-    (`scripts/bench_threads.py`).
+    On a CPU a run that is alone gets all threads, for the lowest latency. Runs at the same time, up to `concurrency`,
+    get one thread each: a batch is no faster than its images one by one, and threads that share an image wait for each
+    other (`scripts/bench_threads.py`). A heavy model fills all threads by itself, so its `concurrency` is 1.
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
@@ -118,23 +115,28 @@ class Session:
         self.provider, self.device, self._wide = self._open(device)
         self.signature = _signature(path, self._wide)
         on_cuda = self.device != "cpu"
-        self.workers = self._threads if light and not on_cuda else 1
+        self.concurrency = self._threads if light and not on_cuda else 1
         self.batch_limit = CUDA_BATCH if on_cuda else 1
-        self._narrow: onnxruntime.InferenceSession | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        if self.workers > 1:
-            self._narrow = self._on_cpu(threads=1)
-            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="stream-seg-infer")
+        self._narrow = self._on_cpu(threads=1) if self.concurrency > 1 else self._wide
+        self._running = 0
+        self._counting = threading.Lock()
 
-    def each(self, work: Callable[[Run, T], R], items: Sequence[T]) -> list[R]:
-        """`[work(run, item) for item in items]`, at the same time where that is faster."""
-        if self._pool is None or len(items) < 2:
-            return [work(partial(self._run, self._wide), item) for item in items]
-        return list(self._pool.map(partial(work, partial(self._run, self._narrow)), items))
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name for inputs by name. Any number of threads. Raises `ModelError` when the model fails."""
+        with self._counting:
+            session = self._narrow if self._running else self._wide
+            self._running += 1
+        try:
+            return self._run(session, feeds)
+        finally:
+            with self._counting:
+                self._running -= 1
 
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+    @property
+    def ways(self) -> list[Run]:
+        """What `run` chooses from, for warming up: on all threads, and on one."""
+        sessions = [self._wide] if self._narrow is self._wide else [self._wide, self._narrow]
+        return [partial(self._run, session) for session in sessions]
 
     def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = list(self.signature.outputs)

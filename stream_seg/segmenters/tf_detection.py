@@ -23,9 +23,7 @@ from stream_seg.segmenters.onnx_segmenter import Options, given_names
 from stream_seg.segmenters.preprocess import Size, scaled
 from stream_seg.segmenters.session import Array, Run, Session, Signature, Tensor
 
-UNDERSTOOD = (
-    "the TensorFlow Object Detection API's Mask R-CNN (uint8[B,H,W,3] -> detection_boxes, ..., detection_masks)"
-)
+UNDERSTOOD = "the TensorFlow Object Detection API's"
 
 LONG_SIDE = 1365
 """What most of these graphs shrink images to; only said to people."""

@@ -22,15 +22,12 @@ from stream_seg.segmenters.onnx_segmenter import Options, given_names
 from stream_seg.segmenters.preprocess import IMAGENET_MEAN, Pixels, Placement, Size, scaled, shortest_edge
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
-UNDERSTOOD = "torchvision's export of Mask R-CNN (float[3,H,W] per image -> boxes, labels, scores, masks[N,1,H,W])"
+UNDERSTOOD = "torchvision's"
 
 SHORT_SIDE, LONG_SIDE = 800, 1333
 FAMILY = "torchvision"
 
 _KINDS = [("float", 2), ("int", 1), ("float", 1), ("float", 4)]
-
-_MOST_CELLS = 56
-"""Twice what the network has: pasted masks know no more."""
 
 
 def matches(signature: Signature) -> bool:
@@ -73,5 +70,5 @@ class TorchvisionSegmenter(ExportSegmenter):
         if masks.ndim != 4 or not len(boxes) == len(labels) == len(scores) == len(masks):
             raise self.misfit(outputs)
         kept, ids = self.pick(scores, labels)
-        small = lift(masks[kept, 0], boxes[kept], most=_MOST_CELLS)
+        small = lift(masks[kept, 0], boxes[kept])
         return self.detections(placement, boxes[kept], scores[kept], ids, small)

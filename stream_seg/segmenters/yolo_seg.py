@@ -30,7 +30,7 @@ from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_nam
 from stream_seg.segmenters.preprocess import Pixels, Placement, Size, round_up
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
-UNDERSTOOD = "Ultralytics' YOLO segmentation (float[B,3,H,W] -> output0[B,4+C+M,A] or [B,K,6+M], output1[B,M,h,w])"
+UNDERSTOOD = "Ultralytics YOLO segmentation"
 
 LONG_SIDE = 640
 IOU = 0.7

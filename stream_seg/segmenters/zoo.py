@@ -20,7 +20,7 @@ from stream_seg.segmenters.onnx_segmenter import Options, given_names
 from stream_seg.segmenters.preprocess import Pixels, Size, fit, scaled
 from stream_seg.segmenters.session import Run, Session, Signature
 
-UNDERSTOOD = "the ONNX Model Zoo's Mask R-CNN (float[3,H,W] -> boxes, labels, scores, masks[N,1,28,28])"
+UNDERSTOOD = "the ONNX Model Zoo's Mask R-CNN"
 
 SHORT_SIDE = 800
 TRACED = (1280, 960)

@@ -19,9 +19,14 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 sys.path.insert(0, str(Path(__file__).parent / "oracle"))
 
@@ -84,7 +89,7 @@ def torchvision(name: str, width: int, height: int, threads: int, threshold: flo
     return runs
 
 
-def _export(model, pixels, target: Path, threads: int) -> Run:  # noqa: ANN001  torch's types, which may be missing
+def _export(model: Module, pixels: Tensor, target: Path, threads: int) -> Run:
     import torch
 
     with warnings.catch_warnings():
@@ -115,7 +120,8 @@ def _photo(width: int, height: int) -> np.ndarray:
 
     side = min(width, height)
     canvas = np.zeros((1, height, width, 3), np.uint8)
-    canvas[0, :side, :side] = cv2.resize(data.astronaut(), (side, side), interpolation=cv2.INTER_AREA)
+    astronaut = data.astronaut()  # type: ignore[no-untyped-call]
+    canvas[0, :side, :side] = cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_AREA)
     return canvas
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,12 +32,14 @@ import reference
 import torch
 from compare import difference
 from reference import Found
+from torchvision.models.detection import MaskRCNN
 
 from stream_seg.graph import export_graph
+from stream_seg.graph.config import Precision
 
 MUST_RUN_ON_CUDA = {
-    "Conv", "Gemm", "MatMul", "MaxPool", "Resize", "RoiAlign", "NonMaxSuppression", "TopK", "Softmax", "Sigmoid", "Relu",
-    "GatherND", "ScatterND", "NonZero", "DepthToSpace", "FusedConv", "Transpose", "CumSum", "Exp",
+    "Conv", "Gemm", "MatMul", "MaxPool", "Resize", "RoiAlign", "NonMaxSuppression", "TopK", "Softmax", "Sigmoid",
+    "Relu", "GatherND", "ScatterND", "NonZero", "DepthToSpace", "FusedConv", "Transpose", "CumSum", "Exp",
 }  # fmt: skip
 """What is left are shapes and index arithmetic of a few elements, which ONNX Runtime keeps on the host on purpose."""
 
@@ -110,7 +112,7 @@ def full_sizes(images: np.ndarray) -> np.ndarray:
     return np.tile(np.array(images.shape[1:3], np.float32), (len(images), 1))
 
 
-def threshold_for(model: reference.MaskRCNN, images: np.ndarray, objects: int = 15) -> float:
+def threshold_for(model: MaskRCNN, images: np.ndarray, objects: int = 15) -> float:
     """The score at which there are about so many objects per image, as in street scenes."""
     model.roi_heads.score_thresh = 0.05
     found = reference.detect(model, images, full_sizes(images))
@@ -139,7 +141,7 @@ def check_placement(name: str, path: Path, device: str, images: np.ndarray, resu
 
 
 def check_equality(
-    name: str, precision: str, path: Path, device: str, model: reference.MaskRCNN, images: np.ndarray, results: Results
+    name: str, precision: str, path: Path, device: str, model: MaskRCNN, images: np.ndarray, results: Results
 ) -> None:
     """fp32 must match in every detection; of fp16, nine in ten."""
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -181,9 +183,9 @@ def measure(row: Speed, run: Callable[[], list[Found]], results: Results, shorte
 
 def check_speed(
     name: str,
-    paths: dict[str, Path],
+    paths: Mapping[Precision, Path],
     device: str,
-    model: reference.MaskRCNN,
+    model: MaskRCNN,
     scale: Scale,
     shortest: float,
     results: Results,
@@ -240,7 +242,8 @@ def main() -> int:
             model = reference.make_model(name).to(options.device)
             weights = Path(folder) / f"{name}.pth"
             torch.save(model.state_dict(), weights)
-            paths = {precision: Path(folder) / f"{name}-{precision}.onnx" for precision in ("fp32", "fp16")}
+            precisions: tuple[Precision, ...] = ("fp32", "fp16")
+            paths = {precision: Path(folder) / f"{name}-{precision}.onnx" for precision in precisions}
             width, height = scale.compared
             images = reference.scenes(2 if options.quick else 4, height, width, seed=7)
             for precision, path in paths.items():

@@ -20,6 +20,7 @@ import reference
 import torch
 from numpy.typing import NDArray
 from reference import Found
+from torchvision.models.detection import MaskRCNN
 
 from stream_seg.graph import export_graph
 
@@ -110,7 +111,7 @@ def _cases(width: int, height: int) -> list[tuple[str, NDArray[np.uint8], NDArra
 
 
 def _case(
-    model: reference.MaskRCNN,
+    model: MaskRCNN,
     ours: Ours,
     name: str,
     title: str,

@@ -70,7 +70,7 @@ def make_model(name: str, seed: int = 0) -> MaskRCNN:
 
 @torch.no_grad()
 def _calibrate(model: MaskRCNN) -> None:
-    """In one pass, layer after layer: statistics of normalisations, and the spread of layers without one behind them."""
+    """In one pass, layer by layer: statistics of normalisations, and the spread of layers without one behind them."""
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):

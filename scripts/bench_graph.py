@@ -106,8 +106,16 @@ def _export(model: Module, pixels: Tensor, target: Path, threads: int) -> Run:
 
 
 def _openvino(path: Path, feed: dict[str, np.ndarray], threads: int) -> Run:
+    import onnx
     import openvino
 
+    # OpenVINO takes an input with a default for a constant, so the threshold goes there.
+    model = onnx.load(path)
+    (default,) = (tensor for tensor in model.graph.initializer if tensor.name == "score_threshold")
+    default.CopyFrom(onnx.numpy_helper.from_array(feed["score_threshold"], default.name))
+    path = path.with_name("openvino.onnx")
+    onnx.save(model, path)
+    feed = {name: value for name, value in feed.items() if name != default.name}
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     return lambda: len(compiled(feed)["scores"])

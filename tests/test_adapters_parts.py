@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stream_seg.coco import COCO_IDS, COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import paste
 from stream_seg.segmenters import load_segmenter
-from stream_seg.segmenters.coco import COCO_IDS, COCO_NAMES, classes_at, classes_by_id, classes_from
+from stream_seg.segmenters.classes import classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.preprocess import Placement, fit, round_up, scaled
 from stream_seg.segmenters.yolo_seg import suppress

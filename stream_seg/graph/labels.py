@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+from stream_seg.coco import COCO_IDS, COCO_NAMES
+
 _COMPACT = (
     "background,person,bicycle,car,motorcycle,airplane,bus,train,boat,bird,cat,dog,horse,sheep,cow,bottle,chair,couch,"
     "potted plant,dining table,tv"
 )
 COMPACT_LABELS = _COMPACT.split(",")
 
-_COCO = (
-    "background,person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,N/A,"
-    "stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,N/A,backpack,umbrella,"
-    "N/A,N/A,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,"
-    "surfboard,tennis racket,bottle,N/A,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,"
-    "carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,N/A,dining table,N/A,N/A,toilet,N/A,tv,laptop,"
-    "mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,N/A,book,clock,vase,scissors,"
-    "teddy bear,hair drier,toothbrush"
-)
-COCO_LABELS = _COCO.split(",")
+_NAME_OF = dict(zip(COCO_IDS, COCO_NAMES, strict=True))
+COCO_LABELS = ["background", *(_NAME_OF.get(number, "N/A") for number in range(1, 91))]
 """COCO's 91 ids, of which 10 were never used ("N/A"), as torchvision numbers them."""
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stream_seg.coco import COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.segmenters.coco import COCO_NAMES, classes_from
+from stream_seg.segmenters.classes import classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kinds, only_image
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, given_names

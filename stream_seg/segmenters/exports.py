@@ -12,7 +12,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
-from stream_seg.segmenters.coco import Classes
+from stream_seg.segmenters.classes import Classes
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, OnnxSegmenter, Options
 from stream_seg.segmenters.preprocess import Pixels, Placement, Planes, Size, fit, round_up
 from stream_seg.segmenters.session import Array, Session, Signature, Tensor

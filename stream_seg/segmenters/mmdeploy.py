@@ -20,10 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from stream_seg.coco import COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
-from stream_seg.segmenters.coco import COCO_NAMES, classes_from
+from stream_seg.segmenters.classes import classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kind, only_image
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, given_names

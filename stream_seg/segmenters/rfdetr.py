@@ -19,7 +19,7 @@ import numpy as np
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.geometry import Boxes
-from stream_seg.segmenters.coco import Classes, classes_at, classes_by_id, classes_from
+from stream_seg.segmenters.classes import Classes, classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, fixed_size, kind, only_image
 from stream_seg.segmenters.full_masks import lift, sigmoid
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names

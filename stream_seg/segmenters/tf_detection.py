@@ -17,7 +17,7 @@ import numpy as np
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
-from stream_seg.segmenters.coco import classes_by_id
+from stream_seg.segmenters.classes import classes_by_id
 from stream_seg.segmenters.exports import ExportSegmenter
 from stream_seg.segmenters.onnx_segmenter import Options, given_names
 from stream_seg.segmenters.preprocess import Size, scaled

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.segmenters import zoo
-from stream_seg.segmenters.coco import classes_by_id
+from stream_seg.segmenters.classes import classes_by_id
 from stream_seg.segmenters.exports import ExportSegmenter, fixed_size, is_planes, kinds
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, given_names

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.geometry import Boxes
-from stream_seg.segmenters.coco import Classes, classes_at, classes_from
+from stream_seg.segmenters.classes import Classes, classes_at, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kind, only_image
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream_seg.coco import COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.segmenters.coco import COCO_NAMES, classes_from
+from stream_seg.segmenters.classes import classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kinds, only_image
 from stream_seg.segmenters.onnx_segmenter import Options, given_names
 from stream_seg.segmenters.preprocess import Pixels, Size, fit, scaled

@@ -1,4 +1,4 @@
-"""Names the classes of COCO, and turns the numbers networks give them into indices of a list of names."""
+"""Turns the numbers that networks give classes into indices of a list of names."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
-    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-COCO_NAMES = tuple(_NAMES.split(","))
-"""The 80 classes of COCO, in the order of their ids."""
-
-_NEVER_USED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-COCO_IDS = tuple(number for number in range(1, 91) if number not in _NEVER_USED)
-"""The ids, 1 to 90, that COCO's annotations give those classes; ten ids are not in use."""
+from stream_seg.coco import COCO_IDS, COCO_NAMES
 
 _NO_NAME = {"N/A", ""}
 

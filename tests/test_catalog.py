@@ -8,14 +8,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from skimage import data
 
 from stream_seg import catalog
-from stream_seg.catalog import ENTRIES, Download, Entry, Progress
+from stream_seg.catalog import ENTRIES, Device, Download, Entry
 from stream_seg.catalog.locking import locked
+from stream_seg.cli.export import build_graph
 from stream_seg.errors import ModelError
+from stream_seg.graph import ARCHITECTURES
+from stream_seg.segmenters import load_segmenter
 from tests.misbehaving_server import MisbehavingServer, whole
 
 DATA = b"graph" * 1000
@@ -43,8 +49,8 @@ def entries(server: MisbehavingServer) -> tuple[Entry, ...]:
     )
 
 
-def build(weights: Path, architecture: str, out: Path, progress: Progress | None) -> None:
-    out.write_bytes(weights.read_bytes() + architecture.encode())
+def build(weights: Path, architecture: str, device: Device, out: Path) -> None:
+    out.write_bytes(weights.read_bytes() + architecture.encode() + device.encode())
 
 
 @pytest.mark.parametrize(("device", "file"), [("cpu", "int8.onnx"), ("cuda", "fp32.onnx")])
@@ -113,9 +119,29 @@ def test_weights_are_built_into_a_graph_once(server: MisbehavingServer, tmp_path
     for _ in range(2):
         path = catalog.locate("r50", model_dir=tmp_path, build=build, entries=entries(server))
     assert path == tmp_path / "r50.onnx"
-    assert path.read_bytes() == WEIGHTS + b"resnet"
+    assert path.read_bytes() == WEIGHTS + b"resnetcpu"
+    other = catalog.locate("r50", device="cuda", model_dir=tmp_path, build=build, entries=entries(server))
+    assert other.read_bytes() == WEIGHTS + b"resnetcuda"
     assert len(server.requests) == 1
     assert catalog.locate("r50", model_dir=tmp_path, entries=entries(server)) == path
+
+
+def test_every_architecture_of_the_catalogue_can_be_built() -> None:
+    known = {config.name for config in ARCHITECTURES}
+    assert {entry.architecture for entry in ENTRIES if entry.architecture} <= known
+
+
+def test_weights_that_were_pulled_become_a_model_that_runs(server: MisbehavingServer, tmp_path: Path) -> None:
+    weights = catalog.weights("compact")[0].read_bytes()
+    server.behave("/real.safetensors", whole(weights))
+    published = Download(
+        "real.safetensors", (server.url("/real.safetensors"),), hashlib.sha256(weights).hexdigest(), len(weights)
+    )
+    known = (Entry("real", "", 20, "", "", None, None, published, "compact"),)
+    path = catalog.locate("real", model_dir=tmp_path, build=build_graph, entries=known)
+    with load_segmenter(path, device="cpu") as segmenter:
+        (found,) = segmenter([cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR).astype(np.uint8)])
+    assert "person" in found.names
 
 
 def test_a_model_that_nobody_can_build_here_says_how_to_get_it(server: MisbehavingServer, tmp_path: Path) -> None:
@@ -124,7 +150,7 @@ def test_a_model_that_nobody_can_build_here_says_how_to_get_it(server: Misbehavi
 
 
 def test_a_build_that_fails_leaves_the_weights_and_no_graph(server: MisbehavingServer, tmp_path: Path) -> None:
-    def fail(weights: Path, architecture: str, out: Path, progress: Progress | None) -> None:
+    def fail(weights: Path, architecture: str, device: Device, out: Path) -> None:
         out.write_bytes(b"half")
         raise ModelError("the weights are not those of a resnet")
 
@@ -134,7 +160,7 @@ def test_a_build_that_fails_leaves_the_weights_and_no_graph(server: MisbehavingS
 
 
 def test_a_build_that_cannot_write_says_so(server: MisbehavingServer, tmp_path: Path) -> None:
-    def full(weights: Path, architecture: str, out: Path, progress: Progress | None) -> None:
+    def full(weights: Path, architecture: str, device: Device, out: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(ModelError, match=r"cannot write .*r50.onnx: No space left on device"):

@@ -15,10 +15,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from stream_seg.catalog.downloads import PATIENCE, Download, Patience, Progress, fetch
-from stream_seg.catalog.entries import ENTRIES, Entry
+from stream_seg.catalog.entries import ENTRIES, Device, Entry
 from stream_seg.catalog.locking import locked
 from stream_seg.catalog.onnxfile import ModelInfo, TensorInfo, info
 from stream_seg.errors import ModelError, did_you_mean
@@ -45,10 +44,8 @@ __all__ = [
     "weights",
 ]
 
-Device = Literal["cpu", "cuda"]
-
-Build = Callable[[Path, str, Path, Progress | None], None]
-"""Makes an ONNX graph: (weights file, architecture, file to write, progress). Raises `ModelError`."""
+Build = Callable[[Path, str, Device, Path], None]
+"""Makes an ONNX graph: (weights file, architecture, device it is for, file to write). Raises `ModelError`."""
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -93,11 +90,11 @@ def locate(
     if entry.download is None:
         return _embedded("int8.onnx" if device == "cpu" else "fp32.onnx")
     folder = model_dir or default_model_dir()
-    if _graph_on_disk(entry, folder):
-        return folder / entry.graph_file
+    if _graph_on_disk(entry, folder, device):
+        return folder / entry.graph_file(device)
     if offline:
         raise ModelError(f"the model '{entry.name}' is not on disk; run: stream-seg models pull {entry.name}")
-    return pull(entry.name, model_dir=folder, progress=progress, build=build, entries=entries)
+    return pull(entry.name, device=device, model_dir=folder, progress=progress, build=build, entries=entries)
 
 
 def path(name: str, *, device: Device = "cpu", model_dir: Path | None = None) -> Path:
@@ -108,6 +105,7 @@ def path(name: str, *, device: Device = "cpu", model_dir: Path | None = None) ->
 def pull(
     name: str,
     *,
+    device: Device = "cpu",
     model_dir: Path | None = None,
     progress: Progress | None = None,
     build: Build | None = None,
@@ -117,19 +115,19 @@ def pull(
     """Make sure a model is on disk, downloading and building what is missing; return its ONNX file.
 
     Several processes may pull the same model at once: one works, the others wait for it. `build` is needed for models
-    whose graph is built here. Raises `ModelError` as `downloads.fetch` does.
+    whose graph is built here, for `device`. Raises `ModelError` as `downloads.fetch` does.
     """
     entry = _find(name, entries)
     if entry.download is None:
-        return _embedded("int8.onnx")
+        return _embedded("int8.onnx" if device == "cpu" else "fp32.onnx")
     if entry.architecture is not None and build is None:
         raise ModelError(f"'{name}' has to be built from its weights first; run: stream-seg models pull {name}")
     folder = _usable(model_dir or default_model_dir())
     with locked(_lock_file(entry, folder)):
         published = _fetched(entry.download, folder, progress, patience)
         if entry.architecture is not None and build is not None:
-            _build(entry.architecture, published, folder / entry.graph_file, build, progress)
-    return folder / entry.graph_file
+            _build(entry, device, published, folder, build)
+    return folder / entry.graph_file(device)
 
 
 def weights(
@@ -166,7 +164,7 @@ def remove(name: str, *, model_dir: Path | None = None, entries: tuple[Entry, ..
     if entry.download is None:
         raise ModelError(f"'{name}' is part of the package and cannot be removed")
     folder = model_dir or default_model_dir()
-    names = dict.fromkeys((entry.graph_file, entry.download.file))
+    names = dict.fromkeys((entry.graph_file("cpu"), entry.graph_file("cuda"), entry.download.file))
     found = [file for stem in names for file in (folder / stem, folder / f"{stem}.part") if file.exists()]
     if not found:
         raise ModelError(f"the model '{name}' is not on disk: there is nothing to remove in {folder}")
@@ -202,7 +200,7 @@ def list_models(model_dir: Path | None = None, entries: tuple[Entry, ...] = ENTR
 
 def _row(entry: Entry, folder: Path) -> ModelRow:
     size = _embedded("int8.onnx").stat().st_size if entry.download is None else entry.download.size
-    on_disk = entry.download is None or _graph_on_disk(entry, folder)
+    on_disk = entry.download is None or _whole(entry.download, folder)
     return ModelRow(
         entry.name,
         round(size / 1e6, 1),
@@ -292,10 +290,10 @@ def _whole(download: Download, folder: Path) -> bool:
     return file.is_file() and file.stat().st_size == download.size
 
 
-def _graph_on_disk(entry: Entry, folder: Path) -> bool:
+def _graph_on_disk(entry: Entry, folder: Path, device: Device) -> bool:
     if entry.architecture is None and entry.download is not None:
         return _whole(entry.download, folder)
-    return (folder / entry.graph_file).is_file()
+    return (folder / entry.graph_file(device)).is_file()
 
 
 def _fetched(download: Download, folder: Path, progress: Progress | None, patience: Patience) -> Path:
@@ -303,12 +301,13 @@ def _fetched(download: Download, folder: Path, progress: Progress | None, patien
     return folder / download.file if _whole(download, folder) else fetch(download, folder, progress, patience)
 
 
-def _build(architecture: str, published: Path, target: Path, build: Build, progress: Progress | None) -> None:
-    if target.is_file():
+def _build(entry: Entry, device: Device, published: Path, folder: Path, build: Build) -> None:
+    target = folder / entry.graph_file(device)
+    if entry.architecture is None or target.is_file():
         return
     unfinished = target.with_name(f"{target.name}.part")
     try:
-        build(published, architecture, unfinished, progress)
+        build(published, entry.architecture, device, unfinished)
         unfinished.replace(target)
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror or error}; choose another --model-dir") from error

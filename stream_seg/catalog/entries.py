@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stream_seg.catalog.downloads import Download
+
+Device = Literal["cpu", "cuda"]
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _ZOO_FOLDER = "validated/vision/object_detection_segmentation/mask-rcnn/model"
@@ -15,7 +18,7 @@ class Entry:
     """One named model.
 
     `download` is the published file, None for the model that is part of the package. `architecture` names the network
-    whose ONNX graph is built here from a downloaded state_dict, None where the download is an ONNX file already.
+    (`stream_seg.graph`) whose graph is built here from a downloaded state_dict, None where an ONNX file is downloaded.
     `box_ap` and `mask_ap` are published COCO AP in per cent (IoU 0.50 to 0.95), None where nobody published one.
     `size` is how large a picture the network sees, in words. `licence` is what its publisher states.
     """
@@ -30,12 +33,11 @@ class Entry:
     download: Download | None = None
     architecture: str | None = None
 
-    @property
-    def graph_file(self) -> str:
-        """Name of the ONNX file in the model folder."""
+    def graph_file(self, device: Device) -> str:
+        """Name of the ONNX file in the model folder; a graph that is built here suits one kind of device."""
         if self.architecture is None and self.download is not None:
             return self.download.file
-        return f"{self.name}.onnx"
+        return f"{self.name}.onnx" if device == "cpu" else f"{self.name}-{device}.onnx"
 
 
 def _zoo_mirrors(stem: str) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ ENTRIES = (
             "bf2d0c1efbc936eeee2bc95a48e80ebc86b891f61b0106485937fc29f9315fc0",
             178090079,
         ),
-        architecture="maskrcnn_resnet50_fpn",
+        architecture="r50-fpn",
     ),
     Entry(
         name="r50-fpn-v2",
@@ -93,7 +95,7 @@ ENTRIES = (
             "73cbd0190fcbe3ba339921fbce2c3a0b6bb9126c9a133c85e43a2a8e060a109e",
             185828065,
         ),
-        architecture="maskrcnn_resnet50_fpn_v2",
+        architecture="r50-fpn-v2",
     ),
     Entry(
         name="zoo-r50-fpn",

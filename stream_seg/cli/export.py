@@ -20,12 +20,12 @@ CALIBRATION_FRAMES = 100
 """How many frames of --calibrate are used, spread over it."""
 
 
-def build_graph(weights: Path, architecture: str, out: Path, _progress: catalog.Progress | None) -> None:
+def build_graph(weights: Path, architecture: str, device: catalog.Device, out: Path) -> None:
     """Build the fp32 graph of downloaded weights: what the catalogue calls for models that come as weights."""
     from stream_seg.graph import export_graph
 
     logger.info("building the graph of %s; this happens once", architecture)
-    export_graph(weights, out, architecture=architecture)
+    export_graph(weights, out, architecture=architecture, device=device)
 
 
 def export(args: argparse.Namespace) -> int:

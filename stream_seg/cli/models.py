@@ -44,7 +44,8 @@ def list_models(args: argparse.Namespace) -> int:
 def pull(args: argparse.Namespace) -> int:
     """`stream-seg models pull NAME`: download (and build) a model, print where it is."""
     with download_bar(quiet=args.quiet) as progress:
-        print(catalog.pull(args.name, model_dir=args.model_dir, progress=progress, build=build_graph))
+        device = kind_of("auto")
+        print(catalog.pull(args.name, device=device, model_dir=args.model_dir, progress=progress, build=build_graph))
     return 0
 
 

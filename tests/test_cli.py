@@ -136,6 +136,14 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", __file__], 4, "test_cli.py"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "preson"], 2, "did you mean 'person'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/none/m.json"], 6, "m.json"),
+        (["n" * 300 + ".mp4", "-o", "{tmp}/o.mp4"], 3, "too long"),
+        (["tcp://127.0.0.1:9/?" + "n" * 300, "-o", "{tmp}/o.mp4"], 3, "refused"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/" + "n" * 300 + ".mp4"], 6, "too long"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "n" * 300], 4, "too long"),
+        (["synthetic:64x64@30x3", "-o", "-"], 6, "standard output"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "-o", "{tmp}/./o.mp4"], 2, "two outputs"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/o.mp4"], 2, "two outputs"),
+        (["models", "pull", "compact", "--offline"], 2, "--offline"),
         (["models", "pul", "compact"], 2, "pull"),
         (["models", "remove", "compact"], 4, "part of the package"),
         (["export", "nothing.pth", "-o", "{tmp}/m.onnx"], 4, "nothing.pth"),
@@ -158,6 +166,45 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: 
     assert out.read_bytes() == b"mine"
     assert main(["synthetic:64x64@30x3", "-o", str(out), "--overwrite", "--quiet"]) == 0
     assert frames_in(out) == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["{mine}", "-o", "{tmp}/o.png", "--metrics", "{mine}", "--overwrite"], 6),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{mine}"], 6),
+        (["eval", "--images", "{tmp}", "--annotations", "{mine}", "--json", "{mine}"], 6),
+        (["export", "{mine}", "-o", "{mine}", "--overwrite"], 6),
+    ],
+    ids=["figures onto the input", "figures onto a file", "scores onto the annotations", "graph onto the weights"],
+)
+def test_a_file_that_is_read_or_was_there_is_not_replaced(
+    argv: list[str], code: int, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = photo.read_bytes()
+    got, line = failure(capsys, *(word.format(mine=photo, tmp=tmp_path) for word in argv))
+    assert got == code
+    assert photo.name in line
+    assert photo.read_bytes() == before
+
+
+def test_closed_streams_do_not_cost_the_result(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    argv = [*COMMAND, "synthetic:64x64@30x3", "-o", str(out), "--device", "cpu"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], timeout=60, check=False)
+    assert done.returncode == 0
+    assert frames_in(out) == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>404</html>"])
+def test_info_says_what_a_file_is_that_is_no_model(
+    body: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(body)
+    code, line = failure(capsys, "models", "info", str(file))
+    assert code == 4
+    assert "fetch it again" in line
 
 
 def test_no_display_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

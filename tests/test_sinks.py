@@ -242,6 +242,12 @@ def test_an_old_partial_file_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.part.mp4"]
 
 
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("a.png")
+    with pytest.raises(OutputError, match="symbolic links"):
+        open_sink(tmp_path / "a.png")
+
+
 def test_a_linked_file_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
     (tmp_path / "real.mp4").write_bytes(b"old")
     (tmp_path / "a.mp4").symlink_to("real.mp4")

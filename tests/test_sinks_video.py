@@ -266,6 +266,7 @@ def test_a_recording_that_is_gone_leaves_the_pictures_silent(tmp_path: Path, cap
     ("a.mp4", "h265x", "no video codec 'h265x'.*did you mean 'h265'"),
     ("a.mp4", "aac", "no video codec 'aac'"),
     ("a.webm", "h264", "a .webm file cannot hold h264; use --codec av1 or vp9"),
+    ("a.mov", "av1", "a .mov file cannot hold av1; use --codec h264 or hevc"),
     ("a.mp4", "h264_v4l2m2m", "encoder h264_v4l2m2m cannot be opened"),
 ])  # fmt: skip
 def test_a_codec_that_cannot_be_is_refused_at_once(name: str, codec: str, message: str, tmp_path: Path) -> None:

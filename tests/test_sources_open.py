@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -120,6 +121,28 @@ def test_each_second_frame_of_a_part(tmp_path: Path) -> None:
         assert [frame.pts for frame in frames[:2]] == [Fraction(5, 25), Fraction(7, 25)]
         assert (clip.info.frame_count, clip.info.frame_rate) == (10, Fraction(25, 2))
         assert (clip.info.start, clip.info.end) == (Fraction(1, 5), Fraction(1))
+
+
+def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path: Path) -> None:
+    link = tmp_path / "link.mp4"
+    link.symlink_to("nowhere.mp4")
+    with pytest.raises(SourceError, match="leads nowhere"):
+        open_source(link)
+
+
+def test_a_named_pipe_is_to_be_read_as_standard_input(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.ts"
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match="stream-seg - < "):
+        open_source(pipe)
+
+
+def test_digits_that_are_no_numbers_can_be_in_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("²1.png", "²10.png"):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", numbered(0))[1].tobytes())
+    with open_source("*.png") as source:
+        assert [frame.name for frame in source] == ["²1.png", "²10.png"]
 
 
 @pytest.mark.parametrize(("most", "came"), [(1, 1), (7, 7), (99, 20)])

@@ -35,6 +35,7 @@ __all__ = [
     "TensorInfo",
     "default_model_dir",
     "info",
+    "is_file",
     "list_models",
     "locate",
     "path",
@@ -84,7 +85,7 @@ def locate(
     `device` chooses between the files of `compact` (int8 for a CPU, fp32 for CUDA). Raises `ModelError` for an unknown
     name, a missing file, a model that is not on disk while `offline`, and whatever `pull` raises.
     """
-    if Path(name_or_path).is_file():
+    if is_file(Path(name_or_path)):
         return Path(name_or_path)
     entry = _find(str(name_or_path), entries)
     if entry.download is None:
@@ -251,6 +252,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def is_file(file: Path) -> bool:
+    """Whether a file is there. Raises `ModelError` for a name too long or a folder that may not be looked into."""
+    try:
+        return file.is_file()
+    except OSError as error:
+        raise ModelError(f"cannot read the model {file}: {error.strerror}") from error
+
+
 def _find(name: str, entries: tuple[Entry, ...]) -> Entry:
     for entry in entries:
         if entry.name == name:
@@ -287,13 +296,13 @@ def _lock_file(entry: Entry, folder: Path) -> Path:
 
 def _whole(download: Download, folder: Path) -> bool:
     file = folder / download.file
-    return file.is_file() and file.stat().st_size == download.size
+    return is_file(file) and file.stat().st_size == download.size
 
 
 def _graph_on_disk(entry: Entry, folder: Path, device: Device) -> bool:
     if entry.architecture is None and entry.download is not None:
         return _whole(entry.download, folder)
-    return (folder / entry.graph_file(device)).is_file()
+    return is_file(folder / entry.graph_file(device))
 
 
 def _fetched(download: Download, folder: Path, progress: Progress | None, patience: Patience) -> Path:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from stream_seg.cli.arguments import parse
 from stream_seg.cli.console import set_up_logging
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (by default the process's) and return its exit code."""
+    _replace_closed_streams()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
         set_up_logging(quiet=args.quiet, verbose=args.verbose)
@@ -39,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.debug("the traceback of this error:", exc_info=True)
         _say(f"internal error: {type(error).__name__}: {error} (run again with --verbose and report what it prints)")
         return 1
+
+
+def _replace_closed_streams() -> None:
+    """Let what is printed vanish where a stream is closed (`2>&-`), rather than fail for want of it."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  it is for the rest of the process
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _say(message: str) -> None:

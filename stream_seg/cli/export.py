@@ -10,8 +10,9 @@ from pathlib import Path
 
 from stream_seg import catalog
 from stream_seg.cli.console import Bar, download_bar
-from stream_seg.errors import OutputError, UsageError
+from stream_seg.errors import UsageError
 from stream_seg.frame import Image
+from stream_seg.sinks.part import Target
 from stream_seg.sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,7 @@ def export(args: argparse.Namespace) -> int:
     """`stream-seg export NAME_OR_WEIGHTS -o model.onnx`."""
     from stream_seg.graph import export_graph
 
-    if args.output.exists() and not args.overwrite:
-        raise OutputError(f"'{args.output}' exists already; name another file, or add --overwrite")
+    Target(args.output, args.overwrite, Path(args.weights))
     weights, architecture = _weights(args)
     frames = None if args.calibrate is None else _calibration_frames(args.calibrate)
     with _steps(quiet=args.quiet) as progress:
@@ -58,7 +58,7 @@ def export(args: argparse.Namespace) -> int:
 def _weights(args: argparse.Namespace) -> tuple[Path, str | None]:
     """The weights file that was named, or the one of a named model, and its architecture where that is known."""
     path = Path(args.weights)
-    if path.is_file():
+    if catalog.is_file(path):
         return path, args.architecture
     with download_bar(quiet=args.quiet) as progress:
         found, architecture = catalog.weights(
@@ -81,8 +81,10 @@ def _calibration_frames(spec: str) -> Iterator[Image]:
 def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels file '{path}' cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"the labels file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the labels file {path} cannot be read: it is not UTF-8 text") from error
 
 
 @contextmanager

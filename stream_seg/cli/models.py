@@ -8,8 +8,10 @@ from pathlib import Path
 from stream_seg import catalog
 from stream_seg.cli.console import download_bar
 from stream_seg.cli.export import build_graph
+from stream_seg.errors import UsageError
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
 from stream_seg.segmenters.device import kind_of
+from stream_seg.segmenters.model_file import check_model
 
 
 def load_model(args: argparse.Namespace) -> ModelSegmenter:
@@ -43,6 +45,8 @@ def list_models(args: argparse.Namespace) -> int:
 
 def pull(args: argparse.Namespace) -> int:
     """`stream-seg models pull NAME`: download (and build) a model, print where it is."""
+    if args.offline:
+        raise UsageError("models pull downloads, which --offline forbids; leave one of them out")
     with download_bar(quiet=args.quiet) as progress:
         device = kind_of("auto")
         print(catalog.pull(args.name, device=device, model_dir=args.model_dir, progress=progress, build=build_graph))
@@ -64,6 +68,9 @@ def remove(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     """`stream-seg models info FILE`: inputs, outputs and metadata of an ONNX file, or of a named model on disk."""
-    file = Path(args.name) if Path(args.name).exists() else catalog.path(args.name, model_dir=args.model_dir)
+    file = Path(args.name)
+    if not catalog.is_file(file) and not file.is_dir():
+        file = catalog.path(args.name, model_dir=args.model_dir)
+    check_model(file)  # which says better than ONNX Runtime what a file is that is no model
     print(catalog.info(file))
     return 0

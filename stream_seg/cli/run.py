@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Sink, Source
 from stream_seg.render import Renderer
 from stream_seg.sinks import Window, open_sink
+from stream_seg.sinks.part import Target
 from stream_seg.sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the pipeline that `args` describe. Returns 0, or 130 or 143 when a signal ended it."""
     with ending_signals() as ending:
         source = _source(args)
+        _refuse_one_file_twice(args)
         outputs = [_output(args, path) for path in args.output]
         window = _window(args)
         _check_metrics_path(args)
@@ -99,7 +102,20 @@ def _hud(metrics: Metrics) -> Callable[[], str]:
     return lambda: metrics.status() if metrics.is_live else ""
 
 
+def _refuse_one_file_twice(args: argparse.Namespace) -> None:
+    names = [*args.output, *([] if args.metrics is None else [str(args.metrics)])]
+    paths = [os.path.realpath(name) for name in names]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise UsageError(f"{names[number]} was named for two outputs; give each a name of its own")
+
+
 def _check_metrics_path(args: argparse.Namespace) -> None:
+    """Refuse, before the work of a run, what would fail or replace a file after it."""
     path: Path | None = args.metrics
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise OutputError(f"'{path}' cannot be written: its folder does not exist, or it is a folder itself")
+    if path is None:
+        return
+    with suppress(OSError):
+        if path.is_char_device() or path.is_fifo():  # /dev/stdout
+            return
+    Target(path, args.overwrite, None if args.source is None else Path(args.source))

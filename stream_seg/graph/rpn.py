@@ -74,7 +74,9 @@ def _head(layers: Layers, config: Proposals, level: Value) -> tuple[Value, Value
 def _select(config: Proposals, boxes: Value, logits: Value, level_of: Value, canvas: Canvas, device: Device) -> Rois:
     """The best boxes (N, S, 4) of each image after non-maximum suppression within each level."""
     graph = boxes.graph
-    scores = graph.op("Sigmoid", logits).where(shorter_side(boxes) >= config.min_side, DROPPED)
+    # Only the order counts here, and that all are above 0. A sigmoid would lose both: it is 0 below -88, 1 above 17.
+    scores = graph.op("Softsign", logits) * 0.5 + 0.5
+    scores = scores.where(shorter_side(boxes) >= config.min_side, DROPPED)
     levels = len(config.anchor_sizes)
     left = suppress_per_level(boxes, scores, level_of, levels, canvas.limits, config.nms_iou, device)
     best, where = graph.ops(2, "TopK", left, left.lengths(1).minimum(ints(config.count)), axis=1)

@@ -104,8 +104,10 @@ def _names(labels: Path | Sequence[str] | None) -> tuple[str, ...] | None:
         return tuple(labels) if labels else None
     try:
         lines = labels.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels file {labels} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"the labels file {labels} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the labels file {labels} cannot be read: it is not UTF-8 text") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UsageError(f"the labels file {labels} is empty")

@@ -28,6 +28,15 @@ def open_sink(
     A folder is one that exists, ends in a slash, or has no suffix. Raises `OutputError` for any other suffix, and when
     what is there already forbids writing; `UsageError` for a codec where no video is written.
     """
+    if str(path) == "-":
+        raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
+    try:
+        return _choose(path, codec, overwrite, source_path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _choose(path: str | Path, codec: str | None, overwrite: bool, source_path: str | Path | None) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
     if suffix in CONTAINERS and not name.is_dir():

@@ -62,6 +62,9 @@ _OPTIONS = {
 }
 
 
+_REFUSED = {"mov": frozenset({"libsvtav1", "libvpx-vp9"})}
+"""What FFmpeg lists as supported, and then refuses to write the header of."""
+
 _TRIAL_SIZE = (640, 480)
 
 _RATELESS = ("libx264", "libvpx-vp9")
@@ -102,7 +105,7 @@ class Encoder:
                 f"there is no video codec '{codec}' here; use one of {', '.join(CODECS)}{did_you_mean(codec, CODECS)}"
             )
         with av.open(io.BytesIO(), "w", format=self.container) as container:
-            supported = container.supported_codecs
+            supported = container.supported_codecs - _REFUSED.get(self.container, frozenset())
         if self.name not in supported:
             fitting = [name for name, encoder in CODECS.items() if encoder in supported]
             raise OutputError(

@@ -12,7 +12,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.part import PartFile, Target
+from stream_seg.sinks.part import PartFile, Target, same_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -135,9 +135,7 @@ class ImageFolder(_Images):
             )
 
     def _is_source(self) -> bool:
-        if self._source is None or not self._source.exists() or not self.path.exists():
-            return False
-        return self._source.samefile(self.path)
+        return self._source is not None and same_file(self._source, self.path)
 
     def _path_for(self, frame: Frame) -> Path:
         path = self.path / self._name(frame)

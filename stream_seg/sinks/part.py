@@ -27,6 +27,13 @@ class Target:
     source_path: Path | None = None
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except (OSError, RuntimeError) as error:  # RuntimeError is what pathlib says to links in a circle
+            cause = error.strerror if isinstance(error, OSError) else "its symbolic links lead in a circle"
+            raise OutputError(f"cannot write {self.path}: {cause}") from error
+
+    def _check(self) -> None:
         folder = self.resolved.parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {self.path}: the folder {folder} does not exist; create it first")
@@ -45,7 +52,7 @@ class Target:
 
     def refuse_input(self, source: Path | None) -> None:
         """Raise `OutputError` when `source` is the same file, by whatever name."""
-        if source is not None and source.exists() and self.resolved.exists() and source.samefile(self.resolved):
+        if source is not None and same_file(source, self.resolved):
             raise OutputError(f"{self.path} is the input itself; write to another file")
 
     def part_path(self, number: int) -> Path:
@@ -154,6 +161,14 @@ class PartFile:
             raise OutputError(
                 f"cannot rename {self.path} to {self.target.path}: {error.strerror}; the result is in the former"
             ) from error
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether both are there and one and the same; an address, however long, is no file."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
 
 
 def _rename_unless_taken(old: Path, new: Path) -> None:

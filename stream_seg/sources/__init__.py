@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from stream_seg.errors import UsageError
+from stream_seg.errors import SourceError, UsageError
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam
 from stream_seg.sources.clip import Clip
@@ -69,7 +69,10 @@ def open_source(
     rate = seconds("sequence_rate", sequence_rate)
     if rate == 0:
         raise UsageError("sequence_rate must be more than 0")
-    source = _choose(str(spec), begin, camera_size, camera_fps, rate)
+    try:
+        source = _choose(str(spec), begin, camera_size, camera_fps, rate)
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        raise SourceError(f"cannot read {spec}: {error.strerror}") from error
     if not begin and stop is None and max_frames is None and stride == 1:
         return source
     return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames)

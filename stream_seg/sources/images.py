@@ -126,7 +126,7 @@ def fixed_folder(pattern: str) -> Path:
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """Sort key that puts img2 before img10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def read_image(path: Path) -> Image | None:

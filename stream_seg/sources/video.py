@@ -36,6 +36,8 @@ class Recording(Stoppable):
         self._start = start
         self._decoder: Decoder | None = None
         refuse_missing(self._path)
+        if self._path.is_fifo():  # it can be opened but once, and nobody can look into it first
+            raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
         with closing(Decoder(self._container, str(path))) as decoder:
             self._info = starting_at(decoder.info("video", self._path), start)
 
@@ -66,6 +68,8 @@ def refuse_missing(path: Path) -> None:
     """Raise `SourceError` for a path that is not there, with a close name from its folder."""
     if path.exists():
         return
+    if path.is_symlink():
+        raise SourceError(f"no such file: {path} is a symbolic link that leads nowhere")
     if not path.parent.is_dir():
         raise SourceError(f"no such file: {path} (there is no folder {path.parent})")
     raise SourceError(f"no such file: {path}{did_you_mean(path.name, (item.name for item in path.parent.iterdir()))}")

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream, Overflow
 from stream_seg.detections import Detections
+from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.metrics import Metrics, Stage, Summary
 from stream_seg.protocols import Outcome, Renderer, Segmenter, Sink, Source
@@ -53,6 +54,8 @@ class Pipeline:
         batch_size: int | None = None,
         metrics: Metrics | None = None,
     ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         self._source = source
         self._segmenter = segmenter
         self._renderer = renderer or DefaultRenderer()

@@ -144,6 +144,7 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "-o", "{tmp}/./o.mp4"], 2, "two outputs"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/o.mp4"], 2, "two outputs"),
         (["models", "pull", "compact", "--offline"], 2, "--offline"),
+        (["models", "remove", "r50-fpn", "--model-dir", "{tmp}/" + "n" * 300], 4, "too long"),
         (["models", "pul", "compact"], 2, "pull"),
         (["models", "remove", "compact"], 4, "part of the package"),
         (["export", "nothing.pth", "-o", "{tmp}/m.onnx"], 4, "nothing.pth"),

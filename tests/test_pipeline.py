@@ -16,6 +16,7 @@ import pytest
 
 from stream_seg import pipeline as pipeline_module
 from stream_seg.detections import Detections
+from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Outcome, Sink
@@ -289,6 +290,12 @@ def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_use
     segmenter = Warm()
     run_in_time(Pipeline(Numbers(2), segmenter, renderer=same, batch_size=3))
     assert segmenter.warmed == ((2, 2), 3, 0)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(batch_size: int) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        Pipeline(Numbers(3), Counting(), batch_size=batch_size)
 
 
 def test_a_pipeline_runs_once() -> None:

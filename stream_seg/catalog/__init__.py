@@ -166,7 +166,7 @@ def remove(name: str, *, model_dir: Path | None = None, entries: tuple[Entry, ..
         raise ModelError(f"'{name}' is part of the package and cannot be removed")
     folder = model_dir or default_model_dir()
     names = dict.fromkeys((entry.graph_file("cpu"), entry.graph_file("cuda"), entry.download.file))
-    found = [file for stem in names for file in (folder / stem, folder / f"{stem}.part") if file.exists()]
+    found = [file for stem in names for file in (folder / stem, folder / f"{stem}.part") if is_file(file)]
     if not found:
         raise ModelError(f"the model '{name}' is not on disk: there is nothing to remove in {folder}")
     with locked(_lock_file(entry, folder)):

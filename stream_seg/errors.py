@@ -60,7 +60,7 @@ class DisplayError(OutputError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'dog'?"` for a close misspelling of a known word, else an empty string."""
+    """Return `" (did you mean 'dog'?)"` for a close misspelling of a known word, else an empty string."""
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return f"; did you mean '{names[close[0]]}'?" if close else ""
+    return f" (did you mean '{names[close[0]]}'?)" if close else ""

@@ -165,6 +165,8 @@ class Pipeline:
 
     def _hand_on(self, frames: list[Frame], call: Future[tuple[list[Detections], float]], share: float) -> None:
         found, seconds = call.result()
+        if len(found) != len(frames):
+            raise ValueError(f"the segmenter returned {len(found)} results for {len(frames)} images")
         self.metrics.batch_segmented(len(frames), sum(map(len, found)), seconds * share)
         for pair in zip(frames, found, strict=True):
             self._segmented.put(pair)

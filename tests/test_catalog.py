@@ -80,7 +80,7 @@ def test_a_path_that_exists_is_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("compct", "no model 'compct'; did you mean 'compact'[?] known: compact, r50-fpn, "),
+        ("compct", "no model 'compct' .did you mean 'compact'[?].; known: compact, r50-fpn, "),
         ("xyzzy", "no model 'xyzzy'; known: compact, "),
         ("nowhere/model.onnx", "the model file nowhere/model.onnx does not exist"),
         ("model.onnx", "the model file model.onnx does not exist"),

@@ -176,7 +176,7 @@ def test_the_first_failure_stops_everything_and_is_raised(stage: str, live: bool
 
     sink = Kept(fail_in=stage, fail_at=at)
     pipeline = Pipeline(source, segmenter, sinks=[sink], renderer=render, batch_size=batch_size)
-    expected = (ValueError, "zip") if stage == "count" else (Boom, stage)
+    expected = (ValueError, "segmenter returned") if stage == "count" else (Boom, stage)
     with pytest.raises(expected[0], match=expected[1]):
         run_in_time(pipeline)
     assert source.closed == 1

@@ -257,6 +257,6 @@ def test_labels_are_remembered() -> None:
 
 def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
     wrong: Any = "mask"
-    with pytest.raises(UsageError, match=r"unknown view 'mask'; use both, boxes, masks; did you mean 'masks'\?"):
+    with pytest.raises(UsageError, match=r"unknown view 'mask'; use both, boxes, masks \(did you mean 'masks'\?\)"):
         Renderer(wrong)
     assert get_args(View) == VIEWS

@@ -267,7 +267,7 @@ class TestRefusals:
             load_segmenter(batched_model(tmp_path / "t.onnx", metadata={}), device="cpu")
 
     def test_an_unknown_class_is_suggested_and_listed(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"no class 'gren'; did you mean 'green'.; it knows red, green, blue"):
+        with pytest.raises(UsageError, match=r"no class 'gren' .did you mean 'green'..; it knows red, green, blue"):
             load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", classes=["red", "gren"])
 
     @pytest.mark.parametrize(

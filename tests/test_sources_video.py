@@ -278,7 +278,7 @@ def test_a_sound_file_with_a_cover_picture_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_refused_with_a_close_name(tmp_path: Path) -> None:
     write_video(tmp_path / "Holiday.mp4", 1)
-    with pytest.raises(SourceError, match=r"no such file: .*holidy\.mp4; did you mean 'Holiday\.mp4'\?"):
+    with pytest.raises(SourceError, match=r"no such file: .*holidy\.mp4 .did you mean 'Holiday\.mp4'\?"):
         Recording(tmp_path / "holidy.mp4")
 
 

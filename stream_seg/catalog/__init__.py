@@ -269,7 +269,7 @@ def _find(name: str, entries: tuple[Entry, ...]) -> Entry:
         raise ModelError(f"{name} is a folder; name the model file in it, or one of: {', '.join(names)}")
     if Path(name).suffix or len(Path(name).parts) > 1:
         raise ModelError(f"the model file {name} does not exist")
-    raise ModelError(f"there is no model '{name}'{did_you_mean(name, names) or ';'} known: {', '.join(names)}")
+    raise ModelError(f"there is no model '{name}'{did_you_mean(name, names)}; known: {', '.join(names)}")
 
 
 def _embedded(file: str) -> Path:

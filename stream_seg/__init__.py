@@ -8,18 +8,21 @@
 A source, a segmenter or a sink of your own has the methods of `stream_seg.protocols`.
 """
 
-import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from stream_seg.detections import Detections
-from stream_seg.errors import StreamSegError
-from stream_seg.frame import Frame, SourceInfo
-from stream_seg.metrics import Metrics, Summary
-from stream_seg.pipeline import Pipeline
-from stream_seg.render import Renderer
-from stream_seg.segmenters import load_segmenter
-from stream_seg.sinks import VideoFile, Window, open_sink
-from stream_seg.sources import open_source
 from stream_seg.version import __version__
+
+if TYPE_CHECKING:
+    from stream_seg.detections import Detections
+    from stream_seg.errors import StreamSegError
+    from stream_seg.frame import Frame, SourceInfo
+    from stream_seg.metrics import Metrics, Summary
+    from stream_seg.pipeline import Pipeline
+    from stream_seg.render import Renderer
+    from stream_seg.segmenters import load_segmenter
+    from stream_seg.sinks import VideoFile, Window, open_sink
+    from stream_seg.sources import open_source
 
 __all__ = [
     "Detections",
@@ -37,3 +40,27 @@ __all__ = [
     "open_sink",
     "open_source",
 ]
+
+_HOMES = {
+    "Detections": "detections",
+    "Frame": "frame",
+    "Metrics": "metrics",
+    "Pipeline": "pipeline",
+    "Renderer": "render",
+    "SourceInfo": "frame",
+    "StreamSegError": "errors",
+    "Summary": "metrics",
+    "VideoFile": "sinks",
+    "Window": "sinks",
+    "load_segmenter": "segmenters",
+    "open_sink": "sinks",
+    "open_source": "sources",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for: the command must be able to say something before the second it takes
+    to load OpenCV, PyAV and ONNX Runtime is over, and a Ctrl-C in that second must not end in a traceback."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stream_seg' has no attribute {name!r}")
+    return getattr(import_module(f"stream_seg.{_HOMES[name]}"), name)

@@ -110,10 +110,19 @@ def test_nothing_but_the_command_line_prints() -> None:
         assert not printing or room_of(path) == "cli", path
 
 
-def test_importing_the_package_brings_nothing_that_only_building_needs() -> None:
-    code = "import sys, stream_seg; print([m for m in ('spox', 'onnx', 'torch', 'pycocotools') if m in sys.modules])"
+def test_the_command_is_ready_to_be_interrupted_before_anything_heavy_is_loaded() -> None:
+    code = "import sys, stream_seg.cli; print([m for m in ('cv2', 'av', 'onnxruntime', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_brings_nothing_that_only_building_needs() -> None:
+    code = (
+        "import sys; from stream_seg import *; "
+        "print([m for m in ('onnx', 'torch', 'pycocotools') if m in sys.modules], 'av' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[] True"
 
 
 def test_every_public_name_exists() -> None:

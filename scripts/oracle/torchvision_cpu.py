@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.library import Library
 
 _ROWS = 64
 """Regions pooled at a time: bounds the memory of the sampled points."""
@@ -79,7 +80,7 @@ def _points(
 def _install() -> None:
     if _loads():
         return
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = Library("torchvision", "FRAGMENT")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define(

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stream_seg.cli.arguments import parse
-from stream_seg.cli.console import set_up_logging
 from stream_seg.cli.signals import Interrupted
 from stream_seg.errors import StreamSegError
 
@@ -23,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (by default the process's) and return its exit code."""
     _replace_closed_streams()
     try:
+        # Here, since it takes a second: an interruption meanwhile is one like any other.
+        from stream_seg.cli.arguments import parse
+        from stream_seg.cli.console import set_up_logging
+
         args = parse(sys.argv[1:] if argv is None else argv)
         set_up_logging(quiet=args.quiet, verbose=args.verbose)
         return int(args.command(args))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
+
 from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.protocols import Sink
 from stream_seg.sinks import images

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
+
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam

@@ -6,6 +6,7 @@ What OpenCV's wheels for Linux bring is Qt 5 with its X11 plugin only; macOS and
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 from pathlib import Path
@@ -28,13 +29,14 @@ def require_display() -> tuple[int, int] | None:
         )
     if sys.platform in ("win32", "darwin"):
         return None
-    screen = _x11_screen()
+    screen = _x11_screen(os.environ.get("DISPLAY"))
     if _PLUGIN.exists():
         _prepare_qt()
     return screen
 
 
-def _x11_screen() -> tuple[int, int]:
+@functools.cache
+def _x11_screen(name: str | None) -> tuple[int, int]:
     try:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError as error:
@@ -43,12 +45,10 @@ def _x11_screen() -> tuple[int, int]:
     x11.XOpenDisplay.argtypes = [ctypes.c_char_p]
     display = ctypes.c_void_p(x11.XOpenDisplay(None))
     if not display:
-        name = os.environ.get("DISPLAY")
         problem = f"the display {name} (DISPLAY) cannot be reached" if name else "there is no display (DISPLAY not set)"
         raise DisplayError(f"no window can be opened: {problem}; run with --no-show")
-    size = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
-    x11.XCloseDisplay(display)
-    return size
+    # Left open on purpose: a server that loses its last client starts afresh, and refuses the window meanwhile.
+    return x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
 
 
 def _prepare_qt() -> None:

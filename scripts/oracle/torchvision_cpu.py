@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.library import Library
+from torch import Tensor, library
 
 _ROWS = 64
 """Regions pooled at a time: bounds the memory of the sampled points."""
@@ -80,21 +79,21 @@ def _points(
 def _install() -> None:
     if _loads():
         return
-    library = Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define(
+    declared = library.Library("torchvision", "FRAGMENT")
+    declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    declared.define(
         "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
         "int sampling_ratio, bool aligned) -> Tensor"
     )
-    library.impl("nms", nms, "CPU")
-    library.impl("roi_align", roi_align, "CPU")
+    declared.impl("nms", nms, "CPU")
+    declared.impl("roi_align", roi_align, "CPU")
     import torchvision
 
     # torchvision asks whether its library was loaded; without this it would compile a fallback of its own.
     for module in ("torchvision.extension", "torchvision.ops.roi_align"):
         sys.modules[module]._has_ops = _present  # type: ignore[attr-defined]
-    torchvision.kept_alive = library
+    torchvision.kept_alive = declared
 
 
 def _present() -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from stream_seg import catalog
 from stream_seg.cli.console import Bar, download_bar
-from stream_seg.errors import UsageError
 from stream_seg.frame import Image
+from stream_seg.segmenters import read_labels
 from stream_seg.sinks.part import Target
 from stream_seg.sources import open_source
 
@@ -45,7 +45,7 @@ def export(args: argparse.Namespace) -> int:
             device=args.device,
             proposals=args.proposals,
             size=args.size,
-            labels=args.labels and _lines(args.labels),
+            labels=args.labels and read_labels(args.labels),
             calibration=frames,
             progress=progress,
         )
@@ -76,15 +76,6 @@ def _calibration_frames(spec: str) -> Iterator[Image]:
                 yield frame.image
             if count >= stride * CALIBRATION_FRAMES:
                 return
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UsageError(f"the labels file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the labels file {path} cannot be read: it is not UTF-8 text") from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
 from stream_seg.segmenters.session import Session
 
-__all__ = ["ClassFilter", "FunctionSegmenter", "ModelSegmenter", "load_segmenter"]
+__all__ = ["ClassFilter", "FunctionSegmenter", "ModelSegmenter", "load_segmenter", "read_labels"]
 
 FAMILIES = (batched, zoo, torchvision_export, tf_detection, detectron2_export, mmdeploy, yolo_seg, rfdetr)
 """The modules of all families; no model is claimed by two."""
@@ -100,15 +100,20 @@ def _check(score_threshold: float | None, long_side: int | None, threads: int | 
 
 
 def _names(labels: Path | Sequence[str] | None) -> tuple[str, ...] | None:
-    if not isinstance(labels, Path):
-        return tuple(labels) if labels else None
+    if isinstance(labels, Path):
+        return read_labels(labels)
+    return tuple(labels) if labels else None
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The class names of a text file, one per line. Raise `UsageError` where there are none to be read."""
     try:
-        lines = labels.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
-        raise UsageError(f"the labels file {labels} cannot be read: {error.strerror}") from error
+        raise UsageError(f"the labels file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the labels file {labels} cannot be read: it is not UTF-8 text") from error
+        raise UsageError(f"the labels file {path} cannot be read: it is not UTF-8 text") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise UsageError(f"the labels file {labels} is empty")
+        raise UsageError(f"the labels file {path} is empty")
     return names

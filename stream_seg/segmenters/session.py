@@ -187,8 +187,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     options.intra_op_num_threads = threads
-    # Threads that spin while they wait for each other use 1.7 times the CPU time of one, which decoder and encoder
-    # need: beside them a live picture came at half the rate (scripts/bench_threads.py).
+    # Threads that spin while they wait for each other use half as much CPU time again, which decoder and encoder need
+    # (scripts/bench_threads.py, docs/performance.md).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

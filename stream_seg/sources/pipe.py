@@ -6,13 +6,10 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterator
-from fractions import Fraction
 
 from stream_seg.errors import SourceError
-from stream_seg.frame import Frame
-from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
-from stream_seg.sources.stoppable import Stoppable
+from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.recorded import Recorded
 
 STANDARD_INPUT = 0
 
@@ -20,7 +17,7 @@ POLL_SECONDS = 0.1
 """How soon a reader that waits for the writer sees that it shall stop."""
 
 
-class Pipe(Stoppable):
+class Pipe(Recorded):
     """Every frame of a stream that comes through a pipe, as from a file: the writer waits while frames are worked on.
 
     `fd` is the file descriptor to read, standard input by default. Raises `SourceError` when that is a terminal or
@@ -31,17 +28,6 @@ class Pipe(Stoppable):
         super().__init__()
         refuse_terminal(fd)
         self._fd = fd
-        self._decoder: Decoder | None = None
-
-    @property
-    def damaged(self) -> int:
-        """How many damaged packets were left out so far."""
-        return self._decoder.damaged if self._decoder else 0
-
-    def __iter__(self) -> Iterator[Frame]:
-        if self._decoder is None:
-            raise RuntimeError("the source is not open; use it in a with block")
-        return recorded_frames(self._decoder, Fraction(0), self._stopping.is_set)
 
     def _open(self) -> None:
         reader = _Reader(self._fd, self._stopping)
@@ -51,10 +37,6 @@ class Pipe(Stoppable):
         except SourceError as error:
             raise SourceError(f"{error}; write MPEG-TS or Matroska into it (ffmpeg ... -f mpegts -)") from None
         self._info = self._decoder.info("video")
-
-    def _release(self) -> None:
-        if self._decoder is not None:
-            self._decoder.close()
 
 
 class _Reader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -12,15 +11,15 @@ from pathlib import Path
 from av.container import InputContainer
 
 from stream_seg.errors import SourceError, did_you_mean
-from stream_seg.frame import Frame, SourceInfo
-from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
-from stream_seg.sources.stoppable import Stoppable
+from stream_seg.frame import SourceInfo
+from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.recorded import Recorded
 
 DURATION_TOLERANCE = 1
 """Seconds by which some containers (AVI, MPEG) state a length that is too short."""
 
 
-class Recording(Stoppable):
+class Recording(Recorded):
     """Every frame of a video file from `start` seconds on, exactly once, in order, with exact times.
 
     Any container and codec FFmpeg reads. The file is looked at by the constructor, so `info` is known at once; it is
@@ -31,34 +30,18 @@ class Recording(Stoppable):
     """
 
     def __init__(self, path: str | Path, *, start: Fraction = Fraction(0)) -> None:
-        super().__init__()
+        super().__init__(start)
         self._path = Path(path)
-        self._start = start
-        self._decoder: Decoder | None = None
         refuse_missing(self._path)
         if self._path.is_fifo():  # it can be opened but once, and nobody can look into it first
             raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
         with closing(Decoder(self._container, str(path))) as decoder:
             self._info = starting_at(decoder.info("video", self._path), start)
 
-    @property
-    def damaged(self) -> int:
-        """How many damaged packets were left out so far."""
-        return self._decoder.damaged if self._decoder else 0
-
-    def __iter__(self) -> Iterator[Frame]:
-        if self._decoder is None:
-            raise RuntimeError("the source is not open; use it in a with block")
-        return recorded_frames(self._decoder, self._start, self._stopping.is_set)
-
     def _open(self) -> None:
         self._decoder = Decoder(self._container, self.info.name, stopping=self._stopping.is_set)
         if self._start:
             self._decoder.seek(self._start)
-
-    def _release(self) -> None:
-        if self._decoder is not None:
-            self._decoder.close()
 
     def _container(self) -> InputContainer:
         return open_container(str(self._path), str(self._path))

@@ -1,0 +1,33 @@
+"""Recorded: what a file and a pipe share, every frame of one decoder in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from stream_seg.frame import Frame
+from stream_seg.sources.decoding import Decoder, recorded_frames
+from stream_seg.sources.stoppable import Stoppable
+
+
+class Recorded(Stoppable):
+    """Base of the sources that hand out all frames of a `_decoder`, which their `_open` makes, from `_start` on."""
+
+    def __init__(self, start: Fraction = Fraction(0)) -> None:
+        super().__init__()
+        self._start = start
+        self._decoder: Decoder | None = None
+
+    @property
+    def damaged(self) -> int:
+        """How many damaged packets were left out so far."""
+        return self._decoder.damaged if self._decoder else 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._decoder is None:
+            raise RuntimeError("the source is not open; use it in a with block")
+        return recorded_frames(self._decoder, self._start, self._stopping.is_set)
+
+    def _release(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()

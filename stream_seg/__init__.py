@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream_seg.errors import StreamSegError
     from stream_seg.frame import Frame, SourceInfo
     from stream_seg.metrics import Metrics, Summary
-    from stream_seg.pipeline import Pipeline
+    from stream_seg.pipeline import Feed, Pipeline
     from stream_seg.render import Renderer
     from stream_seg.segmenters import load_segmenter
     from stream_seg.sinks import VideoFile, Window, open_sink
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Detections",
+    "Feed",
     "Frame",
     "Metrics",
     "Pipeline",
@@ -43,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "Detections": "detections",
+    "Feed": "pipeline",
     "Frame": "frame",
     "Metrics": "metrics",
     "Pipeline": "pipeline",

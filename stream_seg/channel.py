@@ -1,7 +1,4 @@
-"""A bounded hand-off of items from one thread to another.
-
-The only module that owns a lock.
-"""
+"""A bounded hand-off of items from one thread to another."""
 
 from __future__ import annotations
 

@@ -14,7 +14,31 @@ SIGINT and SIGTERM end the command with 130 and 143.
 from __future__ import annotations
 
 import difflib
+import enum
 from collections.abc import Iterable
+
+
+class Reason(enum.StrEnum):
+    """Why a source is not there; the value is how people and metrics read it."""
+
+    REFUSED = "refused"
+    """Nobody listens at the address, or the host turned the connection away."""
+    NOT_FOUND = "not found"
+    """The host, the path on it or the device does not exist."""
+    AUTHENTICATION = "authentication"
+    """Name or password is missing or wrong."""
+    TIMEOUT = "timeout"
+    """It did not answer in time when it was opened."""
+    STALLED = "stalled"
+    """It is connected but has sent no new frame for too long."""
+    ENDED = "ended"
+    """Its sender ended the stream."""
+    UNPLUGGED = "unplugged"
+    """The device has gone."""
+    CODEC = "codec"
+    """What it sends cannot be decoded."""
+    OTHER = "failed"
+    """Anything else; the message tells."""
 
 
 class StreamSegError(Exception):
@@ -30,9 +54,13 @@ class UsageError(StreamSegError, ValueError):
 
 
 class SourceError(StreamSegError):
-    """An input cannot be found, opened or read."""
+    """An input cannot be found, opened or read; `reason` says why in a word that programs can tell apart."""
 
     exit_code = 3
+
+    def __init__(self, message: str, reason: Reason = Reason.OTHER) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ModelError(StreamSegError):

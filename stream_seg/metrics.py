@@ -8,13 +8,18 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+
+from stream_seg.availability import Availability
 
 Clock = Callable[[], float]
 
 STAGES = ("capture", "segment", "render", "deliver")
+MISSED = "missed"
+"""Why a live frame was dropped: its source had newer ones before anybody took it."""
+
 RECENT = 30
 """How many frames the latency of the status line looks back on."""
 
@@ -90,14 +95,60 @@ class Stage:
         self.busy += self.clock() - self._since
 
 
+class Latencies:
+    """Times from capture to delivery, in seconds: their quantiles over all frames, and the median of the last ones."""
+
+    def __init__(self) -> None:
+        self._all = Histogram()
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def add(self, seconds: float) -> None:
+        """Count one frame."""
+        self._all.add(seconds)
+        self._recent.append(seconds)
+
+    @property
+    def recent(self) -> float | None:
+        """The median of the last frames; None before the first."""
+        recent = sorted(self._recent.copy())  # a copy: the delivering thread may append meanwhile
+        return recent[len(recent) // 2] if recent else None
+
+    def quantiles(self) -> tuple[float | None, float | None, float | None]:
+        """p50, p95 and p99 of all frames."""
+        return self._all.quantile(0.50), self._all.quantile(0.95), self._all.quantile(0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSummary:
+    """The figures of one source in a run: those of `Summary`, and why frames were `dropped` and how often it was away.
+
+    `outages` counts by reason (`stream_seg.errors.Reason`), `seconds_away` is their length together; `error` is what
+    ended the source for good, if anything did.
+    """
+
+    name: str
+    live: bool
+    captured: int
+    delivered: int
+    dropped: dict[str, int]
+    fps: float
+    latency_p50: float | None
+    latency_p95: float | None
+    latency_p99: float | None
+    outages: dict[str, int]
+    seconds_away: float
+    error: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The figures of one run; `as_dict` gives the keys of `--metrics` (docs/metrics.md).
 
     `seconds` from the moment the model was warm to the last delivery; `fps` is `delivered / seconds`. Latencies run
-    from capture to the end of delivery, in seconds. `busy` is each stage's share of `seconds`; a live source's capture
-    counts processor time, for it mostly waits for the camera. `limited_by` is a stage, or "source" where a live source
-    was kept up with. `mean_batch` is how many frames a call of the segmenter got.
+    from capture to the end of delivery, in seconds. `busy` is each stage's share of `seconds`, of several sources the
+    busiest one's; a live source's capture counts processor time, for it mostly waits for the camera. `limited_by` is a
+    stage, or "source" where live sources were kept up with. `mean_batch` is how many frames a call of the segmenter
+    got. `feeds` has the same for each source.
     """
 
     captured: int
@@ -112,35 +163,107 @@ class Summary:
     limited_by: str
     mean_batch: float
     objects: int
+    feeds: tuple[FeedSummary, ...]
 
     def as_dict(self) -> dict[str, object]:
         """A JSON-able dict."""
         return asdict(self)
 
 
-class Metrics:
-    """The counters of a running pipeline. Each is written by one thread; any thread may read."""
+class FeedMetrics:
+    """The counters of one source. Each is written by one thread; any thread may read."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self.stages = {name: Stage(clock) for name in STAGES}
+    def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
+        self.name = name
+        self.capture = Stage(clock)
         self.captured = 0
-        self.dropped = 0
         self.delivered = 0
-        self.batches = 0
-        self.segmented = 0
-        self.objects = 0
+        self.dropped: Counter[str] = Counter()
         self.is_live = False
-        self._latencies = Histogram()
-        self._recent: deque[float] = deque(maxlen=RECENT)
+        self.availability: Availability | None = None
+        self.error: BaseException | None = None
+        self.latencies = Latencies()
         self._rate = RateMeter(clock=clock)
-        self._started: float | None = None
-        self._last = 0.0
 
     def source_is_live(self) -> None:
         """Count capture's processor time instead of its waiting. Called by the capturing thread, once it knows."""
         self.is_live = True
-        self.stages["capture"].clock = time.thread_time
+        self.capture.clock = time.thread_time
+
+    def source_dropped(self, total: int) -> None:
+        """Count frames that the source itself left out, because nobody took them in time; `total` of them until now."""
+        self.captured += total - self.dropped[MISSED]
+        self.dropped[MISSED] = total
+
+    def frame_delivered(self, latency: float) -> None:
+        """Count one frame that every sink has taken, `latency` seconds after it was captured."""
+        self.delivered += 1
+        self.latencies.add(latency)
+        self._rate.tick()
+
+    @property
+    def fps(self) -> float:
+        """Frames delivered per second over the last moments."""
+        return self._rate.per_second
+
+    def status(self) -> str:
+        """The status line of live pictures."""
+        return _status(self.fps, self.latencies.recent, self.dropped.total())
+
+    def summary(self, seconds: float) -> FeedSummary:
+        """The figures up to now, in a run of so many seconds."""
+        p50, p95, p99 = self.latencies.quantiles()
+        away = self.availability
+        return FeedSummary(
+            name=self.name,
+            live=self.is_live,
+            captured=self.captured,
+            delivered=self.delivered,
+            dropped={cause: count for cause, count in self.dropped.items() if count},
+            fps=self.delivered / seconds if seconds else 0.0,
+            latency_p50=p50,
+            latency_p95=p95,
+            latency_p99=p99,
+            outages={} if away is None else {str(reason): count for reason, count in away.counts.items()},
+            seconds_away=0.0 if away is None else away.seconds_away,
+            error=None if self.error is None else str(self.error) or type(self.error).__name__,
+        )
+
+
+class Metrics:
+    """The counters of a running pipeline and, in `feeds`, of each of its sources."""
+
+    def __init__(self, names: Sequence[str] = ("source",), clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self.feeds = tuple(FeedMetrics(name, clock) for name in names)
+        self.stages = {name: Stage(clock) for name in STAGES if name != "capture"}
+        self.batches = 0
+        self.segmented = 0
+        self.objects = 0
+        self._latencies = Latencies()
+        self._rate = RateMeter(clock=clock)
+        self._started: float | None = None
+        self._last = 0.0
+
+    @property
+    def captured(self) -> int:
+        """Frames that came from all sources."""
+        return sum(feed.captured for feed in self.feeds)
+
+    @property
+    def delivered(self) -> int:
+        """Frames that every sink of theirs has taken."""
+        return sum(feed.delivered for feed in self.feeds)
+
+    @property
+    def dropped(self) -> int:
+        """Frames of live sources that were left out."""
+        return sum(feed.dropped.total() for feed in self.feeds)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether any source is live."""
+        return any(feed.is_live for feed in self.feeds)
 
     def start(self) -> None:
         """The segmenter is warm: time counts from here."""
@@ -153,49 +276,38 @@ class Metrics:
         self.segmented += frames
         self.objects += objects
 
-    def frame_delivered(self, captured_at: float) -> None:
+    def frame_delivered(self, feed: int, captured_at: float) -> None:
         """Count one frame that every sink has taken."""
-        now = self._clock()
-        self.delivered += 1
-        self._last = now
-        self._latencies.add(now - captured_at)
-        self._recent.append(now - captured_at)
+        self._last = self._clock()
+        self._latencies.add(self._last - captured_at)
         self._rate.tick()
-
-    @property
-    def fps(self) -> float:
-        """Frames delivered per second over the last moments."""
-        return self._rate.per_second
-
-    @property
-    def latency(self) -> float | None:
-        """The median latency of the last frames in seconds, capture to delivery."""
-        recent = sorted(self._recent.copy())  # a copy: the delivering thread may append meanwhile
-        return recent[len(recent) // 2] if recent else None
+        self.feeds[feed].frame_delivered(self._last - captured_at)
 
     def status(self) -> str:
-        """The status line of live pictures."""
-        latency = self.latency
-        delay = "" if latency is None else f"  {latency * 1000:.0f} ms"
-        return f"{self.fps:.1f} fps{delay}  {self.dropped} dropped"
+        """Rate, latency and drops of all sources together."""
+        return _status(self._rate.per_second, self._latencies.recent, self.dropped)
 
     def summary(self) -> Summary:
         """The figures up to now."""
         seconds = max(self._last - self._started, 0.0) if self._started is not None else 0.0
-        busy = {name: stage.busy / seconds if seconds else 0.0 for name, stage in self.stages.items()}
+        work = {"capture": max(feed.capture.busy for feed in self.feeds)}
+        work |= {name: stage.busy for name, stage in self.stages.items()}
+        busy = {name: work[name] / seconds if seconds else 0.0 for name in STAGES}
+        p50, p95, p99 = self._latencies.quantiles()
         return Summary(
             captured=self.captured,
             delivered=self.delivered,
             dropped=self.dropped,
             seconds=seconds,
             fps=self.delivered / seconds if seconds else 0.0,
-            latency_p50=self._latencies.quantile(0.50),
-            latency_p95=self._latencies.quantile(0.95),
-            latency_p99=self._latencies.quantile(0.99),
+            latency_p50=p50,
+            latency_p95=p95,
+            latency_p99=p99,
             busy=busy,
             limited_by=self._limit(busy),
             mean_batch=self.segmented / self.batches if self.batches else 0.0,
             objects=self.objects,
+            feeds=tuple(feed.summary(seconds) for feed in self.feeds),
         )
 
     def _limit(self, busy: dict[str, float]) -> str:
@@ -203,3 +315,8 @@ class Metrics:
         if self.is_live and self.dropped <= self.captured / 50:
             return "source"
         return max(busy, key=lambda name: busy[name])
+
+
+def _status(fps: float, latency: float | None, dropped: int) -> str:
+    delay = "" if latency is None else f"  {latency * 1000:.0f} ms"
+    return f"{fps:.1f} fps{delay}  {dropped} dropped"

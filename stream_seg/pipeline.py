@@ -1,4 +1,4 @@
-"""Capture -> segment -> render -> deliver: a thread for each stage, and those that call the segmenter."""
+"""Capture -> segment -> render -> deliver: a thread for each source and stage, and those that call the segmenter."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from stream_seg.channel import Channel, ChannelClosed, EndOfStream, Overflow
+from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo
-from stream_seg.metrics import Metrics, Stage, Summary
-from stream_seg.protocols import Outcome, Renderer, Segmenter, Sink, Source
+from stream_seg.intake import Intake
+from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary
+from stream_seg.protocols import Outcome, Renderer, Segmenter, Sink, Source, Wall
 from stream_seg.render import Renderer as DefaultRenderer
 
 logger = logging.getLogger(__name__)
@@ -32,65 +35,138 @@ DEPTH = 4
 """Frames between two stages; enough to ride out one slow frame, few enough to keep memory small."""
 
 
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One of several sources, with what is its own: sinks that get only its frames, a renderer, a name to tell it by.
+
+    `name` is safe to print. Frames are drawn in full only for sinks of its own.
+    """
+
+    source: Source
+    sinks: Sequence[Sink] = ()
+    renderer: Renderer | None = None
+    name: str = "source"
+
+
+class _Lane:
+    """A feed in a running pipeline. `info` is set by its capture thread, the rest by the caller's."""
+
+    def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
+        self.number = number
+        self.source = feed.source
+        self.sinks = feed.sinks
+        self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in feed.sinks)
+        self.renderer = feed.renderer or DefaultRenderer()
+        self.metrics = metrics
+        self.info: SourceInfo | None = None
+        self.is_open = False
+        self.is_closed = False
+        metrics.availability = getattr(feed.source, "availability", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segmented:
+    lane: _Lane
+    frame: Frame
+    detections: Detections
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A frame, drawn as `picture` for the lane's own sinks and as `tile` for the wall, where there are such."""
+
+    lane: _Lane
+    frame: Frame
+    detections: Detections
+    picture: Frame | None
+    tile: Frame | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Stands behind the last frame of a lane."""
+
+    lane: _Lane
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of the segmenter under way; `result` gives detections and the seconds they took."""
+
+    frames: list[tuple[_Lane, Frame]]
+    result: Future[tuple[list[Detections], float]]
+
+
 class Pipeline:
-    """Runs a source through a segmenter and a renderer into sinks.
+    """Runs one source, or several `Feed`s, through one segmenter and renderers into sinks and a wall.
 
-    Sinks run on the thread that calls `run`, because window toolkits insist on the main thread. Frames keep their
-    order. A recorded source loses none; of a live source the newest count, and the oldest waiting ones are dropped. The
-    first failure anywhere stops everything and is raised from `run`. Like a thread, a pipeline runs once.
+    Sinks run on the thread that calls `run`, because window toolkits insist on the main thread. Frames of a source keep
+    their order. A recorded source loses none; of a live source the newest counts, older ones that wait are dropped.
+    Several sources share the segmenter fairly, and its batches; one that fails or ends does not stop the others: its
+    sinks are closed, and `failures` says why. Any other failure, or that of an only source, or of all, stops everything
+    and is raised from `run`. Like a thread, a pipeline runs once.
 
-    `batch_size` is the most frames the segmenter gets in one call: by default what it gains from, but 1 for a live
-    source, where waiting for company would make the newest frame old.
+    `sinks` and `renderer` are those of an only source. `batch_size` is the most frames the segmenter gets in one call:
+    by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter gets it.
     The segmenter stays open: whoever made it closes it.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Sequence[Feed],
         segmenter: Segmenter,
         *,
         sinks: Sequence[Sink] = (),
         renderer: Renderer | None = None,
+        wall: Wall | None = None,
         batch_size: int | None = None,
+        max_age: float | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
-        self._source = source
+        feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer)]
+        if not feeds:
+            raise UsageError("a pipeline needs at least one source")
+        self.metrics = metrics or Metrics([feed.name for feed in feeds])
+        self._lanes = [
+            _Lane(number, feed, own) for number, (feed, own) in enumerate(zip(feeds, self.metrics.feeds, strict=True))
+        ]
         self._segmenter = segmenter
-        self._renderer = renderer or DefaultRenderer()
-        self._sinks = sinks
+        self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch
-        self._live_batch_size = batch_size or 1
-        self.metrics = metrics or Metrics()
-        self._opened: Channel[SourceInfo] = Channel(1)
-        self._captured: Channel[Frame] = Channel(max(DEPTH, self._batch_size))
-        self._segmented: Channel[tuple[Frame, Detections]] = Channel(max(DEPTH, self._batch_size))
-        self._rendered: Channel[tuple[Frame, Detections]] = Channel(DEPTH)
+        depth = max(DEPTH, self._batch_size)
+        self._intake = Intake(len(feeds), depth=depth, dropped=self._count_drop, max_age=max_age)
+        self._segmented: Channel[_Segmented | _Ended] = Channel(depth)
+        self._rendered: Channel[_Rendered | _Ended] = Channel(DEPTH)
         self._errors: list[BaseException] = []
-        self._info: SourceInfo | None = None
         self._started = False
         self._stopped = False
 
     def stop(self) -> None:
         """Stop capturing; frames already captured are still delivered. Any thread, any time, any number of times."""
         self._stopped = True
-        self._captured.close()
-        self._opened.close()
-        self._source.close()
+        self._intake.close()
+        for lane in self._lanes:
+            lane.source.close()
 
     @property
-    def info(self) -> SourceInfo | None:
-        """What is known of the source, None before it is open."""
-        return self._info
+    def infos(self) -> tuple[SourceInfo | None, ...]:
+        """What is known of each source, None before it is open."""
+        return tuple(lane.info for lane in self._lanes)
+
+    @property
+    def failures(self) -> dict[str, BaseException]:
+        """What ended sources for good, by their names."""
+        return {feed.name: feed.error for feed in self.metrics.feeds if feed.error is not None}
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was ended before its source did."""
+        """Whether the run was ended before its sources did."""
         return self._stopped
 
     def run(self) -> Summary:
-        """Process the source until it ends, `stop` is called, or a stage fails.
+        """Process the sources until they end, `stop` is called, or a stage fails.
 
         Raises whatever a stage raised first: a `StreamSegError` for what users can mend.
         """
@@ -98,132 +174,225 @@ class Pipeline:
             raise RuntimeError("a pipeline runs once; make a new one")
         self._started = True
         threads = [
-            self._thread("capture", self._capture, self._captured),
+            *(self._capture_thread(lane) for lane in self._lanes),
             self._thread("segment", self._segment, self._segmented),
             self._thread("render", self._render, self._rendered),
         ]
-        for thread in threads:
-            thread.start()
         try:
+            if self._wall is not None:
+                self._wall.open()
+            for thread in threads:
+                thread.start()
             self._deliver()
         except BaseException as error:
             self._fail(error)
         self._cancel()
         _join(threads)
-        self._close_sinks()
+        self._close_everything()
         if self._errors:
             raise self._errors[0]
         return self.metrics.summary()
 
-    def _capture(self) -> None:
-        stage = self.metrics.stages["capture"]
-        with self._source as source:
+    def _capture(self, lane: _Lane) -> None:
+        with lane.source as source:
+            lane.info = source.info
             if source.info.is_live:
-                self._batch_size = self._captured.capacity = self._live_batch_size
-                self._captured.overflow = Overflow.DROP_OLDEST
-                self.metrics.source_is_live()
-            self._opened.put(source.info)
-            for frame in _timed(iter(source), stage):
-                self._captured.put(frame)
-                self.metrics.captured += 1
-                self.metrics.dropped = self._captured.dropped
+                lane.metrics.source_is_live()
+            self._intake.opened(lane.number, live=source.info.is_live)
+            for frame in _timed(iter(source), lane.metrics.capture):
+                self._intake.put(lane.number, frame)
+                lane.metrics.captured += 1
+                lane.metrics.source_dropped(getattr(source, "dropped", 0))
 
     def _segment(self) -> None:
-        (self._info,) = self._opened.take(1)
+        size = self._intake.first().size
+        # An only live source gets one call at a time: a second would hold frames that grow old.
+        alone = len(self._lanes) == 1 and self._intake.live_feeds == 1
+        calls = 1 if alone else getattr(self._segmenter, "concurrency", 1)
+        limit = min(self._batch_size, len(self._lanes)) if self._intake.live_feeds else self._batch_size
+        self._intake.room = (calls + 1) * limit  # while some are delivered, others are segmented
         warm_up = getattr(self._segmenter, "warm_up", None)
         if warm_up is not None:
-            warm_up(self._info.size, self._batch_size)
-        # Of a live source one call at a time gets the newest frames; a second would hold frames that grow old.
-        calls = 1 if self._info.is_live else getattr(self._segmenter, "concurrency", 1)
+            warm_up(size, limit)
         pool = ThreadPoolExecutor(calls, thread_name_prefix="stream-seg-infer")
         self.metrics.start()
         try:
-            # One more call than can run waits, so that no thread idles while results are handed on.
-            self._keep_in_flight(pool, calls if calls == 1 else calls + 1, share=1 / calls)
+            self._keep_in_flight(pool, calls, limit)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _keep_in_flight(self, pool: ThreadPoolExecutor, limit: int, share: float) -> None:
-        """Start calls as frames come, up to `limit`; hand results on in order when no call can be started."""
-        in_flight: deque[tuple[list[Frame], Future[tuple[list[Detections], float]]]] = deque()
-        more = True
-        while more or in_flight:
-            frames: list[Frame] = []
+    def _keep_in_flight(self, pool: ThreadPoolExecutor, calls: int, limit: int) -> None:
+        """Start calls as frames come; hand results on in order as soon as they are there."""
+        in_flight: deque[_Call | _Ended] = deque()
+        while True:
+            # One more call than can run waits, so that no thread idles while results are handed on; but not with a live
+            # source, whose frames are better replaced by newer ones than kept waiting.
+            most = calls if self._intake.live_feeds or calls == 1 else calls + 1
+            while in_flight and (len(in_flight) >= most or _is_done(in_flight[0])):
+                self._hand_on(in_flight.popleft(), share=1 / calls)
             try:
-                frames = self._captured.take(self._batch_size, timeout=0.0 if in_flight else None)
+                taken = self._intake.take(limit, unless=partial(_is_done, in_flight[0] if in_flight else None))
             except EndOfStream:
-                more = False
-            if frames:
-                in_flight.append((frames, pool.submit(self._timed_call, frames)))
-            if in_flight and (len(in_flight) >= limit or not frames):
-                self._hand_on(*in_flight.popleft(), share)
+                break
+            if taken.frames:
+                in_flight.append(self._call(pool, [(self._lanes[number], frame) for number, frame in taken.frames]))
+            in_flight.extend(_Ended(self._lanes[number]) for number in taken.ended)
+        for call in in_flight:
+            self._hand_on(call, share=1 / calls)
+
+    def _call(self, pool: ThreadPoolExecutor, frames: list[tuple[_Lane, Frame]]) -> _Call:
+        result = pool.submit(self._timed_call, [frame for _, frame in frames])
+        result.add_done_callback(lambda _: self._intake.wake())
+        return _Call(frames, result)
 
     def _timed_call(self, frames: list[Frame]) -> tuple[list[Detections], float]:
         began = time.perf_counter()
         found = self._segmenter([frame.image for frame in frames])
         return found, time.perf_counter() - began
 
-    def _hand_on(self, frames: list[Frame], call: Future[tuple[list[Detections], float]], share: float) -> None:
-        found, seconds = call.result()
-        if len(found) != len(frames):
-            raise ValueError(f"the segmenter returned {len(found)} results for {len(frames)} images")
-        self.metrics.batch_segmented(len(frames), sum(map(len, found)), seconds * share)
-        for pair in zip(frames, found, strict=True):
-            self._segmented.put(pair)
+    def _hand_on(self, call: _Call | _Ended, share: float) -> None:
+        if isinstance(call, _Ended):
+            self._segmented.put(call)
+            return
+        found, seconds = call.result.result()
+        if len(found) != len(call.frames):
+            raise ValueError(f"the segmenter returned {len(found)} results for {len(call.frames)} images")
+        self.metrics.batch_segmented(len(found), sum(map(len, found)), seconds * share)
+        for (lane, frame), detections in zip(call.frames, found, strict=True):
+            self._segmented.put(_Segmented(lane, frame, detections))
 
     def _render(self) -> None:
-        for frame, detections in self._segmented:
+        for item in self._segmented:
+            if isinstance(item, _Ended):
+                self._rendered.put(item)
+                continue
             with self.metrics.stages["render"]:
-                picture = self._renderer(frame, detections)
-            self._rendered.put((picture, detections))
+                rendered = self._drawn(item.lane, item.frame, item.detections)
+            self._rendered.put(rendered)
+
+    def _drawn(self, lane: _Lane, frame: Frame, detections: Detections) -> _Rendered:
+        picture = lane.renderer(frame, detections) if lane.wants_pictures else None
+        tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
+        return _Rendered(lane, frame, detections, picture, tile)
 
     def _deliver(self) -> None:
-        pending = self._next_frame()
-        if pending is None:
-            return
-        assert self._info is not None  # set before the first frame is segmented
-        for sink in self._sinks:
-            sink.open(self._info)
-        while pending is not None:
-            frame, detections = pending
-            with self.metrics.stages["deliver"]:
-                for sink in self._sinks:
-                    sink.write(frame, detections)
-            self.metrics.frame_delivered(frame.captured_at)
-            self._while_held()
-            pending = self._next_frame()
+        for item in self._items():
+            if isinstance(item, _Ended):
+                self._end(item.lane)
+            else:
+                self._write(item)
+                self._while_held()
 
-    def _next_frame(self) -> tuple[Frame, Detections] | None:
-        """Wait for a rendered frame, asking the sinks meanwhile; None at the end."""
+    def _items(self) -> Iterator[_Rendered | _Ended]:
+        """What comes out of the render stage; sinks and wall get their turn meanwhile."""
         while True:
             self._ask_sinks()
+            wait = POLL_SECONDS if self._wall is None else min(POLL_SECONDS, self._wall.tick())
             try:
-                items = self._rendered.take(1, timeout=POLL_SECONDS)
+                items = self._rendered.take(1, timeout=wait)
             except EndOfStream:
-                return None
-            if items:
-                return items[0]
+                return
+            yield from items
+
+    def _write(self, item: _Rendered) -> None:
+        lane = item.lane
+        if not lane.is_open:
+            assert lane.info is not None  # set before its first frame is captured
+            lane.is_open = True
+            for sink in lane.sinks:
+                sink.open(lane.info)
+        with self.metrics.stages["deliver"]:
+            for sink in lane.sinks:
+                sink.write(item.frame if item.picture is None else item.picture, item.detections)
+            if self._wall is not None and item.tile is not None:
+                self._wall.show(lane.number, item.tile)
+        self._intake.delivered()
+        self.metrics.frame_delivered(lane.number, item.frame.captured_at)
+
+    def _end(self, lane: _Lane) -> None:
+        """A source has ended: finish what is its own now, for the others may run for days."""
+        if self._wall is not None:
+            self._wall.ended(lane.number, lane.metrics.error)
+        if len(self._lanes) > 1:
+            self._close(lane)
+            if self._errors:
+                raise self._errors[0]
 
     def _while_held(self) -> None:
-        while not self._stopped and not self._errors and any(sink.holds() for sink in self._sinks):
+        while not self._stopped and not self._errors and self._is_held():
             self._ask_sinks()
+
+    def _is_held(self) -> bool:
+        held = any(sink.holds() for sink in self._open_sinks())
+        return held or (self._wall is not None and self._wall.holds())
 
     def _ask_sinks(self) -> None:
         # A list: every sink is asked, for asking is also how a window handles its events.
-        if any([sink.wants_stop() for sink in self._sinks]):  # noqa: C419
+        wishes = [sink.wants_stop() for sink in self._open_sinks()]
+        if self._wall is not None:
+            wishes.append(self._wall.wants_stop())
+        if any(wishes):
             self.stop()
 
-    def _close_sinks(self) -> None:
-        for sink in self._sinks:
-            try:
-                sink.close(self._outcome())
-            except BaseException as error:  # the others must be closed as well
-                self._errors.append(error)
+    def _open_sinks(self) -> list[Sink]:
+        return [sink for lane in self._lanes if not lane.is_closed for sink in lane.sinks]
 
-    def _outcome(self) -> Outcome:
-        if any(not isinstance(error, KeyboardInterrupt) for error in self._errors):
+    def _close_everything(self) -> None:
+        for lane in self._lanes:
+            self._close(lane)
+        if self._wall is not None:
+            self._closing(self._wall, None)
+
+    def _close(self, lane: _Lane) -> None:
+        if not lane.is_closed:
+            lane.is_closed = True
+            for sink in lane.sinks:
+                self._closing(sink, lane)
+
+    def _closing(self, sink: Sink | Wall, lane: _Lane | None) -> None:
+        try:
+            sink.close(self._outcome(lane))
+        except BaseException as error:  # the others must be closed as well
+            self._errors.append(error)
+
+    def _outcome(self, lane: _Lane | None) -> Outcome:
+        """How the run, and the source of `lane`, ended."""
+        failed = None if lane is None else lane.metrics.error
+        if lane is not None and failed is not None and not lane.metrics.is_live:
+            return (
+                Outcome.FAILED
+            )  # a camera, though, has no end of its own: what came before it failed is all there was
+        of_sources = [other.metrics.error for other in self._lanes]
+        if any(error not in of_sources and not isinstance(error, KeyboardInterrupt) for error in self._errors):
             return Outcome.FAILED
-        return Outcome.STOPPED if self._stopped or self._errors else Outcome.COMPLETE
+        return Outcome.STOPPED if self._stopped or self._errors or failed else Outcome.COMPLETE
+
+    def _count_drop(self, number: int, cause: str) -> None:
+        self._lanes[number].metrics.dropped[cause] += 1
+
+    def _capture_thread(self, lane: _Lane) -> threading.Thread:
+        def target() -> None:
+            try:
+                self._capture(lane)
+            except (ChannelClosed, EndOfStream):
+                pass
+            except BaseException as error:  # a thread boundary: `run` raises it, or reports it at its end
+                self._source_failed(lane, error)
+            finally:
+                self._intake.end(lane.number)
+
+        name = "capture" if len(self._lanes) == 1 else f"capture-{lane.number}"
+        return threading.Thread(target=target, name=f"stream-seg-{name}", daemon=True)
+
+    def _source_failed(self, lane: _Lane, error: BaseException) -> None:
+        if self._stopped:
+            logger.debug("the source failed after it was told to stop: %s", error)
+            return
+        lane.metrics.error = error
+        if all(other.metrics.error is not None for other in self._lanes):
+            self._fail(self._lanes[0].metrics.error or error)
+        else:
+            logger.warning("%s failed, the others go on: %s", lane.metrics.name, error)
 
     def _thread(self, name: str, body: Callable[[], None], out: Channel[T]) -> threading.Thread:
         def target() -> None:
@@ -232,13 +401,9 @@ class Pipeline:
             except (ChannelClosed, EndOfStream):
                 pass
             except BaseException as error:  # a thread boundary: `run` raises it
-                if self._stopped and out is self._captured:
-                    logger.info("the source failed after it was told to stop: %s", error)
-                else:
-                    self._fail(error)
+                self._fail(error)
             finally:
                 out.close()
-                self._opened.close()
 
         return threading.Thread(target=target, name=f"stream-seg-{name}", daemon=True)
 
@@ -247,9 +412,15 @@ class Pipeline:
         self._cancel()
 
     def _cancel(self) -> None:
-        for channel in (self._opened, self._captured, self._segmented, self._rendered):
+        self._intake.cancel()
+        for channel in (self._segmented, self._rendered):
             channel.cancel()
-        self._source.close()
+        for lane in self._lanes:
+            lane.source.close()
+
+
+def _is_done(call: _Call | _Ended | None) -> bool:
+    return isinstance(call, _Ended) or (call is not None and call.result.done())
 
 
 def _timed(frames: Iterator[Frame], stage: Stage) -> Iterator[Frame]:
@@ -265,6 +436,8 @@ def _timed(frames: Iterator[Frame], stage: Stage) -> Iterator[Frame]:
 def _join(threads: Sequence[threading.Thread]) -> None:
     deadline = time.monotonic() + JOIN_SECONDS
     for thread in threads:
+        if thread.ident is None:  # never started
+            continue
         thread.join(max(deadline - time.monotonic(), 0.0))
         if thread.is_alive():
             logger.warning("%s is still running; its device may be stuck", thread.name)

@@ -21,6 +21,9 @@ class Source(Protocol):
     The constructor refuses at once what it can without waiting (a missing file, an unknown codec); `__enter__` may
     wait for a device or a network. Both raise `SourceError`, and so does the iteration when reading breaks; it ends
     when the recording ends. `info` is valid from `__enter__` on.
+
+    One that can be away and come back also has `availability`, a `stream_seg.availability.Availability`; one that may
+    leave frames out, because newer ones come before they are taken, has `dropped`, their number until now.
     """
 
     @property
@@ -82,6 +85,9 @@ class Sink(Protocol):
     `OutputError`. Every method is called on the thread that calls `Pipeline.run`.
     """
 
+    wants_pictures: bool = True
+    """Whether the frames it gets are to be rendered; one that only counts or lists may get them as captured."""
+
     def open(self, info: SourceInfo) -> None:
         """Called before the first frame, with what is known of the source."""
 
@@ -98,3 +104,38 @@ class Sink(Protocol):
     def holds(self) -> bool:
         """Whether the sink wants the next frame withheld for now (a picture being looked at). Returns within 50 ms."""
         return False
+
+
+class Wall(Protocol):
+    """Several feeds in one picture. `draw` is called on the render thread, the rest on the one that calls `run`.
+
+    Feeds are told apart by their place in the pipeline, from 0.
+    """
+
+    def open(self) -> None:
+        """Called before anything else, also before the first source is there."""
+
+    def draw(self, feed: int, frame: Frame, detections: Detections, picture: Frame | None) -> Frame:
+        """Return what the tile of `feed` shows of `frame`; `picture` is the frame as rendered for its own sinks."""
+        ...
+
+    def show(self, feed: int, tile: Frame) -> None:
+        """Take what `draw` returned, in the order of the feed's frames."""
+
+    def ended(self, feed: int, error: BaseException | None) -> None:
+        """No more frames will come from `feed`; `error` says why if that was not its natural end."""
+
+    def tick(self) -> float:
+        """Do what is due by now; return the seconds until something is due again. Called at least every 50 ms."""
+        ...
+
+    def wants_stop(self) -> bool:
+        """As of a sink."""
+        ...
+
+    def holds(self) -> bool:
+        """As of a sink."""
+        ...
+
+    def close(self, outcome: Outcome) -> None:
+        """As of a sink."""

@@ -28,7 +28,11 @@ def check_frames(source: Source) -> None:
     with source:
         frames = list(itertools.islice(source, 5))
         check_info(source.info, frames)
-    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    numbers = [frame.index for frame in frames]
+    if source.info.is_live:  # those that nobody took in time are left out
+        assert all(before < after for before, after in pairwise(numbers))
+    else:
+        assert numbers == [0, 1, 2, 3, 4]
     assert all(before.pts < after.pts for before, after in pairwise(frames))
     assert all(before.captured_at <= after.captured_at for before, after in pairwise(frames))
     assert all(frame.image.flags.c_contiguous and frame.image.flags.writeable for frame in frames)

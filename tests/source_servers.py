@@ -6,16 +6,19 @@ import contextlib
 import functools
 import http.server
 import socket
+import socketserver
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from stream_seg.frame import Image
 from tests.source_files import jpeg
 
 SYSTEM_PYTHON = "/usr/bin/python3"
+CLOCK_BITS = 44
 RTSP_SERVER = Path(__file__).parent / "testbed" / "rtsp_server.py"
 
 
@@ -102,17 +105,163 @@ def silent_host() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def rtsp_camera() -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run the RTSP server of the testbed; yields host:port and the process, which obeys `freeze`."""
-    command = [SYSTEM_PYTHON, str(RTSP_SERVER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+def answering(data: bytes) -> Iterator[str]:
+    """Send the same bytes to whoever connects, then hang up; yields host:port."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 14)
+            self.request.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
         try:
-            word, port = process.stdout.readline().split()
-            assert word == "ready"
-            yield f"127.0.0.1:{port}", process
+            yield f"127.0.0.1:{server.server_address[1]}"
         finally:
-            process.kill()
+            server.shutdown()
+            thread.join()
+
+
+class RtspCamera:
+    """The RTSP server of the testbed as a process that can be killed, stopped and started again on the same port.
+
+    `options` are those of the server's command line, by their names. `host` is host:port, known once it was started.
+    """
+
+    def __init__(self, port: int = 0, **options: object) -> None:
+        self.port = port
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, **options: object) -> RtspCamera:
+        """Start it, with other options than so far if given, and wait until it listens."""
+        self._options |= options
+        words = [word for name, value in self._options.items() for word in (f"--{name}", str(value))]
+        command = [SYSTEM_PYTHON, str(RTSP_SERVER), "--port", str(self.port), *words]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        word, port = self._process.stdout.readline().split()
+        assert word == "ready"
+        self.port = int(port)
+        return self
+
+    def tell(self, line: str) -> None:
+        """Send a line that it obeys."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, whatever state it is in. Any number of times."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+@contextlib.contextmanager
+def rtsp_camera(port: int = 0, **options: object) -> Iterator[RtspCamera]:
+    """Run the RTSP server of the testbed."""
+    camera = RtspCamera(port, **options)
+    try:
+        yield camera.start()
+    finally:
+        camera.kill()
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def clock_of(image: Image) -> float:
+    """Read the wall clock that the RTSP server draws into the top rows, in seconds; any size of picture."""
+    block = image.shape[1] // CLOCK_BITS
+    middles = image[8, block // 2 : CLOCK_BITS * block : block].mean(axis=1)
+    return float(sum(1 << bit for bit, value in enumerate(middles) if value > 127)) / 1000
+
+
+class Relay:
+    """Passes TCP connections on to `target`, host:port, with the faults of a network between them.
+
+    `hold` keeps what comes from the target back, until `let_go` passes all of it on at once; `cut` breaks every
+    connection off wherever it happens to be, in the middle of a packet.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target.rpartition(":")[0], int(target.rpartition(":")[2])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open = threading.Event()
+        self._open.set()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Relay:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def let_go(self) -> None:
+        self._open.set()
+
+    def cut(self) -> None:
+        self._open.set()
+        sockets, self._sockets = self._sockets, []
+        for end in sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, body: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=body, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            self._sockets += [client, server]
+            self._start(self._pass_on, client, server, False)
+            self._start(self._pass_on, server, client, True)
+
+    def _pass_on(self, source: socket.socket, drain: socket.socket, may_hold: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 14):
+                if may_hold:
+                    self._open.wait()
+                drain.sendall(data)
+        with contextlib.suppress(OSError):
+            drain.shutdown(socket.SHUT_RDWR)
+        source.close()
 
 
 def needs_rtsp() -> pytest.MarkDecorator:

@@ -117,7 +117,6 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
     ("argv", "code", "words"),
     [
         ([], 2, "no source"),
-        (["a.mp4", "--webcam", "0"], 2, "two sources"),
         (["a.mp4", "--veiw", "masks"], 2, "did you mean '--view'"),
         (["a.mp4", "--view", "mask"], 2, "did you mean 'masks'"),
         (["a.mp4", "--device", "gpu"], 2, "auto, cpu, cuda"),
@@ -137,7 +136,7 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "preson"], 2, "did you mean 'person'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/none/m.json"], 6, "m.json"),
         (["n" * 300 + ".mp4", "-o", "{tmp}/o.mp4"], 3, "too long"),
-        (["tcp://127.0.0.1:9/?" + "n" * 300, "-o", "{tmp}/o.mp4"], 3, "refused"),
+        (["tcp://127.0.0.1:9/?" + "n" * 300, "-o", "{tmp}/o.mp4", "--reconnect", "0"], 3, "refused"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/" + "n" * 300 + ".mp4"], 6, "too long"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "n" * 300], 4, "too long"),
         (["synthetic:64x64@30x3", "-o", "-"], 6, "standard output"),
@@ -225,11 +224,13 @@ def test_cuda_that_cannot_be_had_is_an_error(tmp_path: Path, capsys: pytest.Capt
 def test_the_figures_of_a_failed_run_are_written_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "run.json"
     nobody = "tcp://127.0.0.1:9"  # the port that discards, where nobody listens
-    code, line = failure(capsys, nobody, "-o", str(tmp_path / "out.mp4"), "--metrics", str(figures))
+    code, line = failure(capsys, nobody, "-o", str(tmp_path / "out.mp4"), "--metrics", str(figures), "--reconnect", "0")
     assert code == 3
     written = json.loads(figures.read_text())
     assert written["outcome"] == "failed"
-    assert written["source"] is None
+    (source,) = written["sources"]
+    assert (source["kind"], source["width"]) == (None, None)
+    assert written["error"] == source["error"]
     assert written["error"] in line
 
 

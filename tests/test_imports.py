@@ -15,11 +15,11 @@ PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "version"),
-    ("frame", "detections", "channel", "metrics", "protocols"),
+    ("frame", "detections", "availability", "channel", "intake", "metrics", "protocols"),
     ("geometry", "render"),
     ("catalog",),
     ("sources", "segmenters", "sinks"),
-    ("pipeline", "evaluate"),
+    ("pipeline", "tiles", "evaluate"),
     ("cli", "__main__"),
 )
 """From the lowest to the highest. A room may import from lower rooms and from itself; those of one line, but for the
@@ -34,7 +34,9 @@ ALLOWED = {
     "version": set(),
     "frame": set(),
     "detections": set(),
+    "availability": set(),
     "channel": set(),
+    "intake": set(),
     "metrics": set(),
     "protocols": set(),
     "pipeline": set(),
@@ -45,6 +47,7 @@ ALLOWED = {
     "segmenters": {"onnxruntime"},
     "sinks": {"cv2", "av"},
     "evaluate": {"cv2"},
+    "tiles": {"cv2"},
     "cli": {"tqdm"},
     "graph": {"onnxruntime"},
 }

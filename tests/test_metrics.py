@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from stream_seg.availability import Availability
+from stream_seg.errors import Reason
 from stream_seg.metrics import STAGES, Histogram, Metrics, RateMeter
 
 
@@ -56,17 +58,19 @@ def test_no_duration_has_no_quantile() -> None:
 
 def test_a_summary_adds_up() -> None:
     clock = Turned()
-    metrics = Metrics(clock)
+    metrics = Metrics(clock=clock)
     metrics.start()
+    feed = metrics.feeds[0]
     for _ in range(10):
         captured_at = clock.now
-        for name, seconds in zip(("capture", "render", "deliver"), (0.01, 0.02, 0.02), strict=True):
-            with metrics.stages[name]:
+        stages = (feed.capture, metrics.stages["render"], metrics.stages["deliver"])
+        for stage, seconds in zip(stages, (0.01, 0.02, 0.02), strict=True):
+            with stage:
                 clock.now += seconds
         clock.now += 0.05
-        metrics.captured += 1
+        feed.captured += 1
         metrics.batch_segmented(1, 3, 0.05)
-        metrics.frame_delivered(captured_at)
+        metrics.frame_delivered(0, captured_at)
     summary = metrics.summary()
     assert (summary.captured, summary.delivered, summary.dropped, summary.objects) == (10, 10, 0, 30)
     assert summary.seconds == pytest.approx(1.0)
@@ -74,15 +78,16 @@ def test_a_summary_adds_up() -> None:
     assert summary.busy == pytest.approx(dict(zip(STAGES, (0.1, 0.5, 0.2, 0.2), strict=True)))
     assert summary.limited_by == "segment"
     assert summary.latency_p50 == pytest.approx(0.1, rel=0.011)
-    assert metrics.latency == pytest.approx(0.1)
+    assert feed.latencies.recent == pytest.approx(0.1)
     assert json.loads(json.dumps(summary.as_dict()))["mean_batch"] == 1.0
 
 
 def test_a_live_source_that_is_kept_up_with_is_the_limit() -> None:
-    metrics = Metrics(Turned())
-    metrics.source_is_live()
+    metrics = Metrics(clock=Turned())
+    feed = metrics.feeds[0]
+    feed.source_is_live()
     assert metrics.summary().limited_by == "source"
-    metrics.captured, metrics.dropped = 100, 3
+    feed.captured, feed.dropped["replaced"] = 100, 3
     metrics.stages["render"].busy = 1.0
     metrics.start()
     assert metrics.summary().limited_by != "source"
@@ -92,3 +97,51 @@ def test_a_run_without_frames_has_no_figures() -> None:
     summary = Metrics().summary()
     assert summary.fps == 0.0
     assert summary.latency_p99 is None
+
+
+def test_each_source_has_figures_of_its_own_that_add_up() -> None:
+    clock = Turned()
+    metrics = Metrics(["door", "yard"], clock)
+    away = Availability(clock)
+    metrics.feeds[1].availability = away
+    metrics.start()
+    for feed, latency in ((0, 0.1), (1, 0.3), (1, 0.3)):
+        metrics.feeds[feed].captured += 1
+        clock.now += 1
+        metrics.frame_delivered(feed, clock.now - latency)
+    metrics.feeds[1].captured += 2
+    metrics.feeds[1].dropped["late"] += 2
+    metrics.feeds[1].source_dropped(3)
+    metrics.feeds[1].source_dropped(3)
+    away.lost(Reason.STALLED)
+    clock.now += 4
+    away.back()
+    away.lost(Reason.REFUSED)
+    summary = metrics.summary()
+    door, yard = summary.feeds
+    assert (summary.captured, summary.delivered, summary.dropped) == (8, 3, 5)
+    assert (door.name, door.captured, door.delivered, door.dropped, door.outages) == ("door", 1, 1, {}, {})
+    assert (yard.captured, yard.delivered, yard.dropped) == (7, 2, {"late": 2, "missed": 3})
+    assert yard.latency_p50 == pytest.approx(0.3, rel=0.011)
+    assert (yard.outages, yard.seconds_away) == ({"stalled": 1, "refused": 1}, pytest.approx(4))
+    assert yard.fps == pytest.approx(2 / 3)
+    assert json.loads(json.dumps(summary.as_dict()))["feeds"][1]["outages"] == {"stalled": 1, "refused": 1}
+
+
+def test_an_outage_counts_its_first_reason_and_every_failed_try() -> None:
+    clock = Turned()
+    away = Availability(clock)
+    away.lost(Reason.STALLED, retry_at=101)
+    away.trying()
+    assert away.outage is not None
+    assert away.outage.retry_at is None
+    clock.now += 3
+    away.lost(Reason.REFUSED, retry_at=105)
+    assert away.outage.reason is Reason.REFUSED
+    assert (away.outage.attempts, away.outage.began, away.outage.retry_at) == (1, 100.0, 105)
+    assert away.counts == {Reason.STALLED: 1}
+    assert away.seconds_away == 3
+    away.back()
+    clock.now += 3
+    assert away.outage is None
+    assert away.seconds_away == 3

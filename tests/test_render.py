@@ -20,6 +20,7 @@ from stream_seg.frame import Frame, Image
 from stream_seg.geometry import paste
 from stream_seg.render import VIEWS, Renderer, View
 from stream_seg.render.labels import Labels, Rect
+from stream_seg.render.notice import announce, caption, dimmed
 from stream_seg.render.palette import Shades, colour, ink
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -260,3 +261,39 @@ def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"unknown view 'mask'; use both, boxes, masks \(did you mean 'masks'\?\)"):
         Renderer(wrong)
     assert get_args(View) == VIEWS
+
+
+def test_a_dimmed_picture_is_a_grey_and_dark_copy() -> None:
+    bright = frame((320, 240)).image
+    before = bright.copy()
+    dark = dimmed(bright)
+    assert (bright == before).all()
+    assert (dark.max(2) == dark.min(2)).all()
+    assert dark.max() < 100
+    assert np.corrcoef(dark[:, :, 0].ravel(), cv2.cvtColor(bright, cv2.COLOR_BGR2GRAY).ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("size", [(320, 180), (960, 540), (152, 270), (40, 30), (1, 1)])
+@pytest.mark.parametrize("lines", [(), ("ended",), ("no picture: authentication", "for 2 d 3 h, trying again in 30 s")])
+def test_an_announcement_stands_in_the_middle_and_inside_the_picture(
+    size: tuple[int, int], lines: tuple[str, ...]
+) -> None:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    announce(image, lines)
+    rows, columns = np.nonzero(image[:, :, 0] > 60)
+    assert bool(len(rows)) == bool(lines) or min(size) < 40
+    if lines and size[0] >= 320:
+        assert (columns.min() + columns.max()) / 2 == pytest.approx(size[0] / 2, abs=size[0] * 0.02)
+        assert (rows.min() + rows.max()) / 2 == pytest.approx(size[1] / 2, abs=size[1] * 0.05)
+        assert columns.min() > 0
+        assert columns.max() < size[0] - 1
+        assert rows.max() - rows.min() > size[1] * 0.05 * len(lines)
+
+
+def test_a_caption_covers_what_stood_along_the_top_and_nothing_else() -> None:
+    image = np.full((180, 320, 3), 255, np.uint8)
+    caption(image, "front door", 9)
+    rows = np.nonzero((image != 255).any((1, 2)))[0]
+    assert rows.min() == 0
+    assert 9 < rows.max() < 25
+    assert image[2, 300:].max() < 40

@@ -14,7 +14,7 @@ import pytest
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks import ImageFile, ImageFolder, ListSink, NumberedImages, VideoFile, open_sink
+from stream_seg.sinks import ImageFile, ImageFolder, ListSink, NumberedImages, SegmentedVideo, VideoFile, open_sink
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
 
 ABOUT = SourceInfo("a film", (64, 48), "video")
@@ -26,6 +26,7 @@ SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
     "webm": (lambda folder: VideoFile(folder / "a.webm"), 5),
     "hevc": (lambda folder: VideoFile(folder / "a.mp4", codec="hevc"), 5),
     "av1": (lambda folder: VideoFile(folder / "a.mp4", codec="av1"), 5),
+    "segments": (lambda folder: SegmentedVideo(folder / "a.mp4", 60), 5),
     "png": (lambda folder: ImageFile(folder / "a.png"), 1),
     "numbered": (lambda folder: NumberedImages(folder / "a_%03d.jpg"), 5),
     "folder": (lambda folder: ImageFolder(folder / "a"), 5),
@@ -57,7 +58,7 @@ def test_what_was_written_has_its_name_once_the_sink_is_closed(
 def test_a_failed_run_leaves_no_video_under_its_own_name(make: tuple[Callable[[], Sink], int], tmp_path: Path) -> None:
     sink = make[0]()
     deliver(sink, ABOUT, frames(CFR[: make[1]]), Outcome.FAILED)
-    if isinstance(sink, VideoFile):
+    if isinstance(sink, VideoFile | SegmentedVideo):
         assert not whole_files(tmp_path)
         assert sink.kept is not None
         assert sink.kept.exists()

@@ -67,6 +67,27 @@ def test_a_live_recording_begins_with_its_first_frame_and_has_its_true_length(tm
     assert abs(film.duration - (2 * VFR[-1] - VFR[-2] - VFR[0])) <= MILLISECOND
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_camera_may_be_away_for_a_day(suffix: str, tmp_path: Path) -> None:
+    times = (*CFR[:5], *(Fraction(86400) + pts for pts in CFR[:5]))
+    film = write(tmp_path / f"a.{suffix}", times, SourceInfo("camera", (64, 48), "live"))
+    assert [pts for pts in film.times if pts < 1] == pytest.approx(CFR[:5], abs=0.0005)
+    assert film.times[-5:] == pytest.approx(times[-5:], abs=0.0005)
+    assert len(film.times) <= 10 + 24  # the last picture is repeated at times, which MP4 needs
+    assert film.duration == pytest.approx(86400 + float(CFR[5]), abs=0.002)
+
+
+def test_the_last_picture_does_not_last_as_long_as_an_outage_before_it(tmp_path: Path) -> None:
+    film = write(tmp_path / "a.mp4", (*CFR[:5], Fraction(600)), SourceInfo("camera", (64, 48), "live"))
+    assert film.duration == pytest.approx(601, abs=0.01)
+
+
+def test_a_comment_goes_into_the_metadata(tmp_path: Path) -> None:
+    deliver(VideoFile(tmp_path / "a.mp4", comment="the back door"), info(), frames(CFR[:3]))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.metadata["comment"] == "the back door"
+
+
 def test_a_lone_picture_lasts_as_long_as_the_recording(tmp_path: Path) -> None:
     about = info(CFR[:1], rate=None, duration=Fraction(5))
     assert abs(write(tmp_path / "a.mp4", CFR[:1], about).duration - 5) <= MILLISECOND

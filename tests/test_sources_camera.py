@@ -40,6 +40,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         "LD_PRELOAD": str(library),
         "FAKEV4L2_MJPEG": str(pictures),
         "FAKEV4L2_UNPLUG": str(folder / "unplugged"),
+        "FAKEV4L2_HANG": str(folder / "hang"),
+        "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1",
     }
     command = [sys.executable, "-m", "tests.source_camera_program"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=50)
@@ -72,16 +74,37 @@ def test_a_camera_is_found_by_its_path(results: Results) -> None:
 
 
 def test_a_busy_camera_is_refused_in_one_sentence(results: Results) -> None:
-    words = "cannot open webcam 0: it is missing, or in use by another program; this machine"
+    words = "cannot open webcam 0: it is in use by another program; this machine"
     assert results["busy"]["error"].startswith(words)
+    assert results["busy"]["reason"] == "refused"
 
 
 def test_a_missing_camera_is_refused_in_one_sentence(results: Results) -> None:
-    assert results["missing"]["error"].startswith("cannot open webcam 7: it is missing")
+    assert results["missing"]["error"].startswith("cannot open webcam 7: it is missing; this machine")
+    assert results["missing"]["reason"] == "not found"
 
 
 def test_an_unplugged_camera_ends_the_run_with_a_reason(results: Results) -> None:
     assert results["unplugged"]["error"] == "webcam 0 sends no more pictures; was it unplugged?"
+    assert results["unplugged"]["reason"] == "unplugged"
+
+
+def test_a_camera_that_is_unplugged_and_plugged_in_again_goes_on(results: Results) -> None:
+    assert results["replugged"] == {
+        "counts": {"unplugged": 1},
+        "soon": True,
+        "grew": True,
+        "size": [1280, 720],
+        "nothing left": True,
+    }
+
+
+def test_a_camera_that_is_not_there_at_first_is_waited_for_only_when_asked_to(results: Results) -> None:
+    assert results["absent at first"] == {"refused": "not found", "found missing": True, "then there": True}
+
+
+def test_a_camera_that_hangs_stalls_and_goes_on(results: Results) -> None:
+    assert results["hung"] == {"counts": {"stalled": 1}, "stuck": 1, "soon": True, "nothing left": True}
 
 
 def test_a_camera_is_given_back(results: Results) -> None:
@@ -98,7 +121,6 @@ def test_a_machine_without_that_camera_says_so() -> None:
 
 
 def test_making_a_webcam_waits_for_nothing() -> None:
-    assert isinstance(open_source("97"), Webcam)
     with pytest.raises(RuntimeError, match="not open yet"):
         _ = open_source(97).info
 

@@ -11,7 +11,7 @@ import cv2
 import pytest
 
 from stream_seg.protocols import Source
-from stream_seg.sources import Clip, ListSource, NetworkStream, Pipe, Recording, Synthetic, open_source
+from stream_seg.sources import Clip, ListSource, NetworkStream, Pipe, Recording, Synthetic, Watched, open_source
 from tests.source_contract import check_contract
 from tests.source_files import matroska, numbered, write_video
 from tests.source_servers import file_server, http_camera
@@ -87,8 +87,12 @@ def test_a_clip_of_a_live_source_keeps_the_contract() -> None:
 def test_a_recording_served_over_http_keeps_the_contract(film: Path) -> None:
     with file_server(film.parent) as host:
         check_contract(lambda: NetworkStream(f"http://{host}/film.mp4"))
+        check_contract(lambda: Watched(NetworkStream(f"http://{host}/film.mp4")))
+        check_contract(lambda: open_source(f"http://{host}/film.mp4"))
 
 
 def test_a_camera_served_over_http_keeps_the_contract() -> None:
     with http_camera(pictures=50) as host:
         check_contract(lambda: NetworkStream(f"http://{host}/video"))
+        check_contract(lambda: Watched(NetworkStream(f"http://{host}/video")))
+        check_contract(lambda: open_source(f"http://{host}/video"))

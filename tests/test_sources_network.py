@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import logging
 import threading
@@ -14,23 +15,18 @@ import av
 import numpy as np
 import pytest
 
-from stream_seg.errors import SourceError
-from stream_seg.frame import Image
-from stream_seg.sources import NetworkStream, open_source
+from stream_seg.errors import Reason, SourceError
+from stream_seg.sources import open_source, reconnecting
+from stream_seg.sources.decoding import Decoder
+from tests.source_counts import readers_end
 from tests.source_files import RATE, SIZE, numbered, numbers_of, write_video
-from tests.source_servers import file_server, http_camera, needs_rtsp, rtsp_camera, silent_host
+from tests.source_servers import clock_of, file_server, http_camera, needs_rtsp, rtsp_camera, silent_host
 
 SECRET = "hunter2"
 NO_PORT = "127.0.0.1:1"
 
 AGE_LIMIT = 1.5
 """Seconds a picture may be old; tens of milliseconds on an idle machine, and frame threads alone would add 0.5."""
-
-
-def clock_of(image: Image) -> float:
-    """Read the wall clock that the RTSP server draws into the top rows, in seconds."""
-    blocks = image[8, 8 : 44 * 16 : 16].mean(axis=1)
-    return float(sum(1 << bit for bit, value in enumerate(blocks) if value > 127)) / 1000
 
 
 def test_a_recording_over_http_comes_whole_and_with_its_own_times(tmp_path: Path) -> None:
@@ -68,12 +64,12 @@ def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCa
     with (
         caplog.at_level(logging.INFO, "stream_seg"),
         http_camera(pictures=20) as host,
-        open_source(f"http://{host}/video") as source,
+        open_source(f"http://{host}/video", reconnect=0) as source,
     ):
         frames = list(source)
         assert (source.info.kind, source.info.size, source.info.duration) == ("live", SIZE, None)
     assert numbers_of(frames)[-1] == 19
-    assert frames[0].pts == 0
+    assert frames[0].pts == 0  # however many came before it and were not taken in time
     assert "ended the stream" in caplog.text
 
 
@@ -82,7 +78,7 @@ def test_a_camera_that_stalls_is_an_error_soon() -> None:
         began = time.monotonic()
         with (
             pytest.raises(SourceError, match=r"sent no new frame for 0\.5 s|did not answer|broke off"),
-            NetworkStream(f"http://{host}/video", stall_timeout=0.5) as source,
+            open_source(f"http://{host}/video", stall_timeout=0.5, reconnect=0) as source,
         ):
             list(source)
         assert time.monotonic() - began < 5
@@ -92,25 +88,25 @@ def test_a_host_that_never_answers_is_an_error_soon() -> None:
     with silent_host() as host:
         began = time.monotonic()
         with pytest.raises(SourceError, match=r"did not answer within 0\.5 s"):
-            NetworkStream(f"http://user:{SECRET}@{host}/video", open_timeout=0.5).__enter__()
+            open_source(f"http://user:{SECRET}@{host}/video", open_timeout=0.5, reconnect=0).__enter__()
         assert time.monotonic() - began < 3
 
 
 def test_closing_ends_the_wait_for_an_answer() -> None:
     with silent_host() as host:
-        source = NetworkStream(f"http://{host}/video", open_timeout=1.5)
+        source = open_source(f"http://{host}/video", open_timeout=1.5, reconnect=0)
         threading.Timer(0.2, source.close).start()
         began = time.monotonic()
         with pytest.raises(SourceError, match="was closed before it answered"):
             source.__enter__()
         assert time.monotonic() - began < 1.4
-        source._reader.join()
+        assert readers_end()
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp", "tcp"])
 def test_a_refused_connection_is_an_error_without_credentials(scheme: str) -> None:
     with pytest.raises(SourceError, match=r"cannot read .*: ") as caught:
-        NetworkStream(f"{scheme}://user:{SECRET}@{NO_PORT}/video?token={SECRET}", open_timeout=2).__enter__()
+        open_source(f"{scheme}://user:{SECRET}@{NO_PORT}/video?token={SECRET}", open_timeout=2, reconnect=0).__enter__()
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -118,18 +114,43 @@ def test_a_refused_connection_is_an_error_without_credentials(scheme: str) -> No
 def test_a_missing_page_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>no video here</html>" * 50)
     with file_server(tmp_path) as host, pytest.raises(SourceError, match="not a video"):
-        NetworkStream(f"http://{host}/page.html").__enter__()
+        open_source(f"http://{host}/page.html", reconnect=0).__enter__()
 
 
 def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 30)
-    with file_server(tmp_path) as host, NetworkStream(f"http://{host}/film.mp4", stall_timeout=0.2) as source:
+    with (
+        file_server(tmp_path) as host,
+        open_source(f"http://{host}/film.mp4", stall_timeout=0.2, reconnect=0) as source,
+    ):
         frames = []
         for frame in source:
             if len(frames) in (3, 12):
                 time.sleep(0.3)  # longer than the stall time: only waiting for the network counts
             frames.append(frame)
     assert numbers_of(frames) == list(range(30))
+
+
+def test_what_a_connection_needed_is_let_go_at_once_not_when_garbage_is_collected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconnecting, "FIRST_DELAY", 0.0)
+    gc.collect()
+    gc.disable()
+    try:
+        with http_camera(pictures=10) as host, open_source(f"http://{host}/video") as source:
+            assert len(list(itertools.islice(source, 30))) == 30
+            assert source.availability.counts[Reason.ENDED] >= 2  # type: ignore[attr-defined]
+            decoders = [one for one in gc.get_objects() if isinstance(one, Decoder)]
+            assert len(decoders) <= 1
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".MKV"])
+def test_a_file_that_is_not_there_over_http_is_not_waited_for(suffix: str) -> None:
+    with pytest.raises(SourceError, match=r"connection refused$"):
+        open_source(f"http://{NO_PORT}/film{suffix}?x=1").__enter__()
 
 
 def test_making_a_network_source_waits_for_nothing() -> None:
@@ -140,25 +161,23 @@ def test_making_a_network_source_waits_for_nothing() -> None:
 
 @needs_rtsp()
 def test_a_real_rtsp_camera_is_fresh_then_stalls_with_a_reason() -> None:
-    with rtsp_camera() as (host, server):
-        with NetworkStream(f"rtsp://{host}/cam", stall_timeout=1.5) as source:
+    with rtsp_camera() as server:
+        with open_source(f"rtsp://{server.host}/cam", stall_timeout=1.5, reconnect=0) as source:
             assert (source.info.kind, source.info.size) == ("live", (1280, 720))
             ages = [time.time() - clock_of(frame.image) for frame in itertools.islice(source, 40)]
-            assert server.stdin is not None
-            server.stdin.write("freeze\n")
-            server.stdin.flush()
+            server.tell("freeze")
             arrived = [time.monotonic()]
             with pytest.raises(SourceError, match=r"no new frame for 1\.5 s|broke off"):
                 arrived.extend(time.monotonic() for _ in source)  # what a busy server had still to send comes first
             assert 1 < time.monotonic() - arrived[-1] < 3
         assert np.median(ages[-20:]) < AGE_LIMIT
         assert min(ages) > -0.1
-        source._reader.join(4)
+        assert readers_end()
 
 
 @needs_rtsp()
 def test_an_rtsp_camera_that_is_switched_off_ends_the_stream() -> None:
-    with rtsp_camera() as (host, server), NetworkStream(f"rtsp://{host}/cam", stall_timeout=3) as source:
+    with rtsp_camera() as server, open_source(f"rtsp://{server.host}/cam", stall_timeout=3, reconnect=0) as source:
         frames = iter(source)
         for _ in range(5):
             next(frames)
@@ -171,8 +190,8 @@ def test_an_rtsp_camera_that_is_switched_off_ends_the_stream() -> None:
 
 @needs_rtsp()
 def test_leaving_an_rtsp_camera_takes_no_time() -> None:
-    with rtsp_camera() as (host, _):
-        with NetworkStream(f"rtsp://{host}/cam") as source:
+    with rtsp_camera() as server:
+        with open_source(f"rtsp://{server.host}/cam", reconnect=0) as source:
             frames = iter(source)
             next(frames)
             began = time.monotonic()

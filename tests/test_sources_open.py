@@ -18,13 +18,12 @@ from stream_seg.sources import (
     Clip,
     ImageFiles,
     ListSource,
-    NetworkStream,
+    Reconnecting,
     Recording,
     Synthetic,
-    Webcam,
     open_source,
 )
-from stream_seg.sources.network import safe_address
+from stream_seg.sources.credentials import safe_address
 from tests.source_files import numbered, numbers_of, write_video
 
 
@@ -35,12 +34,12 @@ def numbered_list(count: int) -> ListSource:
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
-        (0, Webcam),
-        ("2", Webcam),
-        ("/dev/video7", Webcam),
-        ("rtsp://camera/stream", NetworkStream),
-        ("https://host/film.mp4", NetworkStream),
-        ("udp://@:5000", NetworkStream),
+        (0, Reconnecting),
+        ("2", Reconnecting),
+        ("/dev/video7", Reconnecting),
+        ("rtsp://camera/stream", Reconnecting),
+        ("https://host/film.mp4", Reconnecting),
+        ("udp://@:5000", Reconnecting),
         ("synthetic", Synthetic),
         ("synthetic:64x48@10x5", Synthetic),
     ],
@@ -71,9 +70,16 @@ def test_a_file_that_is_named_like_a_number_can_be_had_by_its_path(tmp_path: Pat
         ({"start": float("nan")}, "start must be a number"),
         ({"end": float("inf")}, "end must be a number"),
         ({"sequence_rate": 0}, "sequence_rate must be more than 0"),
+        ({"transport": "sctp"}, "the transport must be tcp or udp, got sctp"),
+        ({"open_timeout": 0}, "open_timeout must be more than 0 seconds, got 0"),
+        ({"stall_timeout": float("nan")}, "stall_timeout must be more than 0 seconds, got nan"),
+        ({"stall_timeout": float("inf")}, "stall_timeout must be more than 0 seconds"),
+        ({"reconnect": -1}, "reconnect must be 0 or a whole number of times, got -1"),
+        ({"reconnect": 1.5}, "reconnect must be 0 or a whole number of times"),
+        ({"reconnect": float("nan")}, "reconnect must be 0 or a whole number of times"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(options: dict[str, float], words: str) -> None:
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, float | str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_source("synthetic:64x48", **options)  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from tests.sink_close_button import press_close_button
 from tests.support import requires
 
 PROGRAM = "tests.sink_window_program"
+WALL = "tests.sink_wall_program"
 ENOUGH = "100000"
 ROOT = Path(__file__).parent.parent
 
@@ -38,9 +39,9 @@ def screen() -> Iterator[str]:
 
 
 @contextmanager
-def program(display: str, *args: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def program(display: str, *args: str, module: str = PROGRAM) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The program with its window on the screen, and the number of that window."""
-    command = [sys.executable, "-m", PROGRAM, *args]
+    command = [sys.executable, "-m", module, *args]
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "DISPLAY": display}
     )
@@ -117,6 +118,22 @@ def test_space_pauses_until_it_is_pressed_again(screen: str) -> None:
         xdotool(screen, "key", "space")
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(2.5)
+        xdotool(screen, "key", "space")
+        assert end_of(running) == "ended"
+
+
+@on_a_screen
+@pytest.mark.parametrize("kind", ["video", "live"])
+def test_several_feeds_share_a_window_that_fits_the_screen_and_ends_the_run(kind: str, screen: str) -> None:
+    with program(screen, kind, ENOUGH, module=WALL) as (running, window):
+        assert "Geometry: 640x180" in xdotool(screen, "getwindowgeometry", str(window))
+        xdotool(screen, "key", "q")
+        assert end_of(running) == "stopped"
+
+
+@on_a_screen
+def test_pausing_the_window_of_live_feeds_does_not_hold_them_up(screen: str) -> None:
+    with program(screen, "live", "100", module=WALL) as (running, _):
         xdotool(screen, "key", "space")
         assert end_of(running) == "ended"
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.render import VIEWS
+from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.version import __version__
+
+T = TypeVar("T")
+
+TRANSPORTS = ("tcp", "udp")
 
 EXAMPLES = """\
 examples:
   stream-seg --webcam 0                          live in a window; q quits
   stream-seg holiday.mp4 -o annotated.mp4        every frame, sound and timing kept
   stream-seg rtsp://camera/stream -o door.mp4    record a camera feed; Ctrl-C ends and finishes the file
+  stream-seg rtsp://a/1 rtsp://b/1 --webcam 0    several in one window; one that fails comes back
+  stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg photos/ -o annotated/               a folder of images
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
@@ -40,9 +48,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
-    def parse_strictly(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse all of `argv`; an unknown option is an error that names the nearest known one."""
-        args, unknown = self.parse_known_args(argv)
+    def parse_strictly(self, argv: Sequence[str], *, intermixed: bool = False) -> argparse.Namespace:
+        """Parse all of `argv`; an unknown option is an error that names the nearest known one.
+
+        With `intermixed`, words may stand between options, as in `a.mp4 --webcam 0 b.mp4`.
+        """
+        args, unknown = self.parse_known_intermixed_args(argv) if intermixed else self.parse_known_args(argv)
         if unknown:
             known = self._option_string_actions
             hint = did_you_mean(unknown[0].split("=")[0], known) if unknown[0].startswith("-") else ""
@@ -67,6 +78,63 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 0")
+    return int(text)
+
+
+def span(text: str) -> float:
+    """A time in seconds of more than 0."""
+    value = _number(text)
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; write seconds, as in 2.5")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """A time in milliseconds of more than 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; write milliseconds, as in 500")
+    return value
+
+
+def transport(text: str) -> str:
+    """`tcp` or `udp`."""
+    if text not in TRANSPORTS:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no transport{did_you_mean(text, TRANSPORTS)}; write {' or '.join(TRANSPORTS)}"
+        )
+    return text
+
+
+def duration(text: str) -> float:
+    """`10m`, `90s`, `24h` as seconds."""
+    return _told(parse_duration, text)
+
+
+def keep(text: str) -> Keep:
+    """`24h` or `20GB`."""
+    return _told(parse_keep, text)
+
+
+def _told(parse_: Callable[[str], T], text: str) -> T:
+    """The result of a parser that raises `UsageError`, whose words argparse is to repeat."""
+    try:
+        return parse_(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def camera_index(text: str) -> int:
     """A camera's number, from 0."""
     if not text.isdecimal():
@@ -76,10 +144,7 @@ def camera_index(text: str) -> int:
 
 def rate(text: str) -> float:
     """A positive number of frames per second."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value <= 1000:
         raise argparse.ArgumentTypeError(f"'{text}' is no frame rate; write frames per second, as in 30")
     return value
@@ -87,10 +152,7 @@ def rate(text: str) -> float:
 
 def probability(text: str) -> float:
     """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no score; write a number from 0 to 1, as in 0.5")
     return value
@@ -162,18 +224,32 @@ def _run_parser() -> Parser:
     )
     parser.add_argument(
         "source",
-        nargs="?",
+        nargs="*",
         metavar="SOURCE",
         help="video file, address (rtsp:, http:, ...), image, folder, glob, numbered sequence (img_%%04d.png), camera "
-        "number, or - for a stream on standard input",
+        "number, or - for a stream on standard input; up to 32 at once",
     )
-    parser.add_argument("--webcam", type=camera_index, metavar="N", help="camera number N as the source")
+    parser.add_argument(
+        "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"
+    )
     parser.add_argument("--version", action="version", version=f"stream-seg {__version__}")
     add_common(parser)
 
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o", "--output", action="append", default=[], metavar="OUTPUT", help="video file, image or folder; repeatable"
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        metavar="OUTPUT",
+        help="video file, image or folder; repeatable; {source} in it stands for each source's name, and a video "
+        "without shows several sources side by side",
+    )
+    group.add_argument(
+        "--segment", type=duration, metavar="10m", help="begin a new video file every so often (s, m, h, d)"
+    )
+    group.add_argument(
+        "--keep", type=keep, metavar="24h|20GB", help="delete the oldest segments beyond this age or size"
     )
     group.add_argument("--show", action=argparse.BooleanOptionalAction, help="a window (default: if there is no -o)")
     group.add_argument("--view", type=view, default="both", metavar="both|boxes|masks", help="what is drawn")
@@ -190,6 +266,18 @@ def _run_parser() -> Parser:
     group.add_argument("--frame-rate", type=rate, default=25.0, metavar="F", help="rate of image sequences (25)")
     group.add_argument("--camera-size", type=size, metavar="WxH", help="picture size to ask a camera for")
     group.add_argument("--camera-fps", type=rate, metavar="F", help="frame rate to ask a camera for")
+
+    group = parser.add_argument_group("live sources")
+    group.add_argument(
+        "--reconnect",
+        type=natural,
+        metavar="N",
+        help="tries in a row to have a lost source back, 0 for none (default: for ever; webcams once they worked)",
+    )
+    group.add_argument("--transport", type=transport, default="tcp", metavar="tcp|udp", help="how RTSP sends (tcp)")
+    group.add_argument("--open-timeout", type=span, default=10.0, metavar="S", help="wait so long for an answer (10)")
+    group.add_argument("--stall-timeout", type=span, default=5.0, metavar="S", help="and for the next frame (5)")
+    group.add_argument("--max-age", type=milliseconds, metavar="MS", help="drop frames that are older than this")
 
     add_model(parser)
     group = parser.add_argument_group("segmentation")
@@ -266,4 +354,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     if argv and argv[0] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[0]]().parse_strictly(argv[1:])
-    return _run_parser().parse_strictly(argv)
+    return _run_parser().parse_strictly(argv, intermixed=True)

@@ -36,15 +36,21 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
 
 
 class Progress(Sink):
-    """A progress bar: with an ETA for recordings, with the present rate and drops for live sources."""
+    """A progress bar over all sources: with an ETA for recordings, with the present rate and drops for live ones."""
+
+    wants_pictures = False
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._bar: Bar | None = None
+        self._left = len(metrics.feeds)
 
     def open(self, info: SourceInfo) -> None:
-        # disable=None: no bar where standard error is not a terminal.
-        self._bar = Bar(total=info.frame_count, unit="frame", disable=None, smoothing=0.1, dynamic_ncols=True)
+        if self._bar is None:
+            # disable=None: no bar where standard error is not a terminal.
+            self._bar = Bar(total=0, unit="frame", disable=None, smoothing=0.1, dynamic_ncols=True)
+        total = self._bar.total
+        self._bar.total = None if total is None or info.frame_count is None else total + info.frame_count
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  it counts
         if self._bar is not None:
@@ -53,20 +59,21 @@ class Progress(Sink):
             self._bar.update()
 
     def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the bar ends alike
-        if self._bar is not None:
+        self._left -= 1
+        if self._bar is not None and not self._left:
             self._bar.close()
 
 
 class Listing(Sink):
     """Prints what was found in each image, one line each; says nothing of video."""
 
-    _is_images = False
+    wants_pictures = False
 
     def open(self, info: SourceInfo) -> None:
-        self._is_images = info.kind == "images"
+        """Nothing to prepare."""
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        if self._is_images:
+        if frame.name is not None:
             found = ", ".join(f"{n} {s:.2f}" for n, s in zip(detections.names, detections.scores, strict=True))
             tqdm.write(f"{frame.name}: {found or 'nothing found'}", file=sys.stdout)
 

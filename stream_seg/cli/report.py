@@ -6,12 +6,13 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import SourceInfo
-from stream_seg.metrics import STAGES, Summary
+from stream_seg.metrics import STAGES, FeedSummary, Summary
 from stream_seg.protocols import Segmenter
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
@@ -26,7 +27,7 @@ class Report:
 
     def write(
         self,
-        info: SourceInfo | None,
+        infos: Sequence[SourceInfo | None],
         segmenter: Segmenter,
         summary: Summary,
         *,
@@ -39,10 +40,10 @@ class Report:
         figures = {
             "outcome": outcome,
             "error": None if error is None else str(error) or type(error).__name__,
-            "source": None if info is None else describe_source(info),
+            "sources": [describe_source(info, feed) for info, feed in zip(infos, summary.feeds, strict=True)],
             "outputs": self._outputs,
             "model": describe_segmenter(segmenter),
-            **summary.as_dict(),
+            **{key: value for key, value in summary.as_dict().items() if key != "feeds"},
             "versions": versions(),
             "machine": machine(),
         }
@@ -52,34 +53,55 @@ class Report:
             raise OutputError(f"the figures could not be written to '{self._path}': {failure.strerror}") from failure
 
 
-def text(info: SourceInfo, segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines."""
+def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
+    """The summary of a run in five lines, and one more for each of several sources."""
     model = describe_segmenter(segmenter)
     written = ", ".join(outputs) or "nothing was written"
-    latency = [summary.latency_p50, summary.latency_p95, summary.latency_p99]
-    delays = "/".join("-" if seconds is None else f"{seconds * 1000:.0f}" for seconds in latency)
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
-    return "\n".join(
-        (
-            f"{info.name} ({info.size[0]}x{info.size[1]}) -> {written}",
-            f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped; "
-            f"{summary.objects} objects",
-            f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {delays} ms",
-            f"  busy     {busy}; limited by {summary.limited_by}",
-            f"  model    {model['name']} on {model['provider']}",
-        )
-    )
+    only = infos[0] if len(infos) == 1 else None
+    sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
+    lines = [
+        f"{sources} -> {written}",
+        f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped; "
+        f"{summary.objects} objects",
+        f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
+        f"  busy     {busy}; limited by {summary.limited_by}",
+        f"  model    {model['name']} on {model['provider']}",
+    ]
+    if len(infos) > 1 or any(feed.outages for feed in summary.feeds):
+        lines += [_line(feed) for feed in summary.feeds]
+    return "\n".join(lines)
 
 
-def describe_source(info: SourceInfo) -> dict[str, object]:
-    """Name, size and kind of an opened source."""
+def _line(feed: FeedSummary) -> str:
+    """One source in a line."""
+    parts = [f"{feed.fps:.1f} fps", f"{feed.delivered} of {feed.captured} frames", f"latency {_latency(feed)} ms"]
+    if feed.outages:
+        reasons = ", ".join(f"{reason} {count}x" for reason, count in feed.outages.items())
+        parts.append(f"away {feed.seconds_away:.1f} s ({reasons})")
+    if feed.error is not None:
+        parts.append(f"failed: {feed.error}")
+    return f"  {feed.name:<8} {'; '.join(parts)}"
+
+
+def _latency(figures: Summary | FeedSummary) -> str:
+    delays = (figures.latency_p50, figures.latency_p95, figures.latency_p99)
+    return "/".join("-" if seconds is None else f"{seconds * 1000:.0f}" for seconds in delays)
+
+
+def describe_source(info: SourceInfo | None, feed: FeedSummary) -> dict[str, object]:
+    """A source and its figures; what is only known of an open source is None for one that never was."""
+    figures = asdict(feed)
+    label = figures.pop("name")
     return {
-        "name": info.name,
-        "kind": info.kind,
-        "width": info.size[0],
-        "height": info.size[1],
-        "frame_rate": None if info.frame_rate is None else float(info.frame_rate),
-        "duration": None if info.duration is None else float(info.duration),
+        "label": label,
+        "name": None if info is None else info.name,
+        "kind": None if info is None else info.kind,
+        "width": None if info is None else info.size[0],
+        "height": None if info is None else info.size[1],
+        "frame_rate": None if info is None or info.frame_rate is None else float(info.frame_rate),
+        "duration": None if info is None or info.duration is None else float(info.duration),
+        **{key: value for key, value in figures.items() if key != "live"},
     }
 
 

@@ -24,7 +24,7 @@ from stream_seg.geometry import Bitmask, mask_roi
 from stream_seg.render.labels import Labels, Plate, Rect
 from stream_seg.render.palette import Colour, Shades, colour
 
-__all__ = ["VIEWS", "Renderer", "View"]
+__all__ = ["VIEWS", "Renderer", "Style", "View"]
 
 View = Literal["both", "boxes", "masks"]
 VIEWS: tuple[View, ...] = get_args(View)
@@ -35,15 +35,16 @@ _TINT = 0.45  # share of its colour in a mask that is blended in
 class Renderer:
     """Draws detections on frames in one of three views. Use one per stream: it remembers colours between frames.
 
-    `hud` is called for each frame and returns the status line for the top-left corner, "" for none.
-    Raises `UsageError` for a view it does not know.
+    `hud` is called for each frame and returns the status line for the top-left corner, "" for none. No letters are
+    smaller than `least_letters`, in pixels. Raises `UsageError` for a view it does not know.
     """
 
-    def __init__(self, view: View = "both", *, hud: Callable[[], str] | None = None) -> None:
+    def __init__(self, view: View = "both", *, hud: Callable[[], str] | None = None, least_letters: int = 1) -> None:
         if view not in VIEWS:
             raise UsageError(f"unknown view '{view}'; use {', '.join(VIEWS)}{did_you_mean(view, VIEWS)}")
         self._view = view
         self._hud = hud
+        self._least_letters = least_letters
         self._shades = Shades()
         self._labels = Labels()
         self._brush = _Brush(1.0 if view == "masks" else _TINT)
@@ -57,7 +58,7 @@ class Renderer:
             colour(c, s) for c, s in zip(detections.class_ids.tolist(), self._shades.assign(detections), strict=True)
         ]
         image = np.zeros_like(frame.image) if self._view == "masks" else frame.image.copy()
-        style = _Style.of(frame.size)
+        style = Style.of(frame.size, self._least_letters)
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours)
@@ -74,7 +75,7 @@ class Renderer:
                 self._brush.tint(image[rows, columns], bitmask, tone)
 
     def _draw_boxes(
-        self, image: Image, detections: Detections, colours: list[Colour], style: _Style, reserved: Rect
+        self, image: Image, detections: Detections, colours: list[Colour], style: Style, reserved: Rect
     ) -> None:
         boxes = [_whole(box, image) for box in detections.boxes.tolist()]
         for box, tone in zip(boxes, colours, strict=True):
@@ -86,16 +87,16 @@ class Renderer:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Style:
+class Style:
     """Sizes, in pixels, that suit a frame: the width of a box's `line`, the height of `letters`."""
 
     line: int
     letters: int
 
     @classmethod
-    def of(cls, size: tuple[int, int]) -> _Style:
+    def of(cls, size: tuple[int, int], least_letters: int = 1) -> Style:
         side = math.sqrt(size[0] * size[1])
-        return cls(max(1, round(1 + side / 720)), round(6 + side / 105))
+        return cls(max(1, round(1 + side / 720)), max(least_letters, round(6 + side / 105)))
 
 
 class _Brush:

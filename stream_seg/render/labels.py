@@ -15,7 +15,7 @@ Rect = tuple[int, int, int, int]
 """x1, y1, x2, y2 in whole pixels, x2 and y2 exclusive."""
 
 _DARK: Colour = (32, 28, 24)
-_FACE = cv2.FONT_HERSHEY_SIMPLEX
+FACE = cv2.FONT_HERSHEY_SIMPLEX
 _TALLEST, _DEEPEST = "Éd", "gjp"  # every label gets their height, so that a row of labels is even
 _PLAIN = str.maketrans({"·": "|", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 _CACHED = 1024  # labels: a dozen colours times the scores seen; about 10 kB each at 1080p
@@ -83,23 +83,43 @@ class Plate:
             cv2.addWeighted(self._under, 0.2, self._patch, 0.8, 0, dst=self._under)
 
 
+def shortened(text: str, height: int, width: int) -> str:
+    """The text, its middle left out if need be to be at most `width` pixels wide in letters `height` pixels high."""
+    for kept in range(len(text), 1, -1):
+        short = text if kept == len(text) else f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
+        if text_width(short, height) <= width:
+            return short
+    return text[:1]
+
+
+def text_width(text: str, height: int) -> int:
+    """How many pixels wide a text is in letters `height` pixels high."""
+    thickness, scale = pen(height)
+    return int(cv2.getTextSize(writable(text), FACE, scale, thickness)[0][0])
+
+
+def pen(height: int) -> tuple[int, float]:
+    """OpenCV's thickness and scale of letters `height` pixels high."""
+    thickness = 1 if height < 18 else max(2, round(height / 14))
+    return thickness, cv2.getFontScaleFromHeight(FACE, height, thickness)
+
+
 def _patch(text: str, height: int, colour: Colour) -> Image:
     """A field of `colour` with `text` on it."""
-    text = _writable(text)
-    thickness = 1 if height < 18 else 2
-    scale = cv2.getFontScaleFromHeight(_FACE, height, thickness)
-    width = cv2.getTextSize(text, _FACE, scale, thickness)[0][0]
-    ascent = cv2.getTextSize(_TALLEST, _FACE, scale, thickness)[0][1]
-    descent = cv2.getTextSize(_DEEPEST, _FACE, scale, thickness)[1]
+    text = writable(text)
+    thickness, scale = pen(height)
+    width = cv2.getTextSize(text, FACE, scale, thickness)[0][0]
+    ascent = cv2.getTextSize(_TALLEST, FACE, scale, thickness)[0][1]
+    descent = cv2.getTextSize(_DEEPEST, FACE, scale, thickness)[1]
     margin = max(2, round(height * 0.3))
     patch = np.empty((ascent + descent + margin, width + 2 * margin, 3), np.uint8)
     patch[:] = colour
     origin = (margin, ascent + margin // 2)
-    cv2.putText(patch, text, origin, _FACE, scale, ink(colour), thickness, cv2.LINE_AA)
+    cv2.putText(patch, text, origin, FACE, scale, ink(colour), thickness, cv2.LINE_AA)
     return patch
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
     """What OpenCV's font can show: since 5 nearly everything, before that ASCII (accents dropped, '?' for the rest)."""
     if int(cv2.__version__.split(".")[0]) >= 5:
         return text

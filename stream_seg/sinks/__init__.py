@@ -12,10 +12,24 @@ from stream_seg.sinks import images
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
+from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
+from stream_seg.sinks.segments import SegmentedVideo
 from stream_seg.sinks.video import VideoFile
 from stream_seg.sinks.window import Window
 
-__all__ = ["ImageFile", "ImageFolder", "ListSink", "NumberedImages", "VideoFile", "Window", "open_sink"]
+__all__ = [
+    "ImageFile",
+    "ImageFolder",
+    "Keep",
+    "ListSink",
+    "NumberedImages",
+    "SegmentedVideo",
+    "VideoFile",
+    "Window",
+    "open_sink",
+    "parse_duration",
+    "parse_keep",
+]
 
 
 def open_sink(
@@ -24,25 +38,42 @@ def open_sink(
     codec: str | None = None,
     overwrite: bool = False,
     source_path: str | Path | None = None,
+    segment: float | None = None,
+    keep: Keep | None = None,
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png) or a folder.
 
-    A folder is one that exists, ends in a slash, or has no suffix. Raises `OutputError` for any other suffix, and when
-    what is there already forbids writing; `UsageError` for a codec where no video is written.
+    A folder is one that exists, ends in a slash, or has no suffix. With `segment`, a video goes into files of so many
+    seconds each, of which only those within `keep` stay. Raises `OutputError` for any other suffix, and when what is
+    there already forbids writing; `UsageError` for a codec or segments where no video is written, and for `keep`
+    without segments.
     """
+    if keep is not None and segment is None:
+        raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
     if str(path) == "-":
         raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
     try:
-        return _choose(path, codec, overwrite, source_path)
+        return _choose(path, codec, overwrite, source_path, segment, keep)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _choose(path: str | Path, codec: str | None, overwrite: bool, source_path: str | Path | None) -> Sink:
+def _choose(
+    path: str | Path,
+    codec: str | None,
+    overwrite: bool,
+    source_path: str | Path | None,
+    segment: float | None,
+    keep: Keep | None,
+) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
     if suffix in CONTAINERS and not name.is_dir():
+        if segment is not None:
+            return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path)
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
+    if segment is not None:
+        raise UsageError(f"--segment is for videos, and {path} is none")
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if name.is_dir() or str(path).endswith("/") or not suffix:

@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 _DEFAULT_GAP = Fraction(1, 30)
 """How long a lone picture lasts, in seconds, when nothing says so."""
 
+_LONGEST_LIVE_GAP = Fraction(1)
+"""The longest that the last picture of a live source lasts, in seconds."""
+
+_LONGEST_TICKS = 2**30
+"""How long one picture may last: MP4 has 32 bits for it, which a camera that is away overnight would overflow."""
+
 _MILLISECOND = Fraction(1, 1000)
 """The only unit of time in Matroska and WebM."""
 
@@ -46,11 +52,16 @@ class Film:
     """A video with its sound, written to `part`.
 
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
+    `comment` goes into the file's metadata.
+
     Raises `av.FFmpegError`, `OSError` from writing, and `OutputError` when the encoder cannot be opened.
     """
 
-    def __init__(self, part: PartFile, encoder: Encoder, info: SourceInfo, first: Frame) -> None:
+    def __init__(
+        self, part: PartFile, encoder: Encoder, info: SourceInfo, first: Frame, comment: str | None = None
+    ) -> None:
         self._part = part
+        self._comment = comment
         self._encoder = encoder
         self._info = info
         self._convert = Yuv420(first.size)
@@ -72,16 +83,19 @@ class Film:
             picture.pts = max(ticks, 0)
         else:
             picture.pts = max(ticks, _ticks(self._held) + 1)
-            self._encode(self._held, picture.pts - _ticks(self._held))
+            self._encode_until(self._held, picture.pts)
         self._held = picture
 
-    def finish(self, *, complete: bool) -> None:
-        """Write the rest. `complete` tells that the recording was read to its end, so all sound belongs to it."""
+    def finish(self, *, complete: bool, until: Fraction | None = None) -> None:
+        """Write the rest. `complete` tells that the recording was read to its end, so all sound belongs to it.
+
+        The last picture lasts until the time `until` of the source, where that is known.
+        """
         try:
             if self._held is not None:
-                duration = self._last_duration(_ticks(self._held))
+                duration = self._last_duration(_ticks(self._held), until)
                 end = (_ticks(self._held) + duration) * self._tick
-                self._encode(self._held, duration)
+                self._encode_until(self._held, _ticks(self._held) + duration)
                 self._held = None
                 self._mux(self._stream.encode(None))
                 self._finish_sound(end, duration * self._tick, complete=complete)
@@ -114,6 +128,8 @@ class Film:
             options["movie_timescale"] = str(_clock(self._tick))
         container = av.open(self._part, "w", format=self._encoder.container, container_options=options)
         stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate)
+        if self._comment is not None:
+            container.metadata["comment"] = self._comment
         if self._original is not None:
             aspect = self._original.pixel_aspect(size)
             if aspect is not None:
@@ -124,6 +140,13 @@ class Film:
         container.start_encoding()
         self._part.begin()
         return container, stream
+
+    def _encode_until(self, picture: av.VideoFrame, end: int) -> None:
+        """Encode a picture that lasts until `end`; again and again if it is one to which nothing came for hours."""
+        while end - _ticks(picture) > _LONGEST_TICKS:
+            self._encode(picture, _LONGEST_TICKS)
+            picture.pts = _ticks(picture) + _LONGEST_TICKS
+        self._encode(picture, end - _ticks(picture))
 
     def _encode(self, picture: av.VideoFrame, duration: int) -> None:
         """Encode a picture that lasts `duration` ticks, after the sound that comes before it."""
@@ -155,14 +178,18 @@ class Film:
             self._original.copy_until(end)
         self._original.finish()
 
-    def _last_duration(self, ticks: int) -> int:
+    def _last_duration(self, ticks: int, until: Fraction | None) -> int:
         """How long the last frame lasts: to the end of the recording if that is about one frame away, else one gap."""
+        if until is not None:
+            return max(1, round((until - self._begin) / self._tick) - ticks)
         info = self._info
         end = info.end if info.end is not None else info.duration
         rest = Fraction(0) if end is None else end - self._begin - ticks * self._tick
         if rest > 0 and (not self._gap or rest < 2 * self._gap):
             return max(1, round(rest / self._tick))
-        return max(1, round((self._gap or _DEFAULT_GAP) / self._tick))
+        gap = self._gap or _DEFAULT_GAP
+        # The gap before a live source's last picture may be the hours it was away.
+        return max(1, round((min(gap, _LONGEST_LIVE_GAP) if info.is_live else gap) / self._tick))
 
 
 def _clock(time_base: Fraction) -> int:

@@ -8,10 +8,28 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from stream_seg.errors import OutputError
+
+if sys.platform == "win32":
+
+    def _lock(descriptor: int, *, shared: bool) -> bool:  # noqa: ARG001  as elsewhere
+        return True  # an open file cannot be deleted, which is all the lock is for
+else:
+    import fcntl
+
+    def _lock(descriptor: int, *, shared: bool) -> bool:
+        """Lock an open file; whether that is possible, or the file system knows no locks."""
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,7 @@ class PartFile:
         self.target = target
         self.error: OSError | None = None
         self.path, self._descriptor = self._create()
+        _lock(self._descriptor, shared=False)  # says, until it is closed, that the file is being written
         self._position = 0
         self._safe_size = 0
         self._header_size = 0
@@ -161,6 +180,12 @@ class PartFile:
             raise OutputError(
                 f"cannot rename {self.path} to {self.target.path}: {error.strerror}; the result is in the former"
             ) from error
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a `PartFile` of some process is open at `path`. Raises `OSError` when the file cannot be read."""
+    with path.open("rb") as file:
+        return not _lock(file.fileno(), shared=True)
 
 
 def same_file(first: Path, second: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -22,11 +23,12 @@ logger = logging.getLogger(__name__)
 class VideoFile(Sink):
     """Writes frames to a video file; mp4, m4v, mov, mkv or webm by its suffix.
 
-    `codec` is h264 (the default), hevc, av1, vp9 (the default for webm) or the name of an FFmpeg encoder such as
-    h264_nvenc. Pictures are yuv420p, BT.709; an odd width or height grows by one repeated column or row; a frame of
-    another size than the first is fitted between black bars. Every frame keeps its time exactly in mp4 and mov, to the
-    nearest millisecond in mkv and webm, which count in those. The sound of a recording is copied as it is, or encoded
-    anew where the container refuses its codec.
+    `codec` is h264 (the default), hevc, av1, vp9 (the default for webm), the name of an FFmpeg encoder such as
+    h264_nvenc, or an `Encoder` chosen already. Pictures are yuv420p, BT.709; an odd width or height grows by one
+    repeated column or row; a frame of another size than the first is fitted between black bars. Every frame keeps its
+    time exactly in mp4 and mov, to the nearest millisecond in mkv and webm, which count in those. The sound of a
+    recording is copied as it is, or encoded anew where the container refuses its codec. `comment` goes into the
+    file's metadata.
 
     The file grows under a partial name (`a.part.mp4`) that plays at any moment, also after the process was killed, and
     gets its own when the run ends. After a failure the partial file stays: `kept` is its path.
@@ -40,13 +42,15 @@ class VideoFile(Sink):
         self,
         path: str | Path,
         *,
-        codec: str | None = None,
+        codec: str | Encoder | None = None,
         overwrite: bool = False,
         source_path: str | Path | None = None,
+        comment: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.kept: Path | None = None
-        self._encoder = Encoder(self.path, codec)
+        self._encoder = codec if isinstance(codec, Encoder) else Encoder(self.path, codec)
+        self._comment = comment
         self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
         self._part: PartFile | None = None
         self._info: SourceInfo | None = None
@@ -64,13 +68,20 @@ class VideoFile(Sink):
             raise RuntimeError("open the sink before writing to it")
         try:
             if self._film is None:
-                self._film = Film(self._part, self._encoder, self._info, frame)
+                self._film = Film(self._part, self._encoder, self._info, frame, self._comment)
             self._film.write(frame)
         except (av.FFmpegError, OSError) as error:
             raise self._unwritable(self._part, error) from error
 
     def close(self, outcome: Outcome) -> None:
         """Finish the file and give it its name; after a failure, finish it under its partial name."""
+        self._close(outcome)
+
+    def finish(self, until: Fraction) -> None:
+        """Finish the file in the middle of a run; its last picture lasts until the time `until` of the source."""
+        self._close(Outcome.STOPPED, until)
+
+    def _close(self, outcome: Outcome, until: Fraction | None = None) -> None:
         part, self._part = self._part, None
         film, self._film = self._film, None
         if part is None:
@@ -79,17 +90,17 @@ class VideoFile(Sink):
             if outcome is Outcome.FAILED or part.error is not None:
                 self._keep(part, film)
             else:
-                self._publish(part, film, complete=outcome is Outcome.COMPLETE)
+                self._publish(part, film, complete=outcome is Outcome.COMPLETE, until=until)
         finally:
             part.close()
 
-    def _publish(self, part: PartFile, film: Film | None, *, complete: bool) -> None:
+    def _publish(self, part: PartFile, film: Film | None, *, complete: bool, until: Fraction | None) -> None:
         if film is None:
             part.discard()
             return
         self.kept = part.path
         try:
-            film.finish(complete=complete)
+            film.finish(complete=complete, until=until)
         except (av.FFmpegError, OSError) as error:
             raise self._unwritable(part, error) from error
         part.publish()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
 
@@ -11,6 +14,7 @@ from stream_seg.errors import SourceError, UsageError
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam
 from stream_seg.sources.clip import Clip
+from stream_seg.sources.credentials import label_of, labels_of
 from stream_seg.sources.fake import ListSource
 from stream_seg.sources.images import (
     SEQUENCE_RATE,
@@ -22,10 +26,12 @@ from stream_seg.sources.images import (
     is_numbered,
     numbered_images,
 )
-from stream_seg.sources.network import NetworkStream
+from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, Transport, names_a_file
 from stream_seg.sources.pipe import Pipe
+from stream_seg.sources.reconnecting import Reconnecting
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
 from stream_seg.sources.video import Recording
+from stream_seg.sources.watched import Watched
 
 __all__ = [
     "Clip",
@@ -33,9 +39,13 @@ __all__ = [
     "ListSource",
     "NetworkStream",
     "Pipe",
+    "Reconnecting",
     "Recording",
     "Synthetic",
+    "Watched",
     "Webcam",
+    "label_of",
+    "labels_of",
     "open_source",
 ]
 
@@ -50,6 +60,10 @@ def open_source(
     camera_size: tuple[int, int] | None = None,
     camera_fps: float | None = None,
     sequence_rate: float | Fraction = SEQUENCE_RATE,
+    transport: Transport = "tcp",
+    open_timeout: float = OPEN_TIMEOUT,
+    stall_timeout: float = STALL_TIMEOUT,
+    reconnect: float | None = None,
 ) -> Source:
     """Return the source that `spec` names: a webcam, an address, a pipe, images or a video file.
 
@@ -57,6 +71,11 @@ def open_source(
     an address, a folder, glob, numbered sequence (`img_%04d.png`) or image file images, anything else a video file.
     `start` and `end` are seconds, `end` not included; `stride` keeps each n-th frame, `max_frames` so many at most.
     `camera_size` (width, height) and `camera_fps` are wishes to a webcam, `sequence_rate` images per second.
+
+    Webcams and addresses are given `open_timeout` seconds to answer and `stall_timeout` seconds for each frame;
+    `transport`, "tcp" or "udp", is how RTSP carries them. `reconnect` is how often in a row one that fails is opened
+    again, also at the start: 0 never, `math.inf` for ever. By default for ever, but a webcam only when it once
+    delivered. Recordings, wherever they are, are never opened again.
 
     Raises `SourceError` when it is missing or cannot be read, as far as that is known without waiting for a device or
     the network, and `UsageError` for numbers that make no sense.
@@ -71,28 +90,56 @@ def open_source(
     rate = seconds("sequence_rate", sequence_rate)
     if rate == 0:
         raise UsageError("sequence_rate must be more than 0")
-    try:
-        source = _choose(str(spec), begin, camera_size, camera_fps, rate)
-    except OSError as error:  # a name too long, a folder that may not be looked into
-        raise SourceError(f"cannot read {spec}: {error.strerror}") from error
+    _refuse_senseless(transport, open_timeout, stall_timeout, reconnect)
+
+    def reconnecting(make: Callable[[], Source], *, at_start: bool) -> Source:
+        return Reconnecting(
+            make,
+            attempts=None if reconnect is None or math.isinf(reconnect) else int(reconnect),
+            at_start=at_start,
+            open_timeout=open_timeout,
+            stall_timeout=stall_timeout,
+        )
+
+    name = str(spec)
+    source: Source
+    if name.isdecimal() or name.startswith(("/dev/video", "/dev/v4l/")):
+        device = int(name) if name.isdecimal() else name
+        source = reconnecting(lambda: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None)
+    elif "://" in name:
+        timeouts = {"open_timeout": open_timeout, "stall_timeout": stall_timeout}
+        source = reconnecting(
+            lambda: NetworkStream(name, start=begin, transport=transport, **timeouts), at_start=not names_a_file(name)
+        )
+    else:
+        source = _recorded(name, begin, rate)
     if not begin and stop is None and max_frames is None and stride == 1:
         return source
     return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames)
 
 
-def _choose(
-    spec: str, start: Fraction, camera_size: tuple[int, int] | None, camera_fps: float | None, rate: Fraction
-) -> Source:
-    if spec.isdecimal():
-        return Webcam(int(spec), size=camera_size, fps=camera_fps)
-    if spec.startswith(("/dev/video", "/dev/v4l/")):
-        return Webcam(spec, size=camera_size, fps=camera_fps)
+def _refuse_senseless(transport: str, open_timeout: float, stall_timeout: float, reconnect: float | None) -> None:
+    if transport not in get_args(Transport):
+        raise UsageError(f"the transport must be tcp or udp, got {transport}")
+    for name, value in (("open_timeout", open_timeout), ("stall_timeout", stall_timeout)):
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} must be more than 0 seconds, got {value:g}")
+    if reconnect is not None and not (reconnect >= 0 and (math.isinf(reconnect) or reconnect == int(reconnect))):
+        raise UsageError(f"reconnect must be 0 or a whole number of times, got {reconnect:g}")
+
+
+def _recorded(spec: str, start: Fraction, rate: Fraction) -> Source:
+    try:
+        return _file(spec, start, rate)
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        raise SourceError(f"cannot read {spec}: {error.strerror}") from error
+
+
+def _file(spec: str, start: Fraction, rate: Fraction) -> Source:
     if spec == "-":
         return Pipe()
     if is_synthetic(spec):
         return parse_synthetic(spec)
-    if "://" in spec:
-        return NetworkStream(spec, start=start)
     path = Path(spec)
     if path.is_dir():
         return ImageFiles(images_in(path), folder=path, rate=rate)

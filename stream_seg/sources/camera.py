@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import cast
 import cv2
 import numpy as np
 
-from stream_seg.errors import SourceError
+from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.stoppable import Stoppable
@@ -36,11 +38,10 @@ class Webcam(Stoppable):
     """
 
     def __init__(self, device: int | str = 0, *, size: tuple[int, int] | None = None, fps: float | None = None) -> None:
-        super().__init__()
+        super().__init__(f"webcam {device}")
         self._device = device
         self._wanted_size = size
         self._wanted_fps = fps
-        self._name = f"webcam {device}"
         self._capture: cv2.VideoCapture | None = None
         self._log_level: int | None = None
         self.mode = ""
@@ -59,21 +60,23 @@ class Webcam(Stoppable):
     def _image(self, capture: cv2.VideoCapture) -> Image:
         done, image = capture.read()
         if not done:
-            raise SourceError(f"{self._name} sends no more pictures; was it unplugged?")
+            raise SourceError(f"{self.name} sends no more pictures; was it unplugged?", Reason.UNPLUGGED)
         if (image.shape[1], image.shape[0]) != self.info.size:
             image = cv2.resize(image, self.info.size)
         return cast(Image, image)
 
     def _open(self) -> None:
-        self._log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say it better
+        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors say it better
+        if before != cv2.utils.logging.LOG_LEVEL_SILENT:  # else another camera set it, and will set it back
+            self._log_level = before
         backend = cv2.CAP_V4L2 if sys.platform.startswith("linux") else cv2.CAP_ANY
         self._capture = cv2.VideoCapture(self._device, backend)
         if not self._capture.isOpened():
-            raise SourceError(f"cannot open {self._name}: it is missing, or in use by another program; {cameras()}")
+            raise refusal(self._device, self.name)
         request(self._capture, self._wanted_size, self._wanted_fps)
         done, image = self._capture.read()
         if not done:
-            raise SourceError(f"{self._name} opens but sends no picture; is another program using it?")
+            raise SourceError(f"{self.name} opens but sends no picture; is another program using it?", Reason.TIMEOUT)
         self._describe(self._capture, image)
 
     def _describe(self, capture: cv2.VideoCapture, image: np.ndarray) -> None:
@@ -82,8 +85,8 @@ class Webcam(Stoppable):
         rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) and 0 < fps <= LARGEST_RATE else None
         self.mode = describe_mode(size, pixel_format(capture), rate)
         asked = describe_wish(self._wanted_size, self._wanted_fps)
-        logger.info("%s gives %s%s", self._name, self.mode, f" (asked for {asked})" if asked else "")
-        self._info = SourceInfo(self._name, size, "live", rate, time_base=Fraction(1, CLOCK))
+        logger.info("%s gives %s%s", self.name, self.mode, f" (asked for {asked})" if asked else "")
+        self._info = SourceInfo(self.name, size, "live", rate, time_base=Fraction(1, CLOCK))
 
     def _release(self) -> None:
         if self._capture is not None:
@@ -102,6 +105,26 @@ def request(capture: cv2.VideoCapture, size: tuple[int, int] | None, fps: float 
     if fps is not None:
         capture.set(cv2.CAP_PROP_FPS, fps)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+
+def refusal(device: int | str, name: str) -> SourceError:
+    """Find out why OpenCV, which does not say, cannot open a camera."""
+    reason, why = Reason.NOT_FOUND, "it is missing, or in use by another program"
+    if sys.platform.startswith("linux"):
+        reason, why = _why_not(f"/dev/video{device}" if isinstance(device, int) else device)
+    return SourceError(f"cannot open {name}: {why}; {cameras()}", reason)
+
+
+def _why_not(path: str) -> tuple[Reason, str]:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return Reason.REFUSED, "it is in use by another program"
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return Reason.REFUSED, f"your user may not read {path} (on most systems: join the group video)"
+        return Reason.NOT_FOUND, "it is missing"
+    return Reason.REFUSED, "it is in use by another program, or is no camera that takes pictures"
 
 
 def pixel_format(capture: cv2.VideoCapture) -> str:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
+from stream_seg.availability import Availability
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Source
 from stream_seg.sources.video import starting_at
@@ -58,6 +59,21 @@ class Clip:
         close = getattr(self._source, "close", None)
         if close is not None:
             close()
+
+    @property
+    def name(self) -> str:
+        """What the source is called; safe to print."""
+        return str(getattr(self._source, "name", type(self._source).__name__))
+
+    @property
+    def availability(self) -> Availability | None:
+        """Tells of the outages of a source that can be away and come back; None for another."""
+        return getattr(self._source, "availability", None)
+
+    @property
+    def dropped(self) -> int:
+        """How many frames of a live source nobody took in time."""
+        return int(getattr(self._source, "dropped", 0))
 
     @property
     def damaged(self) -> int:

@@ -8,16 +8,20 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
+from av.container import Flags as ContainerFlags
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from stream_seg.errors import SourceError
+from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
+from stream_seg.sources.access_units import AccessUnits
+from stream_seg.sources.failures import reason_of, words_of
 from stream_seg.sources.picture import Orientation, PictureConverter
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 
@@ -34,6 +38,12 @@ MOST_FAILED_READS = 100
 
 CUT_OFF_SECONDS = 2
 """How much of what the header promises may be missing without a word; the last picture's own duration is part of it."""
+
+UNPARSED = cast(int, ContainerFlags.no_parse.value)
+"""With which a container is opened that is to be joined."""
+
+JOINED_CODECS = frozenset({"h264", "hevc"})
+"""What RTP carries in pieces; pictures of other codecs come whole."""
 
 TEXT_FORMATS = frozenset({"tty"})
 """What FFmpeg takes a text file for: it would draw the letters."""
@@ -71,6 +81,7 @@ class Decoder:
             self.live = self._is_live(self._container)
             self._stream = video_stream(self._container, self.name)
             self._stream.thread_type = "SLICE" if self.live else "AUTO"
+            self._units = access_units(self._container, self._stream) if self.live else None
             self._timeline = timeline_of(self._container, self._stream)
             self.damaged = 0
             self._pictures = self._decoded()
@@ -82,7 +93,8 @@ class Decoder:
     def _describe(self, first: VideoFrame | None) -> None:
         if first is None:
             raise SourceError(
-                f"{self.name} holds a video track but not one picture that can be decoded; is it damaged?"
+                f"{self.name} holds a video track but not one picture that can be decoded; is it damaged?",
+                Reason.CODEC,
             )
         self._orientation = Orientation.of(first)
         self._stored_size = first.width, first.height
@@ -90,6 +102,7 @@ class Decoder:
 
     def close(self) -> None:
         """Close the container. Any number of times."""
+        self._pictures = iter(())  # which would keep the decoder, and its threads, until the garbage is collected
         self._container.close()
 
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
@@ -148,13 +161,26 @@ class Decoder:
         return first
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        for packet in self._packets():
+        for packet in self._whole(self._packets()):
             try:
                 pictures = self._stream.decode(packet)
             except av.FFmpegError as error:
                 self._skip(error)
                 continue
             yield from pictures
+
+    def _whole(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+        """The packets, or of a stream that comes in pieces, those joined into pictures."""
+        if self._units is None:
+            yield from packets
+            return
+        for packet in packets:
+            # An empty packet asks the codec for the pictures inside it, which is how the stream ends.
+            joined = self._units.add(bytes(packet), packet.pts) if packet.size else self._units.flush()
+            for data, pts in joined:
+                yield packet_of(data, pts, packet)
+            if not packet.size:
+                yield packet
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         failed = 0
@@ -201,33 +227,37 @@ def open_container(
     address: object, name: str, *, options: dict[str, str] | None = None, timeout: tuple[float, float] | None = None
 ) -> InputContainer:
     """Open something to demux; raise `SourceError` in words that leave out what FFmpeg says of the address."""
+    began = time.monotonic()
+    failure: StreamSegError
     try:
         return av.open(address, mode="r", options=options, timeout=timeout)
-    except av.ExitError:
-        wait = f" within {timeout[0]:g} s" if timeout else ""
-        raise SourceError(f"{name} did not answer{wait}; is it on, and is the address right?") from None
+    except av.ProtocolNotFoundError:
+        failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
     except av.FFmpegError as error:
-        raise SourceError(f"cannot read {name}: {reason(error)}") from None
+        failure = SourceError(f"cannot read {name}: {words_of(error)}", reason_of(error))
+    # Outside of the handler, for FFmpeg's error holds the address and would be the context of ours.
+    if timeout is not None and time.monotonic() - began >= timeout[0]:  # FFmpeg often finds other words for it
+        raise no_answer(name, timeout[0])
+    raise failure
 
 
-def reason(error: av.FFmpegError) -> str:
-    """Say why FFmpeg failed without repeating the address, which may hold a password."""
-    if isinstance(error, av.InvalidDataError):
-        return "it is not a video, or too damaged to be one"
-    words = (error.strerror or "unknown error").strip().rstrip(".")
-    return words[0].lower() + words[1:] if words[1:2].islower() else words
+def no_answer(name: str, seconds: float) -> SourceError:
+    """Say that a source did not answer in time when it was opened."""
+    return SourceError(
+        f"{name} did not answer within {seconds:g} s; is it on, and is the address right?", Reason.TIMEOUT
+    )
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
     """Return the track to show: the first default one that is a film rather than a cover picture."""
     if container.format.name in TEXT_FORMATS:
-        raise SourceError(f"{name} is a text file, not a video")
+        raise SourceError(f"{name} is a text file, not a video", Reason.CODEC)
     films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not films:
-        raise SourceError(f"{name} holds no video, only {_what_else(container)}")
+        raise SourceError(f"{name} holds no video, only {_what_else(container)}", Reason.CODEC)
     chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
     if chosen.codec_context is None:
-        raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode")
+        raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode", Reason.CODEC)
     for stream in container.streams:
         if stream is not chosen:
             stream.discard = Discard.all  # of an HLS playlist's qualities, only the one shown is downloaded
@@ -238,6 +268,24 @@ def _what_else(container: InputContainer) -> str:
     kinds = {"audio": "sound", "video": "a cover picture", "subtitle": "subtitles"}
     found = sorted({kinds.get(stream.type, "data") for stream in container.streams})
     return " and ".join(found) or "an empty container"
+
+
+def access_units(container: InputContainer, stream: VideoStream) -> AccessUnits | None:
+    """Return what joins a stream that was opened without FFmpeg's parsers; None, and the parsers, where it cannot."""
+    if not container.flags & UNPARSED:
+        return None
+    if stream.codec_context.name in JOINED_CODECS:
+        return AccessUnits(stream.codec_context.name)
+    container.flags &= ~UNPARSED
+    return None
+
+
+def packet_of(data: bytes, pts: int | None, like: Packet[VideoStream]) -> Packet[VideoStream]:
+    """Return a packet with other data."""
+    packet = cast("Packet[VideoStream]", Packet(data))
+    packet.pts = packet.dts = pts
+    packet.time_base = like.time_base
+    return packet
 
 
 def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:

@@ -16,7 +16,7 @@ class ListSource(Stoppable):
     def __init__(
         self, images: Sequence[Image], *, rate: Fraction = Fraction(25), kind: Kind = "video", name: str = "images"
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         self._images = images
         self._rate = rate
         self._info = SourceInfo(

@@ -42,7 +42,7 @@ class ImageFiles(Stoppable):
     def __init__(
         self, paths: Sequence[Path], *, folder: Path, name: str | None = None, rate: Fraction = SEQUENCE_RATE
     ) -> None:
-        super().__init__()
+        super().__init__(name or str(folder))
         self._paths = tuple(paths)
         self._folder = folder
         self._rate = rate
@@ -51,7 +51,7 @@ class ImageFiles(Stoppable):
         if first is None:
             raise SourceError(_unreadable(self._paths, folder))
         self._info = SourceInfo(
-            name=name or str(folder),
+            name=self.name,
             size=(first.shape[1], first.shape[0]),
             kind="images",
             frame_rate=rate,

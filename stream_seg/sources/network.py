@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
-import re
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from fractions import Fraction
+from typing import Literal
 from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 
-from stream_seg.channel import Channel, ChannelClosed, EndOfStream
-from stream_seg.errors import SourceError
+from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
+from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
-from stream_seg.sources.decoding import Decoder, open_container, reason, recorded_frames
+from stream_seg.sources.credentials import safe_address, with_password
+from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
+from stream_seg.sources.failures import reason_of, unknown_host, words_of
 from stream_seg.sources.stoppable import Stoppable
 from stream_seg.sources.video import starting_at
 
@@ -29,131 +29,134 @@ logger = logging.getLogger(__name__)
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
 
 RECORDING_SCHEMES = frozenset({"http", "https"})
-"""What can serve a finished file; the others are live by nature."""
+"""What can serve a finished file; the others are live by nature, and their time stamps are the sender's clock."""
 
-GRACE_SECONDS = 2.0
-"""How much longer than FFmpeg itself we wait for an answer, so that its own reason is the one reported."""
+FILE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv", ".wmv")
 
-JOIN_SECONDS = 0.5
-"""How long leaving the `with` block waits for the reader; FFmpeg sits in a read until data or its timeout comes."""
+RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 
-_SECRET = re.compile(r"(?i)((?:pass|pwd|token|key|secret|auth|sig|user|login|cred)\w*=)[^&;#\s]*")
-_USER = re.compile(r"^([a-z][a-z0-9+.-]*://)(.+)@", re.IGNORECASE | re.DOTALL)
+OPEN_TIMEOUT = 10.0
+STALL_TIMEOUT = 5.0
 
+UDP_OPTIONS = {"max_delay": "50000", "buffer_size": "1048576"}
+"""Wait 50 ms for a packet that others overtook: FFmpeg's 100 doubles the delay of a lossy network, and 0 takes every
+overtaken packet for lost. Ask the system to hold a megabyte meanwhile, for a key frame is a burst."""
 
-def safe_address(url: str) -> str:
-    """Return an address that can be shown: `rtsp://***@host/path?token=***` without names, passwords and tokens."""
-    return _SECRET.sub(r"\1***", _USER.sub(r"\1***@", url))
+Transport = Literal["tcp", "udp"]
 
 
 class NetworkStream(Stoppable):
     """Frames from an RTSP, HTTP(S), HLS, RTMP, UDP, SRT or TCP address.
 
     A camera is live: its frames get times from the clock, beginning with 0, and come as soon as they are decoded. An
-    HTTP(S) address with a known length is a recording: every frame, exact times, from `start` seconds on.
+    HTTP(S) address with a known length is a recording: every frame, exact times, from `start` seconds on. `transport`
+    is how RTSP carries its packets.
 
-    A daemon thread of its own reads, because FFmpeg can block for ever. No answer within `open_timeout` seconds, or no
-    new frame within `stall_timeout`, raises `SourceError`, whatever FFmpeg does. A live stream that its sender ends
-    ends the iteration. No message repeats a user name, password or token of the address.
+    Reading blocks, for `open_timeout` and `stall_timeout` seconds and sometimes longer: FFmpeg's own timeouts do not
+    hold in all its protocols. `Watched` gives up in time. A live stream that its sender ends ends the iteration.
+    A password that is not in the address is looked for where `with_password` says. No message repeats a user name,
+    password or token. Raises `SourceError`.
     """
 
     def __init__(
-        self, url: str, *, start: Fraction = Fraction(0), open_timeout: float = 10.0, stall_timeout: float = 10.0
+        self,
+        url: str,
+        *,
+        start: Fraction = Fraction(0),
+        transport: Transport = "tcp",
+        open_timeout: float = OPEN_TIMEOUT,
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
-        super().__init__()
-        self._url = url
-        self._name = safe_address(url)
+        super().__init__(safe_address(url))
         self._scheme = scheme_of(url)
+        self._url = with_password(url)
+        self._options = options_for(self._scheme, transport)
         self._start = start
-        self._open_timeout = open_timeout
-        self._stall_timeout = stall_timeout
-        self._opened: Channel[SourceInfo] = Channel(1)
-        self._frames: Channel[Frame] = Channel(2)  # full: FFmpeg waits; frames are dropped further on, and counted
-        self._error: Exception | None = None
-        self._sent = False
-        self._reader = threading.Thread(target=self._read, name=f"stream-seg-{self._scheme}", daemon=True)
-        self.damaged = 0
+        self._timeout = open_timeout, stall_timeout
+        self._decoder: Decoder | None = None
+        self._damaged = 0
+
+    @property
+    def damaged(self) -> int:
+        """How many damaged packets were left out so far."""
+        return self._decoder.damaged if self._decoder else self._damaged
 
     def __iter__(self) -> Iterator[Frame]:
+        if self._decoder is None:
+            raise RuntimeError("the source is not open; use it in a with block")
+        decoder = self._decoder
+        frames = self._live(decoder) if decoder.live else recorded_frames(decoder, self._start, self._stopping.is_set)
+        sent = False
         while True:
+            failure = None
             try:
-                frames = self._frames.take(1, timeout=self._stall_timeout)
-            except EndOfStream:
-                break
-            if not frames:
-                raise SourceError(f"{self._name} sent no new frame for {self._stall_timeout:g} s; is it still on?")
-            yield from frames
-        if self._error is not None and not self._stopping.is_set():
-            raise self._error
-        if self._info is not None and self._info.is_live and not self._stopping.is_set():
-            logger.info("%s ended the stream", self._name)
-
-    def close(self) -> None:
-        """End the iteration at once, even one that waits for the network."""
-        super().close()
-        self._opened.cancel()
-        self._frames.cancel()
+                frame = next(frames, None)
+            except av.FFmpegError as error:
+                failure = self._broke_off(error, sent)
+            if failure is not None:  # raised here, for FFmpeg's error holds the address and would be its context
+                raise failure
+            if frame is None:
+                return
+            yield frame
+            sent = True
 
     def _open(self) -> None:
-        self._reader.start()
+        failure = None
         try:
-            answer = self._opened.take(1, timeout=self._open_timeout + GRACE_SECONDS)
-        except EndOfStream:
-            raise self._error or SourceError(f"{self._name} was closed before it answered") from None
-        if not answer:
-            raise SourceError(f"{self._name} did not answer within {self._open_timeout:g} s; is the address right?")
-        self._info = answer[0]
-
-    def _release(self) -> None:
-        self.close()
-        if self._reader.is_alive():
-            self._reader.join(JOIN_SECONDS)
-
-    def _read(self) -> None:
-        """Body of the reading thread: opens, decodes and closes, and keeps what went wrong for the others."""
-        try:
-            with closing(
-                Decoder(self._connect, self._name, stopping=self._stopping.is_set, is_live=self._is_live)
-            ) as decoder:
-                self._deliver(decoder)
-        except ChannelClosed:
-            pass
+            self._decoder = Decoder(self._connect, self.name, stopping=self._stopping.is_set, is_live=self._is_live)
+            info = self._decoder.info("live" if self._decoder.live else "video")
+            if self._decoder.live:
+                self._info = live_info(info)
+            else:
+                self._info = starting_at(info, self._start)
+                self._decoder.seek(self._start)
         except av.FFmpegError as error:
-            if error.errno == errno.EIO and self._sent:
-                return  # how FFmpeg calls the end of a motion JPEG stream
-            self._error = SourceError(f"{self._name} broke off: {reason(error)}")
-        except Exception as error:  # the boundary of a thread: raised again by whoever iterates
-            self._error = error
-        finally:
-            self._opened.close()
-            self._frames.close()
+            failure = self._broke_off(error, sent=False)
+        if failure is not None:
+            raise failure
 
     def _connect(self) -> InputContainer:
-        options = options_for(self._scheme)
-        return open_container(self._url, self._name, options=options, timeout=(self._open_timeout, self._stall_timeout))
+        try:
+            return open_container(self._url, self.name, options=self._options, timeout=self._timeout)
+        except SourceError as error:
+            if error.reason is not Reason.OTHER:
+                raise
+            failure = error
+        raise unknown_host(self._url) or failure
 
     def _is_live(self, container: InputContainer) -> bool:
         return self._scheme not in RECORDING_SCHEMES or not container.duration
 
-    def _deliver(self, decoder: Decoder) -> None:
-        frames = self._live(decoder) if decoder.live else self._recorded(decoder)
-        for frame in frames:
-            self.damaged = decoder.damaged
-            self._frames.put(frame)
-            self._sent = True
-
-    def _recorded(self, decoder: Decoder) -> Iterator[Frame]:
-        self._opened.put(starting_at(decoder.info("video"), self._start))
-        if self._start:
-            decoder.seek(self._start)
-        return recorded_frames(decoder, self._start, self._stopping.is_set)
-
     def _live(self, decoder: Decoder) -> Iterator[Frame]:
-        self._opened.put(live_info(decoder.info("live")))
         clock = LiveClock()
-        for index, (_, picture) in zip(itertools.count(), decoder, strict=False):
-            captured_at = time.monotonic()
+        times = CaptureTimes(max(WINDOW_SECONDS, 2 * self._timeout[1]))
+        for index, (_, picture) in enumerate(decoder):
+            captured_at = times.taken_at(self._stamp(picture), time.monotonic())
             yield Frame(decoder.image(picture), index, clock.pts(captured_at), captured_at)
+
+    def _stamp(self, picture: VideoFrame) -> float | None:
+        """Return the sender's time of a picture; over HTTP it is made up from a frame rate, or comes in segments."""
+        return None if self._scheme in RECORDING_SCHEMES else picture.time
+
+    def _broke_off(self, error: av.FFmpegError, sent: bool) -> SourceError | None:
+        """Say why reading failed; None for what is the end."""
+        if error.errno == errno.EIO and sent:
+            return None  # how FFmpeg calls the end of a motion JPEG stream
+        why = reason_of(error)
+        if why is Reason.TIMEOUT:
+            return stalled(self.name, self._timeout[1])
+        return SourceError(f"{self.name} broke off: {words_of(error)}", why)
+
+    def _release(self) -> None:
+        if self._decoder is not None:
+            self._damaged = self._decoder.damaged
+            self._decoder.close()
+            self._decoder = None  # the two know each other, and a codec's memory must not wait for the collector
+
+
+def stalled(name: str, seconds: float) -> SourceError:
+    """Say that a source is connected but sends nothing."""
+    return SourceError(f"{name} sent no new frame for {seconds:g} s; is it still on?", Reason.STALLED)
 
 
 def live_info(info: SourceInfo) -> SourceInfo:
@@ -169,13 +172,22 @@ def scheme_of(url: str) -> str:
     return scheme
 
 
-def options_for(scheme: str) -> dict[str, str]:
+def names_a_file(url: str) -> bool:
+    """Whether an address looks like that of a finished recording, which is there or is not."""
+    parts = urlsplit(url)
+    return parts.scheme.lower() in RECORDING_SCHEMES and parts.path.lower().endswith(FILE_SUFFIXES)
+
+
+def options_for(scheme: str, transport: Transport) -> dict[str, str]:
     """Return FFmpeg's options for an address: low latency for what is live, patience for what is served."""
     if scheme in RECORDING_SCHEMES:
         return {"reconnect": "1", "reconnect_delay_max": "5"}
-    low_latency = {"fflags": "nobuffer"}
-    if scheme in ("rtsp", "rtsps"):
-        return low_latency | {"rtsp_transport": "tcp"}
+    # Not fflags=nobuffer: it throws away the key frame that opening has looked at, and the next is seconds off.
+    quick = {"fpsprobesize": "0"}
+    if scheme in RTSP_SCHEMES:
+        # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`.
+        whole = {"fflags": "noparse", "rtsp_transport": transport}
+        return quick | whole | (UDP_OPTIONS if transport == "udp" else {})
     if scheme == "udp":
-        return low_latency | {"overrun_nonfatal": "1", "fifo_size": "50000"}
-    return low_latency
+        return quick | {"overrun_nonfatal": "1", "fifo_size": "50000"}
+    return quick

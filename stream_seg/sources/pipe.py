@@ -25,15 +25,16 @@ class Pipe(Recorded):
     """
 
     def __init__(self, fd: int = STANDARD_INPUT) -> None:
-        super().__init__()
+        super().__init__("standard input" if fd == STANDARD_INPUT else "pipe")
         refuse_terminal(fd)
         self._fd = fd
 
     def _open(self) -> None:
         reader = _Reader(self._fd, self._stopping)
-        name = "standard input" if self._fd == STANDARD_INPUT else "pipe"
         try:
-            self._decoder = Decoder(lambda: open_container(reader, name), name, stopping=self._stopping.is_set)
+            self._decoder = Decoder(
+                lambda: open_container(reader, self.name), self.name, stopping=self._stopping.is_set
+            )
         except SourceError as error:
             raise SourceError(f"{error}; write MPEG-TS or Matroska into it (ffmpeg ... -f mpegts -)") from None
         self._info = self._decoder.info("video")

@@ -13,8 +13,8 @@ from stream_seg.sources.stoppable import Stoppable
 class Recorded(Stoppable):
     """Base of the sources that hand out all frames of a `_decoder`, which their `_open` makes, from `_start` on."""
 
-    def __init__(self, start: Fraction = Fraction(0)) -> None:
-        super().__init__()
+    def __init__(self, name: str, start: Fraction = Fraction(0)) -> None:
+        super().__init__(name)
         self._start = start
         self._decoder: Decoder | None = None
 

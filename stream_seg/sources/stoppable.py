@@ -10,13 +10,15 @@ from stream_seg.frame import SourceInfo
 
 
 class Stoppable:
-    """Base of the sources: keeps `info`, and turns `close` into the end of the iteration.
+    """Base of the sources: keeps `name` and `info`, and turns `close` into the end of the iteration.
 
-    `close` only asks; whoever iterates looks at `_stopping` before each frame. What is open is released by `_release`,
-    on the thread that leaves the `with` block, because a device or a decoder may not be closed under a reader.
+    `name` is safe to print, and there from the beginning. `close` only asks; whoever iterates looks at `_stopping`
+    before each frame. What is open is released by `_release`, on the thread that leaves the `with` block, because a
+    device or a decoder may not be closed under a reader.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._stopping = threading.Event()
         self._info: SourceInfo | None = None
 

@@ -42,15 +42,15 @@ class Synthetic(Stoppable):
         *,
         live: bool = False,
     ) -> None:
-        super().__init__()
         if min(size) < 1 or rate <= 0 or (count is not None and count < 1):
             raise UsageError(f"a synthetic source needs a size, rate and count above 0, got {size}, {rate} and {count}")
+        super().__init__(f"synthetic {size[0]}x{size[1]} at {float(rate):g} fps")
         self._size = size
         self._rate = rate
         self._count = count
         self._background = background(size)
         self._info = SourceInfo(
-            name=f"synthetic {size[0]}x{size[1]} at {float(rate):g} fps",
+            name=self.name,
             size=size,
             kind="live" if live else "video",
             frame_rate=rate,

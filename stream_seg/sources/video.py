@@ -30,21 +30,21 @@ class Recording(Recorded):
     """
 
     def __init__(self, path: str | Path, *, start: Fraction = Fraction(0)) -> None:
-        super().__init__(start)
+        super().__init__(str(path), start)
         self._path = Path(path)
         refuse_missing(self._path)
         if self._path.is_fifo():  # it can be opened but once, and nobody can look into it first
             raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
-        with closing(Decoder(self._container, str(path))) as decoder:
+        with closing(Decoder(self._container, self.name)) as decoder:
             self._info = starting_at(decoder.info("video", self._path), start)
 
     def _open(self) -> None:
-        self._decoder = Decoder(self._container, self.info.name, stopping=self._stopping.is_set)
+        self._decoder = Decoder(self._container, self.name, stopping=self._stopping.is_set)
         if self._start:
             self._decoder.seek(self._start)
 
     def _container(self) -> InputContainer:
-        return open_container(str(self._path), str(self._path))
+        return open_container(str(self._path), self.name)
 
 
 def refuse_missing(path: Path) -> None:

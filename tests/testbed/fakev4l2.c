@@ -5,7 +5,8 @@
 //     LD_PRELOAD=./fakev4l2.so FAKEV4L2_MJPEG=pictures.mjpeg program
 //
 // FAKEV4L2_MJPEG  concatenated JPEG files, sent in turn in the MJPG modes
-// FAKEV4L2_UNPLUG a path: from when it exists, every call fails with ENODEV and the device cannot be opened
+// FAKEV4L2_UNPLUG a path: while it exists, every call fails with ENODEV and the device cannot be opened
+// FAKEV4L2_HANG   a path: while it exists, the camera is there but sends nothing, so that reads wait
 // FAKEV4L2_LOG    set: format, rate and stream changes are printed to stderr
 //
 // A second open fails with EBUSY. YUYV pictures carry the wall clock in milliseconds as 44 light or dark blocks in the
@@ -90,10 +91,12 @@ static int fail(int code) {
     return -1;
 }
 
-static int unplugged(void) {
-    const char *path = getenv("FAKEV4L2_UNPLUG");
+static int told(const char *variable) {
+    const char *path = getenv(variable);
     return path && access(path, F_OK) == 0;
 }
+
+static int unplugged(void) { return told("FAKEV4L2_UNPLUG"); }
 
 // Pictures ------------------------------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ static void *stream(void *unused) {
         due.tv_sec += due.tv_nsec / 1000000000L;
         due.tv_nsec %= 1000000000L;
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
-        if (streaming)
+        if (streaming && !told("FAKEV4L2_HANG"))
             fill_next();
         if (unplugged())
             announce(); // wakes a reader, who then meets ENODEV

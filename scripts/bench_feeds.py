@@ -1,0 +1,78 @@
+"""Many feeds on one model: frames per second in all, and how old pictures are, for 1, 2, 4, 8 and 16 feeds.
+
+    python scripts/bench_feeds.py [--feeds 1,2,4,8,16] [--seconds 12] [--rounds 2] [--size 640x360] [--fps 15]
+
+All feeds come from one RTSP server (tests/testbed/rtsp_server.py), which encodes once however many watch, so that its
+work hardly grows with their number; each is received, decoded and segmented by itself with the built-in model. Ages are
+true ones, by the clock in the pictures. Numbers of feeds take turns, round after round; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from bench_latency import Ager, server
+
+from stream_seg.pipeline import Feed, Pipeline
+from stream_seg.protocols import Segmenter
+from stream_seg.segmenters import load_segmenter
+from stream_seg.sources import open_source
+
+
+@dataclass(frozen=True)
+class Result:
+    """Frames per second in all, the fewest and most of one feed, ages in ms, and processor seconds per second."""
+
+    fps: float
+    least: float
+    most: float
+    p50: float
+    p99: float
+    cores: float
+
+
+def measure(feeds: int, segmenter: Segmenter, args: argparse.Namespace) -> Result:
+    with server("--size", args.size, "--fps", str(args.fps)) as url:
+        sinks = [Ager(args.seconds) for _ in range(feeds)]
+        pipeline = Pipeline(
+            [Feed(open_source(url), [sink], name=f"feed {number}") for number, sink in enumerate(sinks)], segmenter
+        )
+        before = os.times()
+        summary = pipeline.run()
+        after = os.times()
+    ages = [age for sink in sinks for age in sink.ages]
+    rates = [feed.fps for feed in summary.feeds]
+    busy = after.user + after.system - before.user - before.system
+    p50, p99 = (float(np.quantile(ages, share)) * 1000 for share in (0.5, 0.99))
+    return Result(summary.fps, min(rates), max(rates), p50, p99, busy / args.seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--feeds", default="1,2,4,8,16")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--fps", type=int, default=15)
+    args = parser.parse_args()
+    numbers = [int(word) for word in args.feeds.split(",")]
+    results: dict[int, list[Result]] = {number: [] for number in numbers}
+    with load_segmenter("compact", device="cpu") as segmenter:
+        for _ in range(args.rounds):
+            for number in numbers:
+                results[number].append(measure(number, segmenter, args))
+    print("| feeds | fps in all | of one feed | age p50 ms | p99 ms | cores busy |\n|---|---|---|---|---|---|")
+    for number, rounds in results.items():
+        fps, least, most, p50, p99, cores = (
+            statistics.median(getattr(result, name) for result in rounds)
+            for name in ("fps", "least", "most", "p50", "p99", "cores")
+        )
+        print(f"| {number} | {fps:.1f} | {least:.1f}-{most:.1f} | {p50:.0f} | {p99:.0f} | {cores:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""What the options ask for: the sources, the sinks of each, and the picture they share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from stream_seg.errors import DisplayError, OutputError, UsageError
+from stream_seg.metrics import Metrics
+from stream_seg.pipeline import Feed
+from stream_seg.protocols import Sink, Source
+from stream_seg.render import Renderer
+from stream_seg.sinks import Window, open_sink
+from stream_seg.sinks.encoders import CONTAINERS
+from stream_seg.sinks.part import Target, same_file
+from stream_seg.sources import labels_of, open_source
+from stream_seg.sources.paced import Paced
+from stream_seg.tiles import Tiles
+
+MOST_SOURCES = 32
+
+PLACE = "{source}"
+"""What stands for a source's name in the name of an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run needs but the model: `feeds`, with sinks of their own or a `wall`, and where results go."""
+
+    feeds: Sequence[Feed]
+    wall: Tiles | None
+    metrics: Metrics
+    outputs: Sequence[str]
+    has_window: bool
+
+
+def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]]) -> Plan:
+    """Open what can be opened without waiting. `listeners` are sinks that need no pictures, one set for all feeds.
+
+    Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
+    """
+    specs = _specs(args)
+    sources = [_source(args, spec) for spec in specs]
+    labels = labels_of(specs)
+    own, shared = _outputs(args, specs, labels)
+    _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
+    window = _window(args)
+    on_wall = len(specs) > 1 or _is_camera(specs[0])
+    live = any(map(_may_be_live, specs))
+    wall_sinks = [*(_sink(args, path, None) for path in shared), *(window if on_wall else [])]
+    if wall_sinks and live and len(specs) > 1:
+        sources = [Paced(source) for source in sources]
+    metrics = Metrics(labels)
+    heard = list(listeners(metrics))
+    feeds = [
+        Feed(
+            source,
+            [*(_sink(args, path, spec) for path in paths), *([] if on_wall else window), *heard],
+            Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
+            label,
+        )
+        for number, (source, spec, paths, label) in enumerate(zip(sources, specs, own, labels, strict=True))
+    ]
+    wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
+    written = [_shown(path, args) for paths in [*own, shared] for path in paths]
+    return Plan(feeds, wall, metrics, written, bool(window))
+
+
+def _shown(path: str, args: argparse.Namespace) -> str:
+    """How an output is named in reports: of a recording in segments, all of them."""
+    return path if args.segment is None else str(Path(path).with_stem(f"{Path(path).stem}_*"))
+
+
+def _specs(args: argparse.Namespace) -> list[str | int]:
+    specs = [*args.source, *args.webcam]
+    if not specs:
+        raise UsageError("no source was named; name a file, an address or a camera, or see stream-seg --help")
+    if len(specs) > MOST_SOURCES:
+        raise UsageError(f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once")
+    if specs.count("-") > 1:
+        raise UsageError("standard input (-) was named twice; it can be read once")
+    cameras = [str(spec) for spec in specs if isinstance(spec, int) or spec.isdecimal()]
+    if len(set(cameras)) < len(cameras):
+        raise UsageError("one camera was named twice; a camera can be opened once")
+    if args.end is not None and args.end <= args.start:
+        raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
+    return specs
+
+
+def _source(args: argparse.Namespace, spec: str | int) -> Source:
+    return open_source(
+        spec,
+        start=args.start,
+        end=args.end,
+        max_frames=args.max_frames,
+        stride=args.stride,
+        camera_size=args.camera_size,
+        camera_fps=args.camera_fps,
+        sequence_rate=args.frame_rate,
+        transport=args.transport,
+        open_timeout=args.open_timeout,
+        stall_timeout=args.stall_timeout,
+        reconnect=args.reconnect,
+    )
+
+
+def _outputs(
+    args: argparse.Namespace, specs: Sequence[str | int], labels: Sequence[str]
+) -> tuple[list[list[str]], list[str]]:
+    """The outputs of each source, and those that several share."""
+    if args.keep is not None and args.segment is None:
+        raise UsageError("--keep removes old segments, so it needs --segment, as in --segment 10m --keep 24h")
+    if args.segment is not None and not args.output:
+        raise UsageError("--segment cuts a recording, so it needs an output, as in -o door.mp4")
+    shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
+    for path in shared:
+        if Path(path).suffix.lower() not in CONTAINERS:
+            raise UsageError(
+                f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
+                f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4)"
+            )
+    own = [[path.replace(PLACE, label) for path in args.output if path not in shared] for label in labels]
+    return own, shared
+
+
+def _sink(args: argparse.Namespace, path: str, spec: str | int | None) -> Sink:
+    source_path = spec if isinstance(spec, str) else None
+    return open_sink(
+        path,
+        codec=args.codec,
+        overwrite=args.overwrite,
+        source_path=source_path,
+        segment=args.segment,
+        keep=args.keep,
+    )
+
+
+def _window(args: argparse.Namespace) -> list[Sink]:
+    """The window: asked for by --show, and the default where nothing else is."""
+    show = not args.output if args.show is None else args.show
+    if not show:
+        return []
+    try:
+        # A window that is alone shows a recording at its own pace; beside a file it must not slow the writing.
+        return [Window(paced=not args.output)]
+    except DisplayError as error:
+        if args.show:
+            raise
+        raise DisplayError(f"{error}; or name a file to write with -o") from error
+
+
+def _wall(
+    args: argparse.Namespace, feeds: Sequence[Feed], sinks: Sequence[Sink], metrics: Metrics, *, live: bool
+) -> Tiles:
+    return Tiles(
+        [feed.name for feed in feeds],
+        sinks,
+        kind="live" if live else "video",
+        start=Fraction(str(args.start)),
+        view=args.view,
+        hud=(lambda feed: "") if args.no_hud else lambda feed: _hud(metrics, feed)(),  # noqa: ARG005
+        availabilities=[getattr(feed.source, "availability", None) for feed in feeds],
+    )
+
+
+def _hud(metrics: Metrics, number: int) -> Callable[[], str]:
+    """The status line of live pictures; nothing on recordings, whose frames have no rate of their own to tell."""
+    feed = metrics.feeds[number]
+    return lambda: feed.status() if feed.is_live else ""
+
+
+def _may_be_live(spec: str | int) -> bool:
+    return _is_camera(spec) or "://" in str(spec)
+
+
+def _is_camera(spec: str | int) -> bool:
+    """Whether a source can only be live; an HTTP address may also be a recording."""
+    text = str(spec)
+    is_address = "://" in text and not text.lower().startswith(("http://", "https://"))
+    return is_address or text.isdecimal() or text.startswith(("/dev/video", "/dev/v4l/"))
+
+
+def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[str | int]) -> None:
+    """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
+    names = [*outputs, *([] if args.metrics is None else [str(args.metrics)])]
+    paths = [os.path.realpath(name) for name in names]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise UsageError(f"{names[number]} was named for two outputs; give each a name of its own")
+    inputs = [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
+    for name in outputs:
+        if any(source.is_file() and same_file(source, Path(name)) for source in inputs):
+            raise OutputError(f"{name} is an input; write to another file")
+    _check_metrics_path(args, inputs)
+
+
+def _check_metrics_path(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    path: Path | None = args.metrics
+    if path is None:
+        return
+    with suppress(OSError):
+        if path.is_char_device() or path.is_fifo():  # /dev/stdout
+            return
+    target = Target(path, args.overwrite)
+    for source in inputs:
+        target.refuse_input(source)

@@ -1,0 +1,185 @@
+"""Intake: where captured frames of all feeds wait for the model, and the only place where a pipeline drops frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stream_seg.channel import ChannelClosed, EndOfStream
+from stream_seg.frame import Frame
+
+REPLACED = "replaced"
+"""Why a live frame was dropped: a newer one came before the model was free."""
+
+LATE = "late"
+"""Why a live frame was dropped: it was older than the age allowed."""
+
+
+@dataclass(slots=True)
+class _Feed:
+    live: bool = False
+    waiting: deque[Frame] = field(default_factory=deque)
+    ended: bool = False
+    told: bool = False
+    served: int = 0
+    """The turn in which the feed last got a frame through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What `Intake.take` hands out: `frames` as (feed, frame), and the feeds that have `ended` behind them."""
+
+    frames: list[tuple[int, Frame]]
+    ended: list[int]
+
+
+class Intake:
+    """Several feeds' frames, for one taker. Feeds are told apart by number, from 0.
+
+    Of a live feed only the newest frame waits; a recorded one waits with `depth` frames at most, then its `put` blocks.
+    Whoever has a frame is served, the one that waited longest for its turn first; among recordings alone, the one whose
+    frame comes first in its recording, so that they stay level. Nobody waits for a feed without a frame.
+
+    With a live feed at most `room` frames are between `take` and `delivered`: a frame that waits here is replaced by a
+    newer one, one that waits further on grows old. `max_age` is the seconds a live frame may be old when it is taken.
+    `dropped(feed, cause)` is called for each frame that is left out, with `REPLACED` or `LATE`.
+
+    `end` and `close` let frames inside be taken, then `take` raises `EndOfStream`; `cancel` discards them.
+    """
+
+    def __init__(
+        self,
+        feeds: int,
+        *,
+        depth: int,
+        dropped: Callable[[int, str], None],
+        max_age: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feeds = [_Feed() for _ in range(feeds)]
+        self._depth = depth
+        self._dropped = dropped
+        self._max_age = max_age
+        self._clock = clock
+        self._turn = 0
+        self._inside = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self.room = 2
+
+    def opened(self, feed: int, *, live: bool) -> None:
+        """Say, before its first `put`, what kind of feed it is."""
+        self._feeds[feed].live = live
+
+    @property
+    def live_feeds(self) -> int:
+        """How many of the feeds opened so far are live."""
+        return sum(feed.live for feed in self._feeds)
+
+    def put(self, number: int, frame: Frame) -> None:
+        """Let a frame wait. Raises `ChannelClosed` once nobody will take it."""
+        feed = self._feeds[number]
+        with self._changed:
+            if not feed.live:
+                self._changed.wait_for(lambda: self._closed or len(feed.waiting) < self._depth)
+            if self._closed:
+                raise ChannelClosed
+            if feed.live and feed.waiting:
+                feed.waiting.popleft()
+                self._dropped(number, REPLACED)
+            feed.waiting.append(frame)
+            self._changed.notify_all()
+
+    def end(self, number: int) -> None:
+        """No more frames will come from this feed."""
+        with self._changed:
+            self._feeds[number].ended = True
+            self._changed.notify_all()
+
+    def first(self) -> Frame:
+        """Wait for a frame and leave it where it is. Raises `EndOfStream` when there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(f.waiting for f in self._feeds) or all(f.ended for f in self._feeds))
+            for feed in self._feeds:
+                if feed.waiting:
+                    return feed.waiting[0]
+            raise EndOfStream
+
+    def take(self, limit: int, unless: Callable[[], bool] = lambda: False) -> Taken:
+        """Wait for frames, ends of feeds, or for `unless` to hold, which is asked again after `wake`.
+
+        Returns up to `limit` frames; a live feed has one at most. Raises `EndOfStream` after the last.
+        """
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._can_take() or self._news() or self._is_over() or unless())
+                taken = Taken(self._pick(limit), self._ends())
+                if taken.frames or taken.ended or unless():
+                    self._changed.notify_all()
+                    return taken
+                if self._is_over():
+                    raise EndOfStream
+
+    def wake(self) -> None:
+        """Let a waiting `take` look at its `unless` again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def delivered(self) -> None:
+        """One of the frames taken has left the pipeline."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """No more frames will come at all."""
+        with self._changed:
+            self._closed = True
+            for feed in self._feeds:
+                feed.ended = True
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """End now, and discard what waits."""
+        with self._changed:
+            for feed in self._feeds:
+                feed.waiting.clear()
+        self.close()
+
+    def _can_take(self) -> bool:
+        has_room = self._inside < self.room or not self.live_feeds
+        return has_room and any(feed.waiting for feed in self._feeds)
+
+    def _news(self) -> bool:
+        return any(feed.ended and not feed.waiting and not feed.told for feed in self._feeds)
+
+    def _is_over(self) -> bool:
+        return all(feed.ended and not feed.waiting and feed.told for feed in self._feeds)
+
+    def _pick(self, limit: int) -> list[tuple[int, Frame]]:
+        picked: list[tuple[int, Frame]] = []
+        while len(picked) < limit and self._can_take():
+            number = min((n for n, feed in enumerate(self._feeds) if feed.waiting), key=self._rank)
+            feed = self._feeds[number]
+            frame = feed.waiting.popleft()
+            if feed.live and self._max_age is not None and self._clock() - frame.captured_at > self._max_age:
+                self._dropped(number, LATE)
+                continue
+            self._turn += 1
+            feed.served = self._turn
+            self._inside += 1
+            picked.append((number, frame))
+        return picked
+
+    def _rank(self, number: int) -> tuple[object, int]:
+        feed = self._feeds[number]
+        return (feed.served if self.live_feeds else feed.waiting[0].pts), number
+
+    def _ends(self) -> list[int]:
+        over = [n for n, feed in enumerate(self._feeds) if feed.ended and not feed.waiting and not feed.told]
+        for number in over:
+            self._feeds[number].told = True
+        return over

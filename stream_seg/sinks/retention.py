@@ -1,0 +1,158 @@
+"""Keep and Segments: how much of a recording in segments is kept, and which files are its segments.
+
+A file is taken for a segment, and so may be deleted, only if both its name and a mark inside it say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_seg.errors import UsageError
+from stream_seg.sinks.part import is_being_written
+
+logger = logging.getLogger(__name__)
+
+MARK = "stream-seg segment"
+"""What the metadata of every segment say under "comment"."""
+
+_METADATA_BYTES = 16384
+
+_UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS_OF_SIZE = {
+    **{"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
+    **{"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40},
+}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is kept of a recording: what ended less than `seconds` ago, or the newest `size` bytes."""
+
+    seconds: float | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.size is None):
+            raise UsageError("a recording is kept for a time or up to a size; give one of the two")
+        if (self.seconds or self.size or 0) <= 0:
+            raise UsageError("what is kept of a recording must be more than nothing")
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `10m`, `1.5h` or `2d` in seconds. Raises `UsageError` for anything else, also for nothing."""
+    seconds = _parse(text, _UNITS_OF_TIME)
+    if seconds is None:
+        raise UsageError(f"'{text}' is no length of time; write a number and s, m, h or d, as in 10m")
+    return seconds
+
+
+def parse_keep(text: str) -> Keep:
+    """What `24h`, `7d`, `500MB` or `20GB` keeps. Raises `UsageError` for anything else, also for nothing."""
+    seconds, size = _parse(text, _UNITS_OF_TIME), _parse(text, _UNITS_OF_SIZE)
+    if seconds is not None:
+        return Keep(seconds=seconds)
+    if size is None or size < 1:
+        raise UsageError(f"'{text}' is neither a time nor a size to keep; write it as 24h or 20GB")
+    return Keep(size=int(size))
+
+
+def _parse(text: str, units: dict[str, int]) -> float | None:
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None or match[2].lower() not in units:
+        return None
+    return float(match[1]) * units[match[2].lower()] or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    path: Path
+    ended: float
+    size: int
+
+
+class Segments:
+    """The segments of a recording in the folder of `path`, those of earlier and of killed runs too."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent.resolve()
+        stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+        self._names = re.compile(rf"{stem}_\d{{8}}-\d{{6}}(-\d+)?(\.part(-\d+)?)?{suffix}")
+        self._marked: dict[tuple[Path, int, int], bool] = {}
+        self._given_up: set[Path] = set()
+
+    def remove_beyond(self, keep: Keep, *, spared: Collection[Path]) -> None:
+        """Delete the oldest segments, beyond what is to be kept; never one that is being written or is `spared`.
+
+        A file that cannot be deleted is left, with one warning.
+        """
+        try:
+            segments = self._own()
+        except OSError as error:
+            logger.warning("cannot look for old segments in %s: %s", self._folder, error.strerror)
+            return
+        for segment in _beyond(keep, segments):
+            if segment.path not in spared:
+                self._remove(segment.path)
+
+    def _own(self) -> list[_Segment]:
+        """All segments, the oldest first."""
+        files = [path for path in self._folder.iterdir() if self._names.fullmatch(path.name)]
+        marked: dict[tuple[Path, int, int], bool] = {}
+        own = []
+        for path in files:
+            if path.is_symlink() or not path.is_file():
+                continue
+            stat = path.stat()
+            seen = path, stat.st_ino, stat.st_mtime_ns
+            marked[seen] = self._marked[seen] if seen in self._marked else _is_marked(path)
+            if marked[seen]:
+                own.append(_Segment(path, stat.st_mtime, stat.st_size))
+        self._marked = marked
+        return sorted(own, key=lambda segment: (segment.ended, segment.path))
+
+    def _remove(self, path: Path) -> None:
+        try:
+            if not is_being_written(path):
+                path.unlink()
+                logger.info("removed %s", path)
+        except FileNotFoundError:
+            pass  # somebody else was quicker
+        except OSError as error:
+            if path not in self._given_up:
+                self._given_up.add(path)
+                logger.warning("cannot remove the old segment %s: %s", path, error.strerror)
+
+
+def _beyond(keep: Keep, segments: list[_Segment]) -> Iterable[_Segment]:
+    """Those of `segments`, oldest first, that are not to be kept; of a size, the newest one always is."""
+    if keep.seconds is not None:
+        oldest = time.time() - keep.seconds
+        return [segment for segment in segments if segment.ended < oldest]
+    room = (keep.size or 0) - sum(segment.size for segment in segments[-1:])
+    beyond = []
+    for segment in reversed(segments[:-1]):
+        room -= segment.size
+        if room < 0:
+            beyond.append(segment)
+    return reversed(beyond)
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether the mark is where every container has its metadata: near the beginning or the end of the file.
+
+    Opening it would tell the same, but FFmpeg decodes a picture of it at that: 16 ms at 720p, for each of thousands.
+    """
+    try:
+        with path.open("rb") as file:
+            if MARK.encode() in file.read(_METADATA_BYTES):
+                return True
+            file.seek(max(0, path.stat().st_size - _METADATA_BYTES))
+            return MARK.encode() in file.read()
+    except OSError:  # unreadable, or gone by now
+        return False

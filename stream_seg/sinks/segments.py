@@ -1,0 +1,116 @@
+"""SegmentedVideo: rendered frames into one video file after another, for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from stream_seg.detections import Detections
+from stream_seg.errors import UsageError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.colour import fit
+from stream_seg.sinks.encoders import Encoder
+from stream_seg.sinks.part import Target
+from stream_seg.sinks.retention import MARK, Keep, Segments
+from stream_seg.sinks.video import VideoFile
+
+logger = logging.getLogger(__name__)
+
+
+class SegmentedVideo(Sink):
+    """Writes frames to video files of `seconds` each: `door.mp4` becomes `door_20261123-015316.mp4` and so on.
+
+    A name tells the local time at which its segment began; one that is taken gets a number behind it. Each file begins
+    with a key frame, at its time 0, and its last picture lasts until the first of the next, so that no frame and no
+    moment is lost between them. A segment ends before the first frame that comes `seconds`, or a multiple of it, after
+    the beginning of the run, or later. All files have the size of the first frame. The sound of a recording goes on
+    from file to file. In all else a segment is like a `VideoFile`: a partial name until it is whole, and after a
+    failure.
+
+    With `keep`, segments beyond it are deleted at the beginning and after each segment: those of this run and of
+    earlier ones of the same name, oldest first, and nothing that is not marked as a segment.
+
+    Raises from the constructor what `VideoFile` does, but never replaces a file; `UsageError` for an impossible length.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        seconds: float,
+        *,
+        keep: Keep | None = None,
+        codec: str | None = None,
+        source_path: str | Path | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if not 0 < seconds < float("inf"):
+            raise UsageError(f"a segment of {seconds:g} seconds cannot be; give it some length")
+        self._seconds = Fraction(seconds)
+        self._encoder = Encoder(self.path, codec)
+        self._target = Target(self.path, True, None if source_path is None else Path(source_path))
+        self._keep = keep
+        self._segments = Segments(self.path)
+        self._spared = [] if source_path is None else [Path(source_path).resolve()]
+        self._info: SourceInfo | None = None
+        self._file: VideoFile | None = None
+        self._size: tuple[int, int] | None = None
+        self._origin = Fraction(0)
+        self._limit = Fraction(0)
+
+    @property
+    def kept(self) -> Path | None:
+        """The partial file of the last segment, if that was not finished."""
+        return None if self._file is None else self._file.kept
+
+    def open(self, info: SourceInfo) -> None:
+        """Delete what is old. Raises `OutputError` when the input is the output."""
+        self._target.refuse_input(info.path)
+        if info.path is not None:
+            self._spared.append(info.path.resolve())
+        self._info = info
+        self._tidy()
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Encode the frame, into the next file if it is time. Raises `OutputError` as `VideoFile` does."""
+        if self._info is None:
+            raise RuntimeError("open the sink before writing to it")
+        if self._size is None:
+            self._size = frame.size
+            self._origin = frame.pts if self._info.is_live else self._info.start
+            self._begin(self._info, frame)
+        elif frame.pts >= self._limit and self._file is not None:
+            self._file.finish(frame.pts)
+            self._tidy()
+            self._begin(dataclasses.replace(self._info, start=frame.pts), frame)
+        assert self._file is not None
+        self._file.write(dataclasses.replace(frame, image=fit(frame.image, self._size)), detections)
+
+    def close(self, outcome: Outcome) -> None:
+        """Finish the last segment."""
+        if self._file is not None:
+            self._file.close(outcome)
+            self._tidy()
+
+    def _begin(self, info: SourceInfo, first: Frame) -> None:
+        passed = (first.pts - self._origin) // self._seconds
+        self._limit = self._origin + (passed + 1) * self._seconds
+        self._file = VideoFile(self._free_name(), codec=self._encoder, comment=MARK)
+        self._file.open(info)
+
+    def _free_name(self) -> Path:
+        began = time.strftime("%Y%m%d-%H%M%S", time.localtime())
+        number = 1
+        while True:
+            counter = "" if number == 1 else f"-{number}"
+            path = self.path.with_name(f"{self.path.stem}_{began}{counter}{self.path.suffix}")
+            if not (path.exists() or Target(path).part_path(1).exists()):
+                return path
+            number += 1
+
+    def _tidy(self) -> None:
+        if self._keep is not None:
+            self._segments.remove_beyond(self._keep, spared=self._spared)

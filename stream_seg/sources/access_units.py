@@ -1,0 +1,81 @@
+"""AccessUnits: whole pictures of a camera's H.264 or HEVC stream, each as soon as its last byte is there."""
+
+from __future__ import annotations
+
+from collections import deque
+
+START_CODE = b"\0\0\1"
+
+SURE_AFTER = 8
+"""Pictures in a row with one number of slices, after which the next one is expected to have it, too."""
+
+HEADER_BYTES = 8
+"""By how much the packets that carry one full fragment each may differ: only the first has the unit's own header."""
+
+
+class AccessUnits:
+    """Joins the packets of an RTP stream, which hold whole NAL units or fragments of one, into access units.
+
+    FFmpeg's parser knows the end of a picture by the beginning of the next, which comes a frame period later. Here a
+    picture is taken for whole when it has as many slices as those before it, and the packet at hand ends a slice: it is
+    shorter than the largest packets, with which the fragments of a unit are filled (RFC 6184, 5.8; RFC 7798, 4.4.3).
+    Where that cannot be told, and for good once it was wrong, the next picture's time stamp is waited for.
+
+    `codec` is FFmpeg's name, "h264" or "hevc".
+    """
+
+    def __init__(self, codec: str) -> None:
+        self._is_slice = _is_hevc_slice if codec == "hevc" else _is_h264_slice
+        self._pts: int | None = None
+        self._parts: list[bytes] = []
+        self._slices = 0
+        self._handed_out = False
+        self._counts: deque[int] = deque(maxlen=SURE_AFTER)
+        self._largest = 0
+        self._patient = False
+
+    def add(self, data: bytes, pts: int | None) -> list[tuple[bytes, int | None]]:
+        """Take one packet; return the pictures that are whole now, as (bytes, time stamp): none, one or two."""
+        whole = self.flush() if pts != self._pts else []
+        self._pts = pts
+        slices = self._slices_in(data)
+        if self._handed_out:
+            self._patient = self._patient or slices > 0
+            return whole
+        self._parts.append(data)
+        self._slices += slices
+        self._largest = max(self._largest, len(data))
+        if self._is_whole(len(data)):
+            whole.append((b"".join(self._parts), pts))
+            self._handed_out = True
+        return whole
+
+    def flush(self) -> list[tuple[bytes, int | None]]:
+        """End the present picture; return it if it was not handed out yet."""
+        rest = [] if self._handed_out or not self._parts else [(b"".join(self._parts), self._pts)]
+        if self._parts:
+            self._counts.append(self._slices)
+        self._parts, self._slices, self._handed_out = [], 0, False
+        return rest
+
+    def _is_whole(self, size: int) -> bool:
+        is_known = len(self._counts) == SURE_AFTER and len(set(self._counts)) == 1 and not self._patient
+        return is_known and self._slices == self._counts[0] > 0 and size < self._largest - HEADER_BYTES
+
+    def _slices_in(self, data: bytes) -> int:
+        """How many slices begin in a packet; what continues one holds no start code."""
+        count, place = 0, data.find(START_CODE)
+        while 0 <= place < len(data) - len(START_CODE):
+            count += self._is_slice(data[place + len(START_CODE)])
+            place = data.find(START_CODE, place + len(START_CODE))
+        return count
+
+
+def _is_h264_slice(header: int) -> bool:
+    """Rec. ITU-T H.264, table 7-1: slices, the first partition of one, slices of an IDR picture."""
+    return header & 0x1F in (1, 2, 5)
+
+
+def _is_hevc_slice(header: int) -> bool:
+    """Rec. ITU-T H.265, table 7-1: all types below 32 are slices."""
+    return header >> 1 & 0x3F < 32

@@ -1,0 +1,141 @@
+"""Credentials: where the password of an address comes from, and what of an address may be shown.
+
+Whatever is printed, logged, written into a file or its name is made by `safe_address` or `label_of`. The address with
+the password in it is made by `with_password` and goes to FFmpeg alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from stream_seg.errors import SourceError
+
+logger = logging.getLogger(__name__)
+
+PASSWORD_VARIABLE = "STREAM_SEG_PASSWORD"
+
+ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"})
+"""What can ask for a name and a password."""
+
+LABEL_LENGTH = 40
+
+_SECRET = re.compile(r"(?i)((?:pass|pwd|token|key|secret|auth|sig|user|login|cred)\w*=)[^&;#\s]*")
+_USER = re.compile(r"^([a-z][a-z0-9+.-]*://)(.+)@", re.IGNORECASE | re.DOTALL)
+_AUTHORITY = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)(.*)$", re.IGNORECASE | re.DOTALL)
+_SUFFIX = re.compile(r"\.\w{1,5}$")
+_CAMERA = re.compile(r"(?:/dev/video)?(\d+)")
+
+
+def safe_address(url: str) -> str:
+    """Return an address that can be shown: `rtsp://***@host/path?token=***` without names, passwords and tokens."""
+    return _SECRET.sub(r"\1***", _USER.sub(r"\1***@", url))
+
+
+def with_password(url: str) -> str:
+    """Return the address with a name and password that stand elsewhere, percent-encoded, in it.
+
+    A password in the address wins. Else one that names a user gets the password in the environment variable
+    STREAM_SEG_PASSWORD, and else what the netrc file ($NETRC or ~/.netrc) holds for the host, which also serves
+    addresses that name nobody. Raises `SourceError` for a netrc file that is needed and cannot be read.
+    """
+    match = _AUTHORITY.match(url)
+    if match is None or urlsplit(url).scheme.lower() not in ASKING_SCHEMES:
+        return url
+    scheme, authority, rest = match.groups()
+    user, at, host = authority.rpartition("@")
+    if ":" in user or (not at and "@" in rest):  # the latter: a password with a slash in it, or nothing of the kind
+        return url
+    found = _found(unquote(user), urlsplit(f"//{host}").hostname or "")
+    if found is None:
+        return url
+    return f"{scheme}{quote(found[0], safe='')}:{quote(found[1], safe='')}@{host}{rest}"
+
+
+def _found(user: str, host: str) -> tuple[str, str] | None:
+    """Return the name and password for a host, None when none are known; `user` may be empty."""
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if user and password:
+        return user, password
+    try:
+        entry = _netrc_entry(host)
+    except SourceError as error:
+        if user:
+            raise
+        logger.warning("%s; going on without it", error)
+        return None
+    if entry is None or (user and entry[0] not in ("", user)):
+        return None
+    return user or entry[0], entry[1]
+
+
+def _netrc_entry(host: str) -> tuple[str, str] | None:
+    named = os.environ.get("NETRC")
+    try:
+        path = Path(named) if named else Path.home() / ".netrc"
+        if not named and not path.exists():
+            return None
+        # Without a path Python also refuses a file that others may read.
+        entry = netrc.netrc(named or None).authenticators(host)
+    except netrc.NetrcParseError as error:  # its message may repeat the word it stumbled over: a password
+        raise SourceError(_netrc_refusal(path, error)) from None
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise SourceError(f"cannot read passwords from {named or '~/.netrc'}: {why}") from None
+    return (entry[0] or "", entry[2]) if entry and entry[2] else None
+
+
+def _netrc_refusal(path: Path, error: netrc.NetrcParseError) -> str:
+    if error.msg.startswith("~/.netrc"):
+        return f"cannot read passwords from {path}: others may read or own it; run chmod 600 {path}"
+    return f"cannot read passwords from {path}: line {error.lineno} is not as a netrc file has it"
+
+
+def label_of(spec: str | int | Path) -> str:
+    """Return a short name of a source for files, windows and tiles: letters, digits, `.`, `_`, `-`; no credentials.
+
+    `rtsp://user:pw@cam1:554/stream?token=x` gives cam1-stream, camera 0 webcam0, holiday.mp4 holiday.
+    """
+    text = str(spec)
+    camera = _CAMERA.fullmatch(text)
+    if camera:
+        return f"webcam{camera[1]}"
+    if text == "-":
+        return "stdin"
+    if "://" in text:
+        return _clean(_address_words(text))
+    if text.startswith("synthetic"):
+        return "synthetic"
+    return _clean(_SUFFIX.sub("", Path(text).name))
+
+
+def _address_words(url: str) -> str:
+    """Return host and path of an address, without port, query and whatever `safe_address` hides."""
+    shown = safe_address(url).partition("://")[2].rpartition("***@")[2]
+    host, _, path = re.split(r"[?#]", shown, maxsplit=1)[0].partition("/")
+    words = [word for word in re.split(r"[/&;]", path) if not word.endswith("***")]
+    return "-".join([re.sub(r":\d*$", "", host), *words])
+
+
+def _clean(words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", words)[:LABEL_LENGTH].strip("-._") or "source"
+
+
+def labels_of(specs: Iterable[str | int | Path]) -> list[str]:
+    """Return a label for each source, `-2`, `-3` ... added where two would be the same, also but for their case."""
+    labels: list[str] = []
+    taken: set[str] = set()
+    for spec in specs:
+        wanted = label = label_of(spec)
+        number = 1
+        while label.casefold() in taken:
+            number += 1
+            label = f"{wanted}-{number}"
+        taken.add(label.casefold())
+        labels.append(label)
+    return labels

@@ -1,0 +1,55 @@
+"""What FFmpeg's errors mean: the reason a program can tell apart, and words that leave out the address."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from urllib.parse import urlsplit
+
+import av
+
+from stream_seg.errors import Reason, SourceError
+from stream_seg.sources.credentials import safe_address
+
+_REASONS: tuple[tuple[tuple[type[av.FFmpegError], ...], Reason], ...] = (
+    ((av.ConnectionRefusedError,), Reason.REFUSED),
+    ((av.HTTPUnauthorizedError, av.HTTPForbiddenError), Reason.AUTHENTICATION),
+    ((av.HTTPNotFoundError, av.FileNotFoundError), Reason.NOT_FOUND),
+    ((av.HTTPClientError, av.HTTPServerError, av.PermissionError), Reason.REFUSED),
+    ((av.ExitError, av.TimeoutError), Reason.TIMEOUT),
+    ((av.EOFError, av.ConnectionResetError, av.ConnectionAbortedError, av.BrokenPipeError), Reason.ENDED),
+    ((av.InvalidDataError, av.PatchWelcomeError, av.DecoderNotFoundError, av.DemuxerNotFoundError), Reason.CODEC),
+)
+"""The first line that fits counts."""
+
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+
+
+def reason_of(error: av.FFmpegError) -> Reason:
+    """Say in a word why FFmpeg failed."""
+    if error.errno in _UNREACHABLE:
+        return Reason.NOT_FOUND
+    return next((reason for kinds, reason in _REASONS if isinstance(error, kinds)), Reason.OTHER)
+
+
+def words_of(error: av.FFmpegError) -> str:
+    """Say why FFmpeg failed without repeating the address, which may hold a password."""
+    if isinstance(error, av.InvalidDataError):
+        return "it is not a video, or too damaged to be one"
+    if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):
+        return (
+            "the name or password is missing or wrong; write user@ before the host, and the password into "
+            "STREAM_SEG_PASSWORD or ~/.netrc"
+        )
+    words = (error.strerror or "unknown error").strip().rstrip(".")
+    return words[0].lower() + words[1:] if words[1:2].islower() else words
+
+
+def unknown_host(url: str) -> SourceError | None:
+    """Return the refusal of an address whose host has no entry in the DNS, of which FFmpeg says "I/O error"."""
+    host = urlsplit(safe_address(url)).hostname
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return SourceError(f"cannot read {safe_address(url)}: there is no host named {host}", Reason.NOT_FOUND)
+    return None

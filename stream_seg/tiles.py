@@ -1,0 +1,398 @@
+"""Owns the picture that several feeds share: a tile for each, with its name and, while it shows nothing, the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+
+import cv2
+import numpy as np
+
+from stream_seg.availability import Availability, Outage
+from stream_seg.detections import Detections
+from stream_seg.errors import Reason, SourceError
+from stream_seg.frame import Frame, Image, Kind, SourceInfo
+from stream_seg.geometry import Letterbox
+from stream_seg.protocols import Outcome, Sink, Wall
+from stream_seg.render import Renderer, Style, View
+from stream_seg.render.labels import shortened
+from stream_seg.render.notice import announce, caption, dimmed
+
+LARGEST = (1920, 1080)
+"""What the picture of several feeds fits into, (width, height)."""
+
+ALONE = (1280, 720)
+"""The size of the picture of an only feed that has sent none yet."""
+
+LEAST_SECONDS = Fraction(1, 30)
+"""The least time between two pictures of several feeds while any of them is live."""
+
+MOST_SECONDS = Fraction(1)
+"""The longest time between two pictures of live feeds, so that a recording keeps its clock when nothing moves."""
+
+LEAST_RECORDED_SECONDS = Fraction(1, 60)
+"""The least time between two pictures of several recordings, on the average."""
+
+_AHEAD = 2 * LEAST_RECORDED_SECONDS
+"""How much earlier than that one may come: the frames of recordings that are out of step bunch together."""
+
+_END_SHOWS_AFTER = Fraction(1, 2)
+"""Seconds until a tile says that its feed has ended: when a run is stopped, all end one after another."""
+
+_LIVE_TICK = Fraction(1, 90000)
+_RECORDED_TICK = Fraction(1, 5_760_000)
+"""A unit in which the times of common recordings are whole; their own are known only after the sinks are open."""
+
+_NAME_SHARE = 0.6
+"""How much of a tile's width its name may take, beside its status."""
+
+_LEAST_LETTERS = 12
+"""Height in pixels: on most screens a window shows the whole at two thirds of its size."""
+
+_CONNECTING = ("connecting",)
+_NOTHING = Detections.none(())
+
+
+class Tiles(Wall):
+    """Shows feeds side by side in `sinks`: a window, video files.
+
+    `names` are shown, so they must be safe to print. `hud` gives the status of a feed, shown beside its name; it is
+    called on the render thread. `availabilities` say which feeds are away; `clock` is theirs, in seconds.
+
+    With kind "live" there is a picture when something has changed, but at most 30 a second, and at least one; their
+    times are the clock's since `open`. Else times are those of the frames: a picture for each new one, once all frames
+    of that time are there, but at most 60 a second on the average. The last picture always gets through. `start` is
+    the time that the recordings begin with.
+
+    An only feed is shown at its own size, each frame at once, without its name.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        sinks: Sequence[Sink],
+        *,
+        kind: Kind = "live",
+        start: Fraction = Fraction(0),
+        view: View = "both",
+        hud: Callable[[int], str] | None = None,
+        availabilities: Sequence[Availability | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sinks = sinks
+        self._hud = hud
+        self._availabilities = availabilities or [None] * len(names)
+        self._clock = clock
+        self._grid = Grid.of(len(names))
+        self._is_only = len(names) == 1
+        least = 1 if self._is_only else _LEAST_LETTERS
+        letters = Style.of(self._grid.tile, least).letters
+        room = round(self._grid.tile[0] * _NAME_SHARE)
+        self._names = [""] if self._is_only else [shortened(name, letters, room) for name in names]
+        self._renderers = [
+            Renderer(view, hud=partial(self._label, feed), least_letters=least) for feed in range(len(names))
+        ]
+        self._tiles = [_Tile(self._grid.tile, name, letters) for name in self._names]
+        self._info = SourceInfo(
+            name=names[0] if self._is_only else "wall",
+            size=self._grid.size,
+            kind=kind,
+            time_base=_LIVE_TICK if kind == "live" else _RECORDED_TICK,
+            start=start,
+        )
+        self._times = _LiveTimes(Fraction(0) if self._is_only else LEAST_SECONDS, clock)
+        self._limit = _Limit()
+        self._over: dict[int, tuple[Fraction, tuple[str, ...]]] = {}
+        self._canvas = np.zeros((self._grid.size[1], self._grid.size[0], 3), np.uint8)
+        self._newest: Frame | None = None
+        self._pending: Fraction | None = None
+        self._changed = True
+        self._is_open = False
+        self._written = 0
+
+    def open(self) -> None:
+        """Open the sinks; of live feeds, there is a picture from the beginning on."""
+        for sink in self._sinks:
+            sink.open(self._info)
+        self._is_open = True
+        self._times.begin()
+        self.tick()
+
+    def draw(self, feed: int, frame: Frame, detections: Detections, picture: Frame | None) -> Frame:
+        """Return the frame with its detections at the size of a tile; that of an only feed as large as it is."""
+        if not self._is_only:
+            return self._renderers[feed](*fitted(frame, detections, self._grid.tile))
+        return picture if picture is not None else self._renderers[feed](frame, detections)
+
+    def show(self, feed: int, tile: Frame) -> None:
+        if not (self._info.is_live or self._is_only):
+            self._advance(tile.pts)
+        self._tiles[feed].put(tile.image)
+        self._newest = tile
+        self._changed = True
+        if self._is_only and not self._info.is_live:
+            self._write(tile.pts)
+        self.tick()
+
+    def ended(self, feed: int, error: BaseException | None) -> None:
+        self._over[feed] = self._now(), _ending(error)
+
+    def tick(self) -> float:
+        """Write a picture of live feeds if one is due; return the seconds until one may be."""
+        if not self._info.is_live:
+            return float(MOST_SECONDS)
+        self._say()
+        if self._times.is_due(self._changed):
+            self._write(self._times.next())
+        return self._times.wait(self._changed)
+
+    def wants_stop(self) -> bool:
+        # A list: every sink is asked, for asking is also how a window handles its events.
+        return any([sink.wants_stop() for sink in self._sinks])  # noqa: C419
+
+    def holds(self) -> bool:
+        """As of a sink, but never of live feeds: a window that is paused must not stop what is recorded."""
+        return not self._info.is_live and any([sink.holds() for sink in self._sinks])  # noqa: C419
+
+    def close(self, outcome: Outcome) -> None:
+        """Write the last picture and close every sink; raises the first failure."""
+        errors: list[BaseException] = []
+        try:
+            self._flush()
+        except BaseException as error:  # the sinks must be closed nevertheless
+            errors.append(error)
+        for sink in self._sinks:
+            try:
+                sink.close(Outcome.FAILED if errors else outcome)
+            except BaseException as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _label(self, feed: int) -> str:
+        status = "" if self._hud is None else self._hud(feed)
+        return f"{self._names[feed]}  {status}".strip()
+
+    def _now(self) -> Fraction:
+        """Seconds, of the clock or of the recordings."""
+        return self._times.now() if self._info.is_live else self._pending or Fraction(0)
+
+    def _advance(self, pts: Fraction) -> None:
+        """A frame of a recording comes at `pts`: if that is later than the others, the picture with them is whole."""
+        if self._pending is not None and pts > self._pending:
+            if self._limit.allows(self._pending):
+                self._write(self._pending)
+            self._pending = pts
+            self._say()
+        self._pending = pts if self._pending is None else self._pending
+
+    def _flush(self) -> None:
+        """Write the picture that waits for its time, or for more frames of its own."""
+        if self._is_open and self._changed and self._newest is not None:
+            self._write(self._times.next() if self._info.is_live else self._now())
+        self._is_open = False
+
+    def _say(self) -> None:
+        """Say in the tiles of feeds that are away why."""
+        for feed, tile in enumerate(self._tiles):
+            lines = self._reason(feed)
+            if lines and tile.say(lines):
+                self._changed = True
+
+    def _reason(self, feed: int) -> tuple[str, ...]:
+        """Why a feed has no picture, as lines; nothing when it has, or may have one in a moment."""
+        if feed in self._over:
+            since, lines = self._over[feed]
+            return lines if self._now() - since >= _END_SHOWS_AFTER else ()
+        availability = self._availabilities[feed]
+        outage = None if availability is None else availability.outage
+        return () if outage is None else _away(outage, self._clock())
+
+    def _write(self, pts: Fraction) -> None:
+        image = self._tiles[0].image if self._is_only else self._compose()
+        captured_at = self._clock() if self._newest is None else self._newest.captured_at
+        if self._is_only and self._newest is not None:
+            frame = dataclasses.replace(self._newest, image=image, pts=pts)
+        else:
+            frame = Frame(image, self._written, pts, captured_at)
+        self._written += 1
+        self._changed = False
+        for sink in self._sinks:
+            sink.write(frame, _NOTHING)
+
+    def _compose(self) -> Image:
+        """A picture of its own, for a sink may keep it."""
+        for feed, tile in enumerate(self._tiles):
+            if tile.is_new:
+                self._canvas[self._grid.area(feed)] = tile.image
+                tile.is_new = False
+        return self._canvas.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where tiles are: `columns` x `rows` of `tile` (width, height), all even, filled row by row from the top left."""
+
+    columns: int
+    rows: int
+    tile: tuple[int, int]
+
+    @classmethod
+    def of(cls, count: int) -> Grid:
+        """The grid whose tiles, in proportions of 16:9, are largest; among equals the one with fewest empty tiles."""
+        if count == 1:
+            return cls(1, 1, ALONE)
+        grids = (cls._with(columns, count) for columns in range(1, count + 1))
+        return max(grids, key=lambda grid: (grid.tile, -grid.columns * grid.rows, grid.columns))
+
+    @classmethod
+    def _with(cls, columns: int, count: int) -> Grid:
+        rows = math.ceil(count / columns)
+        width = min(LARGEST[0] // columns, LARGEST[1] // rows * 16 // 9) // 2 * 2
+        return cls(columns, rows, (width, width * 9 // 16 // 2 * 2))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the whole."""
+        return self.columns * self.tile[0], self.rows * self.tile[1]
+
+    def area(self, number: int) -> tuple[slice, slice]:
+        """Rows and columns of pixels of the tile `number`, from 0."""
+        row, column = divmod(number, self.columns)
+        width, height = self.tile
+        return slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width)
+
+
+class _Tile:
+    """What is to be seen of one feed: `image`, and whether it `is_new`."""
+
+    def __init__(self, size: tuple[int, int], name: str, letters: int) -> None:
+        self._name = name
+        self._letters = letters
+        self._dimmed: Image | None = np.zeros((size[1], size[0], 3), np.uint8)
+        self._lines: tuple[str, ...] = ()
+        self.image = self._dimmed
+        self.is_new = True
+        self.say(_CONNECTING)
+
+    def put(self, image: Image) -> None:
+        """Show a picture."""
+        self.image = image
+        self.is_new = True
+        self._dimmed = None
+        self._lines = ()
+
+    def say(self, lines: tuple[str, ...]) -> bool:
+        """Write `lines` over the last picture until the next one; return whether they are new."""
+        if lines == self._lines:
+            return False
+        if self._dimmed is None:
+            self._dimmed = dimmed(self.image)
+        self._lines = lines
+        self.image = self._dimmed.copy()
+        if self._name:
+            caption(self.image, self._name, self._letters)
+        announce(self.image, lines)
+        self.is_new = True
+        return True
+
+
+class _LiveTimes:
+    """When pictures of live feeds are due, and their times: seconds since `begin`, always growing."""
+
+    def __init__(self, least: Fraction, clock: Callable[[], float]) -> None:
+        self._least = least
+        self._clock = clock
+        self._began = 0.0
+        self._last: Fraction | None = None
+        self._due = Fraction(0)
+
+    def begin(self) -> None:
+        self._began = self._clock()
+
+    def now(self) -> Fraction:
+        return round((self._clock() - self._began) / _LIVE_TICK) * _LIVE_TICK
+
+    def next(self) -> Fraction:
+        """The time of a picture that is written now."""
+        now = self.now()
+        # From when it was due, lest the delays add up; from now after a pause.
+        self._due = (self._due if now - self._due < self._least else now) + self._least
+        self._last = now if self._last is None else max(now, self._last + _LIVE_TICK)
+        return self._last
+
+    def is_due(self, changed: bool) -> bool:
+        return self.wait(changed) <= 0
+
+    def wait(self, changed: bool) -> float:
+        """Seconds until a picture is due, with something new in it or without."""
+        if self._last is None:
+            return 0.0
+        due = self._due if changed else self._last + MOST_SECONDS
+        return max(0.0, float(due - self.now()))
+
+
+class _Limit:
+    """Lets `LEAST_RECORDED_SECONDS` pass between two pictures, on the average."""
+
+    def __init__(self) -> None:
+        self._due: Fraction | None = None
+
+    def allows(self, pts: Fraction) -> bool:
+        """Whether the picture of `pts` may come, which then counts. Times must grow."""
+        if self._due is not None and pts < self._due - _AHEAD:
+            return False
+        self._due = max(self._due or pts, pts) + LEAST_RECORDED_SECONDS
+        return True
+
+
+def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple[Frame, Detections]:
+    """Return both scaled to `size` (width, height), the frame in the middle between black bars if need be."""
+    box = Letterbox(frame.size, size)
+    width, height = box.valid
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    image = _scaled(frame.image, (width, height))
+    if (width, height) != size:
+        image, inner = np.zeros((size[1], size[0], 3), np.uint8), image
+        image[top : top + height, left : left + width] = inner
+    boxes = box.to_canvas(detections.boxes) + np.array((left, top, left, top), np.float32)
+    return dataclasses.replace(frame, image=image), dataclasses.replace(detections, boxes=boxes)
+
+
+def _scaled(image: Image, size: tuple[int, int]) -> Image:
+    """Halved while that is possible, then bilinear: for the eye as good as averaging areas, at a third of the cost."""
+    while image.shape[1] >= 2 * size[0] and image.shape[0] >= 2 * size[1]:
+        half = max(size[0], image.shape[1] // 2), max(size[1], image.shape[0] // 2)
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_LINEAR), np.uint8)
+    if image.shape[1::-1] == size:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _ending(error: BaseException | None) -> tuple[str, ...]:
+    """How a feed ended, as lines. Never the message of an error: it may be long, and says more than a screen should."""
+    if error is None:
+        return ("ended",)
+    if isinstance(error, SourceError) and error.reason is not Reason.OTHER:
+        return ("failed", error.reason)
+    return ("failed",)
+
+
+def _away(outage: Outage, now: float) -> tuple[str, ...]:
+    """Since when a feed has been away, and when it is tried again, as lines."""
+    retry = "now" if outage.retry_at is None else f"in {_span(max(0, math.ceil(outage.retry_at - now)))}"
+    return f"no picture: {outage.reason}", f"for {_span(max(0, int(now - outage.began)))}, trying again {retry}"
+
+
+def _span(seconds: int) -> str:
+    """A time in at most two units: 12 s, 3 min 20 s, 5 h 2 min, 2 d 7 h."""
+    for unit, length, part, share in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= length:
+            rest = seconds % length // share
+            return f"{seconds // length} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{seconds} s"

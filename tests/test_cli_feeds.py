@@ -1,0 +1,122 @@
+"""Several sources on the command line: a file each, the wall, figures of each, failures that stay with their source."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import av
+import pytest
+
+from stream_seg.cli import main
+from tests.test_cli import failure, frames_in
+
+NOBODY = "tcp://127.0.0.1:1/"
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return stream.width, stream.height
+
+
+def test_each_source_gets_a_file_and_all_share_a_wall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    each, wall, figures = tmp_path / "out_{source}.mp4", tmp_path / "wall.mp4", tmp_path / "run.json"
+    argv = ["synthetic:320x240@30x12", "-o", str(each), "-o", str(wall), "synthetic:160x120@15x6", "--device", "cpu"]
+    assert main([*argv, "--metrics", str(figures)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 sources" in printed
+    assert "18 captured, 18 delivered, 0 dropped" in printed
+    written = json.loads(figures.read_text())
+    labels = [source["label"] for source in written["sources"]]
+    assert len(set(labels)) == 2
+    outs = [tmp_path / f"out_{label}.mp4" for label in labels]
+    assert [frames_in(out) for out in outs] == [12, 6]
+    assert [size_of(out) for out in outs] == [(320, 240), (160, 120)]
+    assert frames_in(wall) == 12  # one picture for each time of the faster one
+    assert size_of(wall)[0] > size_of(wall)[1]
+    assert written["outcome"] == "complete"
+    assert written["outputs"] == [*map(str, outs), str(wall)]
+    assert [source["delivered"] for source in written["sources"]] == [12, 6]
+
+
+def test_a_source_that_cannot_be_had_leaves_the_others_alone_and_is_named_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each, figures = tmp_path / "{source}.mp4", tmp_path / "run.json"
+    argv = [NOBODY, "synthetic:320x240@30x12", "-o", str(each), "--metrics", str(figures), "--reconnect", "0"]
+    assert main(argv) == 3
+    printed = capsys.readouterr()
+    written = json.loads(figures.read_text())
+    bad, good = written["sources"]
+    assert written["outcome"] == "incomplete"
+    assert "refused" in bad["error"]
+    assert (good["delivered"], good["error"]) == (12, None)
+    assert frames_in(tmp_path / f"{good['label']}.mp4") == 12
+    assert [path.name for path in tmp_path.glob("*.mp4")] == [f"{good['label']}.mp4"]
+    assert f"{bad['label']} failed, the others go on" in printed.err
+    assert "failed: " in printed.out
+
+
+def test_the_name_of_an_only_source_can_stand_in_the_output(tmp_path: Path) -> None:
+    assert main(["synthetic:160x120@30x3", "-o", str(tmp_path / "{source}.mkv"), "--quiet"]) == 0
+    (out,) = tmp_path.glob("*.mkv")
+    assert frames_in(out) == 3
+    assert "{" not in out.name
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["-", "-", "-o", "x.mp4"], 2, "named twice"),
+        (["--webcam", "0", "--webcam", "0"], 2, "opened once"),
+        (["0", "--webcam", "0"], 2, "opened once"),
+        (["synthetic:8x8@1x1"] * 33, 2, "at most 32"),
+        (["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", "wall.png"], 2, r"out_\{source\}\.mp4"),
+        (["synthetic:8x8@1x1", "-o", "a.mp4", "--keep", "24h"], 2, "--segment"),
+        (["synthetic:8x8@1x1", "--segment", "10m"], 2, "needs an output"),
+        (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "ten"], 2, "ten"),
+        (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "1m", "--keep", "much"], 2, "much"),
+        (["rtsp://h/s", "--transport", "upd"], 2, r"did you mean 'udp'\?"),
+        (["rtsp://h/s", "--reconnect", "-1"], 2, "--reconnect"),
+        (["rtsp://h/s", "--stall-timeout", "0"], 2, "no time"),
+        (["rtsp://h/s", "--max-age", "soon"], 2, "milliseconds"),
+        (["synthetic:8x8@1x1", "absent.mp4", "-o", "{source}.mp4"], 3, "absent.mp4"),
+    ],
+)
+def test_contradictions_are_refused_in_one_line(
+    argv: list[str],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, line = failure(capsys, *argv)
+    assert found == code
+    assert re.search(words, line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_one_of_the_inputs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "a.mp4"
+    assert main(["synthetic:160x120@30x3", "-o", str(film), "--quiet"]) == 0
+    before = film.read_bytes()
+    code, line = failure(capsys, "synthetic:8x8@1x1", str(film), "-o", str(film), "--overwrite")
+    assert code == 6
+    assert "is an input" in line
+    assert film.read_bytes() == before
+
+
+def test_a_recording_beside_a_camera_plays_no_faster_than_it_was_taken(tmp_path: Path) -> None:
+    figures = tmp_path / "run.json"
+    argv = ["synthetic:160x120@30x45", NOBODY, "-o", str(tmp_path / "wall.mp4"), "--reconnect", "1", "--quiet"]
+    assert main([*argv, "--metrics", str(figures)]) == 3
+    recording, camera = json.loads(figures.read_text())["sources"]
+    assert recording["delivered"] == 45
+    assert camera["outages"] == {"refused": 1}
+    with av.open(str(tmp_path / "wall.mp4")) as wall:
+        assert wall.duration is not None
+        assert wall.duration / 1e6 >= 44 / 30

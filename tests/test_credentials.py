@@ -1,0 +1,262 @@
+"""Passwords: where they come from, that FFmpeg gets them right, and that nobody else ever sees them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import av
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_seg.errors import Reason, SourceError, UsageError
+from stream_seg.sources import Clip, Webcam, label_of, labels_of, open_source
+from stream_seg.sources.credentials import safe_address, with_password
+from tests.source_files import write_video
+from tests.source_servers import answering, file_server, free_port
+
+SECRET = "hunter2"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No password in the environment, and a home without a netrc file."""
+    for name in ("STREAM_SEG_PASSWORD", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def netrc(folder: Path, text: str, mode: int = 0o600) -> Path:
+    path = folder / ".netrc"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+# Where they come from
+
+
+@pytest.mark.parametrize(
+    ("address", "complete"),
+    [
+        ("rtsp://me@cam/x", "rtsp://me:p%40ss%2Fw%3Ard%20%C3%A9%25@cam/x"),
+        ("rtsp://me@cam:554", "rtsp://me:p%40ss%2Fw%3Ard%20%C3%A9%25@cam:554"),
+        ("RTSP://m%65@cam/x", "RTSP://me:p%40ss%2Fw%3Ard%20%C3%A9%25@cam/x"),
+        ("rtsp://me@[fe80::1]:554/x?y#z", "rtsp://me:p%40ss%2Fw%3Ard%20%C3%A9%25@[fe80::1]:554/x?y#z"),
+    ],
+)
+def test_the_environment_completes_a_user(address: str, complete: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_SEG_PASSWORD", "p@ss/w:rd é%")
+    assert with_password(address) == complete
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://me:own@cam/x",
+        "rtsp://me:@cam/x",
+        "rtsp://me:with/slash@cam/x",
+        "rtsp://cam/x",
+        "http://cam/@handle",
+        "udp://@:5000",
+        "tcp://me@cam:9000",
+    ],
+)
+def test_an_own_password_wins_and_nobody_gets_one_unasked(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_SEG_PASSWORD", SECRET)
+    assert with_password(address) == address
+
+
+def test_a_netrc_file_serves_the_host(tmp_path: Path) -> None:
+    netrc(tmp_path, "machine cam login me password 'p@ss word'\nmachine other login you password x\n".replace("'", '"'))
+    assert with_password("rtsp://cam:554/x") == "rtsp://me:p%40ss%20word@cam:554/x"
+    assert with_password("rtsp://me@cam/x") == "rtsp://me:p%40ss%20word@cam/x"
+    assert with_password("rtsp://you@cam/x") == "rtsp://you@cam/x"
+    assert with_password("rtsp://third/x") == "rtsp://third/x"
+
+
+def test_the_environment_goes_before_the_netrc_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc(tmp_path, "machine cam login me password theirs")
+    monkeypatch.setenv("STREAM_SEG_PASSWORD", "ours")
+    assert with_password("rtsp://me@cam/x") == "rtsp://me:ours@cam/x"
+
+
+def test_another_netrc_file_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "passwords"
+    path.write_text("default login me password theirs")
+    monkeypatch.setenv("NETRC", str(path))
+    assert with_password("https://cam/x") == "https://me:theirs@cam/x"
+    monkeypatch.setenv("NETRC", str(tmp_path / "nowhere"))
+    with pytest.raises(SourceError, match=r"cannot read passwords from .*nowhere: No such file"):
+        with_password("rtsp://me@cam/x")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="file modes are of POSIX systems")
+def test_a_netrc_file_that_others_may_read_is_refused_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    netrc(tmp_path, f"machine cam login me password {SECRET}", mode=0o644)
+    with pytest.raises(SourceError, match=r"^cannot read passwords from \S+/\.netrc: .*; run chmod 600 \S+$"):
+        open_source("rtsp://me@cam/x")
+    assert with_password("rtsp://cam/x") == "rtsp://cam/x"  # which may need none
+    assert "going on without it" in caplog.text
+
+
+@pytest.mark.parametrize("text", [f"machine cam login me passwrd {SECRET}", f"{SECRET} cam", "machine cam login \xff"])
+def test_a_netrc_file_that_is_none_is_refused_in_one_line_without_its_words(tmp_path: Path, text: str) -> None:
+    path = netrc(tmp_path, "")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SourceError, match=r"^cannot read passwords from \S+netrc: [^\n]+$") as caught:
+        with_password("rtsp://me@cam/x")
+    assert SECRET not in str(caught.value)
+
+
+# What is shown
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_whatever_the_user_and_password_the_shown_address_has_neither(user: str, word: str) -> None:
+    marked = f"us\u0001er{user}", f"pa\u0001ss{word}"
+    shown = safe_address(f"rtsp://{marked[0]}:{marked[1]}@cam/stream")
+    assert shown == "rtsp://***@cam/stream"
+
+
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        ("rtsp://user:pw@cam1:554/stream?token=x", "cam1-stream"),
+        ("rtsp://user:p@ss/w#rd@cam1/stream", "cam1-stream"),
+        ("rtsp://cam/user=admin&password=secret&stream=0", "cam-stream-0"),
+        ("http://192.168.1.7:8080/video.mjpg", "192.168.1.7-video.mjpg"),
+        ("udp://@:5000", "source"),
+        ("rtsp://[fe80::1]:554/x", "fe80-1-x"),
+        ("rtsp://ca\u00f1on/../../etc/passwd", "ca-on-..-..-etc-passwd"),
+        (0, "webcam0"),
+        ("/dev/video2", "webcam2"),
+        ("/dev/v4l/by-id/usb-Cam_1", "usb-Cam_1"),
+        ("holiday.mp4", "holiday"),
+        (Path("films/day 1.tar.mkv"), "day-1.tar"),
+        ("shots/img_%04d.png", "img_-04d"),
+        ("-", "stdin"),
+        ("synthetic:64x48@30,live", "synthetic"),
+        ("...", "source"),
+    ],
+)
+def test_labels(spec: str | int | Path, label: str) -> None:
+    assert label_of(spec) == label
+
+
+def test_labels_are_short_and_all_different() -> None:
+    assert labels_of(["a.mp4", "b/a.mov", "A.mp4", "a-2.mp4", 0]) == ["a", "a-2", "A-3", "a-2-2", "webcam0"]
+    assert len(label_of("x" * 300)) == 40
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(), max_size=6))
+def test_labels_can_be_file_names(specs: list[str]) -> None:
+    labels = labels_of(specs)
+    assert len({label.casefold() for label in labels}) == len(specs)
+    assert all(label and set(label) <= set(label.encode("ascii").decode()) and "/" not in label for label in labels)
+
+
+def test_every_source_has_a_name_before_it_is_opened(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.mp4", 2)
+    names = [
+        open_source(spec).name  # type: ignore[attr-defined]
+        for spec in (f"rtsp://me:{SECRET}@cam/x", 7, film, "synthetic:16x16")
+    ]
+    assert names == ["rtsp://***@cam/x", "webcam 7", str(film), "synthetic 16x16 at 30 fps"]
+    assert Clip(Webcam(3)).name == "webcam 3"
+
+
+# That nobody else sees them
+
+
+def failure_of(address: str) -> BaseException | None:
+    """What reading an address to its end raises."""
+    try:
+        with open_source(address, reconnect=0, open_timeout=2) as source:
+            list(source)
+    except SourceError as error:
+        return error
+    return None
+
+
+def everything_said(error: BaseException | None) -> str:
+    """All that an exception carries, with those it came of."""
+    said = ""
+    while error is not None:
+        said += "".join(traceback.format_exception(error)) + repr(error.args) + repr(vars(error))
+        error = error.__cause__ or error.__context__
+    return said
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp", "tcp"])
+def test_no_failure_to_connect_carries_a_secret(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    address = f"{scheme}://user:{SECRET}@127.0.0.1:{free_port()}/video?token={SECRET}"
+    with caplog.at_level(logging.DEBUG), pytest.raises(SourceError) as caught:
+        open_source(address, reconnect=1, open_timeout=2).__enter__()
+    assert SECRET not in everything_said(caught.value) + caplog.text
+
+
+def test_no_failure_to_read_carries_a_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = write_video(tmp_path / "film.ts", 20, container_format="mpegts").read_bytes()[:6000]
+    page = b"<html>no video</html>" * 50
+    for body, length in ((broken, 99999), (page, len(page)), (b"", 0)):
+        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % length
+        with answering(head + body) as host, caplog.at_level(logging.DEBUG):
+            error = failure_of(f"http://user:{SECRET}@{host}/film?pwd={SECRET}")
+        assert SECRET not in everything_said(error) + caplog.text
+
+
+def test_a_secret_gets_where_it_belongs_and_nowhere_else(tmp_path: Path) -> None:
+    """In a process of its own, to see all it writes, FFmpeg included."""
+    code = (
+        "import logging, sys, av; from stream_seg.sources import open_source\n"
+        "logging.basicConfig(level=logging.DEBUG)\n"
+        "for address in sys.argv[1:]:\n"
+        "    try:\n"
+        "        with open_source(address, reconnect=1, open_timeout=2) as source:\n"
+        "            print(len(list(source)), source.info)\n"
+        "    except Exception: logging.exception('failed')\n"
+    )
+    write_video(tmp_path / "film.mp4", 5)
+    refused = b"HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"
+    with file_server(tmp_path) as files, answering(refused) as guarded:
+        hosts = f"{files}/film.mp4", f"{guarded}/film.mp4", f"127.0.0.1:{free_port()}/cam"
+        addresses = [f"http://me:{SECRET}@{host}?token={SECRET}" for host in hosts]
+        command = [sys.executable, "-c", code, *addresses, addresses[2].replace("http", "rtsp")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0
+    assert "5 SourceInfo(name='http://***@127" in done.stdout
+    assert done.stderr.count("ERROR:root:failed") == 3
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_protocol_that_ffmpeg_was_built_without_is_not_tried_for_ever() -> None:
+    try:
+        av.open("srt://127.0.0.1:1", timeout=1)
+    except av.ProtocolNotFoundError:
+        with pytest.raises(UsageError, match="does not know such addresses") as caught:
+            open_source(f"srt://127.0.0.1:1?passphrase={SECRET}").__enter__()
+        assert SECRET not in everything_said(caught.value)
+    except av.FFmpegError:
+        pass  # this one was built with it
+
+
+def test_ffmpeg_says_nothing_unless_told_to() -> None:
+    assert av.logging.get_level() is None
+
+
+def test_the_refusal_of_a_password_says_how_to_give_one() -> None:
+    refused = b"HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"
+    with answering(refused) as host, pytest.raises(SourceError, match="STREAM_SEG_PASSWORD") as caught:
+        open_source(f"http://{host}/video", reconnect=0, open_timeout=2).__enter__()
+    assert caught.value.reason is Reason.AUTHENTICATION

@@ -1,0 +1,161 @@
+"""The intake: newest frame of what is live, every frame of what is recorded, fair turns, bounded room."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from stream_seg.channel import ChannelClosed, EndOfStream
+from stream_seg.frame import Frame
+from stream_seg.intake import LATE, REPLACED, Intake
+
+IMAGE = np.zeros((2, 2, 3), np.uint8)
+
+
+def frame(index: int, *, pts: Fraction | None = None, captured_at: float = 0.0) -> Frame:
+    return Frame(IMAGE, index, Fraction(index) if pts is None else pts, captured_at)
+
+
+class Desk:
+    """An intake with a clock that stands and its drops counted."""
+
+    def __init__(self, *live: bool, depth: int = 4, max_age: float | None = None, room: int = 100) -> None:
+        self.drops: Counter[tuple[int, str]] = Counter()
+        self.now = 0.0
+        self.intake = Intake(len(live), depth=depth, dropped=self._drop, max_age=max_age, clock=lambda: self.now)
+        self.intake.room = room
+        for number, is_live in enumerate(live):
+            self.intake.opened(number, live=is_live)
+
+    def _drop(self, feed: int, cause: str) -> None:
+        self.drops[feed, cause] += 1
+
+    def put(self, feed: int, *frames: Frame) -> None:
+        for one in frames:
+            self.intake.put(feed, one)
+
+    def take(self, limit: int = 1) -> list[tuple[int, int]]:
+        return [(feed, one.index) for feed, one in self.intake.take(limit, unless=lambda: True).frames]
+
+
+def test_of_a_live_feed_the_newest_frame_waits_and_the_others_are_counted() -> None:
+    desk = Desk(True, True)
+    desk.put(0, *map(frame, range(5)))
+    desk.put(1, frame(0))
+    assert sorted(desk.take(8)) == [(0, 4), (1, 0)]
+    assert desk.drops == {(0, REPLACED): 4}
+
+
+def test_a_recorded_feed_waits_for_room_and_loses_nothing() -> None:
+    desk = Desk(False, depth=2)
+    writer = threading.Thread(target=desk.put, args=(0, *map(frame, range(20))))
+    writer.start()
+    taken = [index for _ in range(20) for _, one in desk.intake.take(1).frames for index in [one.index]]
+    writer.join()
+    assert taken == list(range(20))
+    assert not desk.drops
+
+
+def test_turns_are_fair_and_nobody_waits_for_an_empty_feed() -> None:
+    desk = Desk(True, False, True)
+    served: Counter[int] = Counter()
+    for number in range(30):
+        if len(desk.intake._feeds[1].waiting) < 4:
+            desk.put(1, frame(number))
+        if number % 2:
+            desk.put(2, frame(number))
+        for feed, _ in desk.take():
+            served[feed] += 1
+    assert served[0] == 0
+    assert served[1] == 15
+    assert served[2] == 15
+
+
+def test_a_batch_holds_one_frame_of_each_live_feed() -> None:
+    desk = Desk(*[True] * 5)
+    for feed in range(5):
+        desk.put(feed, frame(0), frame(1))
+    assert desk.take(3) == [(0, 1), (1, 1), (2, 1)]
+    desk.put(0, frame(2))
+    assert desk.take(8) == [(3, 1), (4, 1), (0, 2)]
+
+
+def test_recordings_alone_are_taken_in_the_order_of_their_times() -> None:
+    desk = Desk(False, False)
+    desk.put(0, *[frame(i, pts=Fraction(i, 25)) for i in range(4)])
+    desk.put(1, *[frame(i, pts=Fraction(i, 50)) for i in range(4)])
+    assert desk.take(8) == [(0, 0), (1, 0), (1, 1), (0, 1), (1, 2), (1, 3), (0, 2), (0, 3)]
+
+
+def test_with_a_live_feed_no_more_frames_are_handed_out_than_there_is_room_for() -> None:
+    desk = Desk(True, False, room=2)
+    desk.put(0, frame(0))
+    desk.put(1, frame(0), frame(1))
+    assert len(desk.take(8)) == 2
+    desk.put(0, frame(1))
+    assert desk.take(8) == []
+    desk.put(0, frame(2))
+    desk.intake.delivered()
+    assert desk.take(8) == [(0, 2)]  # its turn was before the other's
+    desk.intake.delivered()
+    assert desk.take(8) == [(1, 1)]
+
+
+def test_a_live_frame_that_is_too_old_is_left_out_and_a_recorded_one_never() -> None:
+    desk = Desk(True, False, max_age=0.5)
+    desk.put(0, frame(0, captured_at=0.0))
+    desk.put(1, frame(0, captured_at=0.0))
+    desk.now = 0.6
+    assert desk.take(8) == [(1, 0)]
+    assert desk.drops == {(0, LATE): 1}
+    desk.put(0, frame(1, captured_at=0.2))
+    assert desk.take(8) == [(0, 1)]
+
+
+def test_the_end_of_a_feed_comes_after_its_last_frame_and_the_end_of_all_after_that() -> None:
+    desk = Desk(False, False)
+    desk.put(0, frame(0))
+    desk.intake.end(0)
+    first = desk.intake.take(1)
+    assert ([feed for feed, _ in first.frames], first.ended) == ([0], [0])
+    desk.intake.end(1)
+    assert desk.intake.take(1).ended == [1]
+    with pytest.raises(EndOfStream):
+        desk.intake.take(1)
+
+
+def test_close_hands_out_what_is_inside_and_cancel_does_not() -> None:
+    for end, indices in (("close", [0, 1]), ("cancel", [])):
+        desk = Desk(False)
+        desk.put(0, frame(0), frame(1))
+        getattr(desk.intake, end)()
+        with pytest.raises(ChannelClosed):
+            desk.put(0, frame(2))
+        assert [one.index for _, one in desk.intake.take(8).frames] == indices
+
+
+def test_the_first_frame_can_be_looked_at_before_it_is_taken() -> None:
+    desk = Desk(True)
+    desk.put(0, frame(7))
+    assert desk.intake.first().index == 7
+    assert desk.take() == [(0, 7)]
+    desk.intake.end(0)
+    with pytest.raises(EndOfStream):
+        desk.intake.first()
+
+
+def test_a_waiting_take_wakes_for_whatever_it_was_asked_to_watch() -> None:
+    desk = Desk(True)
+    done = threading.Event()
+    taken: list[object] = []
+    taker = threading.Thread(target=lambda: taken.append(desk.intake.take(1, unless=done.is_set)))
+    taker.start()
+    done.set()
+    desk.intake.wake()
+    taker.join(5)
+    assert not taker.is_alive()
+    assert len(taken) == 1

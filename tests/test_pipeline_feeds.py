@@ -1,0 +1,251 @@
+"""Several sources in one pipeline: shared batches, failures and ends that stay with their source, a wall."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
+
+import pytest
+
+from stream_seg.detections import Detections
+from stream_seg.errors import SourceError, UsageError
+from stream_seg.frame import Frame
+from stream_seg.pipeline import Feed, Pipeline
+from stream_seg.protocols import Outcome, Wall
+from tests.test_pipeline import Boom, Counting, Kept, Numbers, run_in_time, same
+
+
+def feed(name: str, source: Numbers, *sinks: Kept) -> Feed:
+    return Feed(source, sinks, same, name)
+
+
+class Gate:
+    """Lets a source go on to a frame only once something else has happened."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.open = threading.Event()
+
+    def __call__(self, index: int) -> None:
+        if index == self.at:
+            self.open.wait(5)
+
+
+class Shown(Wall):
+    """A wall that notes what it is told."""
+
+    def __init__(self, fail_in: str = "", stop_after: int | None = None) -> None:
+        self.fail_in, self.stop_after = fail_in, stop_after
+        self.tiles: list[tuple[int, int]] = []
+        self.ends: list[tuple[int, str | None]] = []
+        self.calls: list[str] = []
+        self.outcome: Outcome | None = None
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        if name == self.fail_in:
+            raise Boom(name)
+
+    def open(self) -> None:
+        self._note("open")
+
+    def draw(self, feed: int, frame: Frame, detections: Detections, picture: Frame | None) -> Frame:
+        self._note("draw")
+        return frame if picture is None else picture
+
+    def show(self, feed: int, tile: Frame) -> None:
+        self._note("show")
+        self.tiles.append((feed, tile.index))
+
+    def ended(self, feed: int, error: BaseException | None) -> None:
+        self.ends.append((feed, None if error is None else str(error)))
+
+    def tick(self) -> float:
+        return 0.01
+
+    def wants_stop(self) -> bool:
+        return self.stop_after is not None and len(self.tiles) >= self.stop_after
+
+    def holds(self) -> bool:
+        return False
+
+    def close(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+def test_every_recording_is_delivered_whole_to_its_own_sinks() -> None:
+    sinks = [Kept() for _ in range(3)]
+    feeds = [feed(f"f{n}", Numbers(20 + n), sink) for n, sink in enumerate(sinks)]
+    pipeline = Pipeline(feeds, Counting(), batch_size=4)
+    run_in_time(pipeline)
+    assert [sink.indices for sink in sinks] == [list(range(20 + n)) for n in range(3)]
+    assert [sink.outcomes for sink in sinks] == [[Outcome.COMPLETE]] * 3
+    summary = pipeline.metrics.summary()
+    assert [own.delivered for own in summary.feeds] == [20, 21, 22]
+    assert summary.delivered == 63
+
+
+def test_frames_of_different_cameras_share_a_batch() -> None:
+    cameras = [Numbers(None, live=True, ready=lambda index: time.sleep(0.002)) for _ in range(4)]
+    segmenter = Counting(before=lambda call: time.sleep(0.01))
+    segmenter.max_batch = 8
+    sinks = [Kept() for _ in cameras]
+    sinks[0].stop_at = 10
+    pipeline = Pipeline([feed(f"c{n}", c, s) for n, (c, s) in enumerate(zip(cameras, sinks, strict=True))], segmenter)
+    run_in_time(pipeline)
+    assert max(segmenter.batches) == 4
+    assert all(sink.indices == sorted(set(sink.indices)) for sink in sinks)
+
+
+def test_no_camera_waits_for_a_dead_one_and_all_get_their_share() -> None:
+    dead = Numbers(None, live=True)
+    dead.ready = lambda index: _until(lambda: dead.asked_to_end)
+    cameras = [Numbers(None, live=True, ready=lambda index: time.sleep(0.001)) for _ in range(3)]
+    sinks = [Kept() for _ in range(4)]
+    sinks[3].stop_at = 30
+    feeds = [feed(f"c{n}", c, s) for n, (c, s) in enumerate(zip([dead, *cameras], sinks, strict=True))]
+    run_in_time(Pipeline(feeds, Counting(before=lambda call: time.sleep(0.002))))
+    assert sinks[0].indices == []
+    assert min(len(sink.indices) for sink in sinks[1:]) >= 15
+    assert [sink.outcomes for sink in sinks] == [[Outcome.STOPPED]] * 4
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_source_that_fails_does_not_stop_the_others(live: bool, at: int) -> None:
+    gate = Gate(10)
+    failing, going = Kept(), Kept()
+    failing.close = lambda outcome: (Kept.close(failing, outcome), gate.open.set())  # type: ignore[method-assign]
+    feeds = [feed("bad", Numbers(None, live=live, fail_at=at), failing), feed("good", Numbers(20, ready=gate), going)]
+    pipeline = Pipeline(feeds, Counting())
+    run_in_time(pipeline)
+    assert going.indices == list(range(20))
+    assert going.outcomes == [Outcome.COMPLETE]
+    assert failing.outcomes == [Outcome.STOPPED if live else Outcome.FAILED]  # closed while the other waited
+    assert {name: str(error) for name, error in pipeline.failures.items()} == {"bad": "source"}
+    if not live:
+        assert failing.indices == list(range(at))
+
+
+def test_a_source_that_ends_has_its_file_finished_while_the_others_go_on() -> None:
+    gate = Gate(10)
+    short, long = Kept(), Kept()
+    short.close = lambda outcome: (Kept.close(short, outcome), gate.open.set())  # type: ignore[method-assign]
+    run_in_time(Pipeline([feed("a", Numbers(3), short), feed("b", Numbers(20, ready=gate), long)], Counting()))
+    assert gate.open.is_set()
+    assert short.indices == [0, 1, 2]
+    assert short.outcomes == long.outcomes == [Outcome.COMPLETE]
+    assert long.indices == list(range(20))
+
+
+def test_when_all_sources_fail_the_first_ones_error_is_raised() -> None:
+    feeds = [feed(f"f{n}", Numbers(None, fail_at=n), Kept()) for n in range(3)]
+    with pytest.raises(Boom, match="source"):
+        run_in_time(Pipeline(feeds, Counting()))
+
+
+def test_a_failing_sink_of_one_source_stops_all() -> None:
+    good = Kept()
+    feeds = [feed("a", Numbers(500), Kept(fail_in="write", fail_at=3)), feed("b", Numbers(500), good)]
+    with pytest.raises(Boom, match="write"):
+        run_in_time(Pipeline(feeds, Counting()))
+    assert good.outcomes == [Outcome.FAILED]
+
+
+def test_a_wall_gets_the_frames_of_all_and_hears_of_their_ends() -> None:
+    wall = Shown()
+    feeds = [feed("a", Numbers(5)), feed("b", Numbers(8, fail_at=6))]
+    run_in_time(Pipeline(feeds, Counting(), wall=wall))
+    assert wall.calls[0] == "open"
+    assert sorted(wall.tiles) == [(0, n) for n in range(5)] + [(1, n) for n in range(6)]
+    assert sorted(wall.ends) == [(0, None), (1, "source")]
+    assert wall.outcome is Outcome.COMPLETE
+
+
+def test_a_wall_is_open_before_any_source_is_and_can_end_the_run() -> None:
+    camera = Numbers(None, live=True)
+    wall = Shown()
+    camera.ready = lambda index: _until(lambda: camera.asked_to_end)
+    wall.wants_stop = lambda: bool(wall.calls)  # type: ignore[method-assign]
+    pipeline = Pipeline(
+        [feed("a", camera), feed("b", Numbers(None, live=True, ready=camera.ready))], Counting(), wall=wall
+    )
+    run_in_time(pipeline)
+    assert wall.calls[0] == "open"
+    assert wall.outcome is Outcome.STOPPED
+
+
+@pytest.mark.parametrize("where", ["open", "draw", "show"])
+def test_a_failing_wall_stops_the_run(where: str) -> None:
+    with pytest.raises(Boom, match=where):
+        run_in_time(Pipeline([feed("a", Numbers(50)), feed("b", Numbers(50))], Counting(), wall=Shown(where)))
+
+
+def test_a_feed_without_sinks_is_not_drawn_for_any() -> None:
+    drawn = itertools.count()
+
+    def render(frame: Frame, detections: Detections) -> Frame:
+        next(drawn)
+        return frame
+
+    feeds = [Feed(Numbers(4), [], render, "tile only"), Feed(Numbers(4), [Kept()], render, "both")]
+    run_in_time(Pipeline(feeds, Counting(), wall=Shown()))
+    assert next(drawn) == 4
+
+
+def test_a_live_frame_is_delivered_before_a_third_is_taken() -> None:
+    """With a slow sink frames are replaced in front of the model, not piled up behind it."""
+    taken: list[int] = []
+    ahead: list[int] = []
+
+    class Slow(Kept):
+        def write(self, frame: Frame, detections: Detections) -> None:
+            time.sleep(0.01)
+            ahead.append(len(taken) - len(self.indices))
+            super().write(frame, detections)
+
+    sink = Slow(stop_at=15)
+    segmenter = Counting(before=taken.append)
+    run_in_time(
+        Pipeline(Numbers(None, live=True, ready=lambda i: time.sleep(0.001)), segmenter, sinks=[sink], renderer=same)
+    )
+    assert max(ahead) <= 2
+
+
+def test_frames_older_than_allowed_are_dropped_and_counted() -> None:
+    class Old(Numbers):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                age = 10.0 if frame.index < 20 else 0.0
+                yield Frame(frame.image, frame.index, frame.pts, frame.captured_at - age)
+
+    sink = Kept()
+    pipeline = Pipeline(Old(40, live=True), Counting(), sinks=[sink], renderer=same, max_age=5.0)
+    run_in_time(pipeline)
+    assert min(sink.indices) >= 20
+    dropped = pipeline.metrics.feeds[0].dropped
+    assert pipeline.metrics.captured == 40 == pipeline.metrics.delivered + sum(dropped.values())
+
+
+def test_a_pipeline_without_sources_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least one source"):
+        Pipeline([], Counting())
+
+
+def test_all_sources_that_never_open_raise_what_the_first_says() -> None:
+    class Missing(Numbers):
+        def __enter__(self) -> Self:
+            raise SourceError("no such camera")
+
+    feeds: Sequence[Feed] = [feed("a", Missing(1)), feed("b", Missing(1))]
+    with pytest.raises(SourceError, match="no such camera"):
+        run_in_time(Pipeline(feeds, Counting()))
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.001)

@@ -1,0 +1,400 @@
+"""A recording in segments: nothing is lost between them, and of the old ones only our own are deleted."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from stream_seg.errors import OutputError, UsageError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Outcome
+from stream_seg.sinks import Keep, SegmentedVideo, VideoFile, open_sink, parse_duration, parse_keep
+from stream_seg.sinks.part import PartFile, Target
+from stream_seg.sinks.retention import MARK
+from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, sounds
+
+LIVE = SourceInfo("camera", (64, 48), "live")
+STEADY = [Fraction(i, 25) for i in range(90)]
+UNEVEN = [Fraction(ticks, 90000) for ticks in itertools.accumulate([7000, 3000, 9001, 1500, 20000, 2999] * 15)]
+HOUR = 3600.0
+
+
+def segments(folder: Path, stem: str = "door") -> list[Path]:
+    """The finished segments in the order in which they began."""
+    found = [path for path in folder.glob(f"{stem}_*") if ".part" not in path.name]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
+
+
+def length(path: Path) -> Fraction:
+    """How long the pictures of a file last, exactly."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        assert packets[0].is_keyframe
+        assert packets[0].pts == 0
+        if path.suffix in (".mkv", ".webm"):  # where only the whole has a duration
+            return Fraction(container.duration or 0, av.time_base)
+        last = packets[-1]
+        assert last.pts is not None
+        assert last.duration is not None
+        return (last.pts + last.duration) * last.time_base
+
+
+def expected(times: Sequence[Fraction], seconds: Fraction) -> list[list[Fraction]]:
+    """The times of frames, grouped by the multiples of `seconds` after the first that they lie between."""
+    groups = itertools.groupby(times, key=lambda pts: (pts - times[0]) // seconds)
+    return [list(group) for _, group in groups]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
+@pytest.mark.parametrize("times", [STEADY, UNEVEN], ids=["steady", "uneven"])
+def test_every_frame_is_in_one_segment_at_its_time_and_no_moment_is_lost(
+    suffix: str, times: list[Fraction], tmp_path: Path
+) -> None:
+    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.0), LIVE, frames(times))
+    groups = expected(times, Fraction(1))
+    files = segments(tmp_path)
+    rounding = Fraction(0) if suffix in ("mp4", "mov") else Fraction(1, 1000)
+    assert len(files) == len(groups) > 3
+    for file, group, following in itertools.zip_longest(files, groups, groups[1:]):
+        film = read(file)
+        assert len(film.times) == len(group)
+        assert max(abs(a - (b - group[0])) for a, b in zip(film.times, group, strict=True)) <= rounding
+        if following:
+            assert abs(length(file) - (following[0] - group[0])) <= rounding
+    assert abs(length(files[-1]) - (2 * times[-1] - times[-2] - groups[-1][0])) <= rounding
+
+
+def test_segments_end_at_the_first_frame_at_or_after_the_limit_counted_from_the_beginning(tmp_path: Path) -> None:
+    times = [Fraction(4 * i, 10) for i in range(10)]
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), LIVE, frames(times))
+    begins = [file_times[0] for file_times in expected(times, Fraction(1))]
+    assert begins == [0, Fraction(12, 10), 2, Fraction(32, 10)]
+    assert [len(read(path).times) for path in segments(tmp_path)] == [3, 2, 3, 2]
+
+
+def test_the_last_picture_before_an_outage_lasts_until_the_first_after_it(tmp_path: Path) -> None:
+    times = [Fraction(i, 10) for i in (0, 1, 2, 57, 58, 61)]
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), LIVE, frames(times))
+    files = segments(tmp_path)
+    assert [len(read(path).times) for path in files] == [3, 2, 1]
+    assert [length(path) for path in files[:2]] == [Fraction(57, 10), Fraction(4, 10)]
+
+
+def test_a_recording_is_cut_as_well_and_its_sound_goes_on_from_file_to_file(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mp4", seconds=4)
+    about, shown = recording(source)
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.5), about, shown)
+    files = segments(tmp_path)
+    assert [len(read(path).times) for path in files] == [38, 37, 25]
+    parts = [sounds(path)[0] for path in files]
+    assert [packet for part in parts for packet in part.packets] == sounds(source)[0].packets
+    assert max(part.times[0] for part in parts) < 0.025
+    begins = [0, 1.52, 3.0]
+    heard = [begin + at for begin, part in zip(begins, parts, strict=True) for at in part.times]
+    assert heard == pytest.approx(sounds(source)[0].times, abs=0.001)
+
+
+def test_a_clip_is_cut_from_where_it_begins(tmp_path: Path) -> None:
+    about = SourceInfo("clip", (64, 48), "video", start=Fraction(10))
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), about, frames([Fraction(10) + pts for pts in STEADY]))
+    assert [len(read(path).times) for path in segments(tmp_path)] == [25, 25, 25, 15]
+
+
+def test_the_name_tells_when_a_segment_began_and_none_is_used_twice(tmp_path: Path) -> None:
+    before = time.strftime("%Y%m%d-%H%M%S")
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0)
+    deliver(sink, LIVE, frames(STEADY))
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), LIVE, frames(STEADY))
+    names = [path.name for path in segments(tmp_path)]
+    after = time.strftime("%Y%m%d-%H%M%S")
+    assert len(names) == 8
+    for name in names:
+        match = re.fullmatch(r"door_(\d{8}-\d{6})(-\d+)?\.mp4", name)
+        assert match
+        assert before <= match[1] <= after
+
+
+def test_a_segment_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0)
+    sink.open(LIVE)
+    for frame in frames(STEADY[:25]):
+        sink.write(frame, NOTHING)
+    assert segments(tmp_path) == []
+    assert len(list(tmp_path.glob("door_*.part*"))) == 1
+    sink.write(Frame(image(25), 25, Fraction(1), 0.0), NOTHING)
+    assert len(read(segments(tmp_path)[0]).times) == 25
+    sink.close(Outcome.STOPPED)
+    assert len(segments(tmp_path)) == 2
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_failed_run_keeps_its_last_segment_under_a_partial_name(tmp_path: Path) -> None:
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0)
+    deliver(sink, LIVE, frames(STEADY[:40]), Outcome.FAILED)
+    assert [len(read(path).times) for path in segments(tmp_path)] == [25]
+    assert sink.kept is not None
+    assert len(read(sink.kept).times) == 15
+
+
+def test_the_size_of_the_first_frame_is_kept_for_the_whole_run(tmp_path: Path) -> None:
+    shown = frames(STEADY[:30]) + [Frame(image(i, (128, 48)), i, STEADY[i], 0.0) for i in range(30, 60)]
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), LIVE, shown)
+    pictures = [read(path).picture for path in segments(tmp_path)]
+    assert [picture.shape for picture in pictures] == [(48, 64, 3)] * 3
+    assert pictures[2][:10].max() < 30  # between black bars
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "m4v", "mov", "mkv", "webm"])
+@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.FAILED])
+def test_segments_are_marked_and_so_known_again(suffix: str, outcome: Outcome, tmp_path: Path) -> None:
+    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 60), LIVE, frames(STEADY), outcome)
+    (path,) = tmp_path.iterdir()
+    with av.open(str(path)) as container:
+        assert MARK in container.metadata.values()
+    age(path, 2 * HOUR)
+    SegmentedVideo(tmp_path / f"door.{suffix}", 60, keep=Keep(seconds=HOUR)).open(LIVE)
+    assert not path.exists()
+
+
+def age(path: Path, seconds: float) -> None:
+    """Let a file have ended so long ago."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def old_segment(folder: Path, name: str, seconds: float = 2 * HOUR, comment: str | None = MARK) -> Path:
+    """A file such as an earlier run has left."""
+    deliver(VideoFile(folder / name, comment=comment), LIVE, frames(STEADY[:3]))
+    age(folder / name, seconds)
+    return folder / name
+
+
+def test_by_age_the_old_segments_go_at_the_start_and_after_each_segment(tmp_path: Path) -> None:
+    gone = old_segment(tmp_path, "door_20250102-030405.mp4")
+    killed = old_segment(tmp_path, "door_20250102-040405-2.part.mp4")
+    recent = old_segment(tmp_path, "door_20250102-050405.mp4", HOUR / 2)
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=HOUR))
+    assert gone.exists()
+    sink.open(LIVE)
+    assert not gone.exists()
+    assert not killed.exists()
+    for frame in frames(STEADY[:25]):
+        sink.write(frame, NOTHING)
+    age(recent, 2 * HOUR)
+    sink.write(Frame(image(25), 25, Fraction(1), 0.0), NOTHING)
+    assert not recent.exists()
+    sink.close(Outcome.STOPPED)
+    assert len(segments(tmp_path)) == 2
+
+
+def test_by_size_the_oldest_go_and_the_newest_stays_whatever_its_size(tmp_path: Path) -> None:
+    old = [old_segment(tmp_path, f"door_2025010{day}-030405.mp4", (9 - day) * HOUR) for day in range(1, 6)]
+    size = old[0].stat().st_size
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(size=3 * size + size // 2)).open(LIVE)
+    assert [path.exists() for path in old] == [False, False, True, True, True]
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(size=1)).open(LIVE)
+    assert [path.exists() for path in old] == [False] * 4 + [True]
+
+
+def test_a_long_run_stays_within_its_size(tmp_path: Path) -> None:
+    times = [Fraction(i, 10) for i in range(120)]
+    deliver(SegmentedVideo(tmp_path / "all.mp4", 1.0), LIVE, frames(times))
+    sizes = [path.stat().st_size for path in segments(tmp_path, "all")]
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(size=4 * max(sizes))), LIVE, frames(times))
+    assert len(sizes) == 12
+    assert 4 <= len(segments(tmp_path)) <= 5
+    assert len(segments(tmp_path, "all")) == 12  # another recording's
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "door_20250102-030405.mkv",
+        "door_2025-01-02.mp4",
+        "door_20250102-030405_best.mp4",
+        "doors_20250102-030405.mp4",
+        "other_20250102-030405.mp4",
+        "door.mp4",
+    ],
+)
+def test_a_segment_under_another_name_is_not_deleted(name: str, tmp_path: Path) -> None:
+    path = old_segment(tmp_path, name)
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=1)).open(LIVE)
+    assert path.exists()
+
+
+def test_a_file_that_only_has_the_name_of_a_segment_is_not_deleted(tmp_path: Path) -> None:
+    video = old_segment(tmp_path, "door_20250102-030405.mp4", comment="my holiday")
+    text = tmp_path / "door_20250102-030406.mp4"
+    text.write_text("mine")
+    age(text, 2 * HOUR)
+    (tmp_path / "door_20250102-030408.mp4").mkdir()
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    linked = old_segment(outside, "precious.mp4")
+    link = tmp_path / "door_20250102-030407.mp4"
+    link.symlink_to(linked)
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=1)).open(LIVE)
+    assert video.exists()
+    assert text.exists()
+    assert link.is_symlink()
+    assert linked.exists()
+
+
+def test_the_input_is_not_deleted_though_it_is_a_segment(tmp_path: Path) -> None:
+    source, other = (old_segment(tmp_path, f"door_2025010{day}-030405.mp4") for day in (1, 2))
+    about = SourceInfo("a segment", (64, 48), "video", path=source)
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=1)).open(about)
+    assert (source.exists(), other.exists()) == (True, False)
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=1), source_path=source).open(LIVE)
+    assert source.exists()
+    with pytest.raises(OutputError, match="is the input itself"):
+        SegmentedVideo(source, 1.0, source_path=source)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be deleted anyway")
+def test_a_file_that_another_run_is_writing_is_not_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "door_20250102-030405.mp4"
+    writing = PartFile(Target(path))
+    writing.write(MARK.encode())
+    age(writing.path, 2 * HOUR)
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=HOUR)).open(LIVE)
+    assert writing.path.exists()
+    writing.close()
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=HOUR)).open(LIVE)
+    assert not writing.path.exists()
+
+
+def test_a_segment_that_cannot_be_deleted_is_one_warning_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = old_segment(tmp_path, "door_20250102-030405.mp4").resolve()
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == old:
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=HOUR))
+    sink.open(LIVE)
+    for frame in frames(STEADY):
+        sink.write(frame, NOTHING)
+    sink.close(Outcome.STOPPED)
+    assert old.exists()
+    assert len(segments(tmp_path)) == 5  # four of this run
+    assert caplog.text.count("cannot remove the old segment") == 1
+    assert "Permission denied" in caplog.text
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(seconds=HOUR))
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    deliver(sink, LIVE, frames(STEADY))
+    assert f"cannot look for old segments in {tmp_path.resolve()}: Permission denied" in caplog.text
+
+
+def run(*args: str) -> str:
+    """Record in a process of its own; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sink_segments_program", *args],
+        capture_output=True, text=True, timeout=50, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_killed_process_loses_less_than_a_second_and_nothing_of_earlier_segments(suffix: str, tmp_path: Path) -> None:
+    run(str(tmp_path / f"door.{suffix}"), "2", "140", "killed")
+    assert [len(read(path).times) for path in segments(tmp_path)] == [50, 50]
+    (part,) = tmp_path.glob("*.part*")
+    film = read(part)
+    assert len(film.times) > 40 - 25
+    assert film.times == pytest.approx([i / 25 for i in range(len(film.times))], abs=0.001)
+    age(part, 2 * HOUR)
+    SegmentedVideo(tmp_path / f"door.{suffix}", 1, keep=Keep(seconds=HOUR)).open(LIVE)
+    assert not part.exists()
+    assert len(segments(tmp_path)) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_on_a_full_disk_earlier_segments_are_whole_and_the_last_one_plays(tmp_path: Path) -> None:
+    told = run(str(tmp_path / "door.mp4"), "1", "100", "full")
+    (part,) = tmp_path.glob("*.part*")
+    assert re.search(rf"cannot write .*door_.*: File too large; what was written until then is in {part}", told)
+    assert [len(read(path).times) for path in segments(tmp_path)] == [25]
+    assert len(read(part).times) > 0
+
+
+def test_a_name_with_segments_is_a_recording_in_segments(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "door.mp4", codec="hevc", segment=600.0, keep=Keep(size=10))
+    assert isinstance(sink, SegmentedVideo)
+    (tmp_path / "door.mp4").write_bytes(b"an earlier recording")
+    assert isinstance(open_sink(tmp_path / "door.mp4", segment=1.0), SegmentedVideo)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a_%03d.jpg", "folder"])
+def test_segments_of_images_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--segment is for videos, and .*{name} is none"):
+        open_sink(tmp_path / name, segment=1.0)
+
+
+def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="add their length, as in --segment 10m"):
+        open_sink(tmp_path / "a.mp4", keep=Keep(size=10))
+    with pytest.raises(OutputError, match="does not exist"):
+        open_sink(tmp_path / "missing" / "a.mp4", segment=1.0)
+    with pytest.raises(OutputError, match="no video codec"):
+        open_sink(tmp_path / "a.mp4", codec="h265x", segment=1.0)
+    for seconds in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="give it some length"):
+            SegmentedVideo(tmp_path / "a.mp4", seconds)
+    for seconds, size in ((None, None), (1.0, 1)):
+        with pytest.raises(UsageError, match="give one of the two"):
+            Keep(seconds, size)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("24h", 86400), ("2d", 172800), ("1.5h", 5400), (" 5 M ", 300)]
+)
+def test_lengths_of_time_are_understood(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+    assert parse_keep(text) == Keep(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20GB", 20 * 10**9), ("500MB", 5 * 10**8), ("1.5tb", 15 * 10**11), ("4GiB", 4 * 2**30)]
+)
+def test_sizes_are_understood(text: str, size: int) -> None:
+    assert parse_keep(text) == Keep(size=size)
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "10 parsecs", "-5m", "0s", "1h30m", "5GB", "1e3s", "nan s"])
+def test_other_lengths_of_time_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"'{text}' is no length of time; write a number and s, m, h or d")):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "20", "GB", "0GB", "20G", "-1GB", "0d", "0.0001KB"])
+def test_other_sizes_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"'{text}' is neither a time nor a size to keep")):
+        parse_keep(text)

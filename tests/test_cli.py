@@ -272,3 +272,11 @@ def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tmp_path:
     assert delivered is not None
     assert frames_in(out) == int(delivered[1]) > 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
+def test_a_full_disk_behind_standard_output_is_told_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "models"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 6
+    assert done.stderr.strip() == "stream-seg: cannot write to standard output: No space left on device"

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stream_seg.cli.output import forget_output
 from stream_seg.cli.signals import Interrupted
 from stream_seg.errors import StreamSegError
 
@@ -36,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell. Keep the interpreter from trying once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_output()  # whoever read it has gone; there is nobody to tell
         return 1
     except Exception as error:  # the outermost boundary: a traceback on a user's screen is a bug
         logger.debug("the traceback of this error:", exc_info=True)

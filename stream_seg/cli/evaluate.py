@@ -7,6 +7,7 @@ import argparse
 from stream_seg import evaluate
 from stream_seg.cli.console import Bar
 from stream_seg.cli.models import load_model
+from stream_seg.cli.output import tell
 from stream_seg.errors import OutputError
 from stream_seg.sinks.part import Target
 
@@ -26,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
 
         result = evaluate.evaluate(segmenter, args.images, args.annotations, limit=args.limit, progress=progress)
         bar.close()
-        print(result)
-        print(f"model {segmenter.model_name} on {segmenter.provider}")
+        tell(result)
+        tell(f"model {segmenter.model_name} on {segmenter.provider}")
     if args.json is not None:
         try:
             args.json.write_text(result.to_json() + "\n", encoding="utf-8")

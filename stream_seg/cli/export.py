@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stream_seg import catalog
 from stream_seg.cli.console import Bar, download_bar
+from stream_seg.cli.output import tell
 from stream_seg.frame import Image
 from stream_seg.segmenters import read_labels
 from stream_seg.sinks.part import Target
@@ -49,9 +50,9 @@ def export(args: argparse.Namespace) -> int:
             calibration=frames,
             progress=progress,
         )
-    print(f"{done.path}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
+    tell(f"{done.path}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
     if done.agreement is not None:
-        print(f"  {done.agreement}")
+        tell(f"  {done.agreement}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from stream_seg import catalog
 from stream_seg.cli.console import download_bar
 from stream_seg.cli.export import build_graph
+from stream_seg.cli.output import tell
 from stream_seg.errors import UsageError
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
 from stream_seg.segmenters.device import kind_of
@@ -39,7 +40,7 @@ def load_model(args: argparse.Namespace) -> ModelSegmenter:
 
 def list_models(args: argparse.Namespace) -> int:
     """`stream-seg models`: the table of names."""
-    print(catalog.table(catalog.list_models(args.model_dir)))
+    tell(catalog.table(catalog.list_models(args.model_dir)))
     return 0
 
 
@@ -49,20 +50,20 @@ def pull(args: argparse.Namespace) -> int:
         raise UsageError("models pull downloads, which --offline forbids; leave one of them out")
     with download_bar(quiet=args.quiet) as progress:
         device = kind_of("auto")
-        print(catalog.pull(args.name, device=device, model_dir=args.model_dir, progress=progress, build=build_graph))
+        tell(catalog.pull(args.name, device=device, model_dir=args.model_dir, progress=progress, build=build_graph))
     return 0
 
 
 def path(args: argparse.Namespace) -> int:
     """`stream-seg models path NAME`: where a model is on disk."""
-    print(catalog.path(args.name, model_dir=args.model_dir))
+    tell(catalog.path(args.name, model_dir=args.model_dir))
     return 0
 
 
 def remove(args: argparse.Namespace) -> int:
     """`stream-seg models remove NAME`: delete a downloaded model."""
     for file in catalog.remove(args.name, model_dir=args.model_dir):
-        print(f"removed {file}")
+        tell(f"removed {file}")
     return 0
 
 
@@ -72,5 +73,5 @@ def info(args: argparse.Namespace) -> int:
     if not catalog.is_file(file) and not file.is_dir():
         file = catalog.path(args.name, model_dir=args.model_dir)
     check_model(file)  # which says better than ONNX Runtime what a file is that is no model
-    print(catalog.info(file))
+    tell(catalog.info(file))
     return 0

@@ -9,6 +9,7 @@ from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
 from stream_seg.cli.models import load_model
+from stream_seg.cli.output import tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.pipeline import Pipeline
@@ -41,5 +42,5 @@ def run(args: argparse.Namespace) -> int:
             figures.write(pipeline.infos, segmenter, summary, outcome=outcome)
         if any(pipeline.infos) and not args.quiet:
             outputs = [*job.outputs, *(["a window"] if job.has_window else [])]
-            print(report.text(pipeline.infos, segmenter, summary, outputs))
+            tell(report.text(pipeline.infos, segmenter, summary, outputs))
         return ending.exit_code or (SourceError.exit_code if pipeline.failures else 0)

@@ -209,19 +209,22 @@ class Pipeline:
         # An only live source gets one call at a time: a second would hold frames that grow old.
         alone = len(self._lanes) == 1 and self._intake.live_feeds == 1
         calls = 1 if alone else getattr(self._segmenter, "concurrency", 1)
-        limit = min(self._batch_size, len(self._lanes)) if self._intake.live_feeds else self._batch_size
-        self._intake.room = (calls + 1) * limit  # while some are delivered, others are segmented
+        self._intake.room = (calls + 1) * min(self._batch_size, len(self._lanes))  # some segmented, others delivered
         warm_up = getattr(self._segmenter, "warm_up", None)
         if warm_up is not None:
-            warm_up(size, limit)
+            warm_up(size, self._most_at_once())
         pool = ThreadPoolExecutor(calls, thread_name_prefix="stream-seg-infer")
         self.metrics.start()
         try:
-            self._keep_in_flight(pool, calls, limit)
+            self._keep_in_flight(pool, calls)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _keep_in_flight(self, pool: ThreadPoolExecutor, calls: int, limit: int) -> None:
+    def _most_at_once(self) -> int:
+        """Frames in a call: of live sources one each, as far as is known which are."""
+        return min(self._batch_size, len(self._lanes)) if self._intake.live_feeds else self._batch_size
+
+    def _keep_in_flight(self, pool: ThreadPoolExecutor, calls: int) -> None:
         """Start calls as frames come; hand results on in order as soon as they are there."""
         in_flight: deque[_Call | _Ended] = deque()
         while True:
@@ -231,7 +234,8 @@ class Pipeline:
             while in_flight and (len(in_flight) >= most or _is_done(in_flight[0])):
                 self._hand_on(in_flight.popleft(), share=1 / calls)
             try:
-                taken = self._intake.take(limit, unless=partial(_is_done, in_flight[0] if in_flight else None))
+                oldest = in_flight[0] if in_flight else None
+                taken = self._intake.take(self._most_at_once(), unless=partial(_is_done, oldest))
             except EndOfStream:
                 break
             if taken.frames:

@@ -7,16 +7,14 @@ import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from types import TracebackType
-from typing import Self
 
-from stream_seg.availability import Availability
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Source
 from stream_seg.sources.video import starting_at
+from stream_seg.sources.wrapper import Wrapper
 
 
-class Clip:
+class Clip(Wrapper):
     """The frames of another source from `start` until before `end` (seconds of its pts), each `stride`-th, at most
     `max_frames`.
 
@@ -33,7 +31,7 @@ class Clip:
         stride: int = 1,
         max_frames: int | None = None,
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._start = start
         self._end = end
         self._stride = stride
@@ -44,41 +42,6 @@ class Clip:
         """What is known of the part."""
         info = starting_at(self._source.info, self._start)
         return thinned(ending_at(info, self._end), self._stride, self._max_frames)
-
-    def __enter__(self) -> Self:
-        self._source.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._source.__exit__(kind, error, trace)
-
-    def close(self) -> None:
-        """End the iteration soon, as the source does it."""
-        close = getattr(self._source, "close", None)
-        if close is not None:
-            close()
-
-    @property
-    def name(self) -> str:
-        """What the source is called; safe to print."""
-        return str(getattr(self._source, "name", type(self._source).__name__))
-
-    @property
-    def availability(self) -> Availability | None:
-        """Tells of the outages of a source that can be away and come back; None for another."""
-        return getattr(self._source, "availability", None)
-
-    @property
-    def dropped(self) -> int:
-        """How many frames of a live source nobody took in time."""
-        return int(getattr(self._source, "dropped", 0))
-
-    @property
-    def damaged(self) -> int:
-        """How many damaged packets or files the source left out so far."""
-        return int(getattr(self._source, "damaged", 0))
 
     def __iter__(self) -> Iterator[Frame]:
         kept = itertools.islice(self._window(), 0, None, self._stride)

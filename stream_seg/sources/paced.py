@@ -6,45 +6,22 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
-from stream_seg.frame import Frame, SourceInfo
+from stream_seg.frame import Frame
 from stream_seg.protocols import Source
+from stream_seg.sources.wrapper import Wrapper
 
 LATE_SECONDS = 0.1
 """A frame later than this is no longer caught up with: the clock of the recording is set back."""
 
 
-class Paced:
+class Paced(Wrapper):
     """Hands out each frame of a recording when it is due; what is live, or images, passes as it comes."""
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
-        self._source = source
+        super().__init__(source)
         self._clock = clock
         self._stopping = threading.Event()
-        self.name: str = getattr(source, "name", type(source).__name__)
-        self.availability = getattr(source, "availability", None)
-
-    @property
-    def dropped(self) -> int:
-        """How many frames of a live source nobody took in time."""
-        return int(getattr(self._source, "dropped", 0))
-
-    @property
-    def info(self) -> SourceInfo:
-        """What is known of the source."""
-        return self._source.info
-
-    def __enter__(self) -> Self:
-        self._source.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._source.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Frame]:
         return self._when_due() if self.info.kind == "video" else iter(self._source)
@@ -52,7 +29,7 @@ class Paced:
     def close(self) -> None:
         """End the iteration soon, also while a frame waits until it is due."""
         self._stopping.set()
-        self._source.close()
+        super().close()
 
     def _when_due(self) -> Iterator[Frame]:
         beginning: float | None = None

@@ -105,6 +105,7 @@ class Tiles(Wall):
             time_base=_LIVE_TICK if kind == "live" else _RECORDED_TICK,
             start=start,
         )
+        self._is_still = [False] * len(names)
         self._times = _LiveTimes(Fraction(0) if self._is_only else LEAST_SECONDS, clock)
         self._limit = _Limit()
         self._over: dict[int, tuple[Fraction, tuple[str, ...]]] = {}
@@ -133,6 +134,7 @@ class Tiles(Wall):
         if not (self._info.is_live or self._is_only):
             self._advance(tile.pts)
         self._tiles[feed].put(tile.image)
+        self._is_still[feed] = tile.name is not None
         self._newest = tile
         self._changed = True
         if self._is_only and not self._info.is_live:
@@ -140,6 +142,8 @@ class Tiles(Wall):
         self.tick()
 
     def ended(self, feed: int, error: BaseException | None) -> None:
+        if error is None and self._is_still[feed]:
+            return  # an image is to be looked at, not to be over
         self._over[feed] = self._now(), _ending(error)
 
     def tick(self) -> float:

@@ -385,6 +385,16 @@ def test_a_feed_that_has_ended_says_so_and_no_message_gets_on_the_screen(
     assert centre(sink.frames[-1].image, Grid.of(2), 0) != colour(200)
 
 
+def test_an_image_stays_to_be_looked_at() -> None:
+    clock = Clock()
+    wall, sink = live(2, clock)
+    put(wall, 0, plain(200, name="photo.jpg"))
+    wall.ended(0, None)
+    clock.now += 2
+    wall.tick()
+    assert centre(sink.frames[-1].image, Grid.of(2), 0) == colour(200)
+
+
 def test_a_run_that_is_stopped_ends_with_its_last_pictures() -> None:
     clock = Clock()
     wall, sink = live(2, clock)

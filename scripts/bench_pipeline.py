@@ -1,6 +1,7 @@
 """Frames per second and processor time of whole jobs on one clip: ours beside the ways it is usually done.
 
-    python scripts/bench_pipeline.py [--clip samples/clip.mp4] [--repeat 3] [--rounds 3] [--supervision-python PYTHON]
+    python scripts/bench_pipeline.py [--clip samples/clip.mp4] [--repeat 3] [--rounds 3] [--long-side 320]
+                                     [--supervision-python PYTHON]
 
 Every variant runs in a process of its own, in turn, round after round, so that all meet the same neighbours; printed
 are medians and ratios. The clip is repeated into a longer one first, that start and end weigh little.
@@ -72,7 +73,7 @@ def copy(clip: Path, out: Path) -> int:
 
 def inference(clip: Path, _out: Path) -> int:
     images = [frame.image for frame, _ in zip(frames_of(clip), range(120), strict=False)]
-    with load_segmenter(MODEL, device="cpu") as segmenter:
+    with load_segmenter(MODEL, device="cpu", long_side=_Clock.long_side) as segmenter:
         segmenter.warm_up((images[0].shape[1], images[0].shape[0]))
         _Clock.restart()
         with ThreadPoolExecutor(segmenter.concurrency) as pool:
@@ -85,7 +86,7 @@ def serial(clip: Path, out: Path) -> int:
     size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), capture.get(cv2.CAP_PROP_FPS), size)
     count = 0
-    with load_segmenter(MODEL, device="cpu") as segmenter:
+    with load_segmenter(MODEL, device="cpu", long_side=_Clock.long_side) as segmenter:
         segmenter.warm_up(size)
         _Clock.restart()
         while True:
@@ -121,7 +122,7 @@ def supervision(clip: Path, out: Path) -> int:
     import supervision as sv
 
     count = 0
-    with load_segmenter(MODEL, device="cpu") as segmenter:
+    with load_segmenter(MODEL, device="cpu", long_side=_Clock.long_side) as segmenter:
         masks, boxes, labels = sv.MaskAnnotator(), sv.BoxAnnotator(), sv.LabelAnnotator()
 
         def callback(image: Image, _index: int) -> Image:
@@ -145,7 +146,7 @@ def supervision(clip: Path, out: Path) -> int:
 
 
 def stream_seg(clip: Path, out: Path) -> int:
-    with load_segmenter(MODEL, device="cpu") as segmenter:
+    with load_segmenter(MODEL, device="cpu", long_side=_Clock.long_side) as segmenter:
         segmenter.warm_up((1280, 720))
         _Clock.restart()
         sinks = [VideoFile(out, overwrite=True, source_path=clip)]
@@ -164,11 +165,12 @@ VARIANTS: dict[str, Callable[[Path, Path], int]] = {
 
 
 class _Clock:
-    """Wall and processor seconds of this process since the model was warm."""
+    """Wall and processor seconds of this process since the model was warm, and what all variants are to do alike."""
 
     wall = time.perf_counter()
     cpu = 0.0
     notes: ClassVar[dict[str, object]] = {}
+    long_side: ClassVar[int | None] = None
 
     @classmethod
     def restart(cls) -> None:
@@ -222,6 +224,7 @@ def compare(args: argparse.Namespace) -> None:
         for _ in range(args.rounds):
             for name in names:
                 command = [pythons[name], __file__, "--variant", name, "--clip", str(clip)]
+                command += ["--long-side", str(args.long_side)] if args.long_side else []
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 results[name].append(json.loads(done.stdout.splitlines()[-1]))
     fps = {name: statistics.median(run["fps"] for run in runs) for name, runs in results.items()}
@@ -244,9 +247,11 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=ROOT / "samples" / "clip.mp4")
     parser.add_argument("--repeat", type=int, default=3, help="the clip is repeated this many times")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--long-side", type=int, help="what the model sees, in pixels (the model's)")
     parser.add_argument("--supervision-python", help="Python of an environment that has supervision")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    _Clock.long_side = args.long_side
     if args.variant:
         one(args.variant, args.clip)
     else:

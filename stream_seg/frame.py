@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -23,19 +24,34 @@ class Frame:
     `image` (H, W, 3) uint8 BGR. `index` counts captured frames from 0; gaps are dropped frames. `pts` is the exact
     presentation time in seconds since the beginning of the recording, or since capture began for a live source.
     `captured_at` is `time.monotonic()` at capture. `name` is the file an image came from, None for video.
+
+    `pixels` is the image, or what makes it when it is first asked for, on any thread: with many live sources most
+    frames are dropped, and making pixels is a quarter of what capturing one costs (docs/performance.md).
     """
 
-    image: Image
+    pixels: Image | Callable[[], Image]
     index: int
     pts: Fraction
     captured_at: float
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ValueError(f"image must be (H, W, 3) uint8, got {self.image.shape} {self.image.dtype}")
-        if self.image.size == 0:
-            raise ValueError(f"image is empty: {self.image.shape}")
+        if not callable(self.pixels):
+            _check(self.pixels)
+
+    @property
+    def image(self) -> Image:
+        """The pixels, (H, W, 3) uint8 BGR."""
+        if callable(self.pixels):
+            image = self.pixels()
+            _check(image)
+            object.__setattr__(self, "pixels", image)
+            return image
+        return self.pixels
+
+    def with_image(self, image: Image) -> Frame:
+        """The same frame with another image."""
+        return replace(self, pixels=image)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -45,6 +61,13 @@ class Frame:
     def __repr__(self) -> str:
         width, height = self.size
         return f"Frame({width}x{height}, index={self.index}, pts={float(self.pts):.3f})"
+
+
+def _check(image: Image) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    if image.size == 0:
+        raise ValueError(f"image is empty: {image.shape}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ REPLACED = "replaced"
 LATE = "late"
 """Why a live frame was dropped: it was older than the age allowed."""
 
+PATIENCE_SECONDS = 1.0
+"""How long recordings that are to stay level wait for the next frame of one of them."""
+
 
 @dataclass(slots=True)
 class _Feed:
@@ -26,6 +29,8 @@ class _Feed:
     told: bool = False
     served: int = 0
     """The turn in which the feed last got a frame through."""
+    bare_since: float = 0.0
+    """When the feed last had its turn, or began; on the intake's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Intake:
 
     Of a live feed only the newest frame waits; a recorded one waits with `depth` frames at most, then its `put` blocks.
     Whoever has a frame is served, the one that waited longest for its turn first; among recordings alone, the one whose
-    frame comes first in its recording, so that they stay level. Nobody waits for a feed without a frame.
+    frame comes first in its recording. Nobody waits for a feed without a frame, unless recordings alone are to stay
+    `level`: then they wait for the slowest of them, though for no more than a second.
 
     With a live feed at most `room` frames are between `take` and `delivered`: a frame that waits here is replaced by a
     newer one, one that waits further on grows old. `max_age` is the seconds a live frame may be old when it is taken.
@@ -57,12 +63,14 @@ class Intake:
         depth: int,
         dropped: Callable[[int, str], None],
         max_age: float | None = None,
+        level: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._feeds = [_Feed() for _ in range(feeds)]
+        self._feeds = [_Feed(bare_since=clock()) for _ in range(feeds)]
         self._depth = depth
         self._dropped = dropped
         self._max_age = max_age
+        self._level = level
         self._clock = clock
         self._turn = 0
         self._inside = 0
@@ -115,7 +123,10 @@ class Intake:
         """
         with self._changed:
             while True:
-                self._changed.wait_for(lambda: self._can_take() or self._news() or self._is_over() or unless())
+                self._changed.wait_for(
+                    lambda: self._can_take() or self._news() or self._is_over() or unless(),
+                    timeout=PATIENCE_SECONDS if self._level else None,
+                )
                 taken = Taken(self._pick(limit), self._ends())
                 if taken.frames or taken.ended or unless():
                     self._changed.notify_all()
@@ -151,7 +162,13 @@ class Intake:
 
     def _can_take(self) -> bool:
         has_room = self._inside < self.room or not self.live_feeds
-        return has_room and any(feed.waiting for feed in self._feeds)
+        return has_room and any(feed.waiting for feed in self._feeds) and not self._waits_for_the_slowest()
+
+    def _waits_for_the_slowest(self) -> bool:
+        if not self._level or self.live_feeds:
+            return False
+        oldest = self._clock() - PATIENCE_SECONDS
+        return any(not feed.waiting and not feed.ended and feed.bare_since > oldest for feed in self._feeds)
 
     def _news(self) -> bool:
         return any(feed.ended and not feed.waiting and not feed.told for feed in self._feeds)
@@ -170,6 +187,7 @@ class Intake:
                 continue
             self._turn += 1
             feed.served = self._turn
+            feed.bare_since = self._clock()
             self._inside += 1
             picked.append((number, frame))
         return picked

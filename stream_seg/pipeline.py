@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -125,6 +126,8 @@ class Pipeline:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        if isinstance(source, Sequence) and (sinks or renderer is not None):
+            raise UsageError("sinks and renderer are those of an only source; give each Feed its own")
         feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer)]
         if not feeds:
             raise UsageError("a pipeline needs at least one source")
@@ -136,7 +139,13 @@ class Pipeline:
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch
         depth = max(DEPTH, self._batch_size)
-        self._intake = Intake(len(feeds), depth=depth, dropped=self._count_drop, max_age=max_age)
+        self._intake = Intake(
+            len(feeds),
+            depth=math.ceil(depth / len(feeds)),  # for all together, since what waits is still delivered after `stop`
+            dropped=self._count_drop,
+            max_age=max_age,
+            level=wall is not None,
+        )
         self._segmented: Channel[_Segmented | _Ended] = Channel(depth)
         self._rendered: Channel[_Rendered | _Ended] = Channel(DEPTH)
         self._errors: list[BaseException] = []

@@ -221,7 +221,7 @@ class Tiles(Wall):
         image = self._tiles[0].image if self._is_only else self._compose()
         captured_at = self._clock() if self._newest is None else self._newest.captured_at
         if self._is_only and self._newest is not None:
-            frame = dataclasses.replace(self._newest, image=image, pts=pts)
+            frame = dataclasses.replace(self._newest, pixels=image, pts=pts)
         else:
             frame = Frame(image, self._written, pts, captured_at)
         self._written += 1
@@ -365,7 +365,7 @@ def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple
         image, inner = np.zeros((size[1], size[0], 3), np.uint8), image
         image[top : top + height, left : left + width] = inner
     boxes = box.to_canvas(detections.boxes) + np.array((left, top, left, top), np.float32)
-    return dataclasses.replace(frame, image=image), dataclasses.replace(detections, boxes=boxes)
+    return frame.with_image(image), dataclasses.replace(detections, boxes=boxes)
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:
@@ -389,7 +389,8 @@ def _ending(error: BaseException | None) -> tuple[str, ...]:
 
 def _away(outage: Outage, now: float) -> tuple[str, ...]:
     """Since when a feed has been away, and when it is tried again, as lines."""
-    retry = "now" if outage.retry_at is None else f"in {_span(max(0, math.ceil(outage.retry_at - now)))}"
+    due = 0 if outage.retry_at is None else math.ceil(outage.retry_at - now)
+    retry = f"in {_span(due)}" if due > 0 else "now"
     return f"no picture: {outage.reason}", f"for {_span(max(0, int(now - outage.began)))}, trying again {retry}"
 
 

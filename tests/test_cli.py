@@ -280,3 +280,15 @@ def test_a_full_disk_behind_standard_output_is_told_in_one_line() -> None:
         done = subprocess.run([*COMMAND, "models"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 6
     assert done.stderr.strip() == "stream-seg: cannot write to standard output: No space left on device"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
+def test_a_log_that_cannot_be_written_ends_no_run_and_changes_no_exit_code(tmp_path: Path) -> None:
+    argv = ["tcp://127.0.0.1:1/", "synthetic:64x64@30x12", "-o", str(tmp_path / "{source}.mp4"), "--reconnect", "1"]
+    with Path("/dev/full").open("w") as full:
+        refused = subprocess.run([*COMMAND, "nothing.mp4"], stderr=full, check=False)
+        done = subprocess.run([*COMMAND, *argv], stderr=full, stdout=subprocess.PIPE, text=True, check=False)
+    assert refused.returncode == 3
+    assert done.returncode == 3
+    assert "(tried again once)" in done.stdout
+    assert frames_in(tmp_path / "synthetic.mp4") == 12

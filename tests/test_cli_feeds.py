@@ -9,7 +9,9 @@ from pathlib import Path
 import av
 import pytest
 
-from stream_seg.cli import main
+from stream_seg.cli import feeds, main
+from stream_seg.cli.arguments import parse
+from stream_seg.sinks import ListSink
 from tests.test_cli import failure, frames_in
 
 NOBODY = "tcp://127.0.0.1:1/"
@@ -120,3 +122,10 @@ def test_a_recording_beside_a_camera_plays_no_faster_than_it_was_taken(tmp_path:
     with av.open(str(tmp_path / "wall.mp4")) as wall:
         assert wall.duration is not None
         assert wall.duration / 1e6 >= 44 / 30
+
+
+@pytest.mark.parametrize("spec", ["rtsp://cam/1", "http://cam/video", "https://cam/live.m3u8", "0", "http://cam/a.mp4"])
+def test_the_window_of_whatever_can_be_away_tells_of_it(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "Window", lambda paced: ListSink())
+    job = feeds.plan(parse([spec, "--show"]), lambda metrics: [])
+    assert (job.wall is not None) == (spec != "http://cam/a.mp4")

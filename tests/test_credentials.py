@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_seg.errors import Reason, SourceError, UsageError
-from stream_seg.sources import Clip, Webcam, label_of, labels_of, open_source
+from stream_seg.sources import Clip, NetworkStream, Webcam, label_of, labels_of, open_source
 from stream_seg.sources.credentials import safe_address, with_password
 from tests.source_files import write_video
 from tests.source_servers import answering, file_server, free_port
@@ -204,6 +204,23 @@ def test_no_failure_to_connect_carries_a_secret(scheme: str, caplog: pytest.LogC
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceError) as caught:
         open_source(address, reconnect=1, open_timeout=2).__enter__()
     assert SECRET not in everything_said(caught.value) + caplog.text
+
+
+@pytest.mark.parametrize("mark", "/?#")
+def test_a_password_that_cuts_the_address_short_is_named_as_the_cause(mark: str) -> None:
+    with (
+        pytest.raises(SourceError, match="%2F %3F and %23") as refusal,
+        NetworkStream(f"rtsp://admin:gehe{mark}im@127.0.0.1:1/cam"),
+    ):
+        pass
+    assert "gehe" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("spec", ["admin:geheim@cam/1", "rtsp:/admin:ge/heim@cam:554/1", "admin:geheim@10.0.0.1"])
+def test_an_address_without_its_scheme_is_not_repeated(spec: str) -> None:
+    with pytest.raises(SourceError, match="write rtsp://") as refusal:
+        open_source(spec)
+    assert "heim" not in str(refusal.value)
 
 
 def test_no_failure_to_read_carries_a_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,7 @@ from tests.source_viewer import Viewer
 
 pytestmark = needs_rtsp()
 
-RECOVERY_SECONDS = 2.0
+RECOVERY_SECONDS = 4.0
 
 OPEN_TIMEOUT = 2.0
 STALL_TIMEOUT = 1.0

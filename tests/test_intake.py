@@ -9,9 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from stream_seg import intake
 from stream_seg.channel import ChannelClosed, EndOfStream
 from stream_seg.frame import Frame
-from stream_seg.intake import LATE, REPLACED, Intake
+from stream_seg.intake import LATE, REPLACED, Intake, Taken
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 
@@ -23,10 +24,14 @@ def frame(index: int, *, pts: Fraction | None = None, captured_at: float = 0.0) 
 class Desk:
     """An intake with a clock that stands and its drops counted."""
 
-    def __init__(self, *live: bool, depth: int = 4, max_age: float | None = None, room: int = 100) -> None:
+    def __init__(
+        self, *live: bool, depth: int = 4, max_age: float | None = None, level: bool = False, room: int = 100
+    ) -> None:
         self.drops: Counter[tuple[int, str]] = Counter()
         self.now = 0.0
-        self.intake = Intake(len(live), depth=depth, dropped=self._drop, max_age=max_age, clock=lambda: self.now)
+        self.intake = Intake(
+            len(live), depth=depth, dropped=self._drop, max_age=max_age, level=level, clock=lambda: self.now
+        )
         self.intake.room = room
         for number, is_live in enumerate(live):
             self.intake.opened(number, live=is_live)
@@ -103,6 +108,39 @@ def test_with_a_live_feed_no_more_frames_are_handed_out_than_there_is_room_for()
     assert desk.take(8) == [(0, 2)]  # its turn was before the other's
     desk.intake.delivered()
     assert desk.take(8) == [(1, 1)]
+
+
+def test_recordings_that_are_to_stay_level_wait_for_the_slowest() -> None:
+    desk = Desk(False, False, level=True)
+    desk.put(0, frame(0), frame(1), frame(2))
+    assert desk.take(8) == []
+    desk.put(1, frame(0))
+    assert desk.take(8) == [(0, 0), (1, 0)]
+    desk.put(1, frame(1))
+    assert desk.take(8) == [(0, 1), (1, 1)]
+    desk.intake.end(1)
+    assert desk.take(8) == [(0, 2)]
+
+
+def test_a_recording_that_hangs_is_not_waited_for_and_cameras_never_are() -> None:
+    desk = Desk(False, False, level=True)
+    desk.put(0, frame(0))
+    desk.now = intake.PATIENCE_SECONDS
+    assert desk.take(8) == [(0, 0)]
+    desk = Desk(False, True, level=True)
+    desk.put(0, frame(0))
+    assert desk.take(8) == [(0, 0)]
+
+
+def test_a_waiting_take_gives_a_recording_up_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PATIENCE_SECONDS", 0.05)
+    waiting = Intake(2, depth=4, dropped=lambda feed, cause: None, level=True)
+    taken: list[Taken] = []
+    taker = threading.Thread(target=lambda: taken.append(waiting.take(1)), daemon=True)
+    taker.start()
+    waiting.put(0, frame(0))
+    taker.join(5)
+    assert [number for one in taken for number, _ in one.frames] == [0]
 
 
 def test_a_live_frame_that_is_too_old_is_left_out_and_a_recorded_one_never() -> None:

@@ -100,6 +100,36 @@ def test_frames_of_different_cameras_share_a_batch() -> None:
     assert all(sink.indices == sorted(set(sink.indices)) for sink in sinks)
 
 
+def test_a_camera_that_comes_after_a_recording_has_begun_meets_no_large_batches() -> None:
+    begun = threading.Event()
+
+    class Late(Numbers):
+        def __enter__(self) -> Self:
+            begun.wait(5)
+            return self
+
+    segmenter = Counting(before=lambda call: (begun.set() if call > 3 else None, time.sleep(0.005)))
+    segmenter.max_batch = 8
+    camera = Kept(stop_at=20)
+    late = Late(None, live=True, ready=lambda index: time.sleep(0.001))
+    run_in_time(Pipeline([feed("film", Numbers(None), Kept()), feed("late", late, camera)], segmenter))
+    assert max(segmenter.batches) > 2
+    assert max(segmenter.batches[-10:]) <= 2
+
+
+def test_many_recordings_keep_hardly_more_frames_waiting_than_one_does() -> None:
+    sinks = [Kept(stop_at=3), *(Kept() for _ in range(11))]
+    pipeline = Pipeline(
+        [feed(f"f{number}", Numbers(None), sink) for number, sink in enumerate(sinks)],
+        Counting(before=lambda call: time.sleep(0.01)),
+    )
+    ahead = []
+    stop = pipeline.stop
+    pipeline.stop = lambda: (ahead.append(pipeline.metrics.captured - pipeline.metrics.delivered), stop())  # type: ignore[method-assign]
+    run_in_time(pipeline)
+    assert ahead[0] <= 12 + 12  # one waits of each; the others are between two stages, or in one
+
+
 def test_no_camera_waits_for_a_dead_one_and_all_get_their_share() -> None:
     dead = Numbers(None, live=True)
     dead.ready = lambda index: _until(lambda: dead.asked_to_end)
@@ -228,6 +258,11 @@ def test_frames_older_than_allowed_are_dropped_and_counted() -> None:
     assert min(sink.indices) >= 20
     dropped = pipeline.metrics.feeds[0].dropped
     assert pipeline.metrics.captured == 40 == pipeline.metrics.delivered + sum(dropped.values())
+
+
+def test_sinks_for_no_feed_in_particular_are_refused() -> None:
+    with pytest.raises(UsageError, match="each Feed its own"):
+        Pipeline([feed("a", Numbers(1))], Counting(), sinks=[Kept()])
 
 
 def test_a_pipeline_without_sources_is_refused() -> None:

@@ -69,6 +69,13 @@ def options(capsys: pytest.CaptureFixture[str]) -> set[str]:
 TF2ONNX = {"--saved-model", "--outputs"}
 """Options of tf2onnx that docs/models.md speaks of."""
 
+
+def of_training() -> set[str]:
+    """The options of scripts/train, which run in an environment of their own."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "scripts" / "train").glob("*.py")]
+    return set(re.findall(r"\"(--[a-z][a-z-]+)\"", "".join(texts)))
+
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -79,7 +86,7 @@ def test_every_option_it_names_exists(page: Path, capsys: pytest.CaptureFixture[
     ours = re.findall(r"`(--[a-z][a-z-]+)", text)
     for line in re.findall(r"(?:^|`|&& )(stream-seg .*)", text, re.MULTILINE):
         ours += re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)
-    assert set(ours) - TF2ONNX <= options(capsys)
+    assert set(ours) - TF2ONNX <= options(capsys) | of_training()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -14,7 +14,7 @@ import pytest
 
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
-from stream_seg.sources import Clip, Reconnecting, Synthetic, Watched, reconnecting
+from stream_seg.sources import Clip, Reconnecting, Synthetic, Watched, clip, reconnecting, watched
 from stream_seg.sources.reconnecting import delay_before
 from tests.source_contract import check_contract
 from tests.source_counts import descriptors, readers, readers_end, until
@@ -73,6 +73,21 @@ def test_a_read_that_hangs_is_a_stall_and_its_thread_ends_when_it_returns(releas
     assert watched.hangs
     release.set()
     assert until(lambda: not watched.hangs)
+
+
+def test_a_reader_that_hangs_is_waited_for_once_however_often_it_is_left(
+    release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(watched, "JOIN_SECONDS", 0.1)
+    source = Watched(Flaky(hanging(release))())
+    with source:
+        join = source._reader.join
+        monkeypatch.setattr(source._reader, "join", lambda seconds: (waits.append(seconds), join(seconds)))
+    source.__exit__(None, None, None)
+    assert source.hangs
+    assert 0.05 < waits[0] <= 0.1
+    assert waits[1:] == [0.0]
 
 
 def test_a_wait_for_a_frame_ends_at_once_when_it_is_closed(release: threading.Event) -> None:
@@ -323,9 +338,22 @@ def test_what_is_no_failure_of_the_source_ends_everything() -> None:
 
 def test_a_part_of_a_source_tells_of_the_outages_of_the_whole() -> None:
     whole = Reconnecting(Flaky(frames(2), frames(100)))
-    with Clip(whole, max_frames=4) as clip:
-        assert len(list(clip)) == 4
-        assert clip.availability is whole.availability
-        assert clip.availability.counts == {Reason.ENDED: 1}
-        assert (clip.name, clip.dropped) == ("door", whole.dropped)
+    with Clip(whole, max_frames=4) as part:
+        assert len(list(part)) == 4
+        assert part.availability is whole.availability
+        assert part.availability.counts == {Reason.ENDED: 1}
+        assert (part.name, part.dropped) == ("door", whole.dropped)
     assert Clip(Synthetic((16, 16))).availability is None
+
+
+def test_a_part_of_a_camera_ends_in_time_even_if_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip, "WAIT_SECONDS", 0.1)
+    began = time.monotonic()
+    with Clip(Reconnecting(Flaky(frames(3), Reason.REFUSED)), end=Fraction(1, 10)) as part:
+        assert [one.index for one in part] == [0, 1, 2]
+    assert 0.2 <= time.monotonic() - began < 5
+
+
+def test_a_part_of_a_camera_that_ends_sooner_leaves_no_alarm() -> None:
+    with Clip(Reconnecting(Flaky(frames(100))), end=Fraction(3600), max_frames=2) as part:
+        assert len(list(part)) == 2

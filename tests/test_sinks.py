@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -234,6 +235,18 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         sink.close(Outcome.COMPLETE)
     assert (tmp_path / "a.mp4").read_bytes() == b"somebody else's"
     assert sink.kept == (tmp_path / "a.part.mp4").resolve()
+
+
+def test_a_file_whose_folder_was_deleted_meanwhile_is_not_said_to_be_there(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    sink = VideoFile(folder / "a.mp4")
+    sink.open(ABOUT)
+    for frame in frames(CFR[:3]):
+        sink.write(frame, NOTHING)
+    shutil.rmtree(folder)
+    with pytest.raises(OutputError, match="it was deleted while it was being written"):
+        sink.close(Outcome.COMPLETE)
 
 
 def test_an_old_partial_file_is_left_alone(tmp_path: Path) -> None:

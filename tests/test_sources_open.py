@@ -187,6 +187,7 @@ def test_a_count_that_nobody_knows_stays_unknown() -> None:
         ("http://cam/video?user=admin&pwd=s/e=cret&channel=2", "http://cam/video?user=***&pwd=***&channel=2"),
         ("https://host/live.m3u8?Access_Token=abc.def#x", "https://host/live.m3u8?Access_Token=***#x"),
         ("rtsp://cam/user=admin&password=secret&stream=0", "rtsp://cam/user=***&password=***&stream=0"),
+        ("http://cam/mjpg?usr=admin&psw=secret&pw=secret&fps=5", "http://cam/mjpg?usr=***&psw=***&pw=***&fps=5"),
         ("rtsp://cam/stream1", "rtsp://cam/stream1"),
         ("udp://@:5000", "udp://@:5000"),
     ],

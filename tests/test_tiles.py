@@ -317,6 +317,16 @@ def test_a_feed_that_is_away_from_the_beginning_says_why(said: list[tuple[str, .
     assert said[-1] == ("no picture: refused", "for 0 s, trying again in 30 s")
 
 
+def test_a_try_that_is_due_is_made_now(said: list[tuple[str, ...]]) -> None:
+    clock = Clock()
+    away = Availability(clock)
+    away.lost(Reason.STALLED, clock.now + 1)
+    wall, _ = live(2, clock, availabilities=[away, None])
+    clock.now += 8  # while a reader that hangs is waited for
+    wall.tick()
+    assert said[-1] == ("no picture: stalled", "for 8 s, trying again now")
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [(59, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (7300, "2 h 1 min"), (86400 * 2 + 3600 * 7, "2 d 7 h")],

@@ -9,9 +9,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from stream_seg.cli.output import forget_output
+from stream_seg.cli.output import forget_output, forget_unwritten_errors
 from stream_seg.cli.signals import Interrupted
 from stream_seg.errors import StreamSegError
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.debug("the traceback of this error:", exc_info=True)
         _say(f"internal error: {type(error).__name__}: {error} (run again with --verbose and report what it prints)")
         return 1
+    finally:
+        forget_unwritten_errors()
 
 
 def _replace_closed_streams() -> None:
@@ -54,4 +57,5 @@ def _replace_closed_streams() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"stream-seg: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told, except by the exit code
+        print(f"stream-seg: {' '.join(message.split())}", file=sys.stderr)

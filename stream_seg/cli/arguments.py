@@ -261,7 +261,7 @@ def _run_parser() -> Parser:
     group = parser.add_argument_group("what is processed")
     group.add_argument("--start", type=seconds, default=0.0, metavar="S", help="begin S seconds (or H:M:S) in")
     group.add_argument("--end", type=seconds, metavar="S", help="stop S seconds in")
-    group.add_argument("--max-frames", type=whole, metavar="N", help="stop after N frames")
+    group.add_argument("--max-frames", type=whole, metavar="N", help="stop after N frames of each source")
     group.add_argument("--stride", type=whole, default=1, metavar="N", help="use every Nth frame")
     group.add_argument("--frame-rate", type=rate, default=25.0, metavar="F", help="rate of image sequences (25)")
     group.add_argument("--camera-size", type=size, metavar="WxH", help="picture size to ask a camera for")

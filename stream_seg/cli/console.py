@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
@@ -23,8 +23,9 @@ class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        # Through tqdm, so that a line does not tear the bar.
-        tqdm.write(f"stream-seg: {self.format(record)}", file=sys.stderr)
+        with suppress(OSError):  # a full disk or a reader that has gone: a run of days must not end for a line
+            # Through tqdm, so that a line does not tear the bar.
+            tqdm.write(f"stream-seg: {self.format(record)}", file=sys.stderr)
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:

@@ -19,6 +19,7 @@ from stream_seg.sinks import Window, open_sink
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.part import Target, same_file
 from stream_seg.sources import labels_of, open_source
+from stream_seg.sources.network import names_a_file
 from stream_seg.sources.paced import Paced
 from stream_seg.tiles import Tiles
 
@@ -53,7 +54,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     on_wall = len(specs) > 1 or _is_camera(specs[0])
     live = any(map(_may_be_live, specs))
     wall_sinks = [*(_sink(args, path, None) for path in shared), *(window if on_wall else [])]
-    if wall_sinks and live and len(specs) > 1:
+    if wall_sinks and live:
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
@@ -179,9 +180,9 @@ def _may_be_live(spec: str | int) -> bool:
 
 
 def _is_camera(spec: str | int) -> bool:
-    """Whether a source can only be live; an HTTP address may also be a recording."""
+    """Whether a source is live, or may be away for a while: also an HTTP address, unless it looks like a file's."""
     text = str(spec)
-    is_address = "://" in text and not text.lower().startswith(("http://", "https://"))
+    is_address = "://" in text and not names_a_file(text)
     return is_address or text.isdecimal() or text.startswith(("/dev/video", "/dev/v4l/"))
 
 

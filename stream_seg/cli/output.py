@@ -22,3 +22,11 @@ def tell(text: object) -> None:
 def forget_output() -> None:
     """Keep the interpreter from trying once more to write what could not be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def forget_unwritten_errors() -> None:
+    """Keep it from trying so with standard error, whose failure would replace the exit code."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

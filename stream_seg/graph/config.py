@@ -183,7 +183,7 @@ COMPACT = MaskRCNN(
     name="compact",
     backbone=MobileNetV2(),
     pixels=Pixels((127.5,) * 3, (127.5,) * 3),
-    proposals=Proposals((24, 52, 108, 220), per_level=200, count=100),
+    proposals=Proposals((24, 52, 108, 220), per_level=200, count=200),
     classes=21,
     pyramid_channels=96,
     pooling=RoiPooling(canonical_side=160.0),

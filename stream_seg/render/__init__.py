@@ -65,7 +65,7 @@ class Renderer:
         if self._view != "masks":
             self._draw_boxes(image, detections, colours, style, plate.area)
         plate.draw()
-        return dataclasses.replace(frame, image=image)
+        return frame.with_image(image)
 
     def _draw_masks(self, image: Image, detections: Detections, colours: list[Colour]) -> None:
         size = image.shape[1], image.shape[0]

@@ -177,9 +177,8 @@ class PartFile:
                 f"{self.target.path} appeared while it was being written; the result is in {self.path}"
             ) from error
         except OSError as error:
-            raise OutputError(
-                f"cannot rename {self.path} to {self.target.path}: {error.strerror}; the result is in the former"
-            ) from error
+            left = "the result is in the former" if self.path.exists() else "it was deleted while it was being written"
+            raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {left}") from error
 
 
 def is_being_written(path: Path) -> bool:

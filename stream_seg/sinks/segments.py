@@ -87,7 +87,7 @@ class SegmentedVideo(Sink):
             self._tidy()
             self._begin(dataclasses.replace(self._info, start=frame.pts), frame)
         assert self._file is not None
-        self._file.write(dataclasses.replace(frame, image=fit(frame.image, self._size)), detections)
+        self._file.write(frame.with_image(fit(frame.image, self._size)), detections)
 
     def close(self, outcome: Outcome) -> None:
         """Finish the last segment."""

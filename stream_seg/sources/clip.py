@@ -5,21 +5,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
+from types import TracebackType
 
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Source
 from stream_seg.sources.video import starting_at
 from stream_seg.sources.wrapper import Wrapper
 
+WAIT_SECONDS = 1.0
+"""How long after its `end` a live part waits for frames from before it."""
+
 
 class Clip(Wrapper):
     """The frames of another source from `start` until before `end` (seconds of its pts), each `stride`-th, at most
     `max_frames`.
 
-    Times stay those of the source; frames are numbered anew from 0. Raises `SourceError` when a recording is over
-    before `start`.
+    Times stay those of the source; frames are numbered anew from 0. A live part ends in time even if the source is
+    away then. Raises `SourceError` when a recording is over before `start`.
     """
 
     def __init__(
@@ -36,6 +42,15 @@ class Clip(Wrapper):
         self._end = end
         self._stride = stride
         self._max_frames = max_frames
+        self._alarm: threading.Timer | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm.join()
+        super().__exit__(kind, error, trace)
 
     @property
     def info(self) -> SourceInfo:
@@ -52,8 +67,17 @@ class Clip(Wrapper):
         for frame in self._source:
             if self._end is not None and frame.pts >= self._end:
                 return
+            if self._end is not None and self._alarm is None and self._source.info.is_live:
+                self._set_alarm(frame.captured_at + float(self._end - frame.pts))
             if frame.pts >= self._start:
                 yield frame
+
+    def _set_alarm(self, end: float) -> None:
+        """End the iteration soon after `end`, a `time.monotonic()`, whatever comes."""
+        self._alarm = threading.Timer(end + WAIT_SECONDS - time.monotonic(), self.close)
+        self._alarm.name = "stream-seg-end"
+        self._alarm.daemon = True
+        self._alarm.start()
 
 
 def ending_at(info: SourceInfo, end: Fraction | None) -> SourceInfo:

@@ -25,9 +25,10 @@ ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"})
 
 LABEL_LENGTH = 40
 
-_SECRET = re.compile(r"(?i)((?:pass|pwd|token|key|secret|auth|sig|user|login|cred)\w*=)[^&;#\s]*")
+_SECRET = re.compile(r"(?i)((?:pass|pw|psw|token|key|secret|auth|sig|use?r|login|cred)\w*=)[^&;#\s]*")
 _USER = re.compile(r"^([a-z][a-z0-9+.-]*://)(.+)@", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)(.*)$", re.IGNORECASE | re.DOTALL)
+_NO_SCHEME = re.compile(r"[^/:@]+:[^@]+@[\w.-]+(:\d+)?(/.*)?", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,5}$")
 _CAMERA = re.compile(r"(?:/dev/video)?(\d+)")
 
@@ -94,6 +95,17 @@ def _netrc_refusal(path: Path, error: netrc.NetrcParseError) -> str:
     if error.msg.startswith("~/.netrc"):
         return f"cannot read passwords from {path}: others may read or own it; run chmod 600 {path}"
     return f"cannot read passwords from {path}: line {error.lineno} is not as a netrc file has it"
+
+
+def has_split_password(url: str) -> bool:
+    """Whether a password in an address seems to hold / ? or # as they are, where a reader takes the host to end."""
+    match = _AUTHORITY.match(url)
+    return match is not None and "@" not in match[2] and "@" in match[3]
+
+
+def lacks_scheme(text: str) -> bool:
+    """Whether this is an address with a password (`user:pw@host/path`) before which rtsp:// or the like is missing."""
+    return _NO_SCHEME.fullmatch(text) is not None
 
 
 def label_of(spec: str | int | Path) -> str:

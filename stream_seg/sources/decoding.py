@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -115,6 +116,10 @@ class Decoder:
     def image(self, picture: VideoFrame) -> Image:
         """Return the pixels of a picture, upright, (H, W, 3) uint8 BGR."""
         return self._pixels(picture)
+
+    def deferred(self, picture: VideoFrame) -> Callable[[], Image]:
+        """Return what gives the pixels of a picture when they are wanted, on any thread, also once this is closed."""
+        return partial(self._pixels, picture)
 
     def info(self, kind: Kind, path: Path | None = None) -> SourceInfo:
         """Describe the whole recording."""

@@ -18,7 +18,7 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
-from stream_seg.sources.credentials import safe_address, with_password
+from stream_seg.sources.credentials import has_split_password, safe_address, with_password
 from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
 from stream_seg.sources.failures import reason_of, unknown_host, words_of
 from stream_seg.sources.stoppable import Stoppable
@@ -122,6 +122,8 @@ class NetworkStream(Stoppable):
             if error.reason is not Reason.OTHER:
                 raise
             failure = error
+        if has_split_password(self._url):
+            raise SourceError(f"{failure}; in a password, / ? and # are written %2F %3F and %23", failure.reason)
         raise unknown_host(self._url) or failure
 
     def _is_live(self, container: InputContainer) -> bool:
@@ -132,7 +134,7 @@ class NetworkStream(Stoppable):
         times = CaptureTimes(max(WINDOW_SECONDS, 2 * self._timeout[1]))
         for index, (_, picture) in enumerate(decoder):
             captured_at = times.taken_at(self._stamp(picture), time.monotonic())
-            yield Frame(decoder.image(picture), index, clock.pts(captured_at), captured_at)
+            yield Frame(decoder.deferred(picture), index, clock.pts(captured_at), captured_at)
 
     def _stamp(self, picture: VideoFrame) -> float | None:
         """Return the sender's time of a picture; over HTTP it is made up from a frame rate, or comes in segments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, cast
@@ -64,7 +65,7 @@ class PictureConverter:
     Colours follow the matrix and range a frame is tagged with; an untagged one is BT.709 from 720p on and BT.601 below,
     as players guess. High dynamic range is not tone-mapped. Pixels stay as stored: a sample aspect ratio other than 1:1
     is not stretched. Transparent pixels are laid on black. `size` is (width, height) as stored, before turning; a frame
-    of another size is scaled to it.
+    of another size is scaled to it. Threads that call it at once wait for each other.
     """
 
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
@@ -72,18 +73,20 @@ class PictureConverter:
         self._orientation = orientation
         self._untagged = guessed_matrix(*size)
         self._reformatter = VideoReformatter()
+        self._converting = threading.Lock()
 
     def __call__(self, frame: VideoFrame) -> Image:
         """Return (H, W, 3) uint8 BGR."""
         alpha = has_alpha(frame.format)
-        picture = self._reformatter.reformat(
-            frame,
-            self._width,
-            self._height,
-            "bgra" if alpha else "bgr24",
-            src_colorspace=self._matrix(frame),
-            threads=1,  # more would only wait: one picture is too small to share
-        )
+        with self._converting:
+            picture = self._reformatter.reformat(
+                frame,
+                self._width,
+                self._height,
+                "bgra" if alpha else "bgr24",
+                src_colorspace=self._matrix(frame),
+                threads=1,  # more would only wait: one picture is too small to share
+            )
         pixels = cast(Image, picture.to_ndarray())
         image = on_black(pixels) if alpha else np.ascontiguousarray(pixels)
         return self._orientation.apply(image)

@@ -12,6 +12,7 @@ from av.container import InputContainer
 
 from stream_seg.errors import SourceError, did_you_mean
 from stream_seg.frame import SourceInfo
+from stream_seg.sources.credentials import lacks_scheme
 from stream_seg.sources.decoding import Decoder, open_container
 from stream_seg.sources.recorded import Recorded
 
@@ -51,6 +52,8 @@ def refuse_missing(path: Path) -> None:
     """Raise `SourceError` for a path that is not there, with a close name from its folder."""
     if path.exists():
         return
+    if lacks_scheme(str(path)):
+        raise SourceError("no such file; for an address with a password write rtsp:// (or http:// ...) before it")
     if path.is_symlink():
         raise SourceError(f"no such file: {path} is a symbolic link that leads nowhere")
     if not path.parent.is_dir():

@@ -48,6 +48,7 @@ class Watched:
         self._opened: Channel[SourceInfo] = Channel(1)
         self._frames: Channel[Frame] = Channel(HAND_OVER)
         self._stopping = False
+        self._left_at: float | None = None
         self._error: Exception | None = None
         self._info: SourceInfo | None = None
         self._arrived = 0.0
@@ -86,8 +87,10 @@ class Watched:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if self._reader.is_alive():
-            self._reader.join(JOIN_SECONDS)
+        if self._left_at is None:
+            self._left_at = time.monotonic()
+        if self._reader.is_alive():  # waited for once: whoever wraps this may leave it in several places
+            self._reader.join(max(0.0, self._left_at + JOIN_SECONDS - time.monotonic()))
 
     def close(self) -> None:
         """End the iteration at once, also one that waits, and a `with` that waits for an answer."""

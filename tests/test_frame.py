@@ -1,0 +1,48 @@
+"""Frames: what they check, and pixels that are made when they are wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from stream_seg.frame import Frame, Image
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+
+
+def made(image: Image = IMAGE) -> tuple[Frame, list[int]]:
+    calls: list[int] = []
+
+    def make() -> Image:
+        calls.append(1)
+        return image
+
+    return Frame(make, 0, Fraction(0), 0.0), calls
+
+
+def test_pixels_are_made_once_when_they_are_first_wanted() -> None:
+    frame, calls = made()
+    later = dataclasses.replace(frame, index=7)
+    assert calls == []
+    assert later.image is IMAGE
+    assert later.size == (6, 4)
+    assert later.image is IMAGE
+    assert len(calls) == 1
+
+
+def test_another_image_leaves_the_rest_alone() -> None:
+    frame, calls = made()
+    other = dataclasses.replace(frame, index=3, name="a.jpg").with_image(np.ones((2, 2, 3), np.uint8))
+    assert (other.index, other.name, other.size) == (3, "a.jpg", (2, 2))
+    assert calls == []
+
+
+@pytest.mark.parametrize("image", [IMAGE[..., 0], IMAGE.astype(np.float32), IMAGE[:0], IMAGE[..., :2]])
+def test_what_is_no_picture_is_refused_at_once_or_when_it_is_made(image: Image) -> None:
+    with pytest.raises(ValueError, match="image"):
+        Frame(image, 0, Fraction(0), 0.0)
+    with pytest.raises(ValueError, match="image"):
+        _ = made(image)[0].image

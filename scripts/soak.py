@@ -203,10 +203,11 @@ def _judge(
 
 def _growth(args: argparse.Namespace, watch: Watch) -> list[str]:
     wrong = []
+    settled = min(60.0, args.seconds / 2)
     for column, what in ((2, "threads"), (3, "descriptors")):
-        first = max(row[column] for row in watch.seen if row[0] < args.fault_every)
+        first = max(row[column] for row in watch.seen if row[0] < settled)
         last = watch.median(column, args.seconds - 6, args.seconds)
-        print(f"{what}: at most {first} before the first fault, {last:.0f} at the end")
+        print(f"{what}: at most {first} in the first {settled:.0f} s, {last:.0f} at the end")
         if last > first:
             wrong.append(f"{what} grew from {first} to {last:.0f}")
     if args.seconds >= 180:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
-from stream_seg.cli.memory import limit_heaps
+from stream_seg.cli.memory import Trimmer, limit_heaps
 from stream_seg.cli.models import load_model
 from stream_seg.cli.output import tell
 from stream_seg.cli.signals import ending_signals
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130 or 143 after a signal."""
     limit_heaps()
     with ending_signals() as ending:
-        job = plan(args, lambda metrics: [] if args.quiet else [Listing(), Progress(metrics)])
+        job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])])
         figures = report.Report(args.metrics, job.outputs)
         with load_model(args) as segmenter:
             pipeline = Pipeline(

@@ -40,7 +40,8 @@ class AccessUnits:
         self._pts = pts
         slices = self._slices_in(data)
         if self._handed_out:
-            self._patient = self._patient or slices > 0
+            goes_on = slices > 0 or START_CODE not in data[: len(START_CODE) + 1]
+            self._patient = self._patient or goes_on  # a parameter set or such may well follow
             return whole
         self._parts.append(data)
         self._slices += slices

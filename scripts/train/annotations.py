@@ -1,0 +1,117 @@
+"""Reads a COCO instances file: images, classes and objects as arrays, with what is known to be missing in them.
+
+Beyond COCO's fields an image may say `exhaustive`, the ids of the categories of which every instance in it is annotated
+(without the field: all of them), and `source`, where it comes from; an annotation may say `mask_valid: false` when its
+box can be used and its outline cannot. An annotation without a segmentation is a box without a mask, and
+`iscrowd` marks regions that are neither object nor background.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_seg.errors import SourceError
+
+Segmentation = dict[str, Any] | list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The annotations of one image. `boxes` (n, 4) xyxy, `labels` (n,) from 1 on, `crowd` (n,), `outlines` or None."""
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    outlines: list[Segmentation | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file with its (height, width), what it shows, and which labels are exhaustively annotated in it."""
+
+    path: Path
+    size: tuple[int, int]
+    objects: Objects
+    exhaustive: NDArray[np.bool_]
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """A training or validation set. `classes[k]` is the name of label k + 1; label 0 is the background."""
+
+    pictures: list[Picture]
+    classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        objects = sum(len(picture.objects.labels) for picture in self.pictures)
+        return f"Annotations({len(self.pictures)} pictures, {objects} objects, {len(self.classes)} classes)"
+
+
+def read_annotations(path: Path, images: Path) -> Annotations:
+    """Read a COCO instances file whose `file_name`s start from the folder `images`.
+
+    Labels follow the order of the category ids. Raises SourceError, in one sentence that names the file.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        return _annotations(document, images)
+    except OSError as error:
+        raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise SourceError(f"{path} is not a COCO instances file: {what}") from error
+
+
+def _annotations(document: dict[str, Any], images: Path) -> Annotations:
+    categories = sorted(document["categories"], key=lambda category: category["id"])
+    if not categories or not document["images"]:
+        raise ValueError("it has no categories or no images")
+    labels = {category["id"]: label for label, category in enumerate(categories, 1)}
+    licences = {licence["id"]: licence.get("name", "") for licence in document.get("licenses", [])}
+    groups: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+    for annotation in document["annotations"]:
+        groups[annotation["image_id"]].append(annotation)
+    pictures = [
+        Picture(
+            path=images / image["file_name"],
+            size=(image["height"], image["width"]),
+            objects=_objects(groups[image["id"]], labels),
+            exhaustive=_exhaustive(image, labels),
+            source=str(image.get("source", "")),
+            licence=licences.get(image.get("license"), ""),
+        )
+        for image in document["images"]
+    ]
+    return Annotations(pictures, tuple(category["name"] for category in categories))
+
+
+def _exhaustive(image: dict[str, Any], labels: dict[int, int]) -> NDArray[np.bool_]:
+    """(classes + 1,) bool; never true for the background."""
+    known = np.zeros(len(labels) + 1, np.bool_)
+    known[[labels[category] for category in image.get("exhaustive", labels)]] = True
+    return known
+
+
+def _objects(annotations: list[dict[str, Any]], labels: dict[int, int]) -> Objects:
+    useful = [one for one in annotations if min(one["bbox"][2:]) > 0]
+    boxes = np.array([one["bbox"] for one in useful], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Objects(
+        boxes=boxes,
+        labels=np.array([labels[one["category_id"]] for one in useful], np.int64),
+        crowd=np.array([bool(one.get("iscrowd")) for one in useful], np.bool_),
+        outlines=[_outline(one) for one in useful],
+    )
+
+
+def _outline(annotation: dict[str, Any]) -> Segmentation | None:
+    usable = annotation.get("mask_valid", True) or annotation.get("iscrowd")
+    return (annotation.get("segmentation") or None) if usable else None

@@ -1,0 +1,42 @@
+"""The sizes of the compact Mask R-CNN and of its training. No imports: a test compares it with the graph builder's.
+
+Coordinates are continuous pixels of the network input; boxes are x1, y1, x2, y2.
+"""
+
+PYRAMID_CHANNELS = 96
+TAPS = (6, 13, 18)
+"""Blocks of MobileNetV2 whose outputs go to the pyramid."""
+TAP_CHANNELS = (32, 96, 256)
+LAST_CHANNELS = 256
+STRIDES = (8, 16, 32)
+ANCHOR_SIZES = (24, 52, 108, 220)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+FULLY_CONNECTED = 512
+MASK_CHANNELS = (96, 96)
+CANONICAL_SIDE, CANONICAL_LEVEL = 160, 4
+"""A box of this side is pooled from the level of stride 2 ** 4 (equation 1 of the FPN paper)."""
+BOX_CELLS, MASK_CELLS, POOL_SAMPLES = 7, 14, 2
+BOX_POSITION, BOX_SIZE = 10.0, 5.0
+"""Fast R-CNN's scaling of its box deltas."""
+PROPOSALS_PER_LEVEL, PROPOSALS = 200, 200
+"""At inference. 100 would cost 2 to 3 points of AP50; `low_rank` pays for the other 100."""
+FC6_RANK = 64
+"""Of the first fully connected layer in int8 graphs."""
+PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS = 0.7, 0.5, 100
+CANVAS_STRIDE = 32
+
+DEFAULT_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "boat", "bird", "cat", "dog", "horse",
+    "sheep", "cow", "bottle", "chair", "couch", "potted plant", "dining table", "tv",
+)  # fmt: skip
+"""Those of the built-in weights: line k is label k + 1, and label 0 is the background."""
+
+TRAINING_PER_LEVEL, TRAINING_PROPOSALS = 400, 200
+RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, RPN_SAMPLES, RPN_POSITIVES = 0.6, 0.3, 128, 64
+ROI_IOU, ROI_SAMPLES, ROI_POSITIVES, MASK_ROIS = 0.5, 64, 16, 8
+"""Per image; MASK_ROIS on average over a batch."""
+BOX_BETA = 1 / 9
+IGNORE_STRIDE = 4
+"""The map of ignored regions has a quarter of the input's resolution."""
+MASK_CROP = 64
+"""Side of the crop a mask travels in during training; the network predicts 28."""

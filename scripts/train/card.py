@@ -1,0 +1,116 @@
+"""Writes the card of a trained model: what it is, learned from, achieves and costs; limits are left to its author."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from stream_seg.evaluate import Accuracy, Result
+
+CANVAS = (256, 320)
+ROUNDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`run`: what train.py noted. `accuracy` by (file, long side), `speed` in milliseconds by (file, threads)."""
+
+    run: dict[str, Any]
+    classes: tuple[str, ...]
+    accuracy: dict[tuple[str, int], Result]
+    speed: dict[tuple[str, int], float]
+    licence: str
+
+
+def write_card(folder: Path, facts: Facts) -> None:
+    """Write README.md."""
+    parts = [_what(folder, facts), _accuracy(facts), _speed(facts), _training(facts), _limits(facts)]
+    (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+
+
+def measure_speed(*files: Path) -> dict[tuple[str, int], float]:
+    """Median milliseconds per picture of noise, the network alone, files and thread counts in turn."""
+    ways = {(file.stem, threads): _session(file, threads) for file in files for threads in (1, 2)}
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *CANVAS, 3), np.uint8)
+    feed = {"images": pixels, "sizes": np.array([CANVAS], np.float32)}
+    taken: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, session in ways.items():
+            start = time.perf_counter()
+            session.run(None, feed)
+            taken[way].append(1000 * (time.perf_counter() - start))
+    return {way: statistics.median(times) for way, times in taken.items()}
+
+
+def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _what(folder: Path, facts: Facts) -> str:
+    purposes = {"int8.onnx": "for CPUs", "fp32.onnx": "for CUDA", "weights.safetensors": "to train or export again"}
+    rows = [[f"`{name}`", f"{(folder / name).stat().st_size:,}", why] for name, why in purposes.items()]
+    return (
+        f"# {folder.name}\n\nA compact Mask R-CNN: MobileNetV2 body, a feature pyramid of 96 channels on strides 8 to "
+        f"64, 28x28 masks. It finds: {', '.join(facts.classes)}. Licence of the weights: {facts.licence}.\n\n"
+        + _table(["file", "bytes", "what"], rows)
+    )
+
+
+def _accuracy(facts: Facts) -> str:
+    if not facts.accuracy:
+        return "## Accuracy\n\nNot measured: no annotations to validate on were given."
+    rows = [
+        [f"{file}, long side {size}", one.name, *(f"{ap:.1f} / {ap50:.1f}" for ap, ap50 in _pairs(one))]
+        for (file, size), result in facts.accuracy.items()
+        for one in (*result.classes, result.mean)
+    ]
+    pictures = next(iter(facts.accuracy.values())).images
+    return (
+        f"## Accuracy\n\nCOCO average precision (IoU 0.50 to 0.95) / AP50, in per cent, on {pictures} pictures that "
+        "were not trained on.\n\n" + _table(["file", "class", "mask", "box"], rows)
+    )
+
+
+def _pairs(one: Accuracy) -> tuple[tuple[float, float], tuple[float, float]]:
+    return (one.mask_ap, one.mask_ap50), (one.box_ap, one.box_ap50)
+
+
+def _speed(facts: Facts) -> str:
+    rows = [[file, str(threads), f"{ms:.1f}"] for (file, threads), ms in facts.speed.items()]
+    version = onnxruntime.__version__
+    return (
+        f"## Speed\n\nNetwork alone, canvas {CANVAS[1]}x{CANVAS[0]}, ONNX Runtime {version} on the machine that "
+        "exported it; medians, measured in turn.\n\n" + _table(["file", "threads", "ms per picture"], rows)
+    )
+
+
+def _training(facts: Facts) -> str:
+    run = facts.run
+    rows = [[one["source"] or "-", one["licence"] or "-", str(one["pictures"])] for one in run["sources"]]
+    return (
+        f"## Training\n\n{run['steps']:,} steps in {run['minutes']:.0f} minutes on {run['pictures']:,} pictures with "
+        f"{run['objects']:,} objects, from `{Path(run['options']['weights']).name}`, by `scripts/train/train.py`.\n\n"
+        + _table(["source of pictures", "licence", "pictures"], rows)
+    )
+
+
+def _limits(facts: Facts) -> str:
+    """What the figures say by themselves; its author knows more."""
+    if not facts.accuracy:
+        return ""
+    result = next(iter(facts.accuracy.values()))
+    weak = sorted(result.classes, key=lambda one: one.mask_ap50)[:3]
+    named = ", ".join(f"{one.name} ({one.mask_ap50:.0f})" for one in weak)
+    return f"## Limits\n\nWeakest classes by mask AP50: {named}. Classes with few objects in training are guesses."

@@ -1,0 +1,128 @@
+"""Makes a model folder of trained weights: fp32.onnx, int8.onnx, weights.safetensors and README.md, the model card.
+
+    python scripts/train/export.py RUN models/mine --calibrate PHOTOS [--data DATA --val val.json]
+
+Needs no PyTorch. Afterwards `stream-seg VIDEO --model models/mine/int8.onnx` runs it; on CUDA use fp32.onnx. With
+annotations to validate on, the card says average precision at three sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import architecture as a
+import onnx
+from card import Facts, measure_speed, write_card
+from low_rank import shorten
+
+from stream_seg import load_segmenter, open_source
+from stream_seg.errors import ModelError, StreamSegError
+from stream_seg.evaluate import SCORE_THRESHOLD, Result, evaluate
+from stream_seg.frame import Image
+from stream_seg.graph import export_graph
+from stream_seg.graph.precision import compare, make_feeds, quantise
+
+sys.path.append(str(Path(__file__).parents[1]))
+from thin_pooling import thin
+
+CALIBRATION_PICTURES = 100
+"""As many of --calibrate are used, spread over it."""
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    try:
+        _export(args)
+    except StreamSegError as error:
+        print(f"export: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that train.py made")
+    parser.add_argument("model", type=Path, help="folder to make")
+    parser.add_argument(
+        "--calibrate", required=True, help="a folder of pictures or a video like those to come, for int8"
+    )
+    parser.add_argument("--data", type=Path, help="folder of annotations to measure the accuracy on")
+    parser.add_argument("--val", default="val.json", help="annotations, from DATA (default: %(default)s)")
+    parser.add_argument("--images", type=Path, help="where the file names start from (default: DATA)")
+    parser.add_argument("--sizes", default="320,416,640", help="long sides to measure at (default: %(default)s)")
+    parser.add_argument("--proposals", type=int, default=a.PROPOSALS, help="regions per picture (default: %(default)s)")
+    parser.add_argument("--rank", type=int, default=a.FC6_RANK, help="of int8's largest layer (low_rank.py); 0: whole")
+    parser.add_argument("--licence", default="unknown", help="of the weights, for the files' metadata and the card")
+    return parser
+
+
+def _export(args: argparse.Namespace) -> None:
+    weights = args.run / "weights.safetensors"
+    classes = read_classes(weights)
+    args.model.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, args.model / "weights.safetensors")
+    fp32, int8 = args.model / "fp32.onnx", args.model / "int8.onnx"
+    labels = ("background", *classes)
+    # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out.
+    export_graph(weights, fp32, labels=labels, licence=args.licence, proposals=args.proposals, device="cuda")
+    onnx.save(_int8(onnx.load(fp32), args), int8)
+    run = json.loads((args.run / "run.json").read_text())
+    accuracy = _accuracy(args, fp32, int8) if args.data else {}
+    write_card(args.model, Facts(run, classes, accuracy, measure_speed(fp32, int8), args.licence))
+    print(f"{args.model}: {', '.join(sorted(path.name for path in args.model.iterdir()))}")
+
+
+def _int8(fp32: onnx.ModelProto, args: argparse.Namespace) -> onnx.ModelProto:
+    """The quantised graph, made faster where accuracy does not tell the difference."""
+    feeds = make_feeds(_frames(args.calibrate), ())
+    model = fp32
+    if args.rank:
+        model, kept = shorten(fp32, feeds, args.rank)
+        print(f"rank {args.rank} keeps {100 * kept:.1f}% of the variance")
+    model = quantise(model, feeds, lambda _done, _total: None)
+    assert thin(model)
+    print(f"int8 beside fp32: {compare(fp32, model, feeds)}")
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, said | {"precision": "int8", "device": "cpu"})
+    return model
+
+
+def read_classes(weights: Path) -> tuple[str, ...]:
+    """The class names that train.py noted in a safetensors file, without the background. Raises ModelError."""
+    try:
+        with weights.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        return tuple(header["__metadata__"]["classes"].split(",")[1:])
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise ModelError(f"{weights} is not what train.py writes: {error!r}") from error
+
+
+def _frames(spec: str) -> Iterator[Image]:
+    with open_source(spec) as source:
+        stride = max(1, (source.info.frame_count or 0) // CALIBRATION_PICTURES)
+        for count, frame in enumerate(source):
+            if count >= stride * CALIBRATION_PICTURES:
+                return
+            if count % stride == 0:
+                yield frame.image
+
+
+def _accuracy(args: argparse.Namespace, *files: Path) -> dict[tuple[str, int], Result]:
+    """By file and long side."""
+    found = {}
+    for file in files:
+        for size in map(int, args.sizes.split(",")):
+            with load_segmenter(file, device="cpu", score_threshold=SCORE_THRESHOLD, long_side=size) as segmenter:
+                found[file.stem, size] = evaluate(segmenter, args.images or args.data, args.data / args.val)
+            print(f"{file.stem}, long side {size}: {found[file.stem, size].mean}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The five losses of Mask R-CNN, batched: a few thousand kernels whatever the batch, no loop over images or regions.
+
+What is not annotated is not punished: where a class is not exhaustively labelled, "background" means "background or
+that class" (marginal softmax) and confident proposals are left alone; ignored regions are never drawn as background,
+and objects without a usable mask have no mask loss.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import architecture as a
+import torch
+from batches import Targets
+from boxes import IgnoreMap, clip, decode, encode, greedy_keep, pairwise_iou, sample, take
+from model import Net
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import roi_align
+
+Losses = dict[str, Tensor]
+
+
+def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tuple[Losses, Losses]:
+    """Losses of a batch `x` (B, 3, H, W), and counters; all still tensors, since reading them would stall a GPU."""
+    heads, ignored = net.roi_heads, IgnoreMap(targets.ignore)
+    mixed = torch.autocast(x.device.type, torch.bfloat16, enabled=amp)
+    with mixed:
+        maps = list(net.backbone(x).values())
+        raw_objectness, raw_deltas = net.rpn.head(maps)
+    # One size in the ImageList: all images share the canvas, so one copy of the anchors serves the batch.
+    anchors = net.rpn.anchor_generator(ImageList(x, [tuple(x.shape[-2:])]), maps)[0]
+    objectness = [_per_anchor(one, 1)[..., 0].float() for one in raw_objectness]
+    deltas = [_per_anchor(one, 4).float() for one in raw_deltas]
+    losses = _proposal_losses(torch.cat(objectness, 1), torch.cat(deltas, 1), anchors, targets, ignored)
+    rois = _sample_rois(*_propose(objectness, deltas, anchors, (x.shape[-2], x.shape[-1])), targets, ignored)
+    with mixed:
+        pooled = _pool(maps[:-1], rois.boxes.flatten(0, 1), _image_of(rois.boxes), a.BOX_CELLS)
+        logits, box_deltas = heads.box_predictor(heads.box_head(pooled))
+    box_losses, counters = _box_losses(logits.float(), box_deltas.float(), rois, targets)
+    chosen = _choose_mask_rois(rois, targets)
+    with mixed:
+        pooled = _pool(maps[:-1], chosen.boxes, chosen.image, a.MASK_CELLS)
+        mask_logits = heads.mask_predictor(heads.mask_head(pooled))[:, 0]
+    return losses | box_losses | {"mask": _mask_loss(mask_logits.float(), chosen, targets)}, counters
+
+
+def _per_anchor(level: Tensor, values: int) -> Tensor:
+    """(B, A * values, H, W) -> (B, H * W * A, values), the order of the anchor generator."""
+    b, c, h, w = level.shape
+    return level.view(b, c // values, values, h, w).permute(0, 3, 4, 1, 2).reshape(b, -1, values)
+
+
+def _image_of(boxes: Tensor) -> Tensor:
+    """The image each of (B, R, 4) boxes belongs to, (B * R,)."""
+    return torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+
+
+def _label_anchors(anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    """(A, 4) anchors -> positive (B, A), background (B, A), index of the best object (B, A)."""
+    real = (targets.labels > 0)[..., None]
+    iou = pairwise_iou(targets.boxes, anchors[None]).masked_fill(~real, -1)  # (B, G, A)
+    best, which = iou.max(1)
+    nearest = iou.amax(2, keepdim=True)  # every object claims its best anchors, however poor
+    claimed = ((iou == nearest) & real & (nearest > 0)).any(1)
+    positive = (best >= a.RPN_POSITIVE_IOU) | claimed
+    return positive, (best < a.RPN_NEGATIVE_IOU) & ~positive, which
+
+
+def _proposal_losses(
+    objectness: Tensor, deltas: Tensor, anchors: Tensor, targets: Targets, ignored: IgnoreMap
+) -> Losses:
+    positive, background, which = _label_anchors(anchors, targets)
+    background &= ~ignored.covers(anchors.expand(len(objectness), -1, -1))
+    # Where not all classes are labelled, a confident "false positive" may be an unlabelled object.
+    partial = ~targets.exhaustive[:, 1:].all(1, keepdim=True)
+    background &= ~(partial & (objectness.detach() > 0))
+    fg, fg_real = sample(positive, a.RPN_POSITIVES)
+    bg, bg_real = sample(background, a.RPN_SAMPLES)
+    bg_real &= torch.arange(bg.shape[1], device=bg.device) < a.RPN_SAMPLES - fg_real.sum(1, keepdim=True)
+    weight = torch.cat([fg_real, bg_real], 1).float()
+    wanted = torch.cat([torch.ones_like(fg), torch.zeros_like(bg)], 1).float()
+    logits = objectness.gather(1, torch.cat([fg, bg], 1))
+    count = weight.sum().clamp(min=1)
+    objects = functional.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="sum") / count
+    goal = encode(take(targets.boxes, which.gather(1, fg)), anchors[fg])
+    box = functional.smooth_l1_loss(take(deltas, fg), goal, beta=a.BOX_BETA, reduction="none").sum(-1)
+    return {"objectness": objects, "proposal": (box * fg_real).sum() / count}
+
+
+@torch.no_grad()
+def _propose(
+    objectness: list[Tensor], deltas: list[Tensor], anchors: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The best proposals of each image, (B, P, 4), and which of them are real, (B, P)."""
+    boxes, scores = [], []
+    per_level = anchors.split([one.shape[1] for one in objectness])
+    for level_objectness, level_deltas, level_anchors in zip(objectness, deltas, per_level, strict=True):
+        score, index = level_objectness.topk(min(a.TRAINING_PER_LEVEL, level_objectness.shape[1]), 1)
+        box = clip(decode(take(level_deltas, index), level_anchors[index]), *size)
+        good = greedy_keep(box, a.PROPOSAL_NMS_IOU) & ((box[..., 2:] - box[..., :2]).amin(-1) > 1e-3)
+        boxes.append(box)
+        scores.append(score.masked_fill(~good, -math.inf))
+    every = torch.cat(scores, 1)
+    score, index = every.topk(min(a.TRAINING_PROPOSALS, every.shape[1]), 1)
+    return take(torch.cat(boxes, 1), index), score.isfinite()
+
+
+class Rois(NamedTuple):
+    """Regions drawn for the box head, positives first in each row.
+
+    `boxes` (B, R, 4), `labels` (B, R) with 0 for background, `which` (B, R) the matched object, `real` (B, R) False
+    where a row had too few candidates.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    which: Tensor
+    real: Tensor
+
+
+@torch.no_grad()
+def _sample_rois(proposals: Tensor, usable: Tensor, targets: Targets, ignored: IgnoreMap) -> Rois:
+    labelled = targets.labels > 0
+    boxes = torch.cat([proposals, targets.boxes], 1)  # the objects themselves: early proposals miss everything
+    usable = torch.cat([usable, labelled], 1)
+    iou = pairwise_iou(boxes, targets.boxes).masked_fill(~labelled[:, None], -1)
+    best, which = iou.max(2)
+    positive = usable & (best >= a.ROI_IOU)
+    background = usable & (best < a.ROI_IOU) & ~ignored.covers(boxes)
+    fg, fg_real = sample(positive, a.ROI_POSITIVES)
+    is_fg = torch.zeros_like(positive).scatter(1, fg, fg_real)
+    key = torch.rand(best.shape, device=best.device).masked_fill(~background, -1)
+    value, index = torch.where(is_fg, key.abs() + 2, key).topk(min(a.ROI_SAMPLES, key.shape[1]), 1)
+    labels = take(targets.labels, which.gather(1, index)) * (value >= 2)
+    return Rois(take(boxes, index), labels, which.gather(1, index), value >= 0)
+
+
+def _pool(maps: list[Tensor], boxes: Tensor, image: Tensor, cells: int) -> Tensor:
+    """RoIAlign over pyramid levels: boxes (N, 4) of images (N,) -> (N, C, cells, cells).
+
+    Regions are sorted by level, so that one wait for the GPU (their counts) serves all levels.
+    """
+    boxes = boxes.nan_to_num(0.0)  # RoIAlign would make an address of NaN; the trainer sees the features' NaN anyway
+    first = round(math.log2(a.STRIDES[0]))
+    side = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6).sqrt()
+    level = (a.CANONICAL_LEVEL + (side / a.CANONICAL_SIDE).log2() + 1e-6).floor()
+    level = level.clamp(first, first + len(maps) - 1) - first
+    order = level.argsort()
+    counts = (level[:, None] == torch.arange(len(maps), device=level.device)).sum(0).tolist()
+    rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)[order].split(counts)
+    pooled = [
+        roi_align(one.float(), roi, cells, 1 / stride, a.POOL_SAMPLES)
+        for one, roi, stride in zip(maps, rows, a.STRIDES, strict=True)
+        if len(roi)
+    ]
+    return torch.cat(pooled)[order.argsort()]
+
+
+def marginal_cross_entropy(logits: Tensor, labels: Tensor, exhaustive: Tensor) -> Tensor:
+    """Cross entropy where background means "background or any class that is not exhaustively labelled here".
+
+    `logits` and `exhaustive` (..., C), `labels` (...) with 0 for the background; the loss has the shape of `labels`.
+    """
+    background = logits.masked_fill(exhaustive, -1e4).logsumexp(-1)
+    chosen = logits.gather(-1, labels[..., None])[..., 0]
+    return logits.logsumexp(-1) - torch.where(labels == 0, background, chosen)
+
+
+def _box_losses(logits: Tensor, deltas: Tensor, rois: Rois, targets: Targets) -> tuple[Losses, Losses]:
+    b, r = rois.labels.shape
+    logits, deltas = logits.view(b, r, -1), deltas.view(b, r, -1, 4)[:, : a.ROI_POSITIVES]
+    count = rois.real.sum().clamp(min=1)
+    classes = marginal_cross_entropy(logits, rois.labels, targets.exhaustive[:, None].expand(b, r, -1))
+    labels, which = rois.labels[:, : a.ROI_POSITIVES], rois.which[:, : a.ROI_POSITIVES]
+    predicted = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+    goal = encode(take(targets.boxes, which), rois.boxes[:, : a.ROI_POSITIVES], a.BOX_POSITION, a.BOX_SIZE)
+    box = functional.smooth_l1_loss(predicted, goal, beta=a.BOX_BETA, reduction="none").sum(-1) * (labels > 0)
+    right = ((logits[:, : a.ROI_POSITIVES].argmax(-1) == labels) & (labels > 0)).sum()
+    positives = (labels > 0).sum()
+    losses = {"class": (classes * rois.real).sum() / count, "box": box.sum() / count}
+    return losses, {"right": right / positives.clamp(min=1), "positives": positives}
+
+
+class MaskRois(NamedTuple):
+    """Regions drawn for the mask head: `boxes` (N, 4), `image` (N,), `crop` (N,) row of Targets.crops, `real` (N,)."""
+
+    boxes: Tensor
+    image: Tensor
+    crop: Tensor
+    real: Tensor
+
+
+@torch.no_grad()
+def _choose_mask_rois(rois: Rois, targets: Targets) -> MaskRois:
+    """Positives with a usable mask, drawn from the whole batch so that few places stay empty."""
+    crop = take(targets.crop_row, rois.which[:, : a.ROI_POSITIVES])
+    eligible = (rois.labels[:, : a.ROI_POSITIVES] > 0) & (crop >= 0)
+    index, real = sample(eligible.view(1, -1), len(crop) * a.MASK_ROIS)
+    index, real = index[0], real[0]
+    boxes = rois.boxes[:, : a.ROI_POSITIVES].reshape(-1, 4)[index]
+    return MaskRois(boxes, index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real)
+
+
+@torch.no_grad()
+def _mask_targets(chosen: MaskRois, targets: Targets, size: int) -> Tensor:
+    """(N, size, size) of 0 and 1: each region's view of its object's mask, four samples per cell."""
+    window = targets.crop_boxes[chosen.crop]
+    steps = (torch.arange(2 * size, device=window.device) + 0.5) / (2 * size)
+    first, extent = chosen.boxes[:, None, :2], (chosen.boxes[:, 2:] - chosen.boxes[:, :2])[:, None]
+    place = first + extent * steps[:, None]  # (N, 2 * size, 2)
+    inside = (place - window[:, None, :2]) / (window[:, 2:] - window[:, :2]).clamp(min=1e-3)[:, None] * 2 - 1
+    x, y = inside[:, None, :, 0].expand(-1, 2 * size, -1), inside[:, :, None, 1].expand(-1, -1, 2 * size)
+    crops = targets.crops[chosen.crop][:, None].float() / 255
+    sampled = functional.grid_sample(crops, torch.stack([x, y], -1), align_corners=False)  # zeros outside the crop
+    return (functional.avg_pool2d(sampled, 2)[:, 0] >= 0.5).float()
+
+
+def _mask_loss(logits: Tensor, chosen: MaskRois, targets: Targets) -> Tensor:
+    wanted = _mask_targets(chosen, targets, logits.shape[-1])
+    each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2))
+    return (each * chosen.real).sum() / chosen.real.sum().clamp(min=1)

@@ -1,0 +1,68 @@
+"""What is kept of a run: log.jsonl, a line of numbers every few steps, and curves.png, drawn from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Number = float | int | str
+
+
+class Log:
+    """Sums losses on the device, and reads and writes their means every few steps."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        self._steps += 1
+        for name, value in values.items():
+            detached = value.detach().float()
+            self._sums[name] = self._sums[name] + detached if name in self._sums else detached
+
+    def means(self) -> dict[str, float]:
+        """Of all that was added since the last call: one wait for the device."""
+        if not self._steps:
+            return {}
+        values = torch.stack(list(self._sums.values())).div(self._steps).tolist()
+        found = dict(zip(self._sums, values, strict=True))
+        self._sums, self._steps = {}, 0
+        return found
+
+    def write(self, record: dict[str, Number]) -> None:
+        rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in record.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Number]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def draw_curves(log: Path, picture: Path) -> None:
+    """Losses on the left, average precision on the right."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    records = read_log(log)
+    steps, scores = ([one for one in records if key in one] for key in ("loss", "mask_ap50"))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for name in ("loss", "objectness", "proposal", "class", "box", "mask"):
+        left.plot([one["step"] for one in steps], [one[name] for one in steps], label=name)
+    left.set(yscale="log", xlabel="step", title="losses")
+    for name in ("box_ap", "box_ap50", "mask_ap", "mask_ap50"):
+        right.plot([one["step"] for one in scores], [one[name] for one in scores], "o-", label=name.replace("_", " "))
+    right.set(xlabel="step", title="validation, mean of classes (%)")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(picture, dpi=90)
+    pyplot.close(figure)

@@ -1,0 +1,44 @@
+"""A network in training as a segmenter, so that `stream_seg.evaluate` scores it as it scores any model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from architecture import CANVAS_STRIDE
+from batches import to_input
+from model import Net
+
+from stream_seg.detections import Detections
+from stream_seg.evaluate import SCORE_THRESHOLD
+from stream_seg.frame import Image
+from stream_seg.geometry import Letterbox
+
+
+class NetSegmenter:
+    """Runs `net` on BGR images whose long side it scales to `long_side` pixels. A segmenter of `protocols`."""
+
+    max_batch = 1
+
+    def __init__(self, net: Net, long_side: int, threshold: float = SCORE_THRESHOLD) -> None:
+        self._net, self._long_side, self._threshold = net.eval(), long_side, threshold
+        self.class_names = net.classes
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Image) -> Detections:
+        height, width = image.shape[:2]
+        scale = self._long_side / max(height, width)
+        columns, rows = (max(1, -(-round(side * scale) // CANVAS_STRIDE)) * CANVAS_STRIDE for side in (width, height))
+        letterbox = Letterbox((width, height), (columns, rows))
+        pixels = np.empty((1, rows, columns, 3), np.uint8)
+        letterbox.apply(image, pixels[0])
+        valid = letterbox.valid
+        x = to_input(torch.from_numpy(pixels).to(next(self._net.parameters()).device))
+        x[:, :, valid[1] :] = 0  # grey, as in the graph
+        x[:, :, :, valid[0] :] = 0
+        (found,) = self._net.detect(x, [valid[::-1]], self._threshold)
+        boxes, scores, labels, masks = (found[key].cpu().numpy() for key in ("boxes", "scores", "labels", "masks"))
+        return Detections(letterbox.to_image(boxes), scores, labels - 1, masks, self.class_names)

@@ -1,0 +1,182 @@
+"""Trains the compact Mask R-CNN on a folder of pictures with COCO annotations, on a CPU or one GPU.
+
+    python scripts/train/train.py DATA --out RUN --minutes 120
+    python scripts/train/train.py DATA --out RUN --minutes 120 --resume
+
+DATA holds train.json and, if there is one, val.json; their file names start from DATA (--train, --val and --images say
+otherwise). Training starts from the built-in weights, with a new predictor where the classes differ, and ends when its
+schedule does: --minutes of training, or --steps. Ctrl-C saves. RUN gets log.jsonl, curves.png, last.pt (everything, for
+--resume), weights.safetensors (the averaged weights, for evaluate.py and export.py), run.json and the decoded pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from annotations import Annotations, read_annotations
+from augment import Augmentation
+from batches import Batches, make_loader
+from cache import TrainingSet, build_cache
+from schedule import Schedule
+from trainer import Trainer, Tuning, Validation
+from weights import BUILT_IN, read_checkpoint, start_from
+
+from stream_seg.errors import SourceError, StreamSegError, UsageError
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _shares(text: str) -> dict[str, float]:
+    return {name: float(share) for name, share in (part.rsplit("=", 1) for part in text.split(","))}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("data", type=Path)
+    add("--out", type=Path, required=True, help="folder of this run")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="of training; pauses of the machine and validation do not count")
+    length.add_argument("--steps", type=int)
+    add("--stop-after", type=float, metavar="MINUTES", help="save and end early; --resume goes on with the schedule")
+    add("--resume", action="store_true", help="go on from RUN/last.pt")
+    add("--weights", type=Path, default=BUILT_IN, help="safetensors to start from (default: the built-in model's)")
+    add("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
+    add(
+        "--val", default="val.json", help="annotations to validate on, from DATA (default: %(default)s, if it is there)"
+    )
+    add("--images", type=Path, help="where the file names start from (default: DATA)")
+    add("--cache", type=Path, help="decoded pictures (default: RUN/cache); 3 bytes per pixel")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add(
+        "--amp", action=argparse.BooleanOptionalAction, help="bfloat16 (default: on CUDA; CPUs need AVX512_BF16 or AMX)"
+    )
+    add("--threads", type=int, help="of a CPU")
+    add("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
+    add("--batch", type=int, default=8)
+    add(
+        "--rate",
+        type=float,
+        default=5e-4,
+        help="peak learning rate; grows with the root of the batch (default: %(default)s)",
+    )
+    add("--body-rate", type=float, default=0.25, help="factor for the pretrained body (default: %(default)s)")
+    add("--warmup", type=int, default=150, help="steps")
+    add("--freeze", type=int, default=3, help="blocks 0..N of the body stay as they are; -1 trains all (default: 3)")
+    add("--sizes", type=_sizes, default=[288, 320, 320, 352, 416], help="long sides, drawn per batch")
+    add("--scales", type=_numbers, default=[0.5, 2.0], help="large-scale jitter (default: 0.5,2)")
+    add("--paste", type=float, default=0.15, help="probability of pasted objects (default: %(default)s)")
+    add("--mosaic", type=float, default=0.15, help="probability of four pictures in one (default: %(default)s)")
+    add("--shares", type=_shares, default={}, help="how often a source is drawn, e.g. 'mine=0.7,other=0.3'")
+    add("--average", type=float, default=0.998, help="decay of the averaged weights (default: %(default)s)")
+    add("--mask-weight", type=float, default=1.5, help="of the mask loss (default: %(default)s)")
+    add("--validations", type=int, default=4, help="how many, spread over the schedule; 0 for none")
+    add("--size", type=int, default=320, help="long side for validation (default: %(default)s)")
+    add("--log-every", type=int, default=20, help="steps")
+    add("--save-every", type=float, default=3.0, help="minutes")
+    add("--seed", type=int, default=1)
+    return parser
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    try:
+        _train(args)
+    except StreamSegError as error:
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _train(args: argparse.Namespace) -> None:
+    checkpoint = _prepare(args)
+    images = args.images or args.data
+    annotations = read_annotations(args.data / args.train, images)
+    print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
+    build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))
+    device = torch.device(args.device)
+    net = start_from(args.weights, annotations.classes, args.freeze)
+    net = net.to(device, memory_format=torch.channels_last).train()
+    schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
+    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args, images))
+    if checkpoint:
+        trainer.resume(checkpoint)
+    _describe(args, annotations, schedule)
+    trainer.run(iter(_loader(args, annotations, device, schedule.step)), args.stop_after)
+    _describe(args, annotations, schedule)
+    print(f"{schedule.step} steps; averaged weights in {args.out / 'weights.safetensors'}")
+
+
+def _prepare(args: argparse.Namespace) -> dict[str, object]:
+    """Make the folder and set torch up; the checkpoint to go on from, or nothing."""
+    last = args.out / "last.pt"
+    if last.exists() and not args.resume:
+        raise UsageError(f"{args.out} holds a run already: give --resume to go on with it, or another --out")
+    if args.resume and not last.exists():
+        raise UsageError(f"there is nothing to resume in {args.out}: it has no last.pt")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("this PyTorch sees no CUDA device: give --device cpu")
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return read_checkpoint(last) if args.resume else {}
+
+
+def _loader(
+    args: argparse.Namespace, annotations: Annotations, device: torch.device, step: int
+) -> torch.utils.data.DataLoader[object]:
+    """The step is part of the seed: a resumed part must not see the first part's samples again."""
+    torch.manual_seed(args.seed + step)
+    data = TrainingSet(annotations, args.cache or args.out / "cache", args.shares)
+    how = Augmentation((args.scales[0], args.scales[1]), args.paste, args.mosaic)
+    on_gpu = device.type == "cuda"
+    batches = Batches(data, args.batch, args.sizes, args.seed + step, how, jitters=not on_gpu)
+    return make_loader(batches, args.workers, pin=on_gpu)
+
+
+def _tuning(args: argparse.Namespace, device: torch.device) -> Tuning:
+    return Tuning(
+        rate=args.rate,
+        body=args.body_rate,
+        average=args.average,
+        mask_weight=args.mask_weight,
+        amp=device.type == "cuda" if args.amp is None else args.amp,
+        log_every=args.log_every,
+        save_minutes=args.save_every,
+    )
+
+
+def _validation(args: argparse.Namespace, images: Path) -> Validation | None:
+    path = args.data / args.val
+    if args.validations < 1 or (not path.exists() and args.val == "val.json"):
+        return None
+    if not path.exists():
+        raise SourceError(f"the annotations to validate on are not there: {path}")
+    return Validation(path, images, args.validations, args.size)
+
+
+def _describe(args: argparse.Namespace, annotations: Annotations, schedule: Schedule) -> None:
+    """Write run.json: what the model card says about data and training."""
+    sources = Counter((picture.source, picture.licence) for picture in annotations.pictures)
+    rows = [{"source": source, "licence": licence, "pictures": n} for (source, licence), n in sources.most_common()]
+    objects = sum(len(picture.objects.labels) for picture in annotations.pictures)
+    place = {"steps": schedule.step, "minutes": round(schedule.seconds / 60, 1), "pictures": len(annotations.pictures)}
+    described = {"classes": annotations.classes, **place, "objects": objects, "sources": rows, "options": vars(args)}
+    (args.out / "run.json").write_text(json.dumps(described, indent=2, default=str))
+
+
+if __name__ == "__main__":
+    main()

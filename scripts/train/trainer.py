@@ -1,0 +1,185 @@
+"""The training loop: steps, averaged weights, checkpoints, validation."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from batches import Targets, jitter_colour, to_input
+from losses import training_losses
+from model import Net
+from record import Log, draw_curves
+from schedule import Schedule
+from segmenter import NetSegmenter
+from torch import Tensor, nn
+from torch.optim import AdamW
+from tqdm import tqdm
+from weights import write_checkpoint, write_weights
+
+from stream_seg.errors import StreamSegError
+from stream_seg.evaluate import evaluate
+
+WEIGHT_DECAY, CLIP_NORM, BETAS = 0.02, 10.0, (0.9, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What to score during training, how often in all, and at which long side."""
+
+    annotations: Path
+    images: Path
+    times: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How to train.
+
+    `rate` is the peak learning rate, `body` its factor for the pretrained body, `average` the decay of the averaged
+    weights, `mask_weight` that of the mask loss; `amp` computes in bfloat16.
+    """
+
+    rate: float
+    body: float
+    average: float
+    mask_weight: float
+    amp: bool
+    log_every: int
+    save_minutes: float
+
+
+class Trainer:
+    """Trains `net` in place; the averaged weights are what is validated and kept."""
+
+    def __init__(self, net: Net, out: Path, schedule: Schedule, tuning: Tuning, validation: Validation | None) -> None:
+        self.net, self.out, self.schedule, self.tuning, self.validation = net, out, schedule, tuning, validation
+        self.average = copy.deepcopy(net).eval().requires_grad_(False)
+        self.device = next(net.parameters()).device
+        self.optimizer = _optimizer(net, tuning)
+        self._log = Log(out / "log.jsonl")
+        self._saved = time.monotonic()
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where `save` was called."""
+        self.net.load_state_dict(checkpoint["model"])
+        self.average.load_state_dict(checkpoint["average"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        for group, peak in zip(self.optimizer.param_groups, _peaks(self.tuning), strict=True):
+            group["peak"] = peak
+        for name in ("step", "seconds", "warm_from"):
+            setattr(self.schedule, name, checkpoint[name])
+
+    def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
+        """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C; then save."""
+        began = last = time.monotonic()
+        validations = self._validations()
+        with suppress(KeyboardInterrupt), tqdm(total=100, bar_format=BAR) as bar:
+            while self.schedule.progress < 1:
+                if stop_after is not None and time.monotonic() - began > 60 * stop_after:
+                    break
+                start = time.monotonic()
+                self._step(*next(batches))
+                self.schedule.advance(time.monotonic() - start)
+                bar.update(100 * self.schedule.progress - bar.n)
+                if self.schedule.step % self.tuning.log_every == 0:
+                    self._note(bar, time.monotonic() - last)
+                    last = time.monotonic()
+                if time.monotonic() - self._saved > 60 * self.tuning.save_minutes:
+                    self.save()
+                if validations and self.schedule.progress >= validations[0]:
+                    validations.pop(0)
+                    self._validate()
+                    last = time.monotonic()
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, the averaged weights and the curves."""
+        schedule, state = self.schedule, {"model": self.net.state_dict(), "average": self.average.state_dict()}
+        place = {"step": schedule.step, "seconds": schedule.seconds, "warm_from": schedule.warm_from}
+        write_checkpoint(self.out / "last.pt", {**state, "optimizer": self.optimizer.state_dict(), **place})
+        write_weights(self.out / "weights.safetensors", self.average.state_dict(), self.net.classes)
+        draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+        self._saved = time.monotonic()
+
+    def _step(self, images: Tensor, targets: Targets) -> None:
+        x = to_input(images.to(self.device, non_blocking=True))
+        x = jitter_colour(x) if x.is_cuda else x
+        rate = self.schedule.rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        losses, counters = training_losses(self.net, x, targets.to(self.device), amp=self.tuning.amp)
+        weights = {"mask": self.tuning.mask_weight}
+        total = torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_([p for p in self.net.parameters() if p.grad is not None], CLIP_NORM)
+        # Without waiting for the device: fused optimizers skip the update where this is 1, as under a GradScaler.
+        skipped = (~norm.isfinite()).float()
+        self.optimizer.found_inf = skipped
+        self.optimizer.step()
+        self._update_average()
+        finite = {name: value.detach().nan_to_num(0.0, 0.0, 0.0) for name, value in {"loss": total, **losses}.items()}
+        self._log.add({**finite, **counters, "norm": norm.nan_to_num(0.0, 0.0, 0.0), "skipped": skipped})
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        step = self.schedule.step
+        decay = min(self.tuning.average, (1 + step) / (10 + step))  # forget the first steps quickly
+        ours, theirs = list(self.average.parameters()), [p.detach() for p in self.net.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+    def _note(self, bar: tqdm[None], seconds: float) -> None:
+        means = self._log.means()
+        schedule = self.schedule
+        self._log.write(
+            {
+                "step": schedule.step,
+                "progress": schedule.progress,
+                "rate": schedule.rate * self.tuning.rate,
+                "steps_per_s": self.tuning.log_every / seconds,
+                **means,
+            }
+        )
+        bar.set_postfix_str(f"step {schedule.step}, loss {means['loss']:.3f}, masks {means['mask']:.3f}")
+        if means["skipped"] == 1:
+            raise StreamSegError(
+                f"training diverged: no finite gradient in the steps before {schedule.step}; try a lower --rate"
+            )
+
+    def _validations(self) -> list[float]:
+        """The fractions of the schedule that are still to come at which validation is due."""
+        times = self.validation.times if self.validation else 0
+        return [k / times for k in range(1, times + 1) if k / times > self.schedule.progress]
+
+    def _validate(self) -> None:
+        assert self.validation is not None
+        judged = NetSegmenter(self.average, self.validation.size)
+        mean = evaluate(judged, self.validation.images, self.validation.annotations).mean
+        found = {"box_ap": mean.box_ap, "box_ap50": mean.box_ap50, "mask_ap": mean.mask_ap, "mask_ap50": mean.mask_ap50}
+        self._log.write({"step": self.schedule.step, "size": self.validation.size, **found})
+        tqdm.write(
+            f"step {self.schedule.step}: mask AP {mean.mask_ap:.1f}, AP50 {mean.mask_ap50:.1f}; "
+            f"box AP {mean.box_ap:.1f}, AP50 {mean.box_ap50:.1f} ({mean.name}, long side {self.validation.size})"
+        )
+
+
+BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+
+
+def _peaks(tuning: Tuning) -> tuple[float, float]:
+    return tuning.rate * tuning.body, tuning.rate
+
+
+def _optimizer(net: Net, tuning: Tuning) -> AdamW:
+    """Fused AdamW; the key "peak" of a group is its highest rate."""
+    trained = [(name, one) for name, one in net.named_parameters() if one.requires_grad]
+    parts = [[one for name, one in trained if name.startswith("backbone.body") is of_body] for of_body in (True, False)]
+    groups = [{"params": part, "peak": peak} for part, peak in zip(parts, _peaks(tuning), strict=True)]
+    return AdamW(groups, lr=tuning.rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)

@@ -1,0 +1,94 @@
+"""Where weights come from and go to: safetensors to start from and to export, a checkpoint to resume from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import architecture as a
+import torch
+from model import Net
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stream_seg.errors import ModelError
+
+State = dict[str, Tensor]
+
+BUILT_IN = Path(__file__).parents[2] / "models" / "compact" / "weights.safetensors"
+_PER_CLASS = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
+
+
+def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
+    """A state_dict in float32 and its class names, without the background. Raises ModelError."""
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  it is no mapping
+            named = (file.metadata() or {}).get("classes", "")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the weights {path} cannot be read: {error}") from error
+    count = len(state.get(f"{_PER_CLASS[0]}.bias", [])) - 1
+    classes = tuple(named.split(",")[1:]) if named else a.DEFAULT_CLASSES
+    if len(classes) != count:
+        raise ModelError(f"the weights {path} have {count} classes, but {len(classes)} names")
+    return state, classes
+
+
+def write_weights(path: Path, state: State, classes: tuple[str, ...]) -> None:
+    """Write whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    tensors = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}
+    save_file(tensors, part, {"classes": ",".join(("background", *classes))})
+    part.replace(path)
+
+
+def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
+    """A network for `classes` with the weights of a file; new classes get a new predictor. Raises ModelError."""
+    state, known = read_weights(path)
+    net = Net(classes, frozen)
+    if classes != known:
+        for layer in _PER_CLASS:
+            state |= _adapted(layer, state, known, net)
+    wanted = net.state_dict()
+    differ = [key for key in wanted.keys() | state.keys() if key not in state or key not in wanted]
+    differ = differ or [key for key in wanted if wanted[key].shape != state[key].shape]
+    if differ:
+        raise ModelError(f"the weights {path} are not of the compact network: {min(differ)} differs")
+    net.load_state_dict(state)
+    return net
+
+
+def _adapted(layer: str, state: State, known: tuple[str, ...], net: Net) -> State:
+    """The predictor for other classes: rows of the same name are kept, box refinement of new ones starts at the mean.
+
+    Scores of new classes start from almost nothing, so that they are learned from their own pictures.
+    """
+    fresh = net.state_dict()
+    result = {}
+    for kind in ("weight", "bias"):
+        key = f"{layer}.{kind}"
+        rows = fresh[key].view(len(net.classes) + 1, -1).clone()
+        old = state[key].view(len(known) + 1, -1)
+        if layer.endswith("bbox_pred"):
+            rows[:] = old[1:].mean(0)
+        for label, name in enumerate(("background", *net.classes)):
+            if name in ("background", *known):
+                rows[label] = old[("background", *known).index(name)]
+        result[key] = rows.view(-1, *fresh[key].shape[1:])
+    return result
+
+
+def read_checkpoint(path: Path) -> dict[str, object]:
+    """What `write_checkpoint` wrote. Raises ModelError."""
+    try:
+        found: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise ModelError(f"the checkpoint {path} cannot be read: {error}") from error
+    return found
+
+
+def write_checkpoint(path: Path, content: dict[str, object]) -> None:
+    """Write, then rename: being killed while saving leaves the previous one intact."""
+    part = path.with_name(f"{path.name}.part")
+    torch.save(content, part)
+    part.replace(path)

@@ -1,0 +1,127 @@
+"""Training from end to end on made-up pictures, as a user does it: train, stop, resume, evaluate, export, run."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stream_seg import load_segmenter
+from tests.training_shapes import CATEGORIES, draw, write_shapes
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("torch", "torchvision", "safetensors", "matplotlib")
+STEPS = 24
+
+pytestmark = [
+    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
+    pytest.mark.timeout(400),  # the first test waits for two runs of training
+]
+
+
+def run(script: str, *arguments: str | Path) -> str:
+    """Run a script of scripts/train to its end; its standard output."""
+    command = [sys.executable, str(ROOT / "scripts" / "train" / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=380)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def train(data: Path, out: Path, *more: str) -> str:
+    small = ["--threads", "1", "--workers", "0", "--batch", "2", "--sizes", "160", "--size", "160", "--log-every", "3"]
+    brief = ["--steps", str(STEPS), "--rate", "1e-3", "--warmup", "5", "--average", "0.9", "--validations", "1"]
+    return run("train.py", data, "--out", out, *small, *brief, *more)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    write_shapes(folder, train=40, val=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after its first step and resumed."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    assert "40 pictures, 3 classes: box, ball, tent" in train(shapes, out, "--stop-after", "0.0001")
+    before = json.loads((out / "run.json").read_text())
+    assert 0 < before["steps"] < STEPS
+    assert f"{STEPS} steps" in train(shapes, out, "--resume")
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "shapes"
+    measured = ["--data", shapes, "--sizes", "160", "--licence", "CC0-1.0"]
+    run("export.py", trained, folder, "--calibrate", shapes / "val", *measured)
+    return folder
+
+
+def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
+    records = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "loss" in record]
+    assert [record["step"] for record in steps] == sorted({record["step"] for record in steps})
+    assert steps[-1]["step"] == STEPS
+    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+    assert records[-1]["mask_ap50"] > 60
+    assert cv2.imread(str(trained / "curves.png")) is not None
+    told = json.loads((trained / "run.json").read_text())
+    assert {(one["source"], one["licence"], one["pictures"]) for one in told["sources"]} == {
+        ("made up", "public domain", 30),
+        ("balls only", "public domain", 10),
+    }
+
+
+def test_a_run_is_not_overwritten_by_mistake(trained: Path, shapes: Path) -> None:
+    with pytest.raises(AssertionError, match="holds a run already: give --resume"):
+        train(shapes, trained)
+
+
+def test_evaluation_prints_the_precision_of_each_class(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    said = run("evaluate.py", trained / "weights.safetensors", shapes, "--sizes", "160", "--out", tmp_path / "ap.json")
+    assert all(name in said for name in ("long side 160", "ball", "box", "tent", "mean of 3"))
+    assert json.loads((tmp_path / "ap.json").read_text())["160"]["mean"]["mask_ap50"] > 60
+
+
+def test_the_exported_folder_is_whole_and_its_card_tells_what_was_measured(exported: Path) -> None:
+    files = {path.name for path in exported.iterdir()}
+    assert files == {"fp32.onnx", "int8.onnx", "weights.safetensors", "README.md"}
+    assert (exported / "int8.onnx").stat().st_size < 0.35 * (exported / "fp32.onnx").stat().st_size
+    card = (exported / "README.md").read_text()
+    assert "It finds: box, ball, tent. Licence of the weights: CC0-1.0." in card
+    assert "| balls only | public domain | 10 |" in card
+    assert "| int8, long side 160 | mean of 3 |" in card
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_exported_file_finds_shapes_it_has_not_seen(precision: str, exported: Path) -> None:
+    rng, right, wanted = random.Random(9), 0, 0
+    with load_segmenter(exported / f"{precision}.onnx", device="cpu", long_side=160) as segmenter:
+        assert segmenter.class_names == ("box", "ball", "tent")
+        for _ in range(6):
+            picture, truth = draw(rng)
+            (found,) = segmenter([picture])
+            for one in truth:
+                x, y, width, height = one["bbox"]
+                near = np.abs(found.boxes - (x, y, x + width, y + height)).max(1) < 12
+                names = [name for name, is_near in zip(found.names, near, strict=True) if is_near]
+                right += bool(names) and CATEGORIES[names[0]] == one["category_id"]
+                wanted += 1
+    assert right >= 0.7 * wanted
+
+
+def test_the_command_runs_the_exported_file(exported: Path, tmp_path: Path) -> None:
+    picture, out = tmp_path / "shapes.png", tmp_path / "found.png"
+    cv2.imwrite(str(picture), draw(random.Random(3))[0])
+    command = ["stream_seg", str(picture), "-o", str(out), "--model", str(exported / "int8.onnx"), "--size", "160"]
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True, timeout=60)
+    assert cv2.imread(str(out)) is not None

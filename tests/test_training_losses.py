@@ -1,0 +1,152 @@
+"""The parts of training that are PyTorch: losses that do not punish what is not annotated, boxes, predictors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGES = ("torch", "torchvision", "safetensors")
+pytestmark = [
+    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
+    pytest.mark.filterwarnings("ignore"),  # of other people's imports
+    pytest.mark.timeout(120),
+]
+
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
+MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights")
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """Their modules, by name, as when one of them is run; forgotten afterwards."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(SCRIPTS))
+    yield {name: importlib.import_module(name) for name in MODULES}
+    sys.path[:] = [folder for folder in sys.path if not folder.startswith(str(SCRIPTS.parent))]
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(SCRIPTS.parent)):
+            sys.modules.pop(name)
+
+
+def random_boxes(count: int) -> Tensor:
+    import torch
+
+    corners = torch.rand(2, count, 4) * 100
+    corners[..., 2:] = corners[..., :2] + 5 + corners[..., 2:] / 2
+    return corners
+
+
+def test_background_may_be_any_class_that_is_not_annotated(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    loss = scripts["losses"].marginal_cross_entropy
+    logits = torch.tensor([[0.0, 8.0, 0.0]])
+    background, cat = torch.tensor([0]), torch.tensor([2])
+    known, cats_only = torch.tensor([[False, True, True]]), torch.tensor([[False, False, True]])
+    assert loss(logits, background, known).item() > 7
+    assert loss(logits, background, cats_only).item() < 0.01
+    assert loss(logits, cat, cats_only).item() == pytest.approx(loss(logits, cat, known).item())
+    expected = torch.nn.functional.cross_entropy(logits, background).item()
+    assert loss(logits, background, known).item() == pytest.approx(expected)
+
+
+def test_batched_suppression_is_torchvisions(scripts: dict[str, ModuleType]) -> None:
+    import torch
+    from torchvision.ops import nms
+
+    torch.manual_seed(0)
+    boxes = random_boxes(80)
+    keep = scripts["boxes"].greedy_keep(boxes, 0.5)
+    for image in range(2):
+        expected = nms(boxes[image], torch.arange(80, 0, -1).float(), 0.5)
+        assert torch.equal(keep[image].nonzero()[:, 0], expected.sort().values)
+
+
+def test_deltas_lead_back_to_the_box(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    target, reference = random_boxes(50)
+    boxes = scripts["boxes"]
+    assert torch.allclose(boxes.decode(boxes.encode(target, reference), reference), target, atol=1e-3)
+
+
+def test_a_box_is_ignored_when_most_of_it_is(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    ignore = torch.zeros(1, 20, 20)
+    ignore[0, 5:10, 5:10] = 1  # pixels 20 to 40
+    covers = scripts["boxes"].IgnoreMap(ignore).covers
+    boxes = torch.tensor([[[20.0, 20, 40, 40], [20, 20, 40, 56], [20, 20, 40, 64], [60, 60, 70, 70]]])
+    assert covers(boxes).tolist() == [[True, True, False, False]]
+
+
+def test_pooling_can_be_differentiated(scripts: dict[str, ModuleType]) -> None:
+    import torch
+    from torchvision.ops import roi_align
+
+    assert scripts["vision_ops"]
+    x = torch.rand(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    rois = torch.tensor([[0, 3.0, 2.0, 40.0, 38.0], [0, -4.0, 8.0, 20.0, 60.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda one: roi_align(one, rois, 3, 1 / 8, 2), (x,))
+
+
+def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str, ModuleType]) -> None:
+    """The same confident detections: punished as background only where the class is said to be exhaustive."""
+    import torch
+
+    classes = scripts["weights"].read_weights(scripts["weights"].BUILT_IN)[1]
+    net = scripts["weights"].start_from(scripts["weights"].BUILT_IN, classes, -1)
+    import cv2
+
+    photo = cv2.resize(cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg")), (320, 224))[:, :, ::-1].copy()
+    x = scripts["batches"].to_input(torch.from_numpy(photo)[None])
+    found = {}
+    for exhaustive in (True, False):
+        known = torch.full((1, len(classes) + 1), exhaustive)
+        known[:, 0] = False
+        blank = torch.zeros(1, 8, 4), torch.zeros(1, 8, dtype=torch.int64), torch.full((1, 8), -1)
+        crops = torch.zeros(1, 64, 64, dtype=torch.uint8), torch.zeros(1, 4)
+        targets = scripts["batches"].Targets(*blank, *crops, known, torch.zeros(1, 56, 80, dtype=torch.uint8))
+        torch.manual_seed(0)
+        losses, _ = scripts["losses"].training_losses(net, x, targets, amp=False)
+        assert all(value.isfinite() for value in losses.values())
+        found[exhaustive] = {name: value.item() for name, value in losses.items()}
+    assert found[False]["class"] < 1e-3 < 0.05 < found[True]["class"]
+    assert found[False]["objectness"] < found[True]["objectness"]
+
+
+def test_classes_of_the_same_name_keep_their_predictor(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    weights = scripts["weights"]
+    old, _ = weights.read_weights(weights.BUILT_IN)
+    net = weights.start_from(weights.BUILT_IN, ("robot", "cat", "person"), -1)
+    new = net.state_dict()
+    cat, score, box = 10, "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.weight"
+    assert torch.equal(new[score][[0, 2, 3]], old[score][[0, cat, 1]])
+    assert torch.equal(new[box][8:12], old[box][4 * cat : 4 * cat + 4])
+    assert torch.allclose(new[box][4:8], old[box].view(21, 4, -1)[1:].mean(0), atol=1e-6)
+    assert new[score][1].abs().max() < 0.1
+
+
+def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    from stream_seg.errors import ModelError
+
+    weights = scripts["weights"]
+    net = weights.start_from(weights.BUILT_IN, ("a", "b"), -1)
+    weights.write_weights(tmp_path / "w.safetensors", net.state_dict(), net.classes)
+    state, classes = weights.read_weights(tmp_path / "w.safetensors")
+    assert classes == ("a", "b")
+    assert state.keys() == net.state_dict().keys()
+    with pytest.raises(ModelError, match="cannot be read"):
+        weights.read_weights(tmp_path / "none.safetensors")

@@ -1,0 +1,255 @@
+"""The parts of training that need no PyTorch: annotations, the cache, views, samples, the schedule."""
+
+# ruff: noqa: ANN401  scripts are loaded by name, and so their types are not known here
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from stream_seg.errors import ModelError, SourceError
+from stream_seg.graph import COMPACT, export_graph
+from stream_seg.graph.labels import COMPACT_LABELS
+from stream_seg.graph.precision import compare, make_feeds
+from tests.training_shapes import SIDES, write_shapes
+
+# pycocotools' own.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
+MODULES = ("architecture", "annotations", "cache", "views", "augment", "schedule", "low_rank", "export", "card")
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """Their modules, by name, as when one of them is run; forgotten afterwards."""
+    sys.path.insert(0, str(SCRIPTS))
+    yield {name: importlib.import_module(name) for name in MODULES}
+    sys.path[:] = [folder for folder in sys.path if not folder.startswith(str(SCRIPTS.parent))]
+    for name in MODULES:
+        sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    write_shapes(folder, train=24, val=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training_set(scripts: dict[str, ModuleType], shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    annotations = scripts["annotations"].read_annotations(shapes / "train.json", shapes)
+    cache = tmp_path_factory.mktemp("cache")
+    scripts["cache"].build_cache(annotations, cache, workers=2)
+    return scripts["cache"].TrainingSet(annotations, cache, {})
+
+
+def test_training_and_the_graph_builder_agree_on_the_network(scripts: dict[str, ModuleType]) -> None:
+    a = scripts["architecture"]
+    assert (*a.TAPS, *a.TAP_CHANNELS) == (*COMPACT.backbone.taps, *COMPACT.backbone.channels)
+    assert COMPACT.backbone.strides == a.STRIDES
+    assert COMPACT.pyramid_channels == a.PYRAMID_CHANNELS
+    rpn = COMPACT.proposals
+    assert (rpn.anchor_sizes, rpn.aspect_ratios) == (a.ANCHOR_SIZES, a.ASPECT_RATIOS)
+    assert (rpn.per_level, rpn.count, rpn.nms_iou) == (a.PROPOSALS_PER_LEVEL, a.PROPOSALS, a.PROPOSAL_NMS_IOU)
+    pool = COMPACT.pooling
+    assert (pool.canonical_side, pool.canonical_level) == (a.CANONICAL_SIDE, a.CANONICAL_LEVEL)
+    assert (pool.box_size, pool.mask_size, pool.samples) == (a.BOX_CELLS, a.MASK_CELLS, a.POOL_SAMPLES)
+    assert COMPACT.box_head.fully_connected == (a.FULLY_CONNECTED,) * 2
+    assert COMPACT.box_head.coder == (a.BOX_POSITION,) * 2 + (a.BOX_SIZE,) * 2
+    assert COMPACT.mask_head.convolutions == a.MASK_CHANNELS
+    assert (COMPACT.detection.nms_iou, COMPACT.detection.per_image) == (a.DETECTION_NMS_IOU, a.DETECTIONS)
+    assert ["background", *a.DEFAULT_CLASSES] == COMPACT_LABELS
+
+
+def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, ModuleType], shapes: Path) -> None:
+    found = scripts["annotations"].read_annotations(shapes / "train.json", shapes)
+    assert found.classes == ("box", "ball", "tent")  # by category id
+    assert found.pictures[0].exhaustive.tolist() == [False, False, True, False]
+    assert found.pictures[1].exhaustive.tolist() == [False, True, True, True]
+    assert found.pictures[5].objects.crowd.tolist() == [True, False]
+    for k in (1, 6, 2, 7):  # without a segmentation, and with mask_valid false
+        assert [outline is None for outline in found.pictures[k].objects.outlines] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda document: document.pop("categories"), r"not a COCO instances file: it lacks 'categories'"),
+        (lambda document: document["images"].clear(), r"no categories or no images"),
+        (lambda document: document["annotations"][0].pop("bbox"), r"lacks 'bbox'"),
+        (lambda document: document["images"][0].update(exhaustive=[99]), r"lacks 99"),
+    ],
+)
+def test_annotations_of_another_kind_are_refused_by_name(
+    change: Callable[[Any], None], sentence: str, scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    document = json.loads((shapes / "val.json").read_text())
+    change(document)
+    (tmp_path / "bad.json").write_text(json.dumps(document))
+    with pytest.raises(SourceError, match=rf"bad\.json.*{sentence}"):
+        scripts["annotations"].read_annotations(tmp_path / "bad.json", shapes)
+    with pytest.raises(SourceError, match=r"none\.json cannot be read"):
+        scripts["annotations"].read_annotations(tmp_path / "none.json", shapes)
+
+
+def test_a_picture_that_is_missing_or_of_another_size_is_named(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    annotations = scripts["annotations"].read_annotations(shapes / "val.json", tmp_path)
+    with pytest.raises(SourceError, match=r"0\.png is missing, damaged"):
+        scripts["cache"].build_cache(annotations, tmp_path / "cache", workers=1)
+    (tmp_path / "val").mkdir()
+    cv2.imwrite(str(tmp_path / "val" / "0.png"), np.zeros((10, 10, 3), np.uint8))
+    with pytest.raises(SourceError, match=r"0\.png is not 160x128"):
+        scripts["cache"].build_cache(annotations, tmp_path / "cache", workers=1)
+
+
+def test_the_cache_holds_pixels_and_outlines_and_is_made_once(
+    training_set: Any, scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    annotations = scripts["annotations"].read_annotations(shapes / "train.json", shapes)
+    scripts["cache"].build_cache(annotations, tmp_path, workers=1)
+    made = (tmp_path / "images.bin").stat().st_mtime_ns
+    scripts["cache"].build_cache(annotations, tmp_path, workers=1)
+    assert (tmp_path / "images.bin").stat().st_mtime_ns == made
+    picture = cv2.cvtColor(cv2.imread(str(shapes / "train" / "3.png")), cv2.COLOR_BGR2RGB)
+    assert np.array_equal(training_set.image(3), picture)
+    objects = training_set.objects[3]
+    for box, row in zip(objects.boxes, objects.masks, strict=True):
+        mask = training_set.mask(row)
+        x, y, width, height = cv2.boundingRect(mask.pixels)
+        assert np.abs(box - (mask.x + x, mask.y + y, mask.x + x + width, mask.y + y + height)).max() <= 1
+
+
+def test_large_pictures_are_shrunk_with_their_annotations(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    document = json.loads((shapes / "val.json").read_text())
+    document["images"] = [{"id": 0, "file_name": "big.png", "width": 1280, "height": 960}]
+    corners = [256, 128, 768, 128, 768, 512, 256, 512]
+    document["annotations"] = [
+        {"id": 1, "image_id": 0, "category_id": 3, "bbox": [256, 128, 512, 384], "segmentation": [corners]}
+    ]
+    (tmp_path / "big.json").write_text(json.dumps(document))
+    cv2.imwrite(str(tmp_path / "big.png"), np.zeros((960, 1280, 3), np.uint8))
+    annotations = scripts["annotations"].read_annotations(tmp_path / "big.json", tmp_path)
+    scripts["cache"].build_cache(annotations, tmp_path / "cache", workers=1)
+    found = scripts["cache"].TrainingSet(annotations, tmp_path / "cache", {})
+    assert found.image(0).shape == (480, 640, 3)
+    assert found.objects[0].boxes.tolist() == [[128, 64, 384, 256]]
+    assert found.mask(found.objects[0].masks[0]).pixels.shape == (192 + 2, 256 + 2)
+
+
+def test_rare_classes_are_drawn_more_often_and_shares_are_kept(scripts: dict[str, ModuleType], shapes: Path) -> None:
+    annotations = scripts["annotations"].read_annotations(shapes / "train.json", shapes)
+    weights = scripts["cache"].sampling_weights(annotations, {"balls only": 0.5})
+    partial = np.array([picture.source == "balls only" for picture in annotations.pictures])
+    assert weights[partial].sum() == pytest.approx(0.5)
+    assert weights.sum() == pytest.approx(1)
+    with pytest.raises(SourceError, match="shares must name sources"):
+        scripts["cache"].sampling_weights(annotations, {"nobody": 0.5})
+
+
+def test_labels_follow_the_picture_through_views_pasting_and_mosaics(
+    training_set: Any, scripts: dict[str, ModuleType]
+) -> None:
+    """Where a sample says that a shape is, its colour must be, and the mask must have the box's extent."""
+    augment = scripts["augment"]
+    colours = {1: (70, 200, 60), 2: (220, 60, 40), 3: (40, 120, 220)}
+    checked = 0
+    for seed, how in enumerate((augment.Augmentation(), augment.Augmentation(paste=1), augment.Augmentation(mosaic=1))):
+        sampler = augment.Sampler(training_set, how, random.Random(seed))
+        for index in range(len(training_set.rows)):
+            sample = sampler.make(index, (256, 320))
+            for item in sample.instances:
+                assert item.box[0] >= 0
+                assert item.box[2] <= 320
+                if item.crop is not None:
+                    checked += 1
+                    _check_instance(sample, item, colours[item.label], scripts["views"], scripts["cache"])
+    assert checked > 60
+
+
+def _check_instance(sample: Any, item: Any, colour: tuple[int, ...], views: ModuleType, cache: ModuleType) -> None:
+    (x1, y1, x2, y2), side = item.window, item.crop.shape[0]
+    view = views.View((x2 - x1) / side, (y2 - y1) / side, x1, y1)
+    mask = views.warp_mask(cache.MaskCrop(item.crop, 0, 0), view, np.array([0, 0, 320, 256]), (256, 320)) > 127
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # edges are blurred
+    assert not inner.any() or np.mean(np.abs(sample.image.astype(int) - colour).max(2)[inner] < 40) > 0.97
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    slack = 2 + 0.05 * (item.box[2:] - item.box[:2]).max()
+    assert np.abs(item.box - (x, y, x + width, y + height)).max() < slack
+
+
+def test_what_cannot_be_learned_from_is_ignored(training_set: Any, scripts: dict[str, ModuleType]) -> None:
+    augment = scripts["augment"]
+    plain = augment.Augmentation(scales=(1, 1), paste=0, mosaic=0)
+    sample = augment.Sampler(training_set, plain, random.Random(0)).make(5, (SIDES[1] * 2, SIDES[0] * 2))
+    assert len(sample.instances) == 1
+    assert sample.ignore.any()
+    assert sample.ignore.shape == (SIDES[1] // 2, SIDES[0] // 2)
+
+
+def test_a_mosaic_knows_only_what_all_its_parts_know(training_set: Any, scripts: dict[str, ModuleType]) -> None:
+    augment = scripts["augment"]
+    sampler = augment.Sampler(training_set, augment.Augmentation(paste=0, mosaic=0), random.Random(0))
+    parts = [sampler.make(index, (64, 96)) for index in (1, 0, 2, 3)]
+    whole = augment.mosaic(parts)
+    assert whole.image.shape == (128, 192, 3)
+    assert whole.exhaustive.tolist() == [False, False, True, False]
+    assert len(whole.instances) == sum(len(part.instances) for part in parts)
+
+
+def test_the_schedule_warms_up_ends_near_zero_and_ignores_pauses(scripts: dict[str, ModuleType]) -> None:
+    schedule = scripts["schedule"].Schedule(steps=None, minutes=1, warmup=4)
+    rates = []
+    while schedule.progress < 1:
+        rates.append(schedule.rate)
+        schedule.advance(400.0 if schedule.step == 20 else 1.0)
+    assert schedule.step == 60
+    assert rates[:2] == pytest.approx([0.25, 0.5], rel=0.01)
+    assert max(rates) == rates[3]
+    assert rates[-1] < 0.03
+    by_steps = scripts["schedule"].Schedule(steps=3, minutes=0, warmup=0)
+    for _ in range(3):
+        by_steps.advance(1.0)
+    assert by_steps.progress == 1
+
+
+def test_class_names_come_with_the_weights(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    built_in = SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors"
+    assert list(scripts["export"].read_classes(built_in)) == COMPACT_LABELS[1:]
+    (tmp_path / "weights.safetensors").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"weights\.safetensors is not what train\.py writes"):
+        scripts["export"].read_classes(tmp_path / "weights.safetensors")
+
+
+def test_a_shortened_layer_gives_nearly_the_same_detections(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    export_graph(SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors", tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    photo = cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg"))
+    feeds = make_feeds([photo, photo[:, ::-1].copy()], ())
+    short, kept = scripts["low_rank"].shorten(model, feeds, 64)
+    found = compare(model, short, feeds)
+    assert 0.9 < kept < 1
+    assert len(short.SerializeToString()) < 0.7 * len(model.SerializeToString())
+    assert (found.found, found.extra) == (found.objects, 0)
+    assert found.objects >= 2
+    assert found.iou > 0.9
+    with pytest.raises(ModelError, match="rank must be from 1 to 511, not 512"):
+        scripts["low_rank"].shorten(model, feeds, 512)
+    with pytest.raises(ModelError, match="no layer"):
+        scripts["low_rank"].shorten(onnx.ModelProto(), feeds, 64)

@@ -92,6 +92,8 @@ class Decoder:
             raise
 
     def _describe(self, first: VideoFrame | None) -> None:
+        if first is None and self.live and not self.damaged:
+            raise SourceError(f"{self.name} ended the stream before its first picture", Reason.ENDED)
         if first is None:
             raise SourceError(
                 f"{self.name} holds a video track but not one picture that can be decoded; is it damaged?",

@@ -48,7 +48,7 @@ LONGEST_OUTAGE = 40.0
 
 FAULTS = ("kill", "stop", "freeze", "resize")
 OPENCV_WORKERS = (os.cpu_count() or 1) - 1
-"""Threads that OpenCV starts, once, for the first picture it has to resize: when a camera comes back with another size."""
+"""Threads that OpenCV starts, once, when it first resizes a picture: for a camera that comes back with another size."""
 
 MEMORY_TOLERANCE = 0.05
 

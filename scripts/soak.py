@@ -8,7 +8,7 @@ killed and started again, stopped and continued, told to send nothing for a whil
 size. At the end it prints what it saw, and exits with 1 unless
 
 * every feed came back after every fault, no other was disturbed, and the command ended with 130 after SIGINT,
-* threads and descriptors are no more than as before the first fault,
+* threads, but for OpenCV's own, and descriptors are no more than in the first minute (or most of a shorter run),
 * memory is within 5 % of what it was after the first minute (of a run of at least three),
 * every file plays from its first frame to its last, and none lost its name.
 """

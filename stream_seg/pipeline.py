@@ -372,9 +372,8 @@ class Pipeline:
         """How the run, and the source of `lane`, ended."""
         failed = None if lane is None else lane.metrics.error
         if lane is not None and failed is not None and not lane.metrics.is_live:
-            return (
-                Outcome.FAILED
-            )  # a camera, though, has no end of its own: what came before it failed is all there was
+            return Outcome.FAILED
+        # A camera has no end of its own: what came before it failed is all there was.
         of_sources = [other.metrics.error for other in self._lanes]
         if any(error not in of_sources and not isinstance(error, KeyboardInterrupt) for error in self._errors):
             return Outcome.FAILED

@@ -26,7 +26,7 @@ from tests.source_viewer import Viewer
 
 pytestmark = needs_rtsp()
 
-RECOVERY_SECONDS = 4.0
+RECOVERY_SECONDS = 2.0
 """Beyond the server's return and the back-off; a third to half a second on an idle machine."""
 
 OPEN_TIMEOUT = 2.0

@@ -7,18 +7,19 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_args
 
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.render import VIEWS
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
+from stream_seg.sources.network import Transport
 from stream_seg.version import __version__
 
 T = TypeVar("T")
 
-TRANSPORTS = ("tcp", "udp")
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 EXAMPLES = """\
 examples:

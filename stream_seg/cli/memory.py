@@ -23,8 +23,7 @@ def limit_heaps() -> None:
     """Have all threads share two heaps.
 
     Each thread else gets one, up to eight for each core, which keeps what the largest pictures ever took in it; with
-    several feeds that come and go, the resident memory grew by a fifth in 20 minutes. Pictures are few and large, so
-    that sharing costs nothing that could be measured.
+    several feeds that come and go, the resident memory grew by a fifth in 20 minutes (`scripts/soak.py`).
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:

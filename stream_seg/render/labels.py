@@ -50,22 +50,28 @@ class Labels:
             (box[2] - width, box[1]),
             (box[0], box[3] - height),
         )
-        places = (_clamp(x, y, width, height, image) for x, y in corners)
-        return next(filter(self._is_free, places), None) or self._below(
-            _clamp(*corners[0], width, height, image), image
-        )
+        for x, y in corners:
+            place = _clamp(x, y, width, height, image)
+            if self._blocking(place) is None:
+                return place
+        return self._below(_clamp(*corners[0], width, height, image), image)
 
     def _below(self, place: Rect, image: Image) -> Rect:
         """The first free place straight below `place`, if there is one."""
         for _ in self._taken:
-            blocking = next((taken for taken in self._taken if _overlap(place, taken)), None)
+            blocking = self._blocking(place)
             if blocking is None:
                 break
             place = _clamp(place[0], blocking[3], place[2] - place[0], place[3] - place[1], image)
         return place
 
-    def _is_free(self, place: Rect) -> bool:
-        return not any(_overlap(place, taken) for taken in self._taken)
+    def _blocking(self, place: Rect) -> Rect | None:
+        """What has taken some of `place`, if anything has."""
+        x1, y1, x2, y2 = place
+        for taken in self._taken:  # all written out, because labels are many and each asks about each
+            if x1 < taken[2] and taken[0] < x2 and y1 < taken[3] and taken[1] < y2:
+                return taken
+        return None
 
 
 class Plate:
@@ -125,10 +131,6 @@ def writable(text: str) -> str:
         return text
     plain = (c for c in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(c))
     return "".join(plain).encode("ascii", "replace").decode()
-
-
-def _overlap(a: Rect, b: Rect) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _clamp(x: int, y: int, width: int, height: int, image: Image) -> Rect:

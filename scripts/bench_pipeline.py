@@ -146,6 +146,7 @@ def supervision(clip: Path, out: Path) -> int:
 
 
 def stream_seg(clip: Path, out: Path) -> int:
+    cv2.setNumThreads(1)  # as the command line does
     with load_segmenter(MODEL, device="cpu", long_side=_Clock.long_side) as segmenter:
         segmenter.warm_up((1280, 720))
         _Clock.restart()

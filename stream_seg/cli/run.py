@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 
+import cv2
+
 from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
@@ -19,6 +21,7 @@ from stream_seg.pipeline import Pipeline
 def run(args: argparse.Namespace) -> int:
     """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130 or 143 after a signal."""
     limit_heaps()
+    cv2.setNumThreads(1)  # stages are threads already; a second thread within one mostly spins, waiting for pictures
     with ending_signals() as ending:
         job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])])
         figures = report.Report(args.metrics, job.outputs)

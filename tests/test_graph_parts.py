@@ -17,6 +17,7 @@ from stream_seg.graph.emit import Graph, Value
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
+from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.roi import make_pooler
 from stream_seg.graph.rpn import Rois
 
@@ -177,6 +178,23 @@ def test_regions_are_pooled_from_the_level_of_their_size(device: Device, monkeyp
     for row, (box, index, level) in enumerate(zip(boxes, image, levels, strict=True)):
         expected = roi_align(maps[level][index], box, 4 * 2**level, 3, config.samples)
         np.testing.assert_allclose(got[row], expected, atol=1e-5, err_msg=f"box {row}")
+
+
+def test_whole_pixels_give_what_bilinear_interpolation_gives_an_eighth_of_a_pixel_away() -> None:
+    """On planes that rise by 1 per pixel along x, and by 1 per pixel along y, a shift is a difference of values."""
+    maps = [np.stack(np.mgrid[0 : 128 // s, 0 : 160 // s])[None].astype(np.float32).repeat(2, 0) for s in (8, 16)]
+    maps = [level + np.arange(2, dtype=np.float32)[:, None, None, None] * 100 for level in maps]
+    boxes = np.array([[3, 5, 20, 25], [8, 8, 9, 9], [0, 0, 160, 128], [51, 33, 160, 127]], np.float32)
+    image, levels = np.array([0, 1, 1, 0]), [0, 0, 1, 1]
+    config = RoiPooling(canonical_side=100.0, box_size=3)
+
+    def write(b: Value, i: Value, *features: Value) -> Value:
+        return PixelPooler(features, (8, 16), 2, config).pool_sums(Rois(b, i), config.box_size)
+
+    got = compute(write, boxes, image, *maps, rank=2).reshape(-1, 3, 3, 2).transpose(0, 3, 1, 2) / TAPS
+    for row, (box, index, level) in enumerate(zip(boxes, image, levels, strict=True)):
+        expected = roi_align(maps[level][index], box, 8 * 2**level, 3, 1)
+        np.testing.assert_allclose(got[row], expected, atol=1 / 8 + 1e-4, err_msg=f"box {row}")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

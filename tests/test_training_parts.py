@@ -9,6 +9,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,19 +17,34 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from stream_seg.errors import ModelError, SourceError
 from stream_seg.graph import COMPACT, export_graph
+from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import COMPACT_LABELS
-from stream_seg.graph.precision import compare, make_feeds
+from stream_seg.graph.parameters import modern_names
+from stream_seg.graph.precision import compare, make_feeds, quantise
+from stream_seg.graph.weights import read_weights
 from tests.training_shapes import SIDES, write_shapes
 
 # pycocotools' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
-MODULES = ("architecture", "annotations", "cache", "views", "augment", "schedule", "low_rank", "export", "card")
+MODULES = (
+    "architecture",
+    "annotations",
+    "cache",
+    "views",
+    "augment",
+    "schedule",
+    "low_rank",
+    "narrow",
+    "export",
+    "card",
+)
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +269,41 @@ def test_a_shortened_layer_gives_nearly_the_same_detections(scripts: dict[str, M
         scripts["low_rank"].shorten(model, feeds, 512)
     with pytest.raises(ModelError, match="no layer"):
         scripts["low_rank"].shorten(onnx.ModelProto(), feeds, 64)
+
+
+def test_a_narrowed_pyramid_gives_nearly_the_same_detections(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    weights = SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors"
+    config = export_graph(weights, tmp_path / "m.onnx").config
+    state = modern_names(read_weights(weights).state)
+    model = onnx.load(tmp_path / "m.onnx")
+    photo = cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg"))
+    feeds = make_feeds([photo, photo[:, ::-1].copy()], ())
+    narrow_config, narrow_state, kept = scripts["narrow"].narrow(config, state, model, feeds, 64)
+    assert narrow_config.pyramid_channels == 64
+    assert 0.97 < kept < 1
+    found = compare(model, build_graph(narrow_config, narrow_state), feeds)
+    assert (found.found, found.extra) == (found.objects, 0)
+    assert found.objects >= 2
+    assert found.iou > 0.9
+    with pytest.raises(ModelError, match="1 to 95 channels, not 96"):
+        scripts["narrow"].narrow(config, state, model, feeds, 96)
+
+
+def test_regions_of_int8_are_gathered_as_bytes(tmp_path: Path) -> None:
+    state = modern_names(read_weights(SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors").state)
+    config = replace(COMPACT, pooling=replace(COMPACT.pooling, whole_pixels=True))
+    photo = cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg"))
+    feeds = make_feeds([photo], ())
+    model = build_graph(config, state, device="cuda")
+    int8 = quantise(model, feeds, lambda _done, _total: None)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(int8.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    maker = {output: node for node in nodes for output in node.output}
+    operators = [node.op_type for node in nodes if node.name.startswith("box/pool/pixels/")]
+    joined = [maker[node.input[0]].op_type for node in nodes if node.name.startswith("box/pool/pixels/Gather")]
+    assert joined == ["QLinearConcat"] * 4
+    assert not {"QuantizeLinear", "DequantizeLinear", "Add"} & set(operators)
+    found = compare(model, int8, feeds)
+    assert (found.found, found.extra) == (found.objects, 0)

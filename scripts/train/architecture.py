@@ -22,6 +22,8 @@ PROPOSALS_PER_LEVEL, PROPOSALS = 200, 200
 """At inference. 100 would cost 2 to 3 points of AP50; `low_rank` pays for the other 100."""
 FC6_RANK = 64
 """Of the first fully connected layer in int8 graphs."""
+INT8_CHANNELS = 64
+"""Of the pyramid in int8 graphs."""
 PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS = 0.7, 0.5, 100
 CANVAS_STRIDE = 32
 

@@ -14,19 +14,24 @@ import shutil
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import architecture as a
 import onnx
 from card import Facts, measure_speed, write_card
 from low_rank import shorten
+from narrow import narrow
 
 from stream_seg import load_segmenter, open_source
 from stream_seg.errors import ModelError, StreamSegError
 from stream_seg.evaluate import SCORE_THRESHOLD, Result, evaluate
 from stream_seg.frame import Image
-from stream_seg.graph import export_graph
+from stream_seg.graph import MaskRCNN, export_graph
+from stream_seg.graph.build import build_graph
+from stream_seg.graph.parameters import State, modern_names
 from stream_seg.graph.precision import compare, make_feeds, quantise
+from stream_seg.graph.weights import read_weights
 
 sys.path.append(str(Path(__file__).parents[1]))
 from thin_pooling import thin
@@ -57,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", default="320,416,640", help="long sides to measure at (default: %(default)s)")
     parser.add_argument("--proposals", type=int, default=a.PROPOSALS, help="regions per picture (default: %(default)s)")
     parser.add_argument("--rank", type=int, default=a.FC6_RANK, help="of int8's largest layer (low_rank.py); 0: whole")
+    parser.add_argument(
+        "--channels", type=int, default=a.INT8_CHANNELS, help="of int8's feature pyramid (narrow.py); 0: all"
+    )
     parser.add_argument("--licence", default="unknown", help="of the weights, for the files' metadata and the card")
     return parser
 
@@ -69,26 +77,32 @@ def _export(args: argparse.Namespace) -> None:
     fp32, int8 = args.model / "fp32.onnx", args.model / "int8.onnx"
     labels = ("background", *classes)
     # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out.
-    export_graph(weights, fp32, labels=labels, licence=args.licence, proposals=args.proposals, device="cuda")
-    onnx.save(_int8(onnx.load(fp32), args), int8)
+    exported = export_graph(weights, fp32, labels=labels, licence=args.licence, proposals=args.proposals, device="cuda")
+    onnx.save(_int8(onnx.load(fp32), exported.config, args), int8)
     run = json.loads((args.run / "run.json").read_text())
     accuracy = _accuracy(args, fp32, int8) if args.data else {}
     write_card(args.model, Facts(run, classes, accuracy, measure_speed(fp32, int8), args.licence))
     print(f"{args.model}: {', '.join(sorted(path.name for path in args.model.iterdir()))}")
 
 
-def _int8(fp32: onnx.ModelProto, args: argparse.Namespace) -> onnx.ModelProto:
+def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> onnx.ModelProto:
     """The quantised graph, made faster where accuracy does not tell the difference."""
     feeds = make_feeds(_frames(args.calibrate), ())
-    model = fp32
+    state: State = modern_names(read_weights(args.run / "weights.safetensors").state)
+    if args.channels:
+        config, state, kept = narrow(config, state, fp32, feeds, args.channels)
+        print(f"{args.channels} pyramid channels keep {100 * kept:.1f}% of the variance behind them")
+    config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
+    model = build_graph(config, state, device="cuda")
     if args.rank:
         model, kept = shorten(fp32, feeds, args.rank)
         print(f"rank {args.rank} keeps {100 * kept:.1f}% of the variance")
     model = quantise(model, feeds, lambda _done, _total: None)
     assert thin(model)
     print(f"int8 beside fp32: {compare(fp32, model, feeds)}")
-    said = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, said | {"precision": "int8", "device": "cpu"})
+    said = {entry.key: entry.value for entry in fp32.metadata_props}
+    of_int8 = {"precision": "int8", "device": "cpu", "config": json.dumps(asdict(config))}
+    onnx.helper.set_model_props(model, said | of_int8)
     return model
 
 

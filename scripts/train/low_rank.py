@@ -66,11 +66,11 @@ def _subspace(outputs: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float
 
 
 def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, names: dict[str, str]) -> None:
-    """The new names are not among those that are quantised: one scale for all components would be too coarse."""
+    """The second is not among those that are quantised: one scale for all components would be too coarse."""
     middle = f"{node.output[0]}.short"
-    first = helper.make_node("Gemm", [node.input[0], names["first"]], [middle], "box/short/first", transB=1)
+    first = helper.make_node("Gemm", [node.input[0], names["first"]], [middle], "box/head/short/Gemm", transB=1)
     inputs = [middle, names["second"], names["bias"]]
-    second = helper.make_node("Gemm", inputs, [node.output[0]], "box/short/second", transB=1)
+    second = helper.make_node("Gemm", inputs, [node.output[0]], "box/short/Gemm", transB=1)
     place = list(graph.node).index(node)
     graph.node.remove(node)
     graph.node.insert(place, second)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_seg.graph.boxes import clip, decode, shorter_side
-from stream_seg.graph.config import BoxHead, Detection, MaskRCNN
+from stream_seg.graph.config import Detection, MaskRCNN
 from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import DROPPED, suppress_flat
 from stream_seg.graph.parameters import fully_connected_names
+from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.roi import Pooler
 from stream_seg.graph.rpn import Rois
 
@@ -35,24 +36,37 @@ def detect(
     graph = layers.graph
     with graph.scope("box"):
         with graph.scope("pool"):
-            features = pooler.pool(proposals, config.pooling.box_size)
+            features = _features(config, pooler, proposals)
         with graph.scope("head"):
             count = proposals.image.length(0)
-            logits, deltas = (values.head(count) for values in _head(layers, config.box_head, features))
+            logits, deltas = (values.head(count) for values in _head(layers, config, features))
         with graph.scope("select"):
             probability = graph.op("Softmax", logits, axis=-1)
             found = _candidates(config, probability, deltas, proposals, limits, threshold)
             return _best(config.detection, found, limits)
 
 
-def _head(layers: Layers, config: BoxHead, x: Value) -> tuple[Value, Value]:
+def _features(config: MaskRCNN, pooler: Pooler, proposals: Rois) -> Value:
+    """What the head is given of each proposal: (R', C, S, S), or from a PixelPooler (R, S * S * C)."""
+    size = config.pooling.box_size
+    if isinstance(pooler, PixelPooler):
+        return pooler.pool_sums(proposals, size)
+    return pooler.pool(proposals, size)
+
+
+def _head(layers: Layers, config: MaskRCNN, x: Value) -> tuple[Value, Value]:
     """Logits (R, classes) and deltas (R, 4 * classes)."""
+    head = config.box_head
     x = layers.enter(x)
-    for index in range(config.convolutions):
+    for index in range(head.convolutions):
         x = layers.block(x, f"roi_heads.box_head.{index}", activation="relu")
-    x = layers.graph.op("Flatten", x, axis=1)
-    for name in fully_connected_names(config):
-        x = layers.linear(x, f"roi_heads.box_head.{name}", activation="relu")
+    first, *others = (f"roi_heads.box_head.{name}" for name in fully_connected_names(head))
+    if config.pooling.whole_pixels:
+        x = layers.linear(x, first, activation="relu", channels=config.pyramid_channels, scale=1 / TAPS)
+    else:
+        x = layers.linear(layers.graph.op("Flatten", x, axis=1), first, activation="relu")
+    for name in others:
+        x = layers.linear(x, name, activation="relu")
     logits = layers.linear(x, "roi_heads.box_predictor.cls_score")
     deltas = layers.linear(x, "roi_heads.box_predictor.bbox_pred")
     return layers.leave(logits), layers.leave(deltas)

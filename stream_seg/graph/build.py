@@ -21,6 +21,7 @@ from stream_seg.graph.fpn import pyramid
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.mask_head import masks
 from stream_seg.graph.parameters import State
+from stream_seg.graph.pixels import PixelPooler
 from stream_seg.graph.roi import make_pooler
 from stream_seg.graph.rpn import Canvas, propose
 
@@ -49,8 +50,12 @@ def build_graph(
     with graph.scope("pooled"):
         maps = [layers.leave(level) for level in levels[:-1]]
         pooler = make_pooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling, device)
+    pixels = None
+    if config.pooling.whole_pixels:
+        with graph.scope("pixels"):
+            pixels = PixelPooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling)
     proposals = propose(layers, config.proposals, levels, canvas, device)
-    found = detect(layers, config, pooler, proposals, canvas.limits, threshold)
+    found = detect(layers, config, pixels or pooler, proposals, canvas.limits, threshold)
     _declare_outputs(graph, found, masks(layers, config, pooler, found), 2 * config.pooling.mask_size)
     return graph.model(config.name, "stream-seg", dict(metadata or {}))
 
@@ -67,9 +72,10 @@ def _prepare(images: Value, sizes: Value, pixels: Pixels) -> tuple[Value, Canvas
         x = images.transpose(0, 3, 1, 2).cast(np.float32) - mean
         row = graph.arange(height).cast(np.float32).unsqueeze(0) < sizes.slice(0, 1, axis=1)
         column = graph.arange(width).cast(np.float32).unsqueeze(0) < sizes.slice(1, 2, axis=1)
-        inside = row.unsqueeze(1, 3) & column.unsqueeze(1, 2)
+        # As a product, because Where costs four times as much.
+        inside = row.cast(np.float32).unsqueeze(1, 3) * column.cast(np.float32).unsqueeze(1, 2)
         limits = sizes.gather(ints(1, 0, 1, 0), axis=1).unsqueeze(1)
-        return x.where(inside, 0.0), Canvas(height, width, limits)
+        return x * inside, Canvas(height, width, limits)
 
 
 def _declare_outputs(graph: Graph, found: Detected, small_masks: Value, size: int) -> None:

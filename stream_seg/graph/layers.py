@@ -77,9 +77,16 @@ class Layers:
         norm = f"{key}.1" if f"{key}.1.running_mean" in self._state else None
         return self.conv(x, f"{key}.0", norm=norm, activation=activation)
 
-    def linear(self, x: Value, key: str, activation: Activation = "none") -> Value:
-        """A fully connected layer."""
-        weight = self.parameter(f"{key}.weight", self.array(f"{key}.weight"))
+    def linear(
+        self, x: Value, key: str, activation: Activation = "none", *, channels: int = 1, scale: float = 1.0
+    ) -> Value:
+        """A fully connected layer, as if its input had been multiplied by scale.
+
+        Inputs that the parameters have channel by channel are taken place by place, `channels` of them together.
+        """
+        array = self.array(f"{key}.weight") * np.float32(scale)
+        array = array.reshape(len(array), channels, -1).transpose(0, 2, 1).reshape(array.shape)
+        weight = self.parameter(f"{key}.weight", array)
         bias = self.parameter(f"{key}.bias", self.array(f"{key}.bias"))
         with self.graph.scope(_layer_name(key)):
             return self._activate(self.graph.op("Gemm", x, weight, bias, transB=1), activation)

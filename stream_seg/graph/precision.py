@@ -26,6 +26,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox, choose_canvas
 from stream_seg.graph.config import STRIDE
+from stream_seg.graph.shared_scale import PIXEL_NODES, share_scale
 
 MAX_FRAMES = 100
 """More frames widen the ranges by noise only."""
@@ -39,6 +40,7 @@ _LONG_SIDES = (320, 256, 416)
 _QUANTISED_OPERATORS = frozenset({"Conv", "Gemm", "Clip", "Relu", "Add", "MaxPool", "Resize"})
 _QUANTISED_NODES = re.compile(r"backbone/|fpn/|rpn/level\d+/conv\.|box/head/(?!cls_score|bbox_pred)|mask/head/")
 _FLOAT_NODES = re.compile(r"backbone/(0\.0|conv1)/Conv$")
+_PIXEL_OPERATORS = frozenset({"Transpose", "Reshape", "Gather", "Add"})
 
 Report = Callable[[int, int], None]
 Feed = dict[str, NDArray[np.generic]]
@@ -99,10 +101,13 @@ def quantise(model: onnx.ModelProto, feeds: list[Feed], report: Report) -> onnx.
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=sorted(_QUANTISED_OPERATORS),
+            op_types_to_quantize=sorted(_QUANTISED_OPERATORS | _PIXEL_OPERATORS),
             nodes_to_quantize=[node.name for node in model.graph.node if _is_quantised(node)],
+            # Whatever follows the last of them, and low rank (one scale for all components), wants float32.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         quantised = onnx.load(target)
+    share_scale(quantised.graph)
     quantised.graph.initializer.extend(defaults)
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
     quantised.producer_name = model.producer_name
@@ -163,6 +168,8 @@ def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _is_quantised(node: onnx.NodeProto) -> bool:
+    if PIXEL_NODES.match(node.name):
+        return node.op_type in _PIXEL_OPERATORS
     belongs = _QUANTISED_NODES.match(node.name) and not _FLOAT_NODES.match(node.name)
     return bool(belongs) and node.op_type in _QUANTISED_OPERATORS
 

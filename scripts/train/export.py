@@ -95,7 +95,7 @@ def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> 
     config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
     model = build_graph(config, state, device="cuda")
     if args.rank:
-        model, kept = shorten(fp32, feeds, args.rank)
+        model, kept = shorten(model, feeds, args.rank)
         print(f"rank {args.rank} keeps {100 * kept:.1f}% of the variance")
     model = quantise(model, feeds, lambda _done, _total: None)
     assert thin(model)

@@ -53,8 +53,11 @@ class Flaky:
         self._acts = acts
         self._kind: Kind = kind
         self.made: list[Connection] = []
+        self.patience: list[float] = []
+        """The seconds that each connection was given to answer."""
 
-    def __call__(self) -> Source:
+    def __call__(self, patience: float = 0.0) -> Source:
+        self.patience.append(patience)
         act = self._acts[min(len(self.made), len(self._acts) - 1)]
         refusal = SourceError(f"door is {act}; sorry", act) if isinstance(act, Reason) else None
         self.made.append(Connection(nothing if isinstance(act, Reason) else act, refusal, self._kind))

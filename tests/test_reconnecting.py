@@ -151,7 +151,7 @@ def test_what_goes_wrong_in_the_reader_is_raised_by_the_iteration() -> None:
 
 
 def test_a_reconnecting_source_keeps_the_contract() -> None:
-    check_contract(lambda: Reconnecting(lambda: Synthetic((64, 48), Fraction(200), None, live=True)))
+    check_contract(lambda: Reconnecting(lambda _: Synthetic((64, 48), Fraction(200), None, live=True)))
     check_contract(lambda: Reconnecting(Flaky(Reason.REFUSED, frames(3), frames(500))))
 
 
@@ -313,6 +313,59 @@ def test_a_hung_reader_that_returns_soon_is_waited_for(release: threading.Event)
         release.set()
         assert viewer.sees(3)
         assert len(readers()) == 1
+
+
+def test_a_try_that_is_not_answered_costs_little_but_a_slow_source_gets_its_time() -> None:
+    acts = [frames(2), Reason.REFUSED, Reason.TIMEOUT, Reason.TIMEOUT, Reason.TIMEOUT, frames(2), Reason.ENDED]
+    flaky = Flaky(*acts, frames(10**6))
+    with Viewer(Reconnecting(flaky)) as viewer:
+        assert until(lambda: len(flaky.made) == 8 or viewer.error is not None)
+        assert viewer.sees(5)
+    assert flaky.patience == [10, 3, 3, 6, 10, 10, 3, 3]
+
+
+def test_the_first_try_that_is_not_answered_is_followed_by_the_next_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[int, Reason]] = []
+
+    def noted(tries: int, reason: Reason, _drawn: float) -> float:
+        counted.append((tries, reason))
+        return 0.0
+
+    monkeypatch.setattr(reconnecting, "delay_before", noted)
+    reasons = [Reason.REFUSED] * 3 + [Reason.TIMEOUT] * 2 + [Reason.REFUSED]
+    with Viewer(Reconnecting(Flaky(*reasons, frames(10**6)))) as viewer:
+        assert viewer.sees(5)
+    assert [tries for tries, _ in counted] == [0, 1, 2, 0, 1, 5]
+    assert [reason for _, reason in counted] == reasons
+
+
+def test_a_source_that_took_long_to_answer_may_take_thrice_as_long_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(Connection):
+        def _open(self) -> None:
+            time.sleep(0.05)
+            super()._open()
+
+    given: list[float] = []
+
+    def make(patience: float) -> Connection:
+        given.append(patience)
+        return Slow(frames(2), None)
+
+    monkeypatch.setattr(reconnecting, "FIRST_PATIENCE", 0.01)
+    with Viewer(Reconnecting(make, open_timeout=20)):
+        assert until(lambda: len(given) > 1)
+    assert given[0] == 20
+    assert 0.15 <= given[1] < 20
+
+
+def test_the_last_of_counted_tries_gets_all_the_time_there_is() -> None:
+    flaky = Flaky(frames(2), Reason.TIMEOUT)
+    with Viewer(Reconnecting(flaky, attempts=2)) as viewer:
+        assert viewer.ended()
+        viewer.error = None
+    assert flaky.patience == [10, 3, 10]
 
 
 def test_hundreds_of_outages_leave_no_thread_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:

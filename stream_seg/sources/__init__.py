@@ -92,7 +92,7 @@ def open_source(
         raise UsageError("sequence_rate must be more than 0")
     _refuse_senseless(transport, open_timeout, stall_timeout, reconnect)
 
-    def reconnecting(make: Callable[[], Source], *, at_start: bool) -> Source:
+    def reconnecting(make: Callable[[float], Source], *, at_start: bool) -> Source:
         return Reconnecting(
             make,
             attempts=None if reconnect is None or math.isinf(reconnect) else int(reconnect),
@@ -105,12 +105,17 @@ def open_source(
     source: Source
     if name.isdecimal() or name.startswith(("/dev/video", "/dev/v4l/")):
         device = int(name) if name.isdecimal() else name
-        source = reconnecting(lambda: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None)
-    elif "://" in name:
-        timeouts = {"open_timeout": open_timeout, "stall_timeout": stall_timeout}
         source = reconnecting(
-            lambda: NetworkStream(name, start=begin, transport=transport, **timeouts), at_start=not names_a_file(name)
+            lambda _: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None
         )
+    elif "://" in name:
+
+        def stream(patience: float) -> NetworkStream:
+            return NetworkStream(
+                name, start=begin, transport=transport, open_timeout=patience, stall_timeout=stall_timeout
+            )
+
+        source = reconnecting(stream, at_start=not names_a_file(name))
     else:
         source = _recorded(name, begin, rate)
     if not begin and stop is None and max_frames is None and stride == 1:

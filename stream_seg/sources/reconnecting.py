@@ -27,6 +27,11 @@ LONGEST_DELAY = 30.0
 STEADY_SECONDS = 5.0
 """How long frames must have come before the next failure counts as the first in a row."""
 
+FIRST_PATIENCE = 3.0
+"""Seconds that a source which was there before is given to answer, the first time; or three times what it last took."""
+
+SLOWEST_USUAL = 3.0
+
 MOST_HUNG = 2
 """How many readers of one source may hang at a time; no further one is started before one of them returns."""
 
@@ -36,10 +41,10 @@ POLL_SECONDS = 0.05
 class Reconnecting:
     """The frames of a live source through all its outages, as one stream.
 
-    `make` gives the source anew for each connection. Times come from one clock, so that an outage is a gap in them, and
-    `index` goes on growing. `info` is that of the first connection; frames of a later one may have another size.
-    `availability` tells of outages; it may be read by any thread. Everything is read through `Watched`, whose
-    timeouts these are.
+    `make` gives the source anew for each connection; it is told how many seconds the source may take to answer. Times
+    come from one clock, so that an outage is a gap in them, and `index` goes on growing. `info` is that of the first
+    connection; frames of a later one may have another size. `availability` tells of outages; it may be read by any
+    thread. Everything is read through `Watched`.
 
     It tries again after 0.5 s, then after twice as long each time, up to 30 s, all shortened by up to half at random
     (`draw` gives 0 to 1) so that many cameras do not come back in step; a refused password waits the longest at once,
@@ -47,13 +52,18 @@ class Reconnecting:
     `at_start` it also waits for a source that is not there when it is first opened: `with` then takes as long as that
     takes, or until `close`.
 
+    The first try of all, and the last of `attempts`, may take `open_timeout` to be answered. Others get 3 s, or three
+    times what the last connection took, and twice as long after each that was not answered, up to `open_timeout`: a
+    camera that is just starting may accept a connection and forget it, and the next one is fine. Such tries count
+    by themselves for the wait before the next: there is somebody, which is more than a refusal tells.
+
     A source whose first connection is not live, a recording, is passed through as it is. With 0 `attempts` the end of a
     live one is the end.
     """
 
     def __init__(
         self,
-        make: Callable[[], Source],
+        make: Callable[[float], Source],
         *,
         attempts: int | None = None,
         at_start: bool = True,
@@ -68,13 +78,15 @@ class Reconnecting:
         self._stall_timeout = stall_timeout
         self._draw = draw
         self._stopping = threading.Event()
-        self._source = self._watched()
+        self._source = self._watched(open_timeout)
         self.name = self._source.name
         self.availability = Availability()
         self._info: SourceInfo | None = None
         self._clock = LiveClock()
         self._hung: list[Watched] = []
         self._tries = 0
+        self._unanswered = 0
+        self._usual_patience = FIRST_PATIENCE
         self._said: set[Reason] = set()
         self._next_index = 0
         self._past_damaged = 0
@@ -148,7 +160,7 @@ class Reconnecting:
 
     def _connect_first(self) -> None:
         try:
-            self._source.__enter__()
+            self._enter()
         except SourceError as error:
             if not self._at_start or self._stopping.is_set():
                 raise
@@ -180,13 +192,24 @@ class Reconnecting:
     def _open(self) -> None:
         self.availability.trying()
         self._past_damaged, self._past_dropped = self.damaged, self.dropped
-        self._source = self._watched()
+        self._source = self._watched(self._patience())
         if self._stopping.is_set():  # `close` may have seen only the one before
             self._source.close()
-        self._source.__enter__()
+        self._enter()
 
-    def _watched(self) -> Watched:
-        return Watched(self._make(), open_timeout=self._open_timeout, stall_timeout=self._stall_timeout)
+    def _enter(self) -> None:
+        began = time.monotonic()
+        self._source.__enter__()
+        self._usual_patience = max(FIRST_PATIENCE, SLOWEST_USUAL * (time.monotonic() - began))
+
+    def _watched(self, patience: float) -> Watched:
+        return Watched(self._make(patience), open_timeout=patience, stall_timeout=self._stall_timeout)
+
+    def _patience(self) -> float:
+        """Return how many seconds the next try may take to be answered."""
+        if self._tries == self._attempts:
+            return self._open_timeout
+        return min(self._open_timeout, self._usual_patience * 2.0 ** min(self._unanswered, 16))
 
     def _retire(self) -> None:
         """Leave the present connection."""
@@ -214,8 +237,10 @@ class Reconnecting:
 
     def _note(self, failure: SourceError) -> float:
         """Write down and log that the source is away; return the `time.monotonic()` of the next try."""
-        delay = delay_before(self._tries, failure.reason, self._draw())
+        is_unanswered = failure.reason is Reason.TIMEOUT
+        delay = delay_before(self._unanswered if is_unanswered else self._tries, failure.reason, self._draw())
         self._tries += 1
+        self._unanswered = self._unanswered + 1 if is_unanswered else 0
         due = time.monotonic() + delay
         reason = failure.reason
         away = self.availability.outage

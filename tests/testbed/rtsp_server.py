@@ -54,7 +54,9 @@ def push_pictures(source: Gst.Element, size: tuple[int, int], fps: int, ended: t
     while not ended.is_set():
         picture = np.roll(texture, number * 4, axis=1)
         stamp(picture, int(time.time() * 1000))
-        if not frozen.is_set():  # refused until the pipeline runs, which may be after this thread does
+        # Stamped with the time since the pipeline ran: one pushed just before would seem to belong hours later, and the
+        # server wait as long before it sends the first packet.
+        if not frozen.is_set() and source.current_state == Gst.State.PLAYING:
             source.emit("push-buffer", Gst.Buffer.new_wrapped(picture.tobytes()))
         number += 1
         time.sleep(max(0.0, began + number / fps - time.time()))

@@ -44,7 +44,7 @@ RECOVERY_SECONDS = 12.0
 """What the last fault is given before the end: the server starts, the longest back-off, a busy machine."""
 
 LONGEST_OUTAGE = 40.0
-"""What a feed is given to come back before the next fault; a server that starts on a busy machine may hang a try."""
+"""What a feed is given to come back before the next fault: a first try that meets a busy server may be in vain."""
 
 FAULTS = ("kill", "stop", "freeze", "resize")
 OPENCV_WORKERS = (os.cpu_count() or 1) - 1
@@ -140,7 +140,7 @@ def soak(args: argparse.Namespace, folder: Path) -> list[str]:
     figures, log = folder / "run.json", folder / "log.txt"
     command = [sys.executable, "-m", "stream_seg", *(camera.url for camera in cameras), "--device", "cpu"]
     command += ["-o", str(folder / "out_{source}.mp4"), "--segment", f"{args.segment}s", "--metrics", str(figures)]
-    command += ["--stall-timeout", str(STALL_SECONDS), "--open-timeout", "5", "--no-show"]
+    command += ["--stall-timeout", str(STALL_SECONDS), "--no-show"]
     try:
         for camera in cameras:
             camera.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import SideDataContainer
 
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame
 from stream_seg.sources import Recording, open_source
+from stream_seg.sources.picture import Orientation
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 from tests.source_files import (
     RATE,
@@ -151,6 +154,24 @@ def test_pictures_are_turned_as_the_file_says(
     assert np.abs(np.array(seen) - stored[list(sides)]).max() < 12
     assert frame.size == (SIZE if turn[0] in (0, 180) else SIZE[::-1]) == Recording(path).info.size
     assert frame.image.flags.c_contiguous
+
+
+def test_looking_at_a_pictures_orientation_does_not_keep_it(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "kept.mp4", 1, codec="libx264", pixel_format="yuv420p")
+    with av.open(str(path)) as container:
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for picture in container.decode(video=0):
+                assert SideDataContainer(picture)  # x264 signs its first picture
+                assert Orientation.of(picture) == Orientation()
+            del picture
+            gc.collect()
+            kept = [thing for thing in gc.garbage if isinstance(thing, av.VideoFrame)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    assert not kept
 
 
 @pytest.mark.parametrize("size", [(63, 47), (1, 1), (65, 48)])

@@ -16,7 +16,9 @@ M_ARENA_MAX = -8
 
 HEAPS = 2
 
-TRIM_SECONDS = 30.0
+TRIM_SECONDS = 10.0
+"""Room that pictures leave is soon taken by smaller things, and the next pictures make the heap larger: by some
+megabytes in so long. Trimming holds up whoever wants memory for some 10 ms, so it is not done all the time."""
 
 
 def limit_heaps() -> None:
@@ -31,7 +33,7 @@ def limit_heaps() -> None:
 
 
 class Trimmer(Sink):
-    """Gives free memory between what is in use back to the system every half a minute; takes no interest in frames."""
+    """Gives free memory between what is in use back to the system every ten seconds; takes no interest in frames."""
 
     wants_pictures = False
 

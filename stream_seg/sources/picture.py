@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self, cast
 
 import cv2
 import numpy as np
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
@@ -35,7 +35,9 @@ class Orientation:
     def of(cls, frame: VideoFrame) -> Self:
         """Read the display matrix of a decoded frame (ISO/IEC 14496-12, 8.3.2); the nearest quarter turn counts."""
         try:
-            side_data = cast(Mapping[Type, SideData], frame.side_data)
+            # Not `frame.side_data`: the frame would keep it, and it the frame, and so a picture of each connection of a
+            # camera until the collector of such circles thinks it worth its time, which takes it half an hour.
+            side_data = cast(Callable[[VideoFrame], Mapping[Type, SideData]], SideDataContainer)(frame)
             matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)
         except KeyError:
             return cls()

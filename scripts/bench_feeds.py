@@ -26,7 +26,10 @@ from stream_seg.sources import open_source
 
 @dataclass(frozen=True)
 class Result:
-    """Frames per second in all, the fewest and most of one feed, ages in ms, and processor seconds per second."""
+    """Frames per second in all, the fewest and most of one feed, ages in ms, and processor seconds per second.
+
+    `server` is what the camera that all feeds share takes of the same cores, its start included.
+    """
 
     fps: float
     least: float
@@ -34,9 +37,11 @@ class Result:
     p50: float
     p99: float
     cores: float
+    server: float
 
 
 def measure(feeds: int, segmenter: Segmenter, args: argparse.Namespace) -> Result:
+    began_server = os.times()
     with server("--size", args.size, "--fps", str(args.fps)) as url:
         sinks = [Ager(args.seconds) for _ in range(feeds)]
         for sink in sinks:
@@ -47,11 +52,14 @@ def measure(feeds: int, segmenter: Segmenter, args: argparse.Namespace) -> Resul
         began, before = time.monotonic(), os.times()
         summary = pipeline.run()
         after, took = os.times(), time.monotonic() - began
+    ended_server = os.times()  # children count when they have ended
     ages = [age for sink in sinks for age in sink.ages]
     rates = [feed.fps for feed in summary.feeds]
     busy = after.user + after.system - before.user - before.system
     p50, p99 = (float(np.quantile(ages, share)) * 1000 for share in (0.5, 0.99))
-    return Result(summary.fps, min(rates), max(rates), p50, p99, busy / took)
+    served = ended_server.children_user + ended_server.children_system
+    served -= began_server.children_user + began_server.children_system
+    return Result(summary.fps, min(rates), max(rates), p50, p99, busy / took, served / took)
 
 
 def main() -> None:
@@ -68,13 +76,14 @@ def main() -> None:
         for _ in range(args.rounds):
             for number in numbers:
                 results[number].append(measure(number, segmenter, args))
-    print("| feeds | fps in all | of one feed | age p50 ms | p99 ms | cores busy |\n|---|---|---|---|---|---|")
+    print("| feeds | fps in all | of one feed | age p50 ms | p99 ms | cores busy | server |")
+    print("|---|---|---|---|---|---|---|")
     for number, rounds in results.items():
-        fps, least, most, p50, p99, cores = (
+        fps, least, most, p50, p99, cores, served = (
             statistics.median(getattr(result, name) for result in rounds)
-            for name in ("fps", "least", "most", "p50", "p99", "cores")
+            for name in ("fps", "least", "most", "p50", "p99", "cores", "server")
         )
-        print(f"| {number} | {fps:.1f} | {least:.1f}-{most:.1f} | {p50:.0f} | {p99:.0f} | {cores:.2f} |")
+        print(f"| {number} | {fps:.1f} | {least:.1f}-{most:.1f} | {p50:.0f} | {p99:.0f} | {cores:.2f} | {served:.2f} |")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class AccessUnits:
         self._slices = 0
         self._handed_out = False
         self._counts: deque[int] = deque(maxlen=SURE_AFTER)
-        self._largest = 0
+        self._last = self._largest = 0
         self._patient = False
 
     def add(self, data: bytes, pts: int | None) -> list[tuple[bytes, int | None]]:
@@ -45,11 +45,18 @@ class AccessUnits:
             return whole
         self._parts.append(data)
         self._slices += slices
+        self._last = len(data)
         self._largest = max(self._largest, len(data))
         if self._is_whole(len(data)):
             whole.append((b"".join(self._parts), pts))
             self._handed_out = True
         return whole
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the present picture lacks packets that must be on their way, for a sender sends a whole picture."""
+        has_begun = bool(self._parts) and not self._handed_out
+        return has_begun and (self._is_sure or self._last >= self._largest - HEADER_BYTES)
 
     def flush(self) -> list[tuple[bytes, int | None]]:
         """End the present picture; return it if it was not handed out yet."""
@@ -59,9 +66,12 @@ class AccessUnits:
         self._parts, self._slices, self._handed_out = [], 0, False
         return rest
 
+    @property
+    def _is_sure(self) -> bool:
+        return len(self._counts) == SURE_AFTER and len(set(self._counts)) == 1 and not self._patient
+
     def _is_whole(self, size: int) -> bool:
-        is_known = len(self._counts) == SURE_AFTER and len(set(self._counts)) == 1 and not self._patient
-        return is_known and self._slices == self._counts[0] > 0 and size < self._largest - HEADER_BYTES
+        return self._is_sure and self._slices == self._counts[0] > 0 and size < self._largest - HEADER_BYTES
 
     def _slices_in(self, data: bytes) -> int:
         """How many slices begin in a packet; what continues one holds no start code."""

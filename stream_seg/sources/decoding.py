@@ -23,8 +23,10 @@ from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
 from stream_seg.sources.access_units import AccessUnits
 from stream_seg.sources.failures import reason_of, words_of
+from stream_seg.sources.packets import Packets
 from stream_seg.sources.picture import Orientation, PictureConverter
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
+from stream_seg.sources.turns import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,13 @@ MOST_FAILED_READS = 100
 
 CUT_OFF_SECONDS = 2
 """How much of what the header promises may be missing without a word; the last picture's own duration is part of it."""
+
+SHARED_PIXELS = 1920 * 1080
+"""How large the pictures of a camera are whose slices are worth sharing among threads. Threads cost a feed of 640x360 a
+sixth more to decode, and most cameras send one slice, with which the others just wait."""
+
+SMALL_PIXELS = 640 * 480
+"""How large the pictures of a camera are that are decoded in turn: those of 32 of them at 30 fps keep one core busy."""
 
 UNPARSED = cast(int, ContainerFlags.no_parse.value)
 """With which a container is opened that is to be joined."""
@@ -81,7 +90,7 @@ class Decoder:
         try:
             self.live = self._is_live(self._container)
             self._stream = video_stream(self._container, self.name)
-            self._stream.thread_type = "SLICE" if self.live else "AUTO"
+            self._share_work()
             self._units = access_units(self._container, self._stream) if self.live else None
             self._timeline = timeline_of(self._container, self._stream)
             self.damaged = 0
@@ -90,6 +99,15 @@ class Decoder:
         except BaseException:
             self._container.close()
             raise
+
+    def _share_work(self) -> None:
+        """Say how many threads decode; to be called before the first packet."""
+        context = self._stream.codec_context
+        context.thread_type = "SLICE" if self.live else "AUTO"
+        if self.live and context.width * context.height < SHARED_PIXELS:
+            context.thread_count = 1
+        self._turn = Turn()
+        self._is_small = context.width * context.height <= SMALL_PIXELS
 
     def _describe(self, first: VideoFrame | None) -> None:
         if first is None and self.live and not self.damaged:
@@ -168,12 +186,20 @@ class Decoder:
         return first
 
     def _decoded(self) -> Iterator[VideoFrame]:
+        try:
+            yield from self._decoded_by_turns()
+        finally:
+            self._turn.leave()
+
+    def _decoded_by_turns(self) -> Iterator[VideoFrame]:
         for packet in self._whole(self._packets()):
             try:
                 pictures = self._stream.decode(packet)
             except av.FFmpegError as error:
                 self._skip(error)
                 continue
+            if pictures:
+                self._turn.leave()  # who takes them may wait
             yield from pictures
 
     def _whole(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
@@ -191,19 +217,29 @@ class Decoder:
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         failed = 0
-        packets = self._container.demux(self._stream)
+        packets = Packets(self._container, self._stream)
+        read = packets.next if self._units is None else partial(self._read, packets, self._units)
         while failed < MOST_FAILED_READS and not self._stopping():  # asked first: once closed, reading would crash
             try:
-                packet = next(packets, None)
+                packet = read()
             except av.InvalidDataError as error:
                 self._skip(error)
                 failed += 1
-                packets = self._container.demux(self._stream)
                 continue
             if packet is None:
                 return
             failed = 0
             yield packet
+
+    def _read(self, packets: Packets, units: AccessUnits) -> Packet[VideoStream] | None:
+        """Read without a watch on the time, and with the turn held, only what follows within a picture."""
+        if units.goes_on:
+            return packets.next()
+        self._turn.leave()
+        packet = packets.next_waiting()
+        if self._is_small:
+            self._turn.take()
+        return packet
 
     def _skip(self, error: av.FFmpegError) -> None:
         self.damaged += 1

@@ -70,7 +70,7 @@ class NetworkStream(Stoppable):
         super().__init__(safe_address(url))
         self._scheme = scheme_of(url)
         self._url = with_password(url)
-        self._options = options_for(self._scheme, transport)
+        self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
         self._start = start
         self._timeout = open_timeout, stall_timeout
         self._decoder: Decoder | None = None
@@ -180,15 +180,18 @@ def names_a_file(url: str) -> bool:
     return parts.scheme.lower() in RECORDING_SCHEMES and parts.path.lower().endswith(FILE_SUFFIXES)
 
 
-def options_for(scheme: str, transport: Transport) -> dict[str, str]:
-    """Return FFmpeg's options for an address: low latency for what is live, patience for what is served."""
+def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, str]:
+    """Return FFmpeg's options for an address: low latency for what is live, patience for what is served.
+
+    `silence` is the longest in seconds that nothing at all may come from a camera.
+    """
     if scheme in RECORDING_SCHEMES:
         return {"reconnect": "1", "reconnect_delay_max": "5"}
     # Not fflags=nobuffer: it throws away the key frame that opening has looked at, and the next is seconds off.
     quick = {"fpsprobesize": "0"}
     if scheme in RTSP_SCHEMES:
         # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`.
-        whole = {"fflags": "noparse", "rtsp_transport": transport}
+        whole = {"fflags": "noparse", "rtsp_transport": transport, "timeout": str(round(silence * 1e6))}
         return quick | whole | (UDP_OPTIONS if transport == "udp" else {})
     if scheme == "udp":
         return quick | {"overrun_nonfatal": "1", "fifo_size": "50000"}

@@ -14,7 +14,7 @@ import stream_seg
 PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
-    ("coco", "errors", "version"),
+    ("coco", "errors", "heap", "version"),
     ("frame", "detections", "availability", "channel", "intake", "metrics", "protocols"),
     ("geometry", "render"),
     ("catalog",),
@@ -31,6 +31,7 @@ HEAVY = {"cv2", "av", "onnxruntime", "tqdm"}
 ALLOWED = {
     "coco": set(),
     "errors": set(),
+    "heap": set(),
     "version": set(),
     "frame": set(),
     "detections": set(),

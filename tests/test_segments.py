@@ -19,6 +19,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import Keep, SegmentedVideo, VideoFile, open_sink, parse_duration, parse_keep
+from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK
 from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, sounds
@@ -398,3 +399,13 @@ def test_other_lengths_of_time_are_refused_with_an_example(text: str) -> None:
 def test_other_sizes_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"'{text}' is neither a time nor a size to keep")):
         parse_keep(text)
+
+
+def test_what_an_encoder_leaves_is_given_back_before_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(recorder, "trim", lambda: seen.append([path.name for path in tmp_path.glob("*.part*")]))
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), LIVE, frames(STEADY), Outcome.COMPLETE)
+    assert len(segments(tmp_path)) == 4
+    assert seen == [[], [], []]

@@ -10,11 +10,12 @@ import cv2
 from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
-from stream_seg.cli.memory import Trimmer, limit_heaps
+from stream_seg.cli.memory import Trimmer
 from stream_seg.cli.models import load_model
 from stream_seg.cli.output import tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
+from stream_seg.heap import limit_heaps
 from stream_seg.pipeline import Pipeline
 
 

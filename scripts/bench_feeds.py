@@ -1,22 +1,26 @@
 """Many feeds on one model: frames per second in all, and how old pictures are, for 1, 2, 4, 8 and 16 feeds.
 
     python scripts/bench_feeds.py [--feeds 1,2,4,8,16] [--seconds 12] [--rounds 2] [--size 640x360] [--fps 15]
+                                  [--wait MS]
 
 All feeds come from one RTSP server (tests/testbed/rtsp_server.py), which encodes once however many watch, so that its
 work hardly grows with their number; each is received, decoded and segmented by itself with the built-in model. Ages are
-true ones, by the clock in the pictures. Numbers of feeds take turns, round after round; medians are printed.
+true ones, by the clock in the pictures. Numbers of feeds take turns, round after round; medians are printed. With
+`--wait` a wait takes the place of the model, so that the processor time is that of receiving and decoding; "CPU ms" is
+this process's for each picture received.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import time
 from dataclasses import dataclass
 
 import numpy as np
-from bench_latency import Ager, server
+from bench_latency import Ager, Waiting, server
 
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Segmenter
@@ -28,6 +32,7 @@ from stream_seg.sources import open_source
 class Result:
     """Frames per second in all, the fewest and most of one feed, ages in ms, and processor seconds per second.
 
+    `each` is ms of processor time for each picture received.
     `server` is what the camera that all feeds share takes of the same cores, its start included.
     """
 
@@ -38,6 +43,7 @@ class Result:
     p99: float
     cores: float
     server: float
+    each: float
 
 
 def measure(feeds: int, segmenter: Segmenter, args: argparse.Namespace) -> Result:
@@ -59,7 +65,9 @@ def measure(feeds: int, segmenter: Segmenter, args: argparse.Namespace) -> Resul
     p50, p99 = (float(np.quantile(ages, share)) * 1000 for share in (0.5, 0.99))
     served = ended_server.children_user + ended_server.children_system
     served -= began_server.children_user + began_server.children_system
-    return Result(summary.fps, min(rates), max(rates), p50, p99, busy / took, served / took)
+    return Result(
+        summary.fps, min(rates), max(rates), p50, p99, busy / took, served / took, busy * 1000 / summary.captured
+    )
 
 
 def main() -> None:
@@ -69,21 +77,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--fps", type=int, default=15)
+    parser.add_argument(
+        "--wait", type=float, metavar="MS", help="wait so long for each picture instead of segmenting it"
+    )
     args = parser.parse_args()
     numbers = [int(word) for word in args.feeds.split(",")]
     results: dict[int, list[Result]] = {number: [] for number in numbers}
-    with load_segmenter("compact", device="cpu") as segmenter:
+    with contextlib.ExitStack() as stack:
+        segmenter: Segmenter = (
+            stack.enter_context(load_segmenter("compact", device="cpu"))
+            if args.wait is None
+            else Waiting(lambda _: time.sleep(args.wait / 1000))
+        )
         for _ in range(args.rounds):
             for number in numbers:
                 results[number].append(measure(number, segmenter, args))
-    print("| feeds | fps in all | of one feed | age p50 ms | p99 ms | cores busy | server |")
-    print("|---|---|---|---|---|---|---|")
+    print("| feeds | fps in all | of one feed | age p50 ms | p99 ms | cores busy | server | CPU ms |")
+    print("|---|---|---|---|---|---|---|---|")
     for number, rounds in results.items():
-        fps, least, most, p50, p99, cores, served = (
+        fps, least, most, p50, p99, cores, served, each = (
             statistics.median(getattr(result, name) for result in rounds)
-            for name in ("fps", "least", "most", "p50", "p99", "cores", "server")
+            for name in ("fps", "least", "most", "p50", "p99", "cores", "server", "each")
         )
-        print(f"| {number} | {fps:.1f} | {least:.1f}-{most:.1f} | {p50:.0f} | {p99:.0f} | {cores:.2f} | {served:.2f} |")
+        shares = f"{cores:.2f} | {served:.2f} | {each:.2f}"
+        print(f"| {number} | {fps:.1f} | {least:.1f}-{most:.1f} | {p50:.0f} | {p99:.0f} | {shares} |")
 
 
 if __name__ == "__main__":

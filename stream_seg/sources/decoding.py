@@ -65,7 +65,8 @@ class Decoder:
     Iterate to get `(time, picture)`, every picture once, in presentation order, those still inside the codec at the end
     included; `image` gives the pixels of a picture. `damaged` counts what could not be read and was left out.
     `stopping` is asked before each packet, and ends the iteration. A container that `is_live` is decoded without the
-    delay that threads working on several pictures at once bring. Close it on the thread that used it.
+    delay that threads working on several pictures at once bring. What is sent of one that `is_lossless` also arrives,
+    so that reads within a picture need no watch. Close it on the thread that used it.
 
     Raises `SourceError` when there is no video in the container, or not one picture can be decoded.
     """
@@ -77,11 +78,13 @@ class Decoder:
         *,
         stopping: Callable[[], bool] = lambda: False,
         is_live: Callable[[InputContainer], bool] = lambda _: False,
+        is_lossless: bool = False,
     ) -> None:
         self._open = open_
         self.name = name
         self._stopping = stopping
         self._is_live = is_live
+        self._is_lossless = is_lossless
         self._begin()
 
     def _begin(self) -> None:
@@ -233,7 +236,7 @@ class Decoder:
 
     def _read(self, packets: Packets, units: AccessUnits) -> Packet[VideoStream] | None:
         """Read without a watch on the time, and with the turn held, only what follows within a picture."""
-        if units.goes_on:
+        if units.goes_on and self._is_lossless:
             return packets.next()
         self._turn.leave()
         packet = packets.next_waiting()

@@ -71,6 +71,7 @@ class NetworkStream(Stoppable):
         self._scheme = scheme_of(url)
         self._url = with_password(url)
         self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
+        self._transport = transport
         self._start = start
         self._timeout = open_timeout, stall_timeout
         self._decoder: Decoder | None = None
@@ -103,7 +104,13 @@ class NetworkStream(Stoppable):
     def _open(self) -> None:
         failure = None
         try:
-            self._decoder = Decoder(self._connect, self.name, stopping=self._stopping.is_set, is_live=self._is_live)
+            self._decoder = Decoder(
+                self._connect,
+                self.name,
+                stopping=self._stopping.is_set,
+                is_live=self._is_live,
+                is_lossless=self._transport == "tcp",
+            )
             info = self._decoder.info("live" if self._decoder.live else "video")
             if self._decoder.live:
                 self._info = live_info(info)

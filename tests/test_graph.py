@@ -325,3 +325,5 @@ def test_the_configuration_refuses_what_cannot_be() -> None:
         replace(R50_FPN, proposals=Proposals((32, 64)))
     with pytest.raises(ValueError, match="at least 2"):
         replace(R50_FPN, classes=1)
+    with pytest.raises(ValueError, match="one mask for all classes, on MobileNetV2"):
+        replace(R50_FPN, mask_head=MaskHead(class_agnostic=True, detail=32))

@@ -81,6 +81,30 @@ def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
     }
 
 
+def test_outlines_alone_are_trained_by_processes_that_make_batches(shapes: Path, tmp_path: Path) -> None:
+    """Pictures large enough that OpenCV would use threads to cache them, which are not there in those processes."""
+    from safetensors.numpy import load_file
+
+    photo = cv2.resize(cv2.imread(str(ROOT / "samples" / "photo.jpg")), (1400, 1050))
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    image = {"id": 1, "file_name": "photo.png", "width": 1400, "height": 1050}
+    box = [[100, 100, 900, 100, 900, 900, 100, 900]]
+    one = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [100, 100, 800, 800], "segmentation": box}
+    categories = json.loads((shapes / "train.json").read_text())["categories"]
+    (tmp_path / "train.json").write_text(
+        json.dumps({"images": [image], "annotations": [one], "categories": categories})
+    )
+    before, out = tmp_path / "before", tmp_path / "after"
+    train(tmp_path, before, "--steps", "1", "--validations", "0")
+    start = before / "weights.safetensors"
+    only = ["--steps", "3", "--validations", "0", "--workers", "1", "--only", "masks", "--weights", str(start)]
+    train(tmp_path, out, *only)
+    old, new = load_file(start), load_file(out / "weights.safetensors")
+    changed = {key for key in old if not np.array_equal(old[key], new[key])}
+    assert changed
+    assert all(key.startswith("roi_heads.mask_") for key in changed)
+
+
 def test_a_run_is_not_overwritten_by_mistake(trained: Path, shapes: Path) -> None:
     with pytest.raises(AssertionError, match="holds a run already: give --resume"):
         train(shapes, trained)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stream_seg import load_segmenter
+from stream_seg.graph import export_graph
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,7 +26,7 @@ pytestmark = [
 ]
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
-MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights")
+MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights", "segmenter")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,47 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
         found[exhaustive] = {name: value.item() for name, value in losses.items()}
     assert found[False]["class"] < 1e-3 < 0.05 < found[True]["class"]
     assert found[False]["objectness"] < found[True]["objectness"]
+
+
+def test_the_graph_outlines_objects_as_the_network_in_training_does(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    import cv2
+    import numpy as np
+
+    weights = scripts["weights"]
+    net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
+    photo = np.asarray(cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg")), np.uint8)
+    (wanted,) = scripts["segmenter"].NetSegmenter(net, 320, 0.3)([photo])
+    assert len(wanted)
+    for device in ("cpu", "cuda"):
+        export_graph(weights.BUILT_IN, tmp_path / "model.onnx", device=device)
+        with load_segmenter(tmp_path / "model.onnx", device="cpu", long_side=320, score_threshold=0.3) as segmenter:
+            (found,) = segmenter([photo])
+        assert found.names == wanted.names
+        np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.05)
+        np.testing.assert_allclose(found.masks, wanted.masks, atol=2e-3)
+
+
+def test_when_only_masks_are_trained_nothing_else_is(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    weights, batches = scripts["weights"], scripts["batches"]
+    net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
+    scripts["model"].freeze_all_but_masks(net)
+    torch.manual_seed(0)
+    boxes, labels = torch.zeros(2, 8, 4), torch.zeros(2, 8, dtype=torch.int64)
+    boxes[0, 0], labels[0, 0] = torch.tensor([20.0, 30, 100, 140]), 1
+    rows = torch.where(labels > 0, 1, -1)
+    crops = torch.full((2, 64, 64), 255, dtype=torch.uint8)
+    crop_boxes = torch.stack([torch.zeros(4), boxes[0, 0]])
+    known, ignore = torch.ones(2, 21, dtype=torch.bool), torch.zeros(2, 40, 40, dtype=torch.uint8)
+    targets = batches.Targets(boxes, labels, rows, crops, crop_boxes, known, ignore)
+    losses, counters = scripts["losses"].mask_losses(net, torch.rand(2, 3, 160, 160), targets, amp=False)
+    assert 0 < counters["positives"] <= 3  # one object, in three variants, of which some may be too far off
+    sum(losses.values()).backward()
+    moved = {name for name, one in net.named_parameters() if one.grad is not None and one.grad.abs().sum() > 0}
+    assert moved == {name for name, _ in net.named_parameters() if name.startswith("roi_heads.mask_")}
 
 
 def test_classes_of_the_same_name_keep_their_predictor(scripts: dict[str, ModuleType]) -> None:

@@ -41,7 +41,6 @@ MODULES = (
     "augment",
     "schedule",
     "low_rank",
-    "narrow",
     "export",
     "card",
 )
@@ -85,7 +84,10 @@ def test_training_and_the_graph_builder_agree_on_the_network(scripts: dict[str, 
     assert (pool.box_size, pool.mask_size, pool.samples) == (a.BOX_CELLS, a.MASK_CELLS, a.POOL_SAMPLES)
     assert COMPACT.box_head.fully_connected == (a.FULLY_CONNECTED,) * 2
     assert COMPACT.box_head.coder == (a.BOX_POSITION,) * 2 + (a.BOX_SIZE,) * 2
-    assert COMPACT.mask_head.convolutions == a.MASK_CHANNELS
+    head, body = COMPACT.mask_head, COMPACT.backbone
+    assert (head.convolutions, head.dilations, head.detail) == (a.MASK_CHANNELS, a.MASK_DILATIONS, a.DETAIL_CHANNELS)
+    assert (body.fine_tap, body.fine_channels) == (a.FINE_TAP, a.FINE_CHANNELS)
+    assert a.STRIDES[0] == 2 * a.FINE_STRIDE
     assert (COMPACT.detection.nms_iou, COMPACT.detection.per_image) == (a.DETECTION_NMS_IOU, a.DETECTIONS)
     assert ["background", *a.DEFAULT_CLASSES] == COMPACT_LABELS
 
@@ -269,24 +271,6 @@ def test_a_shortened_layer_gives_nearly_the_same_detections(scripts: dict[str, M
         scripts["low_rank"].shorten(model, feeds, 512)
     with pytest.raises(ModelError, match="no layer"):
         scripts["low_rank"].shorten(onnx.ModelProto(), feeds, 64)
-
-
-def test_a_narrowed_pyramid_gives_nearly_the_same_detections(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
-    weights = SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors"
-    config = export_graph(weights, tmp_path / "m.onnx").config
-    state = modern_names(read_weights(weights).state)
-    model = onnx.load(tmp_path / "m.onnx")
-    photo = cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg"))
-    feeds = make_feeds([photo, photo[:, ::-1].copy()], ())
-    narrow_config, narrow_state, kept = scripts["narrow"].narrow(config, state, model, feeds, 64)
-    assert narrow_config.pyramid_channels == 64
-    assert 0.97 < kept < 1
-    found = compare(model, build_graph(narrow_config, narrow_state), feeds)
-    assert (found.found, found.extra) == (found.objects, 0)
-    assert found.objects >= 2
-    assert found.iou > 0.9
-    with pytest.raises(ModelError, match="1 to 95 channels, not 96"):
-        scripts["narrow"].narrow(config, state, model, feeds, 96)
 
 
 def test_regions_of_int8_are_gathered_as_bytes(tmp_path: Path) -> None:

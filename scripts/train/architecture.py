@@ -12,7 +12,10 @@ STRIDES = (8, 16, 32)
 ANCHOR_SIZES = (24, 52, 108, 220)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FULLY_CONNECTED = 512
-MASK_CHANNELS = (96, 96)
+MASK_CHANNELS, MASK_DILATIONS = (64, 64, 64, 64), (1, 2, 2, 1)
+FINE_TAP, FINE_CHANNELS, FINE_STRIDE = 3, 24, 4
+"""The block whose output shows masks the edges in the picture."""
+DETAIL_CHANNELS = 32
 CANONICAL_SIDE, CANONICAL_LEVEL = 160, 4
 """A box of this side is pooled from the level of stride 2 ** 4 (equation 1 of the FPN paper)."""
 BOX_CELLS, MASK_CELLS, POOL_SAMPLES = 7, 14, 2
@@ -22,8 +25,6 @@ PROPOSALS_PER_LEVEL, PROPOSALS = 200, 200
 """At inference. 100 would cost 2 to 3 points of AP50; `low_rank` pays for the other 100."""
 FC6_RANK = 64
 """Of the first fully connected layer in int8 graphs."""
-INT8_CHANNELS = 64
-"""Of the pyramid in int8 graphs."""
 PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS = 0.7, 0.5, 100
 CANVAS_STRIDE = 32
 
@@ -37,6 +38,12 @@ TRAINING_PER_LEVEL, TRAINING_PROPOSALS = 400, 200
 RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, RPN_SAMPLES, RPN_POSITIVES = 0.6, 0.3, 128, 64
 ROI_IOU, ROI_SAMPLES, ROI_POSITIVES, MASK_ROIS = 0.5, 64, 16, 8
 """Per image; MASK_ROIS on average over a batch."""
+BOX_SHIFT, BOX_STRETCH = 0.07, 0.13
+"""Deviations of detected boxes from true ones: of their centres, in sides, and of the logarithm of their sides."""
+VIEWS = 3
+"""How many such boxes of an object are drawn when only masks are trained."""
+DICE = 0.5
+"""Of the dice loss beside the cross entropy of masks: small and thin objects count as much as large ones."""
 BOX_BETA = 1 / 9
 IGNORE_STRIDE = 4
 """The map of ignored regions has a quarter of the input's resolution."""

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from architecture import CANVAS_STRIDE, MASK_CROP
@@ -119,7 +118,6 @@ class Batches(IterableDataset[tuple[Tensor, Targets]]):
         torch.manual_seed(seed)
         if worker:  # in a process of its own; otherwise these would be the trainer's threads
             torch.set_num_threads(1)
-            cv2.setNumThreads(1)
         sampler = Sampler(self.data, self.how, random.Random(seed))
         draw = np.random.default_rng(seed)
         waiting: dict[bool, list[int]] = {False: [], True: []}

@@ -21,7 +21,6 @@ import architecture as a
 import onnx
 from card import Facts, measure_speed, write_card
 from low_rank import shorten
-from narrow import narrow
 
 from stream_seg import load_segmenter, open_source
 from stream_seg.errors import ModelError, StreamSegError
@@ -62,9 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", default="320,416,640", help="long sides to measure at (default: %(default)s)")
     parser.add_argument("--proposals", type=int, default=a.PROPOSALS, help="regions per picture (default: %(default)s)")
     parser.add_argument("--rank", type=int, default=a.FC6_RANK, help="of int8's largest layer (low_rank.py); 0: whole")
-    parser.add_argument(
-        "--channels", type=int, default=a.INT8_CHANNELS, help="of int8's feature pyramid (narrow.py); 0: all"
-    )
     parser.add_argument("--licence", default="unknown", help="of the weights, for the files' metadata and the card")
     return parser
 
@@ -89,9 +85,6 @@ def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> 
     """The quantised graph, made faster where accuracy does not tell the difference."""
     feeds = make_feeds(_frames(args.calibrate), ())
     state: State = modern_names(read_weights(args.run / "weights.safetensors").state)
-    if args.channels:
-        config, state, kept = narrow(config, state, fp32, feeds, args.channels)
-        print(f"{args.channels} pyramid channels keep {100 * kept:.1f}% of the variance behind them")
     config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
     model = build_graph(config, state, device="cuda")
     if args.rank:

@@ -28,7 +28,8 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
     heads, ignored = net.roi_heads, IgnoreMap(targets.ignore)
     mixed = torch.autocast(x.device.type, torch.bfloat16, enabled=amp)
     with mixed:
-        maps = list(net.backbone(x).values())
+        levels, fine = net.backbone(x)
+        maps = list(levels.values())
         raw_objectness, raw_deltas = net.rpn.head(maps)
     # One size in the ImageList: all images share the canvas, so one copy of the anchors serves the batch.
     anchors = net.rpn.anchor_generator(ImageList(x, [tuple(x.shape[-2:])]), maps)[0]
@@ -40,11 +41,19 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
         pooled = _pool(maps[:-1], rois.boxes.flatten(0, 1), _image_of(rois.boxes), a.BOX_CELLS)
         logits, box_deltas = heads.box_predictor(heads.box_head(pooled))
     box_losses, counters = _box_losses(logits.float(), box_deltas.float(), rois, targets)
-    chosen = _choose_mask_rois(rois, targets)
-    with mixed:
-        pooled = _pool(maps[:-1], chosen.boxes, chosen.image, a.MASK_CELLS)
-        mask_logits = heads.mask_predictor(heads.mask_head(pooled))[:, 0]
-    return losses | box_losses | {"mask": _mask_loss(mask_logits.float(), chosen, targets)}, counters
+    mask_losses = _outline_losses(net, maps[:-1], fine, _choose_mask_rois(rois, targets), targets, mixed)
+    return losses | box_losses | mask_losses, counters
+
+
+def mask_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tuple[Losses, Losses]:
+    """As `training_losses`, of the mask branch alone: the rest of the network is used as it is, and not trained."""
+    mixed = torch.autocast(x.device.type, torch.bfloat16, enabled=amp)
+    with mixed, torch.no_grad():
+        levels, fine = net.backbone(x)
+    chosen = _imagine_detections(targets)
+    return _outline_losses(net, list(levels.values())[:-1], fine, chosen, targets, mixed), {
+        "positives": chosen.real.sum()
+    }
 
 
 def _per_anchor(level: Tensor, values: int) -> Tensor:
@@ -218,7 +227,33 @@ def _mask_targets(chosen: MaskRois, targets: Targets, size: int) -> Tensor:
     return (functional.avg_pool2d(sampled, 2)[:, 0] >= 0.5).float()
 
 
-def _mask_loss(logits: Tensor, chosen: MaskRois, targets: Targets) -> Tensor:
+@torch.no_grad()
+def _imagine_detections(targets: Targets) -> MaskRois:
+    """Boxes around objects with a usable mask, as far off as detected ones are, in several variants each."""
+    crops = targets.crop_row.repeat(1, a.VIEWS)
+    index, real = sample((crops >= 0).view(1, -1), a.VIEWS * len(crops) * a.MASK_ROIS)
+    index, real = index[0], real[0]
+    true = targets.boxes.repeat(1, a.VIEWS, 1).view(-1, 4)[index]
+    middle, side = (true[:, :2] + true[:, 2:]) / 2, true[:, 2:] - true[:, :2]
+    middle = middle + torch.randn_like(side) * a.BOX_SHIFT * side
+    half = side * (torch.randn_like(side) * a.BOX_STRETCH).exp() / 2
+    boxes = torch.cat([middle - half, middle + half], 1)
+    overlap = (torch.minimum(true[:, 2:], boxes[:, 2:]) - torch.maximum(true[:, :2], boxes[:, :2])).clamp(min=0).prod(1)
+    alike = overlap / (side.prod(1) + 4 * half.prod(1) - overlap).clamp(min=1e-6) >= a.ROI_IOU
+    return MaskRois(boxes, index // crops.shape[1], crops.view(-1)[index].clamp(min=0), real & alike)
+
+
+def _outline_losses(
+    net: Net, maps: list[Tensor], fine: Tensor, chosen: MaskRois, targets: Targets, mixed: torch.autocast
+) -> Losses:
+    heads = net.roi_heads
+    with mixed:
+        pooled = _pool(maps, chosen.boxes, chosen.image, a.MASK_CELLS)
+        logits = heads.outline(pooled, heads.mask_detail(fine, maps[0]), chosen.boxes, chosen.image).float()
     wanted = _mask_targets(chosen, targets, logits.shape[-1])
+    weight = chosen.real / chosen.real.sum().clamp(min=1)
     each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2))
-    return (each * chosen.real).sum() / chosen.real.sum().clamp(min=1)
+    found = logits.sigmoid()
+    shared, all_of_both = (found * wanted).sum((1, 2)), found.sum((1, 2)) + wanted.sum((1, 2))
+    dice = 1 - (2 * shared + 1) / (all_of_both + 1)  # Milletari 2016, arXiv 1606.04797
+    return {"mask": (each * weight).sum(), "dice": a.DICE * (dice * weight).sum()}

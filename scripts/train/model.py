@@ -1,6 +1,7 @@
 """The compact Mask R-CNN on torchvision's parts: parameter names are those of its state_dict, and of the graph builder.
 
-MobileNetV2 (Sandler 2018) without normalisation, a small feature pyramid, torchvision's region proposals and heads.
+MobileNetV2 (Sandler 2018) without normalisation, a small feature pyramid, torchvision's region proposals and box head,
+and masks that are refined at their own resolution.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import architecture as a
 import torch
 import vision_ops  # noqa: F401  before torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import mobilenet_v2
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 BLOCKS = 19
@@ -39,7 +40,7 @@ def _with_bias(old: nn.Conv2d) -> nn.Conv2d:
 
 
 class Body(nn.Module):
-    """Blocks "0" to "18" of MobileNetV2, handing out the maps of TAPS.
+    """Blocks "0" to "18" of MobileNetV2, handing out the maps of TAPS and, as "fine", that of FINE_TAP.
 
     Blocks 0 to `frozen` never change; -1 trains all.
     """
@@ -60,8 +61,8 @@ class Body(nn.Module):
         for number in range(BLOCKS):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen):
                 x = self.get_submodule(str(number))(x)
-            if number in a.TAPS:
-                features[str(len(features))] = x
+            if number in (a.FINE_TAP, *a.TAPS):
+                features["fine" if number == a.FINE_TAP else str(len(features) - 1)] = x
         return features
 
 
@@ -73,9 +74,55 @@ class Backbone(nn.Module):
         self.body = Body(frozen)
         self.fpn = FeaturePyramidNetwork(list(a.TAP_CHANNELS), a.PYRAMID_CHANNELS, LastLevelMaxPool())
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.fpn(self.body(x))
-        return found
+    def forward(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The pyramid's maps, finest first, and the body's map of stride 4."""
+        features = self.body(x)
+        fine = features.pop("fine")
+        found: dict[str, Tensor] = self.fpn(features)
+        return found, fine
+
+
+class MaskDetail(nn.Module):
+    """One map of stride 4 and few channels: edges from the body, and what they belong to from the finest level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(a.FINE_CHANNELS, a.DETAIL_CHANNELS, 1)
+        self.coarse = nn.Conv2d(a.PYRAMID_CHANNELS, a.DETAIL_CHANNELS, 1)
+
+    def forward(self, fine: Tensor, level: Tensor) -> Tensor:
+        return functional.relu(self.fine(fine) + functional.interpolate(self.coarse(level), scale_factor=2.0))
+
+
+class MaskPredictor(nn.Module):
+    """Twice the resolution, joined by the details there, refined: one mask for all classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = a.DETAIL_CHANNELS
+        self.conv5_mask = nn.ConvTranspose2d(a.MASK_CHANNELS[-1], width, 2, 2)
+        self.refine = nn.Conv2d(width, width, 3, padding=1)
+        self.mask_fcn_logits = nn.Conv2d(width, 1, 1)
+
+    def forward(self, x: Tensor, details: Tensor) -> Tensor:
+        x = functional.relu(self.conv5_mask(x) + details)
+        logits: Tensor = self.mask_fcn_logits(functional.relu(self.refine(x)))
+        return logits
+
+
+class Heads(RoIHeads):
+    """torchvision's, with details for the masks."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.mask_detail = MaskDetail()
+
+    def outline(self, pooled: Tensor, merged: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+        """Logits (N, 28, 28) of boxes (N, 4) in images (N,), from features (N, C, 14, 14) and the map of details."""
+        rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
+        details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
+        logits: Tensor = self.mask_predictor(self.mask_head(pooled), details)
+        return logits[:, 0]
 
 
 class Net(nn.Module):
@@ -96,16 +143,26 @@ class Net(nn.Module):
         """
         heads = self.roi_heads
         heads.score_thresh = threshold
-        features = self.backbone(x)
+        features, fine = self.backbone(x)
         proposals, _ = self.rpn(ImageList(x, sizes), features)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, sizes)))
         boxes, scores, labels = heads.postprocess_detections(logits.float(), deltas.float(), proposals, sizes)
         masks = [x.new_zeros(0, 2 * a.MASK_CELLS, 2 * a.MASK_CELLS)] * len(boxes)
         if sum(map(len, boxes)):
-            raw = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, boxes, sizes)))
-            masks = raw.float().sigmoid()[:, 0].split([len(one) for one in boxes])
+            counts = [len(one) for one in boxes]
+            image = torch.arange(len(boxes), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
+            merged = heads.mask_detail(fine, features["0"])
+            raw = heads.outline(heads.mask_roi_pool(features, boxes, sizes), merged, torch.cat(boxes), image)
+            masks = raw.float().sigmoid().split(counts)
         found = zip(boxes, scores, labels, masks, strict=True)
         return [{"boxes": b, "scores": s, "labels": c, "masks": m} for b, s, c, m in found]
+
+
+def freeze_all_but_masks(net: Net) -> None:
+    """What is left to train are the parts whose names begin with "mask"."""
+    net.requires_grad_(False)
+    for name, part in net.roi_heads.named_children():
+        part.requires_grad_(name.startswith("mask"))
 
 
 def _region_proposals() -> RegionProposalNetwork:
@@ -117,20 +174,42 @@ def _region_proposals() -> RegionProposalNetwork:
     return RegionProposalNetwork(anchors, head, *limits, counts, best, a.PROPOSAL_NMS_IOU)
 
 
-def _heads(labels: int) -> RoIHeads:
+def _mask_head() -> nn.Sequential:
+    """Convolutions with torchvision's names; the middle ones are dilated, to see all of a box."""
+    widths = (a.PYRAMID_CHANNELS, *a.MASK_CHANNELS)
+    layers = [
+        nn.Sequential(nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True))
+        for before, after, dilation in zip(widths, widths[1:], a.MASK_DILATIONS, strict=False)
+    ]
+    return nn.Sequential(*layers)
+
+
+def _heads(labels: int) -> Heads:
     """`labels` counts the background."""
     levels = [str(level) for level in range(len(a.TAPS))]
     width, hidden = a.PYRAMID_CHANNELS, a.FULLY_CONNECTED
-    heads = RoIHeads(
+    heads = Heads(
         MultiScaleRoIAlign(levels, a.BOX_CELLS, a.POOL_SAMPLES, canonical_scale=a.CANONICAL_SIDE),
         TwoMLPHead(width * a.BOX_CELLS**2, hidden),
         FastRCNNPredictor(hidden, labels),
         a.ROI_IOU, a.ROI_IOU, a.ROI_SAMPLES, 0.25, None, 0.05, a.DETECTION_NMS_IOU, a.DETECTIONS,
         MultiScaleRoIAlign(levels, a.MASK_CELLS, a.POOL_SAMPLES, canonical_scale=a.CANONICAL_SIDE),
-        MaskRCNNHeads(width, a.MASK_CHANNELS, 1),
-        MaskRCNNPredictor(a.MASK_CHANNELS[-1], a.MASK_CHANNELS[-1], 1),
+        _mask_head(),
+        MaskPredictor(),
     )  # fmt: skip
+    for part in (heads.mask_head, heads.mask_detail, heads.mask_predictor):
+        part.apply(_start)
+    nn.init.normal_(heads.mask_predictor.mask_fcn_logits.weight, std=0.01)
     for layer in (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred):
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
     return heads
+
+
+def _start(layer: nn.Module) -> None:
+    """He's initialisation (He 2015, arXiv 1502.01852): gradients keep their size from layer to layer."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        mode = "fan_out" if isinstance(layer, nn.Conv2d) else "fan_in"  # a deconvolution's axes are the other way round
+        nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)

@@ -17,11 +17,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import torch
 from annotations import Annotations, read_annotations
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache
+from losses import mask_losses, training_losses
+from model import freeze_all_but_masks
 from schedule import Schedule
 from trainer import Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--body-rate", type=float, default=0.25, help="factor for the pretrained body (default: %(default)s)")
     add("--warmup", type=int, default=150, help="steps")
+    add("--only", choices=["masks"], help="train the outlines alone; boxes and classes stay as they are")
     add("--freeze", type=int, default=3, help="blocks 0..N of the body stay as they are; -1 trains all (default: 3)")
     add("--sizes", type=_sizes, default=[288, 320, 320, 352, 416], help="long sides, drawn per batch")
     add("--scales", type=_numbers, default=[0.5, 2.0], help="large-scale jitter (default: 0.5,2)")
@@ -106,9 +110,12 @@ def _train(args: argparse.Namespace) -> None:
     build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))
     device = torch.device(args.device)
     net = start_from(args.weights, annotations.classes, args.freeze)
+    if args.only:
+        freeze_all_but_masks(net)
     net = net.to(device, memory_format=torch.channels_last).train()
     schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
-    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args, images))
+    losses = mask_losses if args.only else training_losses
+    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args, images), losses)
     if checkpoint:
         trainer.resume(checkpoint)
     _describe(args, annotations, schedule)
@@ -128,6 +135,8 @@ def _prepare(args: argparse.Namespace) -> dict[str, object]:
         raise UsageError("this PyTorch sees no CUDA device: give --device cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
+    # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
+    cv2.setNumThreads(1)
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from batches import Targets, jitter_colour, to_input
-from losses import training_losses
+from losses import Losses
 from model import Net
 from record import Log, draw_curves
 from schedule import Schedule
@@ -56,9 +56,18 @@ class Tuning:
 
 
 class Trainer:
-    """Trains `net` in place; the averaged weights are what is validated and kept."""
+    """Trains `net` in place by `losses`; the averaged weights are what is validated and kept."""
 
-    def __init__(self, net: Net, out: Path, schedule: Schedule, tuning: Tuning, validation: Validation | None) -> None:
+    def __init__(
+        self,
+        net: Net,
+        out: Path,
+        schedule: Schedule,
+        tuning: Tuning,
+        validation: Validation | None,
+        losses: Callable[..., tuple[Losses, Losses]],
+    ) -> None:
+        self._losses = losses
         self.net, self.out, self.schedule, self.tuning, self.validation = net, out, schedule, tuning, validation
         self.average = copy.deepcopy(net).eval().requires_grad_(False)
         self.device = next(net.parameters()).device
@@ -114,7 +123,7 @@ class Trainer:
         rate = self.schedule.rate
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        losses, counters = training_losses(self.net, x, targets.to(self.device), amp=self.tuning.amp)
+        losses, counters = self._losses(self.net, x, targets.to(self.device), amp=self.tuning.amp)
         weights = {"mask": self.tuning.mask_weight}
         total = torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)

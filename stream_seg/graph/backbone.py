@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from stream_seg.graph.config import InvertedResidual, MobileNetV2, Pixels, ResNet
 from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
@@ -9,8 +11,16 @@ from stream_seg.graph.layers import Layers
 _PREFIX = "backbone.body"
 
 
-def backbone(layers: Layers, config: ResNet | MobileNetV2, x: Value, pixels: Pixels) -> list[Value]:
-    """Feature maps (N, C, H/s, W/s), finest first, of pixels (N, 3, H, W) with their mean taken off.
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Maps (N, C, H/s, W/s): those for the pyramid, finest first, and one of stride 4 where the network has one."""
+
+    levels: list[Value]
+    fine: Value | None = None
+
+
+def backbone(layers: Layers, config: ResNet | MobileNetV2, x: Value, pixels: Pixels) -> Features:
+    """Feature maps of pixels (N, 3, H, W) with their mean taken off.
 
     The division by the standard deviation is part of the first convolution's weights.
     """
@@ -19,10 +29,10 @@ def backbone(layers: Layers, config: ResNet | MobileNetV2, x: Value, pixels: Pix
         x = layers.enter(x)
         if isinstance(config, MobileNetV2):
             return _mobilenet(layers, config, x, scale)
-        return _resnet(layers, config, x, scale)
+        return Features(_resnet(layers, config, x, scale))
 
 
-def _mobilenet(layers: Layers, config: MobileNetV2, x: Value, scale: tuple[float, ...]) -> list[Value]:
+def _mobilenet(layers: Layers, config: MobileNetV2, x: Value, scale: tuple[float, ...]) -> Features:
     x = layers.conv(x, f"{_PREFIX}.0.0", stride=2, activation="relu6", input_scale=scale)
     after, channels = [x], config.stem_channels
     for number, block in enumerate(config.blocks, 1):
@@ -30,7 +40,7 @@ def _mobilenet(layers: Layers, config: MobileNetV2, x: Value, scale: tuple[float
         channels = block.channels
         after.append(x)
     after.append(layers.conv(x, f"{_PREFIX}.{len(after)}.0", activation="relu6"))
-    return [after[tap] for tap in config.taps]
+    return Features([after[tap] for tap in config.taps], after[config.fine_tap])
 
 
 def _inverted_residual(layers: Layers, x: Value, key: str, block: InvertedResidual, channels: int) -> Value:

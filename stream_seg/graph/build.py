@@ -19,7 +19,7 @@ from stream_seg.graph.config import Device, MaskRCNN, Pixels
 from stream_seg.graph.emit import Graph, Value, ints
 from stream_seg.graph.fpn import pyramid
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.mask_head import masks
+from stream_seg.graph.mask_head import Outlines, masks
 from stream_seg.graph.parameters import State
 from stream_seg.graph.pixels import PixelPooler
 from stream_seg.graph.roi import make_pooler
@@ -46,7 +46,8 @@ def build_graph(
     default = np.array(config.detection.score_threshold, np.float32)
     threshold = graph.input("score_threshold", np.float32, [], default)
     x, canvas = _prepare(images, sizes, config.pixels)
-    levels = pyramid(layers, backbone(layers, config.backbone, x, config.pixels))
+    features = backbone(layers, config.backbone, x, config.pixels)
+    levels = pyramid(layers, features.levels)
     with graph.scope("pooled"):
         maps = [layers.leave(level) for level in levels[:-1]]
         pooler = make_pooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling, device)
@@ -56,7 +57,8 @@ def build_graph(
             pixels = PixelPooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling)
     proposals = propose(layers, config.proposals, levels, canvas, device)
     found = detect(layers, config, pixels or pooler, proposals, canvas.limits, threshold)
-    _declare_outputs(graph, found, masks(layers, config, pooler, found), 2 * config.pooling.mask_size)
+    outlines = Outlines(pooler, features.fine, levels[0], device)
+    _declare_outputs(graph, found, masks(layers, config, outlines, found), 2 * config.pooling.mask_size)
     return graph.model(config.name, "stream-seg", dict(metadata or {}))
 
 

@@ -53,10 +53,11 @@ class MobileNetV2:
     """MobileNetV2 with normalisation already folded into its weights.
 
     Block 0 is the stem, then come the inverted residuals, and last a 1x1 convolution. `taps` are the blocks whose
-    outputs go to the pyramid.
+    outputs go to the pyramid; that of block `fine_tap`, of twice the resolution of the first, is for outlines.
     """
 
     taps: tuple[int, ...] = (6, 13, 18)
+    fine_tap: int = 3
     stem_channels: int = 32
     last_channels: int = 256
     blocks: tuple[InvertedResidual, ...] = field(default_factory=_inverted_residuals)
@@ -64,8 +65,15 @@ class MobileNetV2:
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of the feature maps handed to the pyramid."""
-        after = [self.stem_channels, *(block.channels for block in self.blocks), self.last_channels]
-        return tuple(after[tap] for tap in self.taps)
+        return tuple(self._channels_after(tap) for tap in self.taps)
+
+    @property
+    def fine_channels(self) -> int:
+        """Channels of the feature map for outlines."""
+        return self._channels_after(self.fine_tap)
+
+    def _channels_after(self, block: int) -> int:
+        return (self.stem_channels, *(one.channels for one in self.blocks), self.last_channels)[block]
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -126,10 +134,18 @@ class BoxHead:
 
 @dataclass(frozen=True, slots=True)
 class MaskHead:
-    """Convolutions, then an upsampling by two, then one mask per class or one for all (`class_agnostic`)."""
+    """Convolutions, then an upsampling by two, then one mask per class or one for all (`class_agnostic`).
+
+    `dilations` spread the taps of the convolutions; those without one are not spread. With `detail` channels, the
+    upsampled features are joined by as many that are pooled at the masks' own resolution from a map of stride 4, and
+    refined by one more convolution: outlines follow edges that a cell of the pyramid is too coarse for. Only together
+    with `class_agnostic` and a backbone that has such a map.
+    """
 
     convolutions: tuple[int, ...] = (256, 256, 256, 256)
     class_agnostic: bool = False
+    dilations: tuple[int, ...] = ()
+    detail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +190,8 @@ class MaskRCNN:
             raise ValueError(f"classes counts the background, so it must be at least 2, got {self.classes}")
         if self.pooling.whole_pixels and self.box_head.convolutions:
             raise ValueError("whole_pixels is for box heads without convolutions")
+        if self.mask_head.detail and not (self.mask_head.class_agnostic and isinstance(self.backbone, MobileNetV2)):
+            raise ValueError("a mask head with details is for one mask for all classes, on MobileNetV2")
 
 
 STRIDE = 32
@@ -192,7 +210,7 @@ COMPACT = MaskRCNN(
     pyramid_channels=96,
     pooling=RoiPooling(canonical_side=160.0),
     box_head=BoxHead(fully_connected=(512, 512)),
-    mask_head=MaskHead((96, 96), class_agnostic=True),
+    mask_head=MaskHead((64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32),
     detection=Detection(score_threshold=0.4),
     licence="Apache-2.0",
 )

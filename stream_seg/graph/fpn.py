@@ -17,12 +17,12 @@ def pyramid(layers: Layers, features: list[Value]) -> list[Value]:
         lateral = [layers.block(x, f"backbone.fpn.inner_blocks.{level}") for level, x in enumerate(features)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):
-            merged.insert(0, x + _doubled(merged[0]))
+            merged.insert(0, x + doubled(merged[0]))
         maps = [layers.block(x, f"backbone.fpn.layer_blocks.{level}") for level, x in enumerate(merged)]
         return [*maps, layers.graph.op("MaxPool", maps[-1], kernel_shape=[1, 1], strides=[2, 2])]
 
 
-def _doubled(x: Value) -> Value:
+def doubled(x: Value) -> Value:
     """Nearest-neighbour upsampling by two."""
     settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     region, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)

@@ -52,6 +52,7 @@ class Layers:
         norm: str | None = None,
         stride: int = 1,
         groups: int = 1,
+        dilation: int = 1,
         activation: Activation = "none",
         input_scale: Sequence[float] = (1.0,),
     ) -> Value:
@@ -66,16 +67,17 @@ class Layers:
                 self.parameter(f"{key}.weight", weight.astype(np.float32)),
                 self.parameter(f"{key}.bias", bias),
                 kernel_shape=[size, size],
-                pads=[(size - 1) // 2] * 4,
+                pads=[dilation * (size - 1) // 2] * 4,
                 strides=[stride, stride],
+                dilations=[dilation, dilation],
                 group=groups,
             )
             return self._activate(y, activation)
 
-    def block(self, x: Value, key: str, activation: Activation = "none") -> Value:
+    def block(self, x: Value, key: str, activation: Activation = "none", dilation: int = 1) -> Value:
         """torchvision's Conv2dNormActivation: convolution `key.0`, and batch normalisation `key.1` if there is one."""
         norm = f"{key}.1" if f"{key}.1.running_mean" in self._state else None
-        return self.conv(x, f"{key}.0", norm=norm, activation=activation)
+        return self.conv(x, f"{key}.0", norm=norm, activation=activation, dilation=dilation)
 
     def linear(
         self, x: Value, key: str, activation: Activation = "none", *, channels: int = 1, scale: float = 1.0

@@ -2,51 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from stream_seg.graph.box_head import Detected
-from stream_seg.graph.config import MaskHead, MaskRCNN
+from stream_seg.graph.config import Device, MaskHead, MaskRCNN
 from stream_seg.graph.emit import Value
+from stream_seg.graph.fpn import doubled
 from stream_seg.graph.layers import Floats, Layers
-from stream_seg.graph.roi import Pooler
+from stream_seg.graph.roi import Pooler, make_pooler
 
 _PREDICTOR = "roi_heads.mask_predictor"
+_FINE_STRIDE = 4
 
 
-def masks(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected) -> Value:
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """Where the mask head looks: the pooler of the pyramid and, for details, a map of stride 4 and the finest level."""
+
+    pooler: Pooler
+    fine: Value | None
+    coarse: Value
+    device: Device
+
+
+def masks(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected) -> Value:
     """Probabilities (D, 2S, 2S) on a grid over each box, in the order of the detections."""
-    graph, size = layers.graph, config.pooling.mask_size
+    graph, size, head = layers.graph, config.pooling.mask_size, config.mask_head
     with graph.scope("mask"):
         with graph.scope("pool"):
-            features = pooler.pool(found.rois, size).head(found.labels.length(0))
+            features = outlines.pooler.pool(found.rois, size).head(found.labels.length(0))
+        details = _details(layers, config, outlines, found) if head.detail else None
         with graph.scope("head"):
-            logits = _head(layers, config.mask_head, features, found.labels, size)
+            x = layers.enter(features)
+            for index in range(len(head.convolutions)):
+                dilation = head.dilations[index] if head.dilations else 1
+                x = layers.block(x, f"roi_heads.mask_head.{index}", activation="relu", dilation=dilation)
+            if details is not None:
+                logits = _detailed_logits(layers, x, layers.enter(details))
+            else:
+                logits = _logits(layers, head, x, found.labels, size)
             return graph.op("Sigmoid", layers.leave(logits)).squeeze(1)
 
 
-def _head(layers: Layers, config: MaskHead, x: Value, labels: Value, size: int) -> Value:
-    """Logits (D, 1, 2S, 2S)."""
-    x = layers.enter(x)
-    for index in range(len(config.convolutions)):
-        x = layers.block(x, f"roi_heads.mask_head.{index}", activation="relu")
-    x = _quarters(layers, x)
+def _details(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected) -> Value:
+    """Features (D, C, 2S, 2S) of stride 4: edges from the backbone, and what they belong to from the pyramid.
+
+    Both are brought to few channels before they are pooled, since pooling costs more than that does.
+    """
+    assert outlines.fine is not None  # a network whose heads have details has a map for them
+    graph, size, width = layers.graph, 2 * config.pooling.mask_size, config.mask_head.detail
+    with graph.scope("detail"):
+        fine = layers.conv(outlines.fine, "roi_heads.mask_detail.fine")
+        merged = graph.op("Relu", fine + doubled(layers.conv(outlines.coarse, "roi_heads.mask_detail.coarse")))
+    with graph.scope("pool"):
+        once = replace(config.pooling, samples=1)  # cells are about as small as those of the map
+        pooler = make_pooler([layers.leave(merged)], [_FINE_STRIDE], width, once, outlines.device)
+        return pooler.pool(found.rois, size).head(found.labels.length(0))
+
+
+def _detailed_logits(layers: Layers, x: Value, details: Value) -> Value:
+    """Logits (D, 1, 2S, 2S) of features (D, C, S, S) and details at twice their resolution."""
+    up = x.graph.op("DepthToSpace", _quarters(layers, x), blocksize=2, mode="DCR")
+    with x.graph.scope("mask_predictor"):
+        joined = x.graph.op("Relu", up + details)
+    refined = layers.conv(joined, f"{_PREDICTOR}.refine", activation="relu")
+    return layers.conv(refined, f"{_PREDICTOR}.mask_fcn_logits")
+
+
+def _logits(layers: Layers, config: MaskHead, x: Value, labels: Value, size: int) -> Value:
+    """Logits (D, 1, 2S, 2S) of features (D, C, S, S) alone.
+
+    What follows the deconvolution works on single pixels, so its four pixels per cell stay side by side until only one
+    channel is left.
+    """
+    with x.graph.scope("mask_predictor.conv5_mask"):
+        x = x.graph.op("Relu", _quarters(layers, x))
     logits = _shared_logits(layers, x) if config.class_agnostic else _class_logits(layers, x, labels, size)
     return x.graph.op("DepthToSpace", logits, blocksize=2, mode="DCR")
 
 
 def _quarters(layers: Layers, x: Value) -> Value:
-    """The deconvolution (2x2, stride 2) and its ReLU, its four output pixels per cell still side by side as channels.
+    """The deconvolution (2x2, stride 2), its four output pixels per cell still side by side as channels.
 
-    A deconvolution whose windows do not overlap is a 1x1 convolution to the four pixels of each cell; what follows
-    works on single pixels, so the pixels are put in place at the end, when only one channel is left. Faster, and exact.
+    Where windows do not overlap, that is a 1x1 convolution to the four pixels of each cell: faster, and exact.
     """
     key = f"{_PREDICTOR}.conv5_mask"
     weight = layers.array(f"{key}.weight")
-    width = weight.shape[1]
-    weight = weight.transpose(2, 3, 1, 0).reshape(4 * width, -1, 1, 1)
+    weight = weight.transpose(2, 3, 1, 0).reshape(4 * weight.shape[1], -1, 1, 1)
     bias = np.tile(layers.array(f"{key}.bias"), 4)
     with x.graph.scope("mask_predictor.conv5_mask"):
-        return x.graph.op("Relu", _pointwise(layers, x, f"{key}.quarters", weight, bias))
+        return _pointwise(layers, x, f"{key}.quarters", weight, bias)
 
 
 def _shared_logits(layers: Layers, x: Value) -> Value:

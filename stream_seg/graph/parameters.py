@@ -159,9 +159,15 @@ def _mask_head(config: MaskRCNN) -> Iterator[Entry]:
         yield from _block(config, f"roi_heads.mask_head.{index}", channels, width, 3)
         channels = width
     masks = 1 if config.mask_head.class_agnostic else config.classes
-    yield "roi_heads.mask_predictor.conv5_mask.weight", (channels, channels, 2, 2)
-    yield "roi_heads.mask_predictor.conv5_mask.bias", (channels,)
-    yield from _conv("roi_heads.mask_predictor.mask_fcn_logits", channels, masks, 1)
+    width = config.mask_head.detail or channels
+    yield "roi_heads.mask_predictor.conv5_mask.weight", (channels, width, 2, 2)
+    yield "roi_heads.mask_predictor.conv5_mask.bias", (width,)
+    if config.mask_head.detail:
+        assert isinstance(config.backbone, MobileNetV2)
+        yield from _conv("roi_heads.mask_detail.fine", config.backbone.fine_channels, width, 1)
+        yield from _conv("roi_heads.mask_detail.coarse", config.pyramid_channels, width, 1)
+        yield from _conv("roi_heads.mask_predictor.refine", width, width, 3)
+    yield from _conv("roi_heads.mask_predictor.mask_fcn_logits", width, masks, 1)
 
 
 def fully_connected_names(head: BoxHead) -> tuple[str, ...]:
@@ -203,6 +209,7 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
     names = fully_connected_names(replace(base.box_head, convolutions=convolutions, fully_connected=(0,) * 8))
     keys = [f"roi_heads.box_head.{name}.weight" for name in names]
     masks = _count(state, "roi_heads.mask_head.{}.0.weight")
+    detailed = "roi_heads.mask_detail.fine.weight" in state
     return replace(
         base,
         classes=_size(state, "roi_heads.box_predictor.cls_score.weight"),
@@ -216,6 +223,9 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
         mask_head=MaskHead(
             tuple(_size(state, f"roi_heads.mask_head.{index}.0.weight") for index in range(masks)),
             class_agnostic=_size(state, "roi_heads.mask_predictor.mask_fcn_logits.weight") == 1,
+            # Not to be seen in the arrays: heads with details are dilated as COMPACT's, those without are not.
+            dilations=base.mask_head.dilations if detailed else (),
+            detail=_size(state, "roi_heads.mask_predictor.refine.weight") if detailed else 0,
         ),
     )
 

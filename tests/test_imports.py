@@ -49,7 +49,7 @@ ALLOWED = {
     "sinks": {"cv2", "av"},
     "evaluate": {"cv2"},
     "tiles": {"cv2"},
-    "cli": {"tqdm"},
+    "cli": {"cv2", "tqdm"},
     "graph": {"onnxruntime"},
 }
 """Which of the heavy packages a room may use."""

@@ -115,6 +115,7 @@ def test_nothing_is_lost_where_time_stamps_are_missing() -> None:
     assert not any(joiner.add(packet, None) for unit in data for packet in packets_of(unit))
     ((rest, pts),) = joiner.flush()
     assert (rest, pts) == (b"".join(map(joined, data)), None)
+    assert joiner.flush() == []
 
 
 def test_more_is_on_its_way_after_a_full_fragment_and_once_the_number_of_slices_is_known() -> None:

@@ -121,12 +121,12 @@ def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 30)
     with (
         file_server(tmp_path) as host,
-        open_source(f"http://{host}/film.mp4", stall_timeout=0.6, reconnect=0) as source,
+        open_source(f"http://{host}/film.mp4", stall_timeout=0.2, reconnect=0) as source,
     ):
         frames = []
         for frame in source:
             if len(frames) in (3, 12):
-                time.sleep(0.8)  # longer than the stall time: only waiting for the network counts
+                time.sleep(0.3)  # longer than the stall time: only waiting for the network counts
             frames.append(frame)
     assert numbers_of(frames) == list(range(30))
 

@@ -44,6 +44,7 @@ if str(ROOT) not in sys.path:  # so that it also runs with supervision's Python,
 from stream_seg.detections import Detections  # noqa: E402
 from stream_seg.frame import Frame, Image  # noqa: E402
 from stream_seg.geometry import paste  # noqa: E402
+from stream_seg.opencv import use_one_thread  # noqa: E402
 from stream_seg.pipeline import Pipeline  # noqa: E402
 from stream_seg.protocols import Outcome  # noqa: E402
 from stream_seg.segmenters import load_segmenter  # noqa: E402
@@ -146,7 +147,7 @@ def supervision(clip: Path, out: Path) -> int:
 
 
 def stream_seg(clip: Path, out: Path) -> int:
-    cv2.setNumThreads(1)  # as the command line does
+    use_one_thread()  # as the command line does
     with load_segmenter(MODEL, device="cpu", long_side=_Clock.long_side) as segmenter:
         segmenter.warm_up((1280, 720))
         _Clock.restart()

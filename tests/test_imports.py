@@ -14,7 +14,7 @@ import stream_seg
 PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
-    ("coco", "errors", "heap", "version"),
+    ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "metrics", "protocols"),
     ("geometry", "render"),
     ("catalog",),
@@ -32,6 +32,7 @@ ALLOWED = {
     "coco": set(),
     "errors": set(),
     "heap": set(),
+    "opencv": {"cv2"},
     "version": set(),
     "frame": set(),
     "detections": set(),
@@ -49,7 +50,7 @@ ALLOWED = {
     "sinks": {"cv2", "av"},
     "evaluate": {"cv2"},
     "tiles": {"cv2"},
-    "cli": {"cv2", "tqdm"},
+    "cli": {"tqdm"},
     "graph": {"onnxruntime"},
 }
 """Which of the heavy packages a room may use."""

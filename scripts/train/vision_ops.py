@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd.function import FunctionCtx
 
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
@@ -40,4 +40,4 @@ def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 if hasattr(torchvision, "kept_alive"):  # set where the operators were replaced
-    torch.library.register_autograd(OPERATOR, _backward, setup_context=_remember, lib=torchvision.kept_alive)
+    library.register_autograd(OPERATOR, _backward, setup_context=_remember, lib=torchvision.kept_alive)

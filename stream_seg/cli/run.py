@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 
-import cv2
-
 from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
@@ -16,13 +14,14 @@ from stream_seg.cli.output import tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.heap import limit_heaps
+from stream_seg.opencv import use_one_thread
 from stream_seg.pipeline import Pipeline
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130 or 143 after a signal."""
     limit_heaps()
-    cv2.setNumThreads(1)  # stages are threads already; a second thread within one mostly spins, waiting for pictures
+    use_one_thread()
     with ending_signals() as ending:
         job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])])
         figures = report.Report(args.metrics, job.outputs)

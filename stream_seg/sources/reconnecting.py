@@ -28,9 +28,10 @@ STEADY_SECONDS = 5.0
 """How long frames must have come before the next failure counts as the first in a row."""
 
 FIRST_PATIENCE = 3.0
-"""Seconds that a source which was there before is given to answer, the first time; or three times what it last took."""
+"""Seconds that a source which was there before is given to answer, the first time."""
 
 SLOWEST_USUAL = 3.0
+"""Or so many times what it last took, where that is longer."""
 
 MOST_HUNG = 2
 """How many readers of one source may hang at a time; no further one is started before one of them returns."""

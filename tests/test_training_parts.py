@@ -33,17 +33,7 @@ from tests.training_shapes import SIDES, write_shapes
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
-MODULES = (
-    "architecture",
-    "annotations",
-    "cache",
-    "views",
-    "augment",
-    "schedule",
-    "low_rank",
-    "export",
-    "card",
-)
+MODULES = ("architecture", "annotations", "cache", "views", "augment", "schedule", "low_rank", "export", "card")
 
 
 @pytest.fixture(scope="module")

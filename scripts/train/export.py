@@ -28,7 +28,7 @@ from stream_seg.evaluate import SCORE_THRESHOLD, Result, evaluate
 from stream_seg.frame import Image
 from stream_seg.graph import MaskRCNN, export_graph
 from stream_seg.graph.build import build_graph
-from stream_seg.graph.parameters import State, modern_names
+from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
 
@@ -84,7 +84,7 @@ def _export(args: argparse.Namespace) -> None:
 def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> onnx.ModelProto:
     """The quantised graph, made faster where accuracy does not tell the difference."""
     feeds = make_feeds(_frames(args.calibrate), ())
-    state: State = modern_names(read_weights(args.run / "weights.safetensors").state)
+    state = modern_names(read_weights(args.run / "weights.safetensors").state)
     config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
     model = build_graph(config, state, device="cuda")
     if args.rank:

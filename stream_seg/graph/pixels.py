@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stream_seg.graph.emit import Value
-from stream_seg.graph.roi import GatheredPooler
+from stream_seg.graph.roi import GatheredPooler, spread
 from stream_seg.graph.rpn import Rois
 
 TAPS = 4
@@ -27,14 +27,12 @@ class PixelPooler(GatheredPooler):
 
     def pool_sums(self, rois: Rois, size: int) -> Value:
         """TAPS times the features, (R, size * size * C): cells in row-major order, each with all its channels."""
-        level = self.levels(rois.boxes).cast(np.int64)
-        scale = self.graph.value(np.array([1 / stride for stride in self.strides], np.float32)).gather(level)
-        x1, y1, x2, y2 = (rois.boxes * scale.unsqueeze(1)).split(4, axis=1)
-        height, width = (sizes.gather(level).unsqueeze(1) for sizes in (self._heights, self._widths))
-        begin = self._begins.gather(level).unsqueeze(1) + rois.image.unsqueeze(1) * height * width
-        x, y = _places(x1, x2, width, size), _places(y1, y2, height, size)
-        columns = [_rounded(x, width, float(rounding)).unsqueeze(1) for rounding in _ROUNDING_X]
-        rows = [(_rounded(y, height, float(rounding)) * width + begin).unsqueeze(2) for rounding in _ROUNDING_Y]
+        at = self.locate(rois)
+        x, y = _places(at.x1, at.x2, at.width, size), _places(at.y1, at.y2, at.height, size)
+        columns = [_rounded(x, at.width, float(rounding)).unsqueeze(1) for rounding in _ROUNDING_X]
+        rows = [
+            (_rounded(y, at.height, float(rounding)) * at.width + at.begin).unsqueeze(2) for rounding in _ROUNDING_Y
+        ]
         indices = [(row + column).reshape(-1) for row, column in zip(rows, columns, strict=True)]
         with self.graph.scope("pixels"):
             a, b, c, d = (self._pixels.gather(index) for index in indices)
@@ -42,9 +40,8 @@ class PixelPooler(GatheredPooler):
 
 
 def _places(low: Value, high: Value, length: Value, size: int) -> Value:
-    """(R, size) middles of the cells from low to high, which are taken to be at least 1 apart, as in RoIAlign."""
-    middles = ((np.arange(size) + 0.5) / size).astype(np.float32)[None]
-    return (low + (high - low).maximum(1.0) * middles).minimum((length - 1).cast(np.float32))
+    """(R, size) middles of the cells from low to high, inside the map."""
+    return spread(low, high, size).minimum((length - 1).cast(np.float32))
 
 
 def _rounded(place: Value, length: Value, rounding: float) -> Value:

@@ -107,6 +107,25 @@ class _Taps:
         return _Taps(self.position.gather(rows), self.weight.gather(rows))
 
 
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Of each region, (R, 1): its edges in the map of its level, the size of that map, and its first row of pixels."""
+
+    x1: Value
+    y1: Value
+    x2: Value
+    y2: Value
+    height: Value
+    width: Value
+    begin: Value
+
+
+def spread(low: Value, high: Value, points: int) -> Value:
+    """(R, points), evenly from low to high, which are taken to be at least 1 apart."""
+    middles = ((np.arange(points) + 0.5) / points).astype(np.float32)[None]
+    return low + (high - low).maximum(1.0) * middles
+
+
 class GatheredPooler(Pooler):
     """By gathering pixels and multiplying them with weights, some regions at a time."""
 
@@ -141,13 +160,18 @@ class GatheredPooler(Pooler):
 
     def _taps(self, rois: Rois, points: int) -> tuple[_Taps, _Taps]:
         """Along x and y; positions are added to give rows of the pixels of all maps and images."""
+        at = self.locate(rois)
+        x, y = self._along(at.x1, at.x2, at.width, points), self._along(at.y1, at.y2, at.height, points)
+        return x, _Taps(y.position * at.width + at.begin, y.weight)
+
+    def locate(self, rois: Rois) -> Located:
+        """Where regions lie in the maps of their levels."""
         level = self.levels(rois.boxes).cast(np.int64)
         scale = self.graph.value(np.array([1 / stride for stride in self.strides], np.float32)).gather(level)
         x1, y1, x2, y2 = (rois.boxes * scale.unsqueeze(1)).split(4, axis=1)
         height, width = (sizes.gather(level).unsqueeze(1) for sizes in (self._heights, self._widths))
         begin = self._begins.gather(level).unsqueeze(1) + rois.image.unsqueeze(1) * height * width
-        x, y = self._along(x1, x2, width, points), self._along(y1, y2, height, points)
-        return x, _Taps(y.position * width + begin, y.weight)
+        return Located(x1, y1, x2, y2, height, width, begin)
 
     def _along(self, low: Value, high: Value, length: Value, points: int) -> _Taps:
         """Points spread evenly from low to high, which are taken to be at least 1 apart.
@@ -155,9 +179,8 @@ class GatheredPooler(Pooler):
         A point beyond the middle of the last pixel has its value; one beyond its end, where only regions smaller than a
         pixel reach, has none.
         """
-        middles = ((np.arange(points) + 0.5) / points).astype(np.float32)[None]
         last = length - 1
-        place = low + (high - low).maximum(1.0) * middles
+        place = spread(low, high, points)
         inside = (place <= length.cast(np.float32)).cast(np.float32).unsqueeze(2)
         place = place.minimum(last.cast(np.float32))
         before = self.graph.op("Floor", place)

@@ -1,6 +1,6 @@
 """Compares the speed of our graphs with other ways to run the same network, interleaved in one process.
 
-    python scripts/bench_graph.py compact                       fp32 against int8, in the project's own environment
+    python scripts/bench_graph.py compact [--beside OLD.onnx]   fp32 against int8, in the project's own environment
     python scripts/bench_graph.py r50-fpn [--size 640x480]      needs torch and torchvision: see scripts/oracle
 
 r50-fpn (or r50-fpn-v2) gets random weights that find objects, and is run by our graph, by torchvision eager, by
@@ -55,11 +55,12 @@ def runner(path: Path, feed: dict[str, np.ndarray], threads: int) -> Run:
     return lambda: len(ours.run(["masks", "scores"], feed)[1])
 
 
-def compact(width: int, height: int, threads: int) -> dict[str, Run]:
-    """The embedded network in float32 and int8, on a photo."""
+def compact(width: int, height: int, threads: int, beside: Path | None) -> dict[str, Run]:
+    """The embedded network in float32 and int8, and perhaps another file of its kind, on a photo."""
     feed = our_feed(width, height, 0.4)
     folder = ROOT / "models" / "compact"
-    return {name: runner(folder / f"{name}.onnx", feed, threads) for name in ("fp32", "int8")}
+    files = {name: folder / f"{name}.onnx" for name in ("fp32", "int8")} | ({beside.name: beside} if beside else {})
+    return {name: runner(path, feed, threads) for name, path in files.items()}
 
 
 def torchvision(name: str, width: int, height: int, threads: int, threshold: float, folder: Path) -> dict[str, Run]:
@@ -159,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=["compact", "r50-fpn", "r50-fpn-v2"])
     parser.add_argument("--size", help="canvas WxH (default: 320x256 for compact, else 640x480)")
+    parser.add_argument("--beside", type=Path, help="with compact: another graph, such as an earlier int8.onnx")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threshold", type=float, default=0.7, help="for the random weights: sets how many objects")
@@ -167,7 +169,7 @@ def main() -> None:
     width, height = map(int, (options.size or ("320x256" if is_compact else "640x480")).split("x"))
     with tempfile.TemporaryDirectory() as folder:
         if is_compact:
-            runs = compact(width, height, options.threads)
+            runs = compact(width, height, options.threads, options.beside)
         else:
             runs = torchvision(options.model, width, height, options.threads, options.threshold, Path(folder))
         print(f"{options.model} at {width}x{height}, {options.threads} threads, ONNX Runtime {onnxruntime.__version__}")

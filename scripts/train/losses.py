@@ -41,8 +41,8 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
         pooled = _pool(maps[:-1], rois.boxes.flatten(0, 1), _image_of(rois.boxes), a.BOX_CELLS)
         logits, box_deltas = heads.box_predictor(heads.box_head(pooled))
     box_losses, counters = _box_losses(logits.float(), box_deltas.float(), rois, targets)
-    mask_losses = _outline_losses(net, maps[:-1], fine, _choose_mask_rois(rois, targets), targets, mixed)
-    return losses | box_losses | mask_losses, counters
+    outlines = _outline_losses(net, maps[:-1], fine, _choose_mask_rois(rois, targets), targets, mixed)
+    return losses | box_losses | outlines, counters
 
 
 def mask_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tuple[Losses, Losses]:
@@ -51,9 +51,8 @@ def mask_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tuple[Lo
     with mixed, torch.no_grad():
         levels, fine = net.backbone(x)
     chosen = _imagine_detections(targets)
-    return _outline_losses(net, list(levels.values())[:-1], fine, chosen, targets, mixed), {
-        "positives": chosen.real.sum()
-    }
+    outlines = _outline_losses(net, list(levels.values())[:-1], fine, chosen, targets, mixed)
+    return outlines, {"positives": chosen.real.sum()}
 
 
 def _per_anchor(level: Tensor, values: int) -> Tensor:
@@ -238,8 +237,7 @@ def _imagine_detections(targets: Targets) -> MaskRois:
     middle = middle + torch.randn_like(side) * a.BOX_SHIFT * side
     half = side * (torch.randn_like(side) * a.BOX_STRETCH).exp() / 2
     boxes = torch.cat([middle - half, middle + half], 1)
-    overlap = (torch.minimum(true[:, 2:], boxes[:, 2:]) - torch.maximum(true[:, :2], boxes[:, :2])).clamp(min=0).prod(1)
-    alike = overlap / (side.prod(1) + 4 * half.prod(1) - overlap).clamp(min=1e-6) >= a.ROI_IOU
+    alike = pairwise_iou(true[:, None], boxes[:, None])[:, 0, 0] >= a.ROI_IOU
     return MaskRois(boxes, index // crops.shape[1], crops.view(-1)[index].clamp(min=0), real & alike)
 
 

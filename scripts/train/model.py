@@ -40,7 +40,7 @@ def _with_bias(old: nn.Conv2d) -> nn.Conv2d:
 
 
 class Body(nn.Module):
-    """Blocks "0" to "18" of MobileNetV2, handing out the maps of TAPS and, as "fine", that of FINE_TAP.
+    """Blocks "0" to "18" of MobileNetV2, handing out the maps of TAPS, and that of FINE_TAP.
 
     Blocks 0 to `frozen` never change; -1 trains all.
     """
@@ -56,14 +56,16 @@ class Body(nn.Module):
         for number in range(frozen + 1):
             self.get_submodule(str(number)).requires_grad_(False)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         features: dict[str, Tensor] = {}
         for number in range(BLOCKS):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen):
                 x = self.get_submodule(str(number))(x)
-            if number in (a.FINE_TAP, *a.TAPS):
-                features["fine" if number == a.FINE_TAP else str(len(features) - 1)] = x
-        return features
+            if number == a.FINE_TAP:
+                fine = x
+            if number in a.TAPS:
+                features[str(len(features))] = x
+        return features, fine
 
 
 class Backbone(nn.Module):
@@ -76,8 +78,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The pyramid's maps, finest first, and the body's map of stride 4."""
-        features = self.body(x)
-        fine = features.pop("fine")
+        features, fine = self.body(x)
         found: dict[str, Tensor] = self.fpn(features)
         return found, fine
 

@@ -105,6 +105,25 @@ def test_outlines_alone_are_trained_by_processes_that_make_batches(shapes: Path,
     assert all(key.startswith("roi_heads.mask_") for key in changed)
 
 
+def test_processes_that_train_together_have_the_same_weights_and_the_mean_of_their_gradients() -> None:
+    command = [sys.executable, str(ROOT / "tests" / "training_team_program.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = sorted(json.loads(line) for line in done.stdout.splitlines())
+    assert told == [[rank, [7.0, 7.0], [1.0, 2.0], [1.5], [0.25]] for rank in (0, 1)]
+
+
+def test_processes_train_together_from_end_to_end(shapes: Path, tmp_path: Path) -> None:
+    train(shapes, tmp_path / "run", "--steps", "3", "--validations", "0", "--processes", "2")
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(one["step"], one["skipped"]) for one in records] == [(3, 0)]
+
+
+def test_several_processes_are_for_a_cpu(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="--processes 0: several are for --device cpu, one for each core"):
+        train(shapes, tmp_path / "run", "--processes", "0")
+
+
 def test_a_run_is_not_overwritten_by_mistake(trained: Path, shapes: Path) -> None:
     with pytest.raises(AssertionError, match="holds a run already: give --resume"):
         train(shapes, trained)

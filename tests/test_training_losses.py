@@ -14,9 +14,15 @@ import pytest
 
 from stream_seg import load_segmenter
 from stream_seg.graph import export_graph
+from stream_seg.graph.config import RoiPooling
+from stream_seg.graph.pixels import TAPS, PixelPooler
+from stream_seg.graph.rpn import Rois
+from tests.small_graphs import compute
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from stream_seg.graph.emit import Value
 
 PACKAGES = ("torch", "torchvision", "safetensors")
 pytestmark = [
@@ -26,7 +32,7 @@ pytestmark = [
 ]
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
-MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights", "segmenter")
+MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights", "segmenter", "pooling")
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +99,54 @@ def test_a_box_is_ignored_when_most_of_it_is(scripts: dict[str, ModuleType]) -> 
     assert covers(boxes).tolist() == [[True, True, False, False]]
 
 
-def test_pooling_can_be_differentiated(scripts: dict[str, ModuleType]) -> None:
+def pyramid(channels: int) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Maps of strides 8, 16 and 32 of two canvases, boxes of all sizes, some beyond the edges, and their images."""
     import torch
-    from torchvision.ops import roi_align
 
-    assert scripts["vision_ops"]
-    x = torch.rand(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
-    rois = torch.tensor([[0, 3.0, 2.0, 40.0, 38.0], [0, -4.0, 8.0, 20.0, 60.0]], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda one: roi_align(one, rois, 3, 1 / 8, 2), (x,))
+    torch.manual_seed(0)
+    maps = [torch.randn(2, channels, 32 // step, 40 // step) for step in (1, 2, 4)]
+    middle, side = torch.rand(60, 2) * torch.tensor([340.0, 270.0]) - 10, (torch.rand(60, 2) * 5).exp()
+    return maps, torch.cat([middle - side / 2, middle + side / 2], 1), torch.arange(60) % 2
+
+
+def test_regions_are_pooled_as_torchvision_pools_them_and_so_are_gradients(scripts: dict[str, ModuleType]) -> None:
+    import torch
+    from torchvision.ops import MultiScaleRoIAlign
+
+    maps, boxes, image = pyramid(channels=3)
+    order = image.argsort(stable=True)
+    theirs = MultiScaleRoIAlign(["0", "1", "2"], 7, 2, canonical_scale=160)
+    named = {str(level): one for level, one in enumerate(maps)}
+    wanted = theirs(named, [boxes[image == index] for index in (0, 1)], [(256, 320)] * 2)
+
+    def pooled(*levels: Tensor) -> Tensor:
+        found: Tensor = scripts["pooling"].RegionPooler(levels, (8, 16, 32)).aligned(boxes, image, 7, 2)
+        return found
+
+    assert torch.allclose(pooled(*maps)[order], wanted, atol=1e-4)
+    # Pooling is linear, so that its derivative along any direction is what it makes of that direction.
+    for one in maps:
+        one.requires_grad_()
+    directions = [torch.randn_like(one) for one in maps]
+    weight = torch.randn(60, 3, 7, 7)
+    gradients = torch.autograd.grad((pooled(*maps) * weight).sum(), maps)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
+    assert torch.allclose(slope, (pooled(*directions) * weight).sum(), rtol=1e-3)
+
+
+def test_whole_pixels_are_those_that_the_graph_takes(scripts: dict[str, ModuleType]) -> None:
+    import numpy as np
+
+    maps, boxes, image = pyramid(channels=2)
+    pooled = scripts["pooling"].RegionPooler(maps, (8, 16, 32)).whole_pixels(boxes.clamp(min=0), image, 7)
+    config = RoiPooling(canonical_side=160.0, canonical_level=4)
+
+    def write(b: Value, i: Value, *levels: Value) -> Value:
+        return PixelPooler(levels, (8, 16, 32), 2, config).pool_sums(Rois(b, i), 7)
+
+    arrays = [one.numpy() for one in (boxes.clamp(min=0), image, *maps)]
+    wanted = compute(write, *arrays, rank=2).reshape(-1, 7, 7, 2).transpose(0, 3, 1, 2) / TAPS
+    np.testing.assert_allclose(pooled, wanted, atol=1e-5)
 
 
 def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str, ModuleType]) -> None:

@@ -34,10 +34,13 @@ DEFAULT_CLASSES = (
 )  # fmt: skip
 """Those of the built-in weights: line k is label k + 1, and label 0 is the background."""
 
+WHOLE_PIXELS = 0.5
+"""The share of training steps whose boxes are classified from whole pixels, as int8 graphs pool them."""
 TRAINING_PER_LEVEL, TRAINING_PROPOSALS = 400, 200
 RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, RPN_SAMPLES, RPN_POSITIVES = 0.6, 0.3, 128, 64
-ROI_IOU, ROI_SAMPLES, ROI_POSITIVES, MASK_ROIS = 0.5, 64, 16, 8
-"""Per image; MASK_ROIS on average over a batch."""
+ROI_IOU, ROI_SAMPLES, ROI_POSITIVES = 0.5, 64, 16
+MASK_ROIS, ONLY_MASK_ROIS = 4, 24
+"""Per image, on average over a batch: a region costs the mask head ten times what it costs the box head."""
 BOX_SHIFT, BOX_STRETCH = 0.07, 0.13
 """Deviations of detected boxes from true ones: of their centres, in sides, and of the logarithm of their sides."""
 VIEWS = 3

@@ -15,10 +15,10 @@ import torch
 from batches import Targets
 from boxes import IgnoreMap, clip, decode, encode, greedy_keep, pairwise_iou, sample, take
 from model import Net
+from pooling import RegionPooler
 from torch import Tensor
 from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import roi_align
 
 Losses = dict[str, Tensor]
 
@@ -38,10 +38,11 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
     losses = _proposal_losses(torch.cat(objectness, 1), torch.cat(deltas, 1), anchors, targets, ignored)
     rois = _sample_rois(*_propose(objectness, deltas, anchors, (x.shape[-2], x.shape[-1])), targets, ignored)
     with mixed:
-        pooled = _pool(maps[:-1], rois.boxes.flatten(0, 1), _image_of(rois.boxes), a.BOX_CELLS)
+        pooler = RegionPooler(maps[:-1], a.STRIDES)
+        pooled = _pool_for_boxes(pooler, rois.boxes)
         logits, box_deltas = heads.box_predictor(heads.box_head(pooled))
     box_losses, counters = _box_losses(logits.float(), box_deltas.float(), rois, targets)
-    outlines = _outline_losses(net, maps[:-1], fine, _choose_mask_rois(rois, targets), targets, mixed)
+    outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(rois, targets), targets, mixed)
     return losses | box_losses | outlines, counters
 
 
@@ -51,7 +52,8 @@ def mask_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tuple[Lo
     with mixed, torch.no_grad():
         levels, fine = net.backbone(x)
     chosen = _imagine_detections(targets)
-    outlines = _outline_losses(net, list(levels.values())[:-1], fine, chosen, targets, mixed)
+    maps = list(levels.values())[:-1]
+    outlines = _outline_losses(net, RegionPooler(maps, a.STRIDES), maps[0], fine, chosen, targets, mixed)
     return outlines, {"positives": chosen.real.sum()}
 
 
@@ -61,9 +63,13 @@ def _per_anchor(level: Tensor, values: int) -> Tensor:
     return level.view(b, c // values, values, h, w).permute(0, 3, 4, 1, 2).reshape(b, -1, values)
 
 
-def _image_of(boxes: Tensor) -> Tensor:
-    """The image each of (B, R, 4) boxes belongs to, (B * R,)."""
-    return torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+def _pool_for_boxes(pooler: RegionPooler, boxes: Tensor) -> Tensor:
+    """Features (B * R, C, cells, cells) of boxes (B, R, 4), as float graphs pool them or as int8 ones do."""
+    image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+    flat = boxes.flatten(0, 1)
+    if torch.rand(()).item() < a.WHOLE_PIXELS:
+        return pooler.whole_pixels(flat, image, a.BOX_CELLS)
+    return pooler.aligned(flat, image, a.BOX_CELLS, a.POOL_SAMPLES)
 
 
 def _label_anchors(anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,27 +152,6 @@ def _sample_rois(proposals: Tensor, usable: Tensor, targets: Targets, ignored: I
     return Rois(take(boxes, index), labels, which.gather(1, index), value >= 0)
 
 
-def _pool(maps: list[Tensor], boxes: Tensor, image: Tensor, cells: int) -> Tensor:
-    """RoIAlign over pyramid levels: boxes (N, 4) of images (N,) -> (N, C, cells, cells).
-
-    Regions are sorted by level, so that one wait for the GPU (their counts) serves all levels.
-    """
-    boxes = boxes.nan_to_num(0.0)  # RoIAlign would make an address of NaN; the trainer sees the features' NaN anyway
-    first = round(math.log2(a.STRIDES[0]))
-    side = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6).sqrt()
-    level = (a.CANONICAL_LEVEL + (side / a.CANONICAL_SIDE).log2() + 1e-6).floor()
-    level = level.clamp(first, first + len(maps) - 1) - first
-    order = level.argsort()
-    counts = (level[:, None] == torch.arange(len(maps), device=level.device)).sum(0).tolist()
-    rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)[order].split(counts)
-    pooled = [
-        roi_align(one.float(), roi, cells, 1 / stride, a.POOL_SAMPLES)
-        for one, roi, stride in zip(maps, rows, a.STRIDES, strict=True)
-        if len(roi)
-    ]
-    return torch.cat(pooled)[order.argsort()]
-
-
 def marginal_cross_entropy(logits: Tensor, labels: Tensor, exhaustive: Tensor) -> Tensor:
     """Cross entropy where background means "background or any class that is not exhaustively labelled here".
 
@@ -230,7 +215,7 @@ def _mask_targets(chosen: MaskRois, targets: Targets, size: int) -> Tensor:
 def _imagine_detections(targets: Targets) -> MaskRois:
     """Boxes around objects with a usable mask, as far off as detected ones are, in several variants each."""
     crops = targets.crop_row.repeat(1, a.VIEWS)
-    index, real = sample((crops >= 0).view(1, -1), a.VIEWS * len(crops) * a.MASK_ROIS)
+    index, real = sample((crops >= 0).view(1, -1), len(crops) * a.ONLY_MASK_ROIS)
     index, real = index[0], real[0]
     true = targets.boxes.repeat(1, a.VIEWS, 1).view(-1, 4)[index]
     middle, side = (true[:, :2] + true[:, 2:]) / 2, true[:, 2:] - true[:, :2]
@@ -242,12 +227,20 @@ def _imagine_detections(targets: Targets) -> MaskRois:
 
 
 def _outline_losses(
-    net: Net, maps: list[Tensor], fine: Tensor, chosen: MaskRois, targets: Targets, mixed: torch.autocast
+    net: Net,
+    pooler: RegionPooler,
+    finest: Tensor,
+    fine: Tensor,
+    chosen: MaskRois,
+    targets: Targets,
+    mixed: torch.autocast,
 ) -> Losses:
     heads = net.roi_heads
     with mixed:
-        pooled = _pool(maps, chosen.boxes, chosen.image, a.MASK_CELLS)
-        logits = heads.outline(pooled, heads.mask_detail(fine, maps[0]), chosen.boxes, chosen.image).float()
+        pooled = pooler.aligned(chosen.boxes, chosen.image, a.MASK_CELLS, a.POOL_SAMPLES)
+        merged = RegionPooler([heads.mask_detail(fine, finest)], [a.FINE_STRIDE])
+        details = merged.aligned(chosen.boxes, chosen.image, 2 * a.MASK_CELLS, 1)
+        logits = heads.mask_predictor(heads.mask_head(pooled), details)[:, 0].float()
     wanted = _mask_targets(chosen, targets, logits.shape[-1])
     weight = chosen.real / chosen.real.sum().clamp(min=1)
     each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,10 +27,14 @@ from cache import TrainingSet, build_cache
 from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
 from schedule import Schedule
+from team import Team, work_together
 from trainer import Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
 
 from stream_seg.errors import SourceError, StreamSegError, UsageError
+
+RANK_SEED = 100_003
+"""Between the seeds of processes: more than the steps of a run."""
 
 
 def _numbers(text: str) -> list[float]:
@@ -65,9 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--amp", action=argparse.BooleanOptionalAction, help="bfloat16 (default: on CUDA; CPUs need AVX512_BF16 or AMX)"
     )
-    add("--threads", type=int, help="of a CPU")
-    add("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
-    add("--batch", type=int, default=8)
+    add("--processes", type=int, default=1, help="that train together, each with its batches (default: %(default)s)")
+    add("--threads", type=int, help="of a CPU, in each process (default: the cores, shared between the processes)")
+    add("--workers", type=int, default=1, help="more processes, which make batches, for each (default: %(default)s)")
+    add("--batch", type=int, default=8, help="pictures per step and process (default: %(default)s)")
     add(
         "--rate",
         type=float,
@@ -96,36 +102,15 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = _parser().parse_args()
     try:
-        _train(args)
+        _prepare(args)
+        work_together(args.processes, _train, args)
     except StreamSegError as error:
         print(f"train: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _train(args: argparse.Namespace) -> None:
-    checkpoint = _prepare(args)
-    images = args.images or args.data
-    annotations = read_annotations(args.data / args.train, images)
-    print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
-    build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))
-    device = torch.device(args.device)
-    net = start_from(args.weights, annotations.classes, args.freeze)
-    if args.only:
-        freeze_all_but_masks(net)
-    net = net.to(device, memory_format=torch.channels_last).train()
-    schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
-    losses = mask_losses if args.only else training_losses
-    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args, images), losses)
-    if checkpoint:
-        trainer.resume(checkpoint)
-    _describe(args, annotations, schedule)
-    trainer.run(iter(_loader(args, annotations, device, schedule.step)), args.stop_after)
-    _describe(args, annotations, schedule)
-    print(f"{schedule.step} steps; averaged weights in {args.out / 'weights.safetensors'}")
-
-
-def _prepare(args: argparse.Namespace) -> dict[str, object]:
-    """Make the folder and set torch up; the checkpoint to go on from, or nothing."""
+def _prepare(args: argparse.Namespace) -> None:
+    """Look for what would stop a run, make its folder, and decode the pictures."""
     last = args.out / "last.pt"
     if last.exists() and not args.resume:
         raise UsageError(f"{args.out} holds a run already: give --resume to go on with it, or another --out")
@@ -133,26 +118,56 @@ def _prepare(args: argparse.Namespace) -> dict[str, object]:
         raise UsageError(f"there is nothing to resume in {args.out}: it has no last.pt")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("this PyTorch sees no CUDA device: give --device cpu")
+    if args.processes < 1 or (args.processes > 1 and args.device != "cpu"):
+        raise UsageError(f"--processes {args.processes}: several are for --device cpu, one for each core")
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.set_flush_denormal(True)
+    annotations = read_annotations(args.data / args.train, args.images or args.data)
+    print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
     # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
     cv2.setNumThreads(1)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))
+
+
+def _train(team: Team, args: argparse.Namespace) -> None:
+    _set_up_torch(args.threads or max(1, (os.cpu_count() or 1) // team.size))
+    images = args.images or args.data
+    annotations = read_annotations(args.data / args.train, images)
+    device = torch.device(args.device)
+    net = start_from(args.weights, annotations.classes, args.freeze)
+    if args.only:
+        freeze_all_but_masks(net)
+    net = net.to(device, memory_format=torch.channels_last).train()
+    schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
+    losses = mask_losses if args.only else training_losses
+    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args, images), losses, team)
+    if args.resume:
+        trainer.resume(read_checkpoint(args.out / "last.pt"))
+    if team.rank == 0:
+        _describe(args, annotations, schedule)
+    # The step is part of the seed: a resumed part must not see the first part's samples again.
+    seed = args.seed + schedule.step + RANK_SEED * team.rank
+    trainer.run(iter(_loader(args, annotations, device, seed)), args.stop_after)
+    if team.rank == 0:
+        _describe(args, annotations, schedule)
+        print(f"{schedule.step} steps; averaged weights in {args.out / 'weights.safetensors'}")
+
+
+def _set_up_torch(threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    cv2.setNumThreads(1)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    return read_checkpoint(last) if args.resume else {}
 
 
 def _loader(
-    args: argparse.Namespace, annotations: Annotations, device: torch.device, step: int
+    args: argparse.Namespace, annotations: Annotations, device: torch.device, seed: int
 ) -> torch.utils.data.DataLoader[object]:
-    """The step is part of the seed: a resumed part must not see the first part's samples again."""
-    torch.manual_seed(args.seed + step)
+    torch.manual_seed(seed)
     data = TrainingSet(annotations, args.cache or args.out / "cache", args.shares)
     how = Augmentation((args.scales[0], args.scales[1]), args.paste, args.mosaic)
     on_gpu = device.type == "cuda"
-    batches = Batches(data, args.batch, args.sizes, args.seed + step, how, jitters=not on_gpu)
+    batches = Batches(data, args.batch, args.sizes, seed, how, jitters=not on_gpu)
     return make_loader(batches, args.workers, pin=on_gpu)
 
 

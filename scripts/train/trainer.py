@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from model import Net
 from record import Log, draw_curves
 from schedule import Schedule
 from segmenter import NetSegmenter
+from team import Team
 from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
@@ -56,7 +58,7 @@ class Tuning:
 
 
 class Trainer:
-    """Trains `net` in place by `losses`; the averaged weights are what is validated and kept."""
+    """Trains `net` in place by `losses`; the averaged weights are what the first of a team validates and keeps."""
 
     def __init__(
         self,
@@ -66,8 +68,10 @@ class Trainer:
         tuning: Tuning,
         validation: Validation | None,
         losses: Callable[..., tuple[Losses, Losses]],
+        team: Team,
     ) -> None:
-        self._losses = losses
+        self._losses, self._team, self._is_first = losses, team, team.rank == 0
+        team.begin(net)
         self.net, self.out, self.schedule, self.tuning, self.validation = net, out, schedule, tuning, validation
         self.average = copy.deepcopy(net).eval().requires_grad_(False)
         self.device = next(net.parameters()).device
@@ -87,26 +91,29 @@ class Trainer:
 
     def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
         """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C; then save."""
-        began = last = time.monotonic()
-        validations = self._validations()
-        with suppress(KeyboardInterrupt), tqdm(total=100, bar_format=BAR) as bar:
-            while self.schedule.progress < 1:
-                if stop_after is not None and time.monotonic() - began > 60 * stop_after:
-                    break
+        until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
+        validations, last, stops = self._validations(), time.monotonic(), 0.0
+        with suppress(KeyboardInterrupt), tqdm(total=100, bar_format=BAR, disable=not self._is_first) as bar:
+            while self.schedule.progress < 1 and not stops:
                 start = time.monotonic()
                 self._step(*next(batches))
-                self.schedule.advance(time.monotonic() - start)
+                now = time.monotonic()
+                seconds, stops = self._team.agree([now - start, float(now > until)])
+                self.schedule.advance(seconds)
+                if not self._is_first:
+                    continue
                 bar.update(100 * self.schedule.progress - bar.n)
                 if self.schedule.step % self.tuning.log_every == 0:
-                    self._note(bar, time.monotonic() - last)
-                    last = time.monotonic()
-                if time.monotonic() - self._saved > 60 * self.tuning.save_minutes:
+                    self._note(bar, now - last)
+                    last = now
+                if now - self._saved > 60 * self.tuning.save_minutes:
                     self.save()
                 if validations and self.schedule.progress >= validations[0]:
                     validations.pop(0)
                     self._validate()
                     last = time.monotonic()
-        self.save()
+        if self._is_first:
+            self.save()
 
     def save(self) -> None:
         """Write the checkpoint, the averaged weights and the curves."""
@@ -128,7 +135,9 @@ class Trainer:
         total = torch.stack([loss * weights.get(name, 1.0) for name, loss in losses.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_([p for p in self.net.parameters() if p.grad is not None], CLIP_NORM)
+        trained = [one for one in self.net.parameters() if one.requires_grad]
+        self._team.average(trained)
+        norm = nn.utils.clip_grad_norm_([one for one in trained if one.grad is not None], CLIP_NORM)
         # Without waiting for the device: fused optimizers skip the update where this is 1, as under a GradScaler.
         skipped = (~norm.isfinite()).float()
         self.optimizer.found_inf = skipped

@@ -1,0 +1,118 @@
+"""Several processes of one CPU that train one network: each makes its own part of a batch, gradients are averaged.
+
+Two processes of one thread each do half as much again as one process of two threads, and suffer less from other
+programs: they wait for each other once per step, not in each of its thousands of operations.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import distributed, nn
+
+from stream_seg.errors import StreamSegError
+
+PATIENCE = timedelta(hours=12)
+"""How long the others wait for the first, which validates and saves alone, and may be suspended."""
+PARTING = 5.0
+"""Seconds in which the others end by themselves when training has; after Ctrl-C they wait in vain."""
+
+
+class Team(Protocol):
+    """Who trains together: `rank` 0 of `size` is the first, which keeps records and decides when to stop."""
+
+    rank: int
+    size: int
+
+    def begin(self, net: nn.Module) -> None:
+        """Give all the weights of the first."""
+
+    def average(self, parameters: list[nn.Parameter]) -> None:
+        """Replace the gradients by their means over all."""
+
+    def agree(self, numbers: list[float]) -> list[float]:
+        """The numbers of the first."""
+
+
+class Alone:
+    """A team of one."""
+
+    rank, size = 0, 1
+
+    def begin(self, net: nn.Module) -> None:
+        """There is nobody to tell."""
+
+    def average(self, parameters: list[nn.Parameter]) -> None:
+        """There is one gradient."""
+
+    def agree(self, numbers: list[float]) -> list[float]:
+        return numbers
+
+
+class Together:
+    """One of `size` processes; `meeting` is a file that all of them can open."""
+
+    def __init__(self, rank: int, size: int, meeting: Path) -> None:
+        self.rank, self.size = rank, size
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=PATIENCE
+        )
+
+    def begin(self, net: nn.Module) -> None:
+        for one in net.state_dict().values():
+            distributed.broadcast(one, 0)
+
+    def average(self, parameters: list[nn.Parameter]) -> None:
+        """In one message; a part of the network that had nothing to learn from has no gradients, which are zeros."""
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        flat = torch.cat([one.flatten() for one in gradients])
+        self._exchange(distributed.all_reduce, flat)
+        flat /= self.size
+        for parameter, mean in zip(parameters, flat.split([one.numel() for one in gradients]), strict=True):
+            parameter.grad = mean.view_as(parameter)
+
+    def agree(self, numbers: list[float]) -> list[float]:
+        told = torch.tensor(numbers, dtype=torch.float64)
+        self._exchange(distributed.broadcast, told, 0)
+        agreed: list[float] = told.tolist()
+        return agreed
+
+    def _exchange(self, how: Callable[..., object], *arguments: object) -> None:
+        try:
+            how(*arguments)
+        except RuntimeError as error:
+            raise StreamSegError(f"another of the {self.size} processes has ended: {error}") from error
+
+
+def work_together(size: int, work: Callable[..., None], *arguments: object) -> None:
+    """Call `work(team, *arguments)` in `size` processes, of which this is the first; end the others with it."""
+    if size == 1:
+        work(Alone(), *arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
+        start = multiprocessing.get_context("spawn").Process
+        others = [start(target=_help, args=(rank, size, meeting, work, *arguments)) for rank in range(1, size)]
+        for one in others:
+            one.start()
+        try:
+            work(Together(0, size, meeting), *arguments)
+        finally:
+            for one in others:
+                one.join(PARTING)
+                one.terminate()
+                one.join()
+
+
+def _help(rank: int, size: int, meeting: Path, work: Callable[..., None], *arguments: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first, which saves and then ends this one
+    with suppress(StreamSegError):  # the first has met the same, or is gone
+        work(Together(rank, size, meeting), *arguments)

@@ -1,0 +1,30 @@
+"""Two processes train together for a step: each prints its weights, the mean gradients and what the first said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "train"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from team import Team, work_together
+
+
+def work(team: Team, start: float) -> None:
+    net = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(net.weight, start + team.rank)
+    team.begin(net)
+    if team.rank == 0:  # the other has nothing for the weight to learn from
+        net.weight.grad = torch.tensor([[2.0, 4.0]])
+    net.bias.grad = torch.tensor([1.0 + team.rank])
+    team.average(list(net.parameters()))
+    numbers = team.agree([0.25 + team.rank])
+    gradients = [one.grad.flatten().tolist() for one in net.parameters() if one.grad is not None]
+    print(json.dumps([team.rank, net.weight[0].tolist(), *gradients, numbers]), flush=True)
+
+
+if __name__ == "__main__":
+    work_together(2, work, 7.0)

@@ -1,13 +1,14 @@
 """Many feeds on one model: frames per second in all, and how old pictures are, for 1, 2, 4, 8 and 16 feeds.
 
     python scripts/bench_feeds.py [--feeds 1,2,4,8,16] [--seconds 12] [--rounds 2] [--size 640x360] [--fps 15]
-                                  [--wait MS]
+                                  [--wait MS | --bare]
 
 All feeds come from one RTSP server (tests/testbed/rtsp_server.py), which encodes once however many watch, so that its
 work hardly grows with their number; each is received, decoded and segmented by itself with the built-in model. Ages are
 true ones, by the clock in the pictures. Numbers of feeds take turns, round after round; medians are printed. With
 `--wait` a wait takes the place of the model, so that the processor time is that of receiving and decoding; "CPU ms" is
-this process's for each picture received.
+this process's for each picture received. `--bare` tells what that is for a loop over one feed with PyAV alone, without
+and with decoding: no feed can cost less.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from bench_latency import Ager, Waiting, server  # which imports OpenCV before PyAV
+
+# isort: split
+import av
 import numpy as np
-from bench_latency import Ager, Waiting, server
 
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Segmenter
@@ -70,6 +74,24 @@ def measure(feeds: int, segmenter: Segmenter, args: argparse.Namespace) -> Resul
     )
 
 
+def bare(decodes: bool, args: argparse.Namespace) -> float:
+    """Processor ms for each picture of one feed, read by a loop of PyAV without threads and timeouts."""
+    with (
+        server("--size", args.size, "--fps", str(args.fps)) as url,
+        av.open(url, options={"rtsp_transport": "tcp"}) as container,
+    ):
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        pictures, began, before = 0, time.monotonic(), time.process_time()
+        for packet in container.demux(stream):
+            pictures += 1
+            if decodes:
+                stream.decode(packet)
+            if time.monotonic() - began > args.seconds:
+                break
+        return (time.process_time() - before) * 1000 / pictures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--feeds", default="1,2,4,8,16")
@@ -77,10 +99,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--fps", type=int, default=15)
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--wait", type=float, metavar="MS", help="wait so long for each picture instead of segmenting it"
     )
+    instead.add_argument("--bare", action="store_true", help="PyAV alone")
     args = parser.parse_args()
+    if args.bare:
+        for _ in range(args.rounds):
+            print(f"PyAV: reading {bare(False, args):.2f} ms a picture, and decoding {bare(True, args):.2f}")
+        return
     numbers = [int(word) for word in args.feeds.split(",")]
     results: dict[int, list[Result]] = {number: [] for number in numbers}
     with contextlib.ExitStack() as stack:

@@ -42,16 +42,16 @@ class Taken:
 
 
 class Intake:
-    """Several feeds' frames, for one taker. Feeds are told apart by number, from 0.
+    """Several feeds' frames, for whoever segments them. Feeds are told apart by number, from 0.
 
     Of a live feed only the newest frame waits; a recorded one waits with `depth` frames at most, then its `put` blocks.
     Whoever has a frame is served, the one that waited longest for its turn first; among recordings alone, the one whose
     frame comes first in its recording. Nobody waits for a feed without a frame, unless recordings alone are to stay
     `level`: then they wait for the slowest of them, though for no more than a second.
 
-    With a live feed at most `room` frames are between `take` and `delivered`: a frame that waits here is replaced by a
-    newer one, one that waits further on grows old. `max_age` is the seconds a live frame may be old when it is taken.
-    `dropped(feed, cause)` is called for each frame that is left out, with `REPLACED` or `LATE`.
+    At most `room` frames are between `take` and `delivered`, with a live feed `live_room`: a frame that waits here is
+    replaced by a newer one, one that waits further on grows old. `max_age` is the seconds a live frame may be old when
+    it is taken. `dropped(feed, cause)` is called for each frame that is left out, with `REPLACED` or `LATE`.
 
     `end` and `close` let frames inside be taken, then `take` raises `EndOfStream`; `cancel` discards them.
     """
@@ -76,7 +76,7 @@ class Intake:
         self._inside = 0
         self._closed = False
         self._changed = threading.Condition()
-        self.room = 2
+        self.room = self.live_room = 2
 
     def opened(self, feed: int, *, live: bool) -> None:
         """Say, before its first `put`, what kind of feed it is."""
@@ -116,28 +116,23 @@ class Intake:
                     return feed.waiting[0]
             raise EndOfStream
 
-    def take(self, limit: int, unless: Callable[[], bool] = lambda: False) -> Taken:
-        """Wait for frames, ends of feeds, or for `unless` to hold, which is asked again after `wake`.
+    def take(self, limit: int) -> Taken:
+        """Wait for frames, up to `limit`, or ends of feeds. Raises `EndOfStream` after the last.
 
-        Returns up to `limit` frames; a live feed has one at most. Raises `EndOfStream` after the last.
+        A live feed has one frame at most.
         """
         with self._changed:
             while True:
                 self._changed.wait_for(
-                    lambda: self._can_take() or self._news() or self._is_over() or unless(),
+                    lambda: self._can_take() or self._news() or self._is_over(),
                     timeout=PATIENCE_SECONDS if self._level else None,
                 )
                 taken = Taken(self._pick(limit), self._ends())
-                if taken.frames or taken.ended or unless():
+                if taken.frames or taken.ended:
                     self._changed.notify_all()
                     return taken
                 if self._is_over():
                     raise EndOfStream
-
-    def wake(self) -> None:
-        """Let a waiting `take` look at its `unless` again."""
-        with self._changed:
-            self._changed.notify_all()
 
     def delivered(self) -> None:
         """One of the frames taken has left the pipeline."""
@@ -161,7 +156,7 @@ class Intake:
         self.close()
 
     def _can_take(self) -> bool:
-        has_room = self._inside < self.room or not self.live_feeds
+        has_room = self._inside < (self.live_room if self.live_feeds else self.room)
         return has_room and any(feed.waiting for feed in self._feeds) and not self._waits_for_the_slowest()
 
     def _waits_for_the_slowest(self) -> bool:

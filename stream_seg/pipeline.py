@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -90,12 +89,13 @@ class _Ended:
     lane: _Lane
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
-    """A call of the segmenter under way; `result` gives detections and the seconds they took."""
+    """A call of the segmenter under way; `found` is there, and the `seconds` it counts for, once it is done."""
 
     frames: list[tuple[_Lane, Frame]]
-    result: Future[tuple[list[Detections], float]]
+    found: list[Detections] | None = None
+    seconds: float = 0.0
 
 
 class Pipeline:
@@ -148,6 +148,9 @@ class Pipeline:
         )
         self._segmented: Channel[_Segmented | _Ended] = Channel(depth)
         self._rendered: Channel[_Rendered | _Ended] = Channel(DEPTH)
+        self._calls: deque[_Call | _Ended] = deque()
+        self._taking = threading.Lock()
+        self._handing_on = threading.Lock()
         self._errors: list[BaseException] = []
         self._started = False
         self._stopped = False
@@ -218,59 +221,65 @@ class Pipeline:
         # An only live source gets one call at a time: a second would hold frames that grow old.
         alone = len(self._lanes) == 1 and self._intake.live_feeds == 1
         calls = 1 if alone else getattr(self._segmenter, "concurrency", 1)
-        self._intake.room = (calls + 1) * min(self._batch_size, len(self._lanes))  # some segmented, others delivered
+        some = min(self._batch_size, len(self._lanes))
+        self._intake.live_room = (calls + 1) * some  # some segmented, others delivered
+        self._intake.room = (calls + 1) * self._batch_size + self._segmented.capacity + self._rendered.capacity
         warm_up = getattr(self._segmenter, "warm_up", None)
         if warm_up is not None:
             warm_up(size, self._most_at_once())
-        pool = ThreadPoolExecutor(calls, thread_name_prefix="stream-seg-infer")
         self.metrics.start()
-        try:
-            self._keep_in_flight(pool, calls)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        work = partial(self._infer, 1 / calls)
+        others = [
+            threading.Thread(target=self._guard, args=(work,), name=f"stream-seg-infer-{number}", daemon=True)
+            for number in range(1, calls)
+        ]
+        for thread in others:
+            thread.start()
+        self._guard(work)
+        for thread in others:
+            thread.join()
 
     def _most_at_once(self) -> int:
         """Frames in a call: of live sources one each, as far as is known which are."""
         return min(self._batch_size, len(self._lanes)) if self._intake.live_feeds else self._batch_size
 
-    def _keep_in_flight(self, pool: ThreadPoolExecutor, calls: int) -> None:
-        """Start calls as frames come; hand results on in order as soon as they are there."""
-        in_flight: deque[_Call | _Ended] = deque()
+    def _infer(self, share: float) -> None:
+        """Body of each thread that calls the segmenter; a second in one of them counts as `share` of one.
+
+        Each takes its next frames by itself. One thread that gives them out would have to be woken between two calls,
+        and the cores, which many cameras keep busy with small things, would wait for it.
+        """
         while True:
-            # One more call than can run waits, so that no thread idles while results are handed on; but not with a live
-            # source, whose frames are better replaced by newer ones than kept waiting.
-            most = calls if self._intake.live_feeds or calls == 1 else calls + 1
-            while in_flight and (len(in_flight) >= most or _is_done(in_flight[0])):
-                self._hand_on(in_flight.popleft(), share=1 / calls)
-            try:
-                oldest = in_flight[0] if in_flight else None
-                taken = self._intake.take(self._most_at_once(), unless=partial(_is_done, oldest))
-            except EndOfStream:
-                break
-            if taken.frames:
-                in_flight.append(self._call(pool, [(self._lanes[number], frame) for number, frame in taken.frames]))
-            in_flight.extend(_Ended(self._lanes[number]) for number in taken.ended)
-        for call in in_flight:
-            self._hand_on(call, share=1 / calls)
+            with self._taking:
+                taken = self._intake.take(self._most_at_once())
+                call = _Call([(self._lanes[number], frame) for number, frame in taken.frames])
+                self._calls.append(call)
+                self._calls.extend(_Ended(self._lanes[number]) for number in taken.ended)
+            began = time.perf_counter()
+            images = [frame.image for _, frame in call.frames]
+            found = self._segmenter(images) if images else []
+            if len(found) != len(images):
+                raise ValueError(f"the segmenter returned {len(found)} results for {len(images)} images")
+            call.seconds = (time.perf_counter() - began) * share
+            call.found = found
+            self._hand_on_what_is_done()
 
-    def _call(self, pool: ThreadPoolExecutor, frames: list[tuple[_Lane, Frame]]) -> _Call:
-        result = pool.submit(self._timed_call, [frame for _, frame in frames])
-        result.add_done_callback(lambda _: self._intake.wake())
-        return _Call(frames, result)
+    def _hand_on_what_is_done(self) -> None:
+        """Pass results on in the order in which frames were taken: a later call may be done earlier."""
+        with self._handing_on:
+            while self._calls:
+                call = self._calls[0]
+                if isinstance(call, _Ended):
+                    self._segmented.put(call)
+                elif call.found is None:
+                    return
+                else:
+                    self._pass_on(call, call.found)
+                self._calls.popleft()
 
-    def _timed_call(self, frames: list[Frame]) -> tuple[list[Detections], float]:
-        began = time.perf_counter()
-        found = self._segmenter([frame.image for frame in frames])
-        return found, time.perf_counter() - began
-
-    def _hand_on(self, call: _Call | _Ended, share: float) -> None:
-        if isinstance(call, _Ended):
-            self._segmented.put(call)
-            return
-        found, seconds = call.result.result()
-        if len(found) != len(call.frames):
-            raise ValueError(f"the segmenter returned {len(found)} results for {len(call.frames)} images")
-        self.metrics.batch_segmented(len(found), sum(map(len, found)), seconds * share)
+    def _pass_on(self, call: _Call, found: list[Detections]) -> None:
+        if found:
+            self.metrics.batch_segmented(len(found), sum(map(len, found)), call.seconds)
         for (lane, frame), detections in zip(call.frames, found, strict=True):
             self._segmented.put(_Segmented(lane, frame, detections))
 
@@ -408,16 +417,18 @@ class Pipeline:
 
     def _thread(self, name: str, body: Callable[[], None], out: Channel[T]) -> threading.Thread:
         def target() -> None:
-            try:
-                body()
-            except (ChannelClosed, EndOfStream):
-                pass
-            except BaseException as error:  # a thread boundary: `run` raises it
-                self._fail(error)
-            finally:
-                out.close()
+            self._guard(body)
+            out.close()
 
         return threading.Thread(target=target, name=f"stream-seg-{name}", daemon=True)
+
+    def _guard(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except (ChannelClosed, EndOfStream):
+            pass
+        except BaseException as error:  # a thread boundary: `run` raises it
+            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         self._errors.append(error)
@@ -429,10 +440,6 @@ class Pipeline:
             channel.cancel()
         for lane in self._lanes:
             lane.source.close()
-
-
-def _is_done(call: _Call | _Ended | None) -> bool:
-    return isinstance(call, _Ended) or (call is not None and call.result.done())
 
 
 def _timed(frames: Iterator[Frame], stage: Stage) -> Iterator[Frame]:

@@ -283,6 +283,57 @@ def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_use
     assert segmenter.warmed == ((2, 2), 3, 0)
 
 
+class Several(Counting):
+    """Called by three threads; the call for the first image waits until `others` calls are done."""
+
+    concurrency = 3
+
+    def __init__(self, others: int, fails: bool = False) -> None:
+        super().__init__()
+        self.others, self.fails = others, fails
+        self.enough = threading.Event()
+        self.done: list[int] = []
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        index = int(images[0][0, 0, 0])
+        if index == 0:
+            assert self.enough.wait(5)
+            if self.fails:
+                raise Boom("model")
+        self.done.append(index)
+        if len(self.done) == self.others:
+            self.enough.set()
+        return [Detections.none(NAMES)] * len(images)
+
+
+def test_frames_keep_their_order_when_a_later_call_is_done_earlier() -> None:
+    segmenter, sink = Several(others=4), Kept()
+    run_in_time(Pipeline(Numbers(12), segmenter, sinks=[sink], renderer=same))
+    assert segmenter.done.index(0) >= 4
+    assert sink.indices == list(range(12))
+
+
+def test_the_failure_of_one_of_several_calls_is_raised() -> None:
+    with pytest.raises(Boom, match="model"):
+        run_in_time(Pipeline(Numbers(None), Several(others=2, fails=True), sinks=[Kept()], renderer=same))
+
+
+def test_a_call_that_takes_long_does_not_let_the_others_run_far_ahead() -> None:
+    segmenter = Several(others=1000)
+    pipeline = Pipeline(Numbers(None), segmenter, sinks=[Kept()], renderer=same)
+    running = threading.Thread(target=pipeline.run)
+    running.start()
+    before = -1
+    while len(segmenter.done) > before:
+        before = len(segmenter.done)
+        time.sleep(0.2)
+    pipeline.stop()
+    segmenter.enough.set()
+    running.join(LIMIT)
+    assert not running.is_alive()
+    assert 2 <= before < 20
+
+
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_of_nothing_is_refused(batch_size: int) -> None:
     with pytest.raises(UsageError, match="at least 1"):

@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
-MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights", "segmenter", "pooling")
+MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights", "segmenter", "pooling", "train")
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +240,25 @@ def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], 
     assert state.keys() == net.state_dict().keys()
     with pytest.raises(ModelError, match="cannot be read"):
         weights.read_weights(tmp_path / "none.safetensors")
+
+
+def test_a_run_that_cannot_be_is_refused_in_one_line(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.pt").write_bytes(b"")
+    asked = ["train.py", str(tmp_path), "--steps", "1", "--device", "cpu", "--out"]
+    for more, words in (
+        ([str(run)], f"{run} holds a run already: give --resume to go on with it, or another --out"),
+        ([str(tmp_path / "new"), "--resume"], f"there is nothing to resume in {tmp_path / 'new'}: it has no last.pt"),
+        ([str(tmp_path / "new"), "--processes", "0"], "--processes 0: several are for --device cpu, one for each core"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*asked, *more])
+        with pytest.raises(SystemExit) as ended:
+            scripts["train"].main()
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == f"train: {words}\n"

@@ -32,7 +32,19 @@ pytestmark = [
 ]
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
-MODULES = ("vision_ops", "boxes", "batches", "model", "losses", "weights", "segmenter", "pooling", "train")
+MODULES = (
+    "vision_ops",
+    "boxes",
+    "batches",
+    "model",
+    "losses",
+    "weights",
+    "segmenter",
+    "pooling",
+    "train",
+    "rank",
+    "team",
+)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +252,30 @@ def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], 
     assert state.keys() == net.state_dict().keys()
     with pytest.raises(ModelError, match="cannot be read"):
         weights.read_weights(tmp_path / "none.safetensors")
+
+
+def test_a_layer_is_held_at_its_rank_and_keeps_the_mean_of_what_it_says(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    weights = scripts["weights"]
+    net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
+    layer = net.roi_heads.box_head.fc6
+    torch.manual_seed(0)
+    torch.nn.init.normal_(layer.weight, std=0.01)
+    x = torch.rand(200, 40) @ torch.rand(40, layer.in_features)
+    limit = scripts["rank"].RankLimit(net, 8, scripts["team"].Alone())
+    before = layer(x)
+    limit.apply(scripts["rank"].EVERY + 1)
+    assert torch.linalg.matrix_rank(layer.weight) > 8
+    limit.apply(scripts["rank"].EVERY)
+    after = layer(x)
+    assert torch.linalg.matrix_rank(layer.weight) == 8
+    assert torch.allclose(after.mean(0), before.mean(0), atol=1e-3)
+    # The best approximation of that rank: what the singular values beyond it leave.
+    lost = torch.linalg.svdvals((before - before.mean(0)).double())[8:].square().sum()
+    assert (after - before).double().square().sum().item() == pytest.approx(lost.item(), rel=1e-2)
+    limit.apply(2 * scripts["rank"].EVERY)  # it is at that rank already
+    assert torch.allclose(layer(x), after, atol=1e-3)
 
 
 def test_a_run_that_cannot_be_is_refused_in_one_line(

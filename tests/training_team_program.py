@@ -16,7 +16,7 @@ from team import Team, work_together
 def work(team: Team, start: float) -> None:
     net = torch.nn.Linear(2, 1)
     torch.nn.init.constant_(net.weight, start + team.rank)
-    team.begin(net)
+    team.share(list(net.parameters()))
     if team.rank == 0:  # the other has nothing for the weight to learn from
         net.weight.grad = torch.tensor([[2.0, 4.0]])
     net.bias.grad = torch.tensor([1.0 + team.rank])

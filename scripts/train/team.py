@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from stream_seg.errors import StreamSegError
 
@@ -32,8 +32,8 @@ class Team(Protocol):
     rank: int
     size: int
 
-    def begin(self, net: nn.Module) -> None:
-        """Give all the weights of the first."""
+    def share(self, tensors: list[Tensor]) -> None:
+        """Give all the values of the first."""
 
     def average(self, parameters: list[nn.Parameter]) -> None:
         """Replace the gradients by their means over all."""
@@ -47,7 +47,7 @@ class Alone:
 
     rank, size = 0, 1
 
-    def begin(self, net: nn.Module) -> None:
+    def share(self, tensors: list[Tensor]) -> None:
         """There is nobody to tell."""
 
     def average(self, parameters: list[nn.Parameter]) -> None:
@@ -66,9 +66,9 @@ class Together:
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=PATIENCE
         )
 
-    def begin(self, net: nn.Module) -> None:
-        for one in net.state_dict().values():
-            distributed.broadcast(one, 0)
+    def share(self, tensors: list[Tensor]) -> None:
+        for one in tensors:
+            self._exchange(distributed.broadcast, one.detach(), 0)
 
     def average(self, parameters: list[nn.Parameter]) -> None:
         """In one message; a part of the network that had nothing to learn from has no gradients, which are zeros."""

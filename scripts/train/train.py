@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import torch
 from annotations import Annotations, read_annotations
+from architecture import FC6_RANK
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shares", type=_shares, default={}, help="how often a source is drawn, e.g. 'mine=0.7,other=0.3'")
     add("--average", type=float, default=0.998, help="decay of the averaged weights (default: %(default)s)")
     add("--mask-weight", type=float, default=1.5, help="of the mask loss (default: %(default)s)")
+    add("--rank", type=int, default=FC6_RANK, help="of the layer that int8 has in two; 0: any (default: %(default)s)")
     add("--validations", type=int, default=4, help="how many, spread over the schedule; 0 for none")
     add("--size", type=int, default=320, help="long side for validation (default: %(default)s)")
     add("--log-every", type=int, default=20, help="steps")
@@ -177,6 +179,7 @@ def _tuning(args: argparse.Namespace, device: torch.device) -> Tuning:
         body=args.body_rate,
         average=args.average,
         mask_weight=args.mask_weight,
+        rank=args.rank,
         amp=device.type == "cuda" if args.amp is None else args.amp,
         log_every=args.log_every,
         save_minutes=args.save_every,

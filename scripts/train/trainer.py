@@ -15,6 +15,7 @@ import torch
 from batches import Targets, jitter_colour, to_input
 from losses import Losses
 from model import Net
+from rank import RankLimit
 from record import Log, draw_curves
 from schedule import Schedule
 from segmenter import NetSegmenter
@@ -45,13 +46,14 @@ class Tuning:
     """How to train.
 
     `rate` is the peak learning rate, `body` its factor for the pretrained body, `average` the decay of the averaged
-    weights, `mask_weight` that of the mask loss; `amp` computes in bfloat16.
+    weights, `mask_weight` that of the mask loss; `rank` is a RankLimit's, 0 for none; `amp` computes in bfloat16.
     """
 
     rate: float
     body: float
     average: float
     mask_weight: float
+    rank: int
     amp: bool
     log_every: int
     save_minutes: float
@@ -71,11 +73,12 @@ class Trainer:
         team: Team,
     ) -> None:
         self._losses, self._team, self._is_first = losses, team, team.rank == 0
-        team.begin(net)
+        team.share(list(net.state_dict().values()))
         self.net, self.out, self.schedule, self.tuning, self.validation = net, out, schedule, tuning, validation
         self.average = copy.deepcopy(net).eval().requires_grad_(False)
         self.device = next(net.parameters()).device
         self.optimizer = _optimizer(net, tuning)
+        self._limit = RankLimit(net, tuning.rank, team) if tuning.rank else None
         self._log = Log(out / "log.jsonl")
         self._saved = time.monotonic()
 
@@ -142,6 +145,8 @@ class Trainer:
         skipped = (~norm.isfinite()).float()
         self.optimizer.found_inf = skipped
         self.optimizer.step()
+        if self._limit is not None:
+            self._limit.apply(self.schedule.step)
         self._update_average()
         finite = {name: value.detach().nan_to_num(0.0, 0.0, 0.0) for name, value in {"loss": total, **losses}.items()}
         self._log.add({**finite, **counters, "norm": norm.nan_to_num(0.0, 0.0, 0.0), "skipped": skipped})

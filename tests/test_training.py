@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,16 +29,24 @@ pytestmark = [
 
 def run(script: str, *arguments: str | Path) -> str:
     """Run a script of scripts/train to its end; its standard output."""
-    command = [sys.executable, str(ROOT / "scripts" / "train" / script), *map(str, arguments)]
+    return finished([sys.executable, str(ROOT / "scripts" / "train" / script), *map(str, arguments)])
+
+
+def finished(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=380)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def train(data: Path, out: Path, *more: str) -> str:
+def command(data: Path, out: Path, *more: str) -> list[str]:
     small = ["--threads", "1", "--workers", "0", "--batch", "2", "--sizes", "160", "--size", "160", "--log-every", "3"]
     brief = ["--steps", str(STEPS), "--rate", "1e-3", "--warmup", "5", "--average", "0.9", "--validations", "1"]
-    return run("train.py", data, "--out", out, *small, *brief, *more)
+    script = str(ROOT / "scripts" / "train" / "train.py")
+    return [sys.executable, script, str(data), "--out", str(out), *small, *brief, *more]
+
+
+def train(data: Path, out: Path, *more: str) -> str:
+    return finished(command(data, out, *more))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +58,14 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped after its first step and resumed."""
+    """A run that was stopped after its first steps and resumed."""
     out = tmp_path_factory.mktemp("run") / "run"
-    assert "40 pictures, 3 classes: box, ball, tent" in train(shapes, out, "--stop-after", "0.0001")
+    with subprocess.Popen(command(shapes, out), stdout=subprocess.PIPE, text=True) as first:
+        while first.poll() is None and not (out / "log.jsonl").exists():
+            time.sleep(0.05)
+        first.terminate()
+        assert "40 pictures, 3 classes: box, ball, tent" in first.communicate(timeout=60)[0]
+    assert first.returncode == 0
     before = json.loads((out / "run.json").read_text())
     assert 0 < before["steps"] < STEPS
     assert f"{STEPS} steps" in train(shapes, out, "--resume")
@@ -97,10 +111,10 @@ def test_outlines_alone_are_trained_by_processes_that_have_others_make_their_bat
         json.dumps({"images": [image], "annotations": [one], "categories": categories})
     )
     start, out = trained / "weights.safetensors", tmp_path / "run"
-    only = ["--steps", "3", "--validations", "0", "--only", "masks", "--weights", str(start)]
-    train(tmp_path, out, *only, "--processes", "2", "--workers", "1")
+    only = ["--validations", "0", "--only", "masks", "--weights", str(start), "--log-every", "1"]
+    train(tmp_path, out, *only, "--processes", "2", "--workers", "1", "--stop-after", "0.0001")
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [(one["step"], one["skipped"]) for one in records] == [(3, 0)]
+    assert [(one["step"], one["skipped"]) for one in records] == [(1, 0)]
     old, new = load_file(start), load_file(out / "weights.safetensors")
     changed = {key for key in old if not np.array_equal(old[key], new[key])}
     assert changed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -93,7 +94,9 @@ class Trainer:
             setattr(self.schedule, name, checkpoint[name])
 
     def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
-        """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C; then save."""
+        """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C or SIGTERM; then save."""
+        if self._is_first:  # in a background job, which a shell starts with SIGINT ignored, that is how to stop it
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
         validations, last, stops = self._validations(), time.monotonic(), 0.0
         with suppress(KeyboardInterrupt), tqdm(total=100, bar_format=BAR, disable=not self._is_first) as bar:

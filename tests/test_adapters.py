@@ -16,7 +16,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import paste
-from stream_seg.segmenters import FAMILIES, load_segmenter
+from stream_seg.segmenters import FAMILIES, Family, load_segmenter
 from stream_seg.segmenters.session import Session
 from tests.adapter_graphs import (
     SIZE_UNIT,
@@ -397,16 +397,20 @@ def _recognised() -> dict[str, tuple[str, Callable[[Path], Path]]]:
 RECOGNISED = _recognised()
 
 
+def module_of(family: Family) -> str:
+    return family.matches.__module__.rpartition(".")[2]
+
+
 @pytest.mark.parametrize("name", RECOGNISED)
 def test_every_model_is_claimed_by_its_family_alone(name: str, tmp_path: Path) -> None:
     family, build = RECOGNISED[name]
     session = Session(build(tmp_path / "model.onnx"), "cpu", threads=1)
-    claims = [module.__name__.rpartition(".")[2] for module in FAMILIES if module.matches(session.signature)]
+    claims = [module_of(family) for family in FAMILIES if family.matches(session.signature)]
     assert claims == [family]
 
 
 def test_every_family_is_among_the_recognised() -> None:
-    assert {family for family, _ in RECOGNISED.values()} == {module.__name__.rpartition(".")[2] for module in FAMILIES}
+    assert {family for family, _ in RECOGNISED.values()} == set(map(module_of, FAMILIES))
 
 
 @pytest.mark.parametrize("family", ["maskrcnn-benchmark", "torchvision"])
@@ -414,7 +418,7 @@ def test_metadata_says_which_of_two_look_alikes_it_is(family: str, tmp_path: Pat
     probing = Probing([(0, 0, 0)], 0.001, 0.5, np.zeros((3, 4), np.float32), np.zeros((3, 1, 28, 28), np.float32),
                       metadata={"family": family})  # fmt: skip
     session = Session(zoo_model(tmp_path / "model.onnx", probing), "cpu", threads=1)
-    claims = [module.__name__.rpartition(".")[2] for module in FAMILIES if module.matches(session.signature)]
+    claims = [module_of(family) for family in FAMILIES if family.matches(session.signature)]
     assert claims == [{"maskrcnn-benchmark": "zoo", "torchvision": "torchvision_export"}[family]]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from stream_seg import catalog
 from stream_seg.errors import ModelError, UsageError
@@ -22,12 +23,30 @@ from stream_seg.segmenters.device import kind_of
 from stream_seg.segmenters.fake import FunctionSegmenter
 from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
-from stream_seg.segmenters.session import Session
+from stream_seg.segmenters.session import Session, Signature
 
 __all__ = ["ClassFilter", "FunctionSegmenter", "ModelSegmenter", "load_segmenter", "read_labels"]
 
-FAMILIES = (batched, zoo, torchvision_export, tf_detection, detectron2_export, mmdeploy, yolo_seg, rfdetr)
-"""The modules of all families; no model is claimed by two."""
+
+class Family(NamedTuple):
+    """A kind of model: whether a signature is of it, its adapter, and what it is in words."""
+
+    matches: Callable[[Signature], bool]
+    adapter: Callable[[Session, Options], OnnxSegmenter]
+    words: str
+
+
+FAMILIES = (
+    Family(batched.matches, batched.BatchedSegmenter, batched.UNDERSTOOD),
+    Family(zoo.matches, zoo.ZooSegmenter, zoo.UNDERSTOOD),
+    Family(torchvision_export.matches, torchvision_export.TorchvisionSegmenter, torchvision_export.UNDERSTOOD),
+    Family(tf_detection.matches, tf_detection.TfDetectionSegmenter, tf_detection.UNDERSTOOD),
+    Family(detectron2_export.matches, detectron2_export.Detectron2Segmenter, detectron2_export.UNDERSTOOD),
+    Family(mmdeploy.matches, mmdeploy.MmdeploySegmenter, mmdeploy.UNDERSTOOD),
+    Family(yolo_seg.matches, yolo_seg.YoloSegmenter, yolo_seg.UNDERSTOOD),
+    Family(rfdetr.matches, rfdetr.RfdetrSegmenter, rfdetr.UNDERSTOOD),
+)
+"""No model is claimed by two."""
 
 LONG_SIDES = range(64, 4097)
 THREADS = range(1, 257)
@@ -63,30 +82,17 @@ def load_segmenter(
 
 
 def _adapter(session: Session, options: Options) -> OnnxSegmenter:
-    """One line per family: `matches(signature)` looks at inputs, outputs and metadata alone."""
-    signature = session.signature
-    if batched.matches(signature):
-        return batched.BatchedSegmenter(session, options)
-    if tf_detection.matches(signature):
-        return tf_detection.TfDetectionSegmenter(session, options)
-    if zoo.matches(signature):
-        return zoo.ZooSegmenter(session, options)
-    if torchvision_export.matches(signature):
-        return torchvision_export.TorchvisionSegmenter(session, options)
-    if detectron2_export.matches(signature):
-        return detectron2_export.Detectron2Segmenter(session, options)
-    if mmdeploy.matches(signature):
-        return mmdeploy.MmdeploySegmenter(session, options)
-    if rfdetr.matches(signature):
-        return rfdetr.RfdetrSegmenter(session, options)
-    if yolo_seg.matches(signature):
-        return yolo_seg.YoloSegmenter(session, options)
-    raise ModelError(f"the model {session.path} is of no known kind: {signature}; understood are {understood()}")
+    for family in FAMILIES:
+        if family.matches(session.signature):
+            return family.adapter(session, options)
+    raise ModelError(
+        f"the model {session.path} is of no known kind: {session.signature}; understood are {understood()}"
+    )
 
 
 def understood() -> str:
     """The families a model may be of, in words."""
-    *first, last = (family.UNDERSTOOD for family in FAMILIES)
+    *first, last = (family.words for family in FAMILIES)
     return f"{', '.join(first)} and {last}"
 
 

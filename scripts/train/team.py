@@ -1,7 +1,7 @@
 """Several processes of one CPU that train one network: each makes its own part of a batch, gradients are averaged.
 
-Two processes of one thread each do half as much again as one process of two threads, and suffer less from other
-programs: they wait for each other once per step, not in each of its thousands of operations.
+Processes of one thread each do more than one process of as many threads, and suffer less from other programs: they
+wait for each other once per step, not in each of its thousands of operations.
 """
 
 from __future__ import annotations

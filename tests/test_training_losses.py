@@ -276,6 +276,10 @@ def test_a_layer_is_held_at_its_rank_and_keeps_the_mean_of_what_it_says(scripts:
     assert (after - before).double().square().sum().item() == pytest.approx(lost.item(), rel=1e-2)
     limit.apply(2 * scripts["rank"].EVERY)  # it is at that rank already
     assert torch.allclose(layer(x), after, atol=1e-3)
+    kept = layer.weight.clone()
+    layer(torch.full_like(x, float("nan")))
+    limit.apply(3 * scripts["rank"].EVERY)
+    assert torch.equal(layer.weight, kept)
 
 
 def test_a_run_that_cannot_be_is_refused_in_one_line(

@@ -240,7 +240,7 @@ def _outline_losses(
         pooled = pooler.aligned(chosen.boxes, chosen.image, a.MASK_CELLS, a.POOL_SAMPLES)
         merged = RegionPooler([heads.mask_detail(fine, finest)], [a.FINE_STRIDE])
         details = merged.aligned(chosen.boxes, chosen.image, 2 * a.MASK_CELLS, 1)
-        logits = heads.mask_predictor(heads.mask_head(pooled), details)[:, 0].float()
+        logits = heads.outline(pooled, details).float()
     wanted = _mask_targets(chosen, targets, logits.shape[-1])
     weight = chosen.real / chosen.real.sum().clamp(min=1)
     each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2))

@@ -118,10 +118,8 @@ class Heads(RoIHeads):
         super().__init__(*arguments)
         self.mask_detail = MaskDetail()
 
-    def outline(self, pooled: Tensor, merged: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
-        """Logits (N, 28, 28) of boxes (N, 4) in images (N,), from features (N, C, 14, 14) and the map of details."""
-        rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
-        details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
+    def outline(self, pooled: Tensor, details: Tensor) -> Tensor:
+        """Logits (N, 28, 28) of regions, from their features (N, C, 14, 14) and details (N, D, 28, 28)."""
         logits: Tensor = self.mask_predictor(self.mask_head(pooled), details)
         return logits[:, 0]
 
@@ -153,7 +151,9 @@ class Net(nn.Module):
             counts = [len(one) for one in boxes]
             image = torch.arange(len(boxes), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
             merged = heads.mask_detail(fine, features["0"])
-            raw = heads.outline(heads.mask_roi_pool(features, boxes, sizes), merged, torch.cat(boxes), image)
+            rows = torch.cat([image[:, None].to(x.dtype), torch.cat(boxes)], 1)
+            details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
+            raw = heads.outline(heads.mask_roi_pool(features, boxes, sizes), details)
             masks = raw.float().sigmoid().split(counts)
         found = zip(boxes, scores, labels, masks, strict=True)
         return [{"boxes": b, "scores": s, "labels": c, "masks": m} for b, s, c, m in found]

@@ -26,11 +26,12 @@ class RankLimit:
         layer.register_forward_hook(self._remember)
 
     def apply(self, step: int) -> None:
-        """To be called after each step of the optimizer."""
+        """To be called after each step of the optimizer; the first of the team projects, the others get what it has."""
         if step % EVERY or self._outputs is None:
             return
-        with torch.no_grad():
-            self._project(self._outputs.double())
+        if self._team.rank == 0 and self._outputs.isfinite().all():  # a step that went wrong has no directions
+            with torch.no_grad():
+                self._project(self._outputs.double())
         self._team.share([self._layer.weight.data, self._layer.bias.data])
 
     def _remember(self, _layer: nn.Module, _inputs: object, outputs: Tensor) -> None:

@@ -1,11 +1,17 @@
-"""Fixtures every test gets: no thread of ours survives, and skips cannot hide."""
+"""Fixtures every test gets: no thread of ours survives, skips cannot hide, the built-in model is loaded once."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import onnxruntime
 import pytest
+
+from stream_seg.segmenters import session
+
+BUILT_IN = Path(__file__).parents[1] / "models" / "compact"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,3 +31,23 @@ def no_thread_survives() -> Iterator[None]:
     yield
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("stream-seg")]
     assert left == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sessions_of_the_built_in_model_are_shared() -> Iterator[None]:
+    """Load its files once for each way to run them, not in each test: ONNX Runtime's sessions keep nothing of a run."""
+    load, loaded = session._load, {}
+
+    def shared(
+        path: Path, options: onnxruntime.SessionOptions, providers: Sequence[session.Provider]
+    ) -> onnxruntime.InferenceSession:
+        if path.resolve().parent != BUILT_IN:
+            return load(path, options, providers)
+        way = path.name, options.intra_op_num_threads, str(providers)
+        if way not in loaded:
+            loaded[way] = load(path, options, providers)
+        return loaded[way]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_load", shared)
+        yield

@@ -22,8 +22,9 @@ VARIABLE = [0, 33, 100, 133, 400, 420, 453, 520, 521, 700, 733, 766]
 
 
 def annotate(source: Path, out: Path, *options: str) -> None:
-    # Nothing of the numbered pictures is an object, so the numbers stay readable.
-    argv = [str(source), "-o", str(out), "--device", "cpu", "--quiet", "--score-threshold", "1", *options]
+    # Nothing of the numbered pictures is an object, so the numbers stay readable; the smallest size finds out soonest.
+    found = ["--device", "cpu", "--score-threshold", "1", "--size", "64"]
+    argv = [str(source), "-o", str(out), "--quiet", *found, *options]
     assert main(argv) == 0
 
 

@@ -1,12 +1,17 @@
-"""Training from end to end on made-up pictures, as a user does it: train, stop, resume, evaluate, export, run."""
+"""Training from end to end on made-up pictures, as a user does it: train, stop, resume, evaluate, export, run.
+
+What is stopped by a signal, and what has processes of its own, runs as a process; the rest in that of the tests.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +20,8 @@ import numpy as np
 import pytest
 
 from stream_seg import load_segmenter
+from stream_seg.cli import main
+from tests.training_scripts import FOLDER, importable, run
 from tests.training_shapes import CATEGORIES, draw, write_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -27,26 +34,21 @@ pytestmark = [
 ]
 
 
-def run(script: str, *arguments: str | Path) -> str:
-    """Run a script of scripts/train to its end; its standard output."""
-    return finished([sys.executable, str(ROOT / "scripts" / "train" / script), *map(str, arguments)])
-
-
-def finished(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=380)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def command(data: Path, out: Path, *more: str) -> list[str]:
+def options(data: Path, out: Path, *more: str) -> list[str]:
+    """Those of train.py for a small run."""
     small = ["--threads", "1", "--workers", "0", "--batch", "2", "--sizes", "160", "--size", "160", "--log-every", "3"]
     brief = ["--steps", str(STEPS), "--rate", "1e-3", "--warmup", "5", "--average", "0.9", "--validations", "1"]
-    script = str(ROOT / "scripts" / "train" / "train.py")
-    return [sys.executable, script, str(data), "--out", str(out), *small, *brief, *more]
+    return [str(data), "--out", str(out), *small, *brief, *more]
 
 
-def train(data: Path, out: Path, *more: str) -> str:
-    return finished(command(data, out, *more))
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(FOLDER / "train.py"), *arguments]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts() -> Iterator[None]:
+    with importable():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its first steps and resumed."""
     out = tmp_path_factory.mktemp("run") / "run"
-    with subprocess.Popen(command(shapes, out), stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(command(*options(shapes, out)), stdout=subprocess.PIPE, text=True) as first:
         while first.poll() is None and not (out / "log.jsonl").exists():
             time.sleep(0.05)
         first.terminate()
@@ -68,7 +70,7 @@ def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert first.returncode == 0
     before = json.loads((out / "run.json").read_text())
     assert 0 < before["steps"] < STEPS
-    assert f"{STEPS} steps" in train(shapes, out, "--resume")
+    assert f"{STEPS} steps" in run("train", *options(shapes, out, "--resume"))
     return out
 
 
@@ -76,7 +78,9 @@ def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "shapes"
     measured = ["--data", shapes, "--sizes", "160", "--licence", "CC0-1.0"]
-    run("export.py", trained, folder, "--calibrate", shapes / "val", *measured)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("card"), "ROUNDS", 1)  # how fast it is here, nobody wants to know
+        run("export", trained, folder, "--calibrate", shapes / "val", *measured)
     return folder
 
 
@@ -112,7 +116,11 @@ def test_outlines_alone_are_trained_by_processes_that_have_others_make_their_bat
     )
     start, out = trained / "weights.safetensors", tmp_path / "run"
     only = ["--validations", "0", "--only", "masks", "--weights", str(start), "--log-every", "1"]
-    train(tmp_path, out, *only, "--processes", "2", "--workers", "1", "--stop-after", "0.0001")
+    several = ["--processes", "2", "--workers", "1", "--stop-after", "0.0001"]
+    done = subprocess.run(
+        command(*options(tmp_path, out, *only, *several)), capture_output=True, text=True, check=False, timeout=380
+    )
+    assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [(one["step"], one["skipped"]) for one in records] == [(1, 0)]
     old, new = load_file(start), load_file(out / "weights.safetensors")
@@ -130,7 +138,7 @@ def test_processes_that_train_together_have_the_same_weights_and_the_mean_of_the
 
 
 def test_evaluation_prints_the_precision_of_each_class(trained: Path, shapes: Path, tmp_path: Path) -> None:
-    said = run("evaluate.py", trained / "weights.safetensors", shapes, "--sizes", "160", "--out", tmp_path / "ap.json")
+    said = run("evaluate", trained / "weights.safetensors", shapes, "--sizes", "160", "--out", tmp_path / "ap.json")
     assert all(name in said for name in ("long side 160", "ball", "box", "tent", "mean of 3"))
     assert json.loads((tmp_path / "ap.json").read_text())["160"]["mean"]["mask_ap50"] > 60
 
@@ -165,6 +173,5 @@ def test_the_exported_file_finds_shapes_it_has_not_seen(precision: str, exported
 def test_the_command_runs_the_exported_file(exported: Path, tmp_path: Path) -> None:
     picture, out = tmp_path / "shapes.png", tmp_path / "found.png"
     cv2.imwrite(str(picture), draw(random.Random(3))[0])
-    command = ["stream_seg", str(picture), "-o", str(out), "--model", str(exported / "int8.onnx"), "--size", "160"]
-    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True, timeout=60)
+    assert main([str(picture), "-o", str(out), "--model", str(exported / "int8.onnx"), "--size", "160"]) == 0
     assert cv2.imread(str(out)) is not None

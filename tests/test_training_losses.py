@@ -18,6 +18,7 @@ from stream_seg.graph.config import RoiPooling
 from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.rpn import Rois
 from tests.small_graphs import compute
+from tests.training_scripts import importable, settings_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
+ROOT = Path(__file__).parents[1]
 MODULES = (
     "vision_ops",
     "boxes",
@@ -49,14 +50,10 @@ MODULES = (
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """Their modules, by name, as when one of them is run; forgotten afterwards."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(SCRIPTS))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    sys.path[:] = [folder for folder in sys.path if not folder.startswith(str(SCRIPTS.parent))]
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(SCRIPTS.parent)):
-            sys.modules.pop(name)
+    with importable():
+        loaded = {name: importlib.import_module(name) for name in MODULES}
+        with settings_kept():
+            yield loaded
 
 
 def random_boxes(count: int) -> Tensor:
@@ -169,7 +166,7 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
     net = scripts["weights"].start_from(scripts["weights"].BUILT_IN, classes, -1)
     import cv2
 
-    photo = cv2.resize(cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg")), (320, 224))[:, :, ::-1].copy()
+    photo = cv2.resize(cv2.imread(str(ROOT / "samples" / "photo.jpg")), (320, 224))[:, :, ::-1].copy()
     x = scripts["batches"].to_input(torch.from_numpy(photo)[None])
     found = {}
     for exhaustive in (True, False):
@@ -194,7 +191,7 @@ def test_the_graph_outlines_objects_as_the_network_in_training_does(
 
     weights = scripts["weights"]
     net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
-    photo = np.asarray(cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg")), np.uint8)
+    photo = np.asarray(cv2.imread(str(ROOT / "samples" / "photo.jpg")), np.uint8)
     (wanted,) = scripts["segmenter"].NetSegmenter(net, 320, 0.3)([photo])
     assert len(wanted)
     for device in ("cpu", "cuda"):

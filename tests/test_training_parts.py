@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib
 import json
 import random
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,23 +26,20 @@ from stream_seg.graph.labels import COMPACT_LABELS
 from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
+from tests.training_scripts import importable
 from tests.training_shapes import SIDES, write_shapes
 
 # pycocotools' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SCRIPTS = Path(__file__).parents[1] / "scripts" / "train"
+ROOT = Path(__file__).parents[1]
 MODULES = ("architecture", "annotations", "cache", "views", "augment", "schedule", "low_rank", "export", "card")
 
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """Their modules, by name, as when one of them is run; forgotten afterwards."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    sys.path[:] = [folder for folder in sys.path if not folder.startswith(str(SCRIPTS.parent))]
-    for name in MODULES:
-        sys.modules.pop(name)
+    with importable():
+        yield {name: importlib.import_module(name) for name in MODULES}
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +234,7 @@ def test_the_schedule_warms_up_ends_near_zero_and_ignores_pauses(scripts: dict[s
 
 
 def test_class_names_come_with_the_weights(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
-    built_in = SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors"
+    built_in = ROOT / "models" / "compact" / "weights.safetensors"
     assert list(scripts["export"].read_classes(built_in)) == COMPACT_LABELS[1:]
     (tmp_path / "weights.safetensors").write_bytes(b"junk")
     with pytest.raises(ModelError, match=r"weights\.safetensors is not what train\.py writes"):
@@ -246,9 +242,9 @@ def test_class_names_come_with_the_weights(scripts: dict[str, ModuleType], tmp_p
 
 
 def test_a_shortened_layer_gives_nearly_the_same_detections(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
-    export_graph(SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors", tmp_path / "m.onnx")
+    export_graph(ROOT / "models" / "compact" / "weights.safetensors", tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
-    photo = cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg"))
+    photo = cv2.imread(str(ROOT / "samples" / "photo.jpg"))
     feeds = make_feeds([photo, photo[:, ::-1].copy()], ())
     short, kept = scripts["low_rank"].shorten(model, feeds, 64)
     found = compare(model, short, feeds)
@@ -264,9 +260,9 @@ def test_a_shortened_layer_gives_nearly_the_same_detections(scripts: dict[str, M
 
 
 def test_regions_of_int8_are_gathered_as_bytes(tmp_path: Path) -> None:
-    state = modern_names(read_weights(SCRIPTS.parents[1] / "models" / "compact" / "weights.safetensors").state)
+    state = modern_names(read_weights(ROOT / "models" / "compact" / "weights.safetensors").state)
     config = replace(COMPACT, pooling=replace(COMPACT.pooling, whole_pixels=True))
-    photo = cv2.imread(str(SCRIPTS.parents[1] / "samples" / "photo.jpg"))
+    photo = cv2.imread(str(ROOT / "samples" / "photo.jpg"))
     feeds = make_feeds([photo], ())
     model = build_graph(config, state, device="cuda")
     int8 = quantise(model, feeds, lambda _done, _total: None)

@@ -19,6 +19,7 @@ from skimage import data
 
 from stream_seg import __version__
 from stream_seg.cli import main
+from tests.tiny_models import batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
 
@@ -29,6 +30,12 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "astronaut.jpg"
     cv2.imwrite(str(path), cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
     return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A model that is loaded at once, for what has a process of its own."""
+    return batched_model(tmp_path / "tiny.onnx")
 
 
 def frames_in(path: Path) -> int:
@@ -188,9 +195,9 @@ def test_a_file_that_is_read_or_was_there_is_not_replaced(
     assert photo.read_bytes() == before
 
 
-def test_closed_streams_do_not_cost_the_result(tmp_path: Path) -> None:
+def test_closed_streams_do_not_cost_the_result(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    argv = [*COMMAND, "synthetic:64x64@30x3", "-o", str(out), "--device", "cpu"]
+    argv = [*COMMAND, "synthetic:64x64@30x3", "-o", str(out), "--device", "cpu", "--model", str(tiny)]
     done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], timeout=60, check=False)
     assert done.returncode == 0
     assert frames_in(out) == 3
@@ -259,9 +266,9 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], li
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    argv = [*COMMAND, "synthetic:320x240@30", "-o", str(out), "--device", "cpu"]
+    argv = [*COMMAND, "synthetic:320x240@30", "-o", str(out), "--device", "cpu", "--model", str(tiny)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: any(part.stat().st_size > 20_000 for part in tmp_path.glob("*.part.mp4")), process)
         process.send_signal(number)
@@ -271,7 +278,7 @@ def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tmp_path:
     delivered = re.search(r"(\d+) delivered", printed)
     assert delivered is not None
     assert frames_in(out) == int(delivered[1]) > 0
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert {path.name for path in tmp_path.iterdir()} == {tiny.name, "out.mp4"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
@@ -283,8 +290,9 @@ def test_a_full_disk_behind_standard_output_is_told_in_one_line() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
-def test_a_log_that_cannot_be_written_ends_no_run_and_changes_no_exit_code(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_ends_no_run_and_changes_no_exit_code(tiny: Path, tmp_path: Path) -> None:
     argv = ["tcp://127.0.0.1:1/", "synthetic:64x64@30x12", "-o", str(tmp_path / "{source}.mp4"), "--reconnect", "1"]
+    argv += ["--model", str(tiny)]
     with Path("/dev/full").open("w") as full:
         refused = subprocess.run([*COMMAND, "nothing.mp4"], stderr=full, check=False)
         done = subprocess.run([*COMMAND, *argv], stderr=full, stdout=subprocess.PIPE, text=True, check=False)

@@ -115,7 +115,7 @@ def test_an_output_that_is_one_of_the_inputs_is_refused(tmp_path: Path, capsys: 
 def test_a_recording_beside_a_camera_plays_no_faster_than_it_was_taken(tmp_path: Path) -> None:
     figures = tmp_path / "run.json"
     argv = ["synthetic:160x120@30x45", NOBODY, "-o", str(tmp_path / "wall.mp4"), "--reconnect", "1", "--quiet"]
-    assert main([*argv, "--metrics", str(figures)]) == 3
+    assert main([*argv, "--size", "64", "--metrics", str(figures)]) == 3
     recording, camera = json.loads(figures.read_text())["sources"]
     assert recording["delivered"] == 45
     assert camera["outages"] == {"refused": 1}

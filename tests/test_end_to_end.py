@@ -16,6 +16,7 @@ from skimage import data
 from stream_seg.cli import main
 from tests.sink_films import read, sounds
 from tests.source_files import number_of, write_video
+from tests.tiny_models import batched_model
 
 VARIABLE = [0, 33, 100, 133, 400, 420, 453, 520, 521, 700, 733, 766]
 """Times in milliseconds of a recording without a steady rate."""
@@ -89,7 +90,8 @@ def test_a_stride_keeps_the_timing(tmp_path: Path) -> None:
 def test_a_pipe_of_a_recording_becomes_a_file(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.ts", 20)
     out = tmp_path / "out.mp4"
-    argv = [sys.executable, "-m", "stream_seg", "-", "-o", str(out), "--device", "cpu", "--quiet"]
+    tiny = batched_model(tmp_path / "tiny.onnx")
+    argv = [sys.executable, "-m", "stream_seg", "-", "-o", str(out), "--device", "cpu", "--quiet", "--model", str(tiny)]
     with source.open("rb") as stream:
         done = subprocess.run(argv, stdin=stream, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,30 +19,29 @@ def blocks(mark: str) -> list[str]:
     return re.findall(rf"<!-- run: {mark} -->\n```\w+\n(.*?)```", TEXT, re.DOTALL)
 
 
-def run_in_copy(argv: list[str], folder: Path) -> str:
-    """Run a command in a folder that has the samples; return what it printed."""
-    (folder / "samples").symlink_to(ROOT / "samples")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, which has the samples."""
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_its_python_runs(code: str, tmp_path: Path) -> None:
+def test_its_python_runs(code: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shortened = code.replace('"samples/clip.mp4")', '"samples/clip.mp4", max_frames=20)')
-    printed = run_in_copy([sys.executable, "-W", "error", "-c", shortened], tmp_path)
-    assert re.search(r"\d+ objects|person 0\.\d+", printed)
+    exec(shortened, {"__name__": "__main__"})
+    assert re.search(r"\d+ objects|person 0\.\d+", capsys.readouterr().out)
 
 
-def test_its_main_job_runs_as_written(tmp_path: Path) -> None:
+def test_its_main_job_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The installation before it is what CI does; here only the job, shortened."""
     (command,) = blocks("main job")
     job = command.split("&&")[-1].split()
     assert job[0] == "stream-seg"
-    printed = run_in_copy([sys.executable, "-m", "stream_seg", *job[1:], "--max-frames", "20"], tmp_path)
-    assert "20 captured, 20 delivered, 0 dropped" in printed
-    assert (tmp_path / "annotated.mp4").is_file()
+    assert main([*job[1:], "--max-frames", "20"]) == 0
+    assert "20 captured, 20 delivered, 0 dropped" in capsys.readouterr().out
+    assert (folder / "annotated.mp4").is_file()
 
 
 def test_its_test_command_is_what_ci_runs() -> None:

@@ -45,8 +45,9 @@ def found(boxes: list[tuple[float, float, float, float]], class_ids: list[int] |
 
 def frame(size: tuple[int, int], value: int | None = None, name: str | None = None) -> Frame:
     """A frame of one grey, or with a gradient in all three channels."""
-    y, x = np.mgrid[0 : size[1], 0 : size[0]]
-    image = np.stack([x * 255 // size[0], y * 255 // size[1], (x + y) * 255 // sum(size)], 2).astype(np.uint8)
+    x, y = np.arange(size[0]), np.arange(size[1])[:, None]
+    image = np.empty((size[1], size[0], 3), np.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = x * 255 // size[0], y * 255 // size[1], (x + y) * 255 // sum(size)
     if value is not None:
         image[:] = value
     return Frame(image, 7, Fraction(7, 30), 1.5, name)

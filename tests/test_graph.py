@@ -210,6 +210,12 @@ def tiny(request: pytest.FixtureRequest) -> tuple[MaskRCNN, State]:
 
 
 @pytest.fixture(scope="module")
+def sessions(tiny: tuple[MaskRCNN, State]) -> dict[Device, onnxruntime.InferenceSession]:
+    """The tiny network in its forms for both devices, on the CPU."""
+    return {"cpu": session(build_graph(*tiny, device="cpu")), "cuda": session(build_graph(*tiny, device="cuda"))}
+
+
+@pytest.fixture(scope="module")
 def noise() -> NDArray[np.uint8]:
     """Four canvases (64, 96) of coarse noise."""
     random = np.random.default_rng(1)
@@ -230,9 +236,9 @@ def test_the_sizes_of_a_network_are_read_off_its_weights(tiny: tuple[MaskRCNN, S
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_batch_gives_what_its_images_give_alone(
-    tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8], device: Device
+    sessions: dict[Device, onnxruntime.InferenceSession], noise: NDArray[np.uint8], device: Device
 ) -> None:
-    model = session(build_graph(*tiny, device=device))
+    model = sessions[device]
     together = run(model, noise, MIXED, 0.3)
     assert len(together["scores"]) >= 12
     for index in range(len(noise)):
@@ -240,9 +246,11 @@ def test_a_batch_gives_what_its_images_give_alone(
         assert_same(of_image(together, index), of_image(alone, 0))
 
 
-def test_the_forms_for_cpu_and_cuda_find_the_same(tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8]) -> None:
+def test_the_forms_for_cpu_and_cuda_find_the_same(
+    sessions: dict[Device, onnxruntime.InferenceSession], noise: NDArray[np.uint8]
+) -> None:
     """They round differently, which random weights amplify: one in thirty may cross the threshold or lose a tie."""
-    one, other = (run(session(build_graph(*tiny, device=device)), noise, MIXED, 0.2) for device in ("cpu", "cuda"))
+    one, other = (run(sessions[device], noise, MIXED, 0.2) for device in ("cpu", "cuda"))
     near = np.abs(one["boxes"][:, None] - other["boxes"]).max(2) < 0.05
     same = near & (one["image_index"][:, None] == other["image_index"]) & (one["labels"][:, None] == other["labels"])
     assert len(one["scores"]) > 20
@@ -253,8 +261,10 @@ def test_the_forms_for_cpu_and_cuda_find_the_same(tiny: tuple[MaskRCNN, State], 
     np.testing.assert_allclose(one["masks"][first], other["masks"][second], atol=1e-2)
 
 
-def test_what_lies_beside_an_image_does_not_matter(tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8]) -> None:
-    model, dirty = session(build_graph(*tiny)), noise.copy()
+def test_what_lies_beside_an_image_does_not_matter(
+    sessions: dict[Device, onnxruntime.InferenceSession], noise: NDArray[np.uint8]
+) -> None:
+    model, dirty = sessions["cpu"], noise.copy()
     for canvas, (height, width) in zip(dirty, MIXED, strict=True):
         canvas[height:] = 255
         canvas[:, width:] = 255

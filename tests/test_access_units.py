@@ -19,7 +19,7 @@ def encoded(codec: str, count: int, slices: int) -> list[bytes]:
     """Pictures of noise, each as one access unit with so many slices."""
     context = av.CodecContext.create({"h264": "libx264", "hevc": "libx265"}[codec], "w")
     assert isinstance(context, av.VideoCodecContext)
-    context.width, context.height, context.pix_fmt = 320, 384, "yuv420p"
+    context.width, context.height, context.pix_fmt = 160, 384, "yuv420p"
     context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
     parameters = {
         "h264": ("x264-params", f"keyint=10:scenecut=0:threads=1:sliced-threads=0:slices={slices}"),
@@ -29,7 +29,7 @@ def encoded(codec: str, count: int, slices: int) -> list[bytes]:
     noise = np.random.default_rng(1)
     units = []
     for number in range(count):
-        picture = av.VideoFrame.from_ndarray(noise.integers(0, 255, (384, 320, 3), np.uint8), "bgr24")
+        picture = av.VideoFrame.from_ndarray(noise.integers(0, 255, (384, 160, 3), np.uint8), "bgr24")
         picture.pts = number
         units += [bytes(packet) for packet in context.encode(picture.reformat(format="yuv420p"))]
     return units + [bytes(packet) for packet in context.encode(None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -250,10 +250,19 @@ def run(case: Case, path: Path, image: Image | None = None, labels: int = 91) ->
     return found, probing
 
 
+Answer = Callable[[str], tuple[Detections, Probing]]
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """What the model of a case, by its name, finds in `picture`; each is asked once."""
+    return cache(lambda name: run(CASES[name], tmp_path_factory.mktemp("case") / "model.onnx"))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_the_network_sees_the_picture_as_in_its_own_preprocessing(name: str, tmp_path: Path) -> None:
+def test_the_network_sees_the_picture_as_in_its_own_preprocessing(name: str, answer: Answer) -> None:
     case = CASES[name]
-    found, probing = run(case, tmp_path / "model.onnx")
+    found, probing = answer(name)
     _, values = case.probing()
     scores = dict(zip(found.names, found.scores, strict=True))
     sides = [scores[f"class {probing.count - 2}"], scores[f"class {probing.count - 1}"]]
@@ -263,9 +272,9 @@ def test_the_network_sees_the_picture_as_in_its_own_preprocessing(name: str, tmp
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_boxes_come_back_in_pixels_of_the_image_and_scores_in_order(name: str, tmp_path: Path) -> None:
+def test_boxes_come_back_in_pixels_of_the_image_and_scores_in_order(name: str, answer: Answer) -> None:
     case = CASES[name]
-    found, _ = run(case, tmp_path / "model.onnx")
+    found, _ = answer(name)
     expected = np.repeat(case.image_box()[None], len(found), axis=0)
     np.testing.assert_allclose(found.boxes, expected, atol=max(case.size) * max(case.tolerance, 1e-5))
     assert np.all(np.diff(found.scores) <= 0)
@@ -292,8 +301,8 @@ SMALL = [name for name, case in CASES.items() if case.masks in ("small", "rank 4
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_small_masks_are_passed_on_unchanged(name: str, tmp_path: Path) -> None:
-    found, _ = run(CASES[name], tmp_path / "model.onnx")
+def test_small_masks_are_passed_on_unchanged(name: str, answer: Answer) -> None:
+    found, _ = answer(name)
     np.testing.assert_array_equal(found.masks, np.repeat(RAMP[None], len(found), axis=0))
 
 

@@ -1,6 +1,7 @@
 """Training from end to end on made-up pictures, as a user does it: train, stop, resume, evaluate, export, run.
 
-What is stopped by a signal, and what has processes of its own, runs as a process; the rest in that of the tests.
+What is stopped by a signal, and what has processes of its own, runs as a process; the rest in that of the tests. The
+processes that train together are started first, and work while the other tests do.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import pytest
 
 from stream_seg import load_segmenter
 from stream_seg.cli import main
+from stream_seg.graph.labels import COMPACT_LABELS
 from tests.training_scripts import FOLDER, importable, run
 from tests.training_shapes import CATEGORIES, draw, write_shapes
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "safetensors", "matplotlib")
+BUILT_IN = ROOT / "models" / "compact" / "weights.safetensors"
 STEPS = 45
 
 pytestmark = [
@@ -41,14 +44,47 @@ def options(data: Path, out: Path, *more: str) -> list[str]:
     return [str(data), "--out", str(out), *small, *brief, *more]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(FOLDER / "train.py"), *arguments]
+def started(program: Path, *arguments: str, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A process, to be waited for and not killed: others of its team would be left waiting for it."""
+    return subprocess.Popen(
+        [sys.executable, str(program), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def scripts() -> Iterator[None]:
     with importable():
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exchange() -> Iterator[subprocess.Popen[str]]:
+    """Two processes that share weights and gradients."""
+    with started(ROOT / "tests" / "training_team_program.py") as running:
+        yield running
+        running.communicate()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def outlines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A step of training the built-in model's outlines alone by two processes with one more each, and its run.
+
+    The picture is so large that OpenCV would use threads to cache it, which are not there in those processes.
+    """
+    folder = tmp_path_factory.mktemp("outlines")
+    photo = cv2.resize(cv2.imread(str(ROOT / "samples" / "photo.jpg")), (1400, 1050))
+    cv2.imwrite(str(folder / "photo.png"), photo)
+    image = {"id": 1, "file_name": "photo.png", "width": 1400, "height": 1050}
+    box = [[100, 100, 900, 100, 900, 900, 100, 900]]
+    one = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [100, 100, 800, 800], "segmentation": box}
+    categories = [{"id": number, "name": name} for number, name in enumerate(COMPACT_LABELS[1:], 1)]
+    document = {"images": [image], "annotations": [one], "categories": categories}
+    (folder / "train.json").write_text(json.dumps(document))
+    only = ["--validations", "0", "--only", "masks", "--weights", str(BUILT_IN), "--log-every", "1"]
+    several = ["--processes", "2", "--workers", "1", "--stop-after", "0.0001"]
+    with started(FOLDER / "train.py", *options(folder, folder / "run", *only, *several)) as running:
+        yield running, folder / "run"
+        running.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +98,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its first steps and resumed."""
     out = tmp_path_factory.mktemp("run") / "run"
-    with subprocess.Popen(command(*options(shapes, out)), stdout=subprocess.PIPE, text=True) as first:
+    with started(FOLDER / "train.py", *options(shapes, out), stderr=None) as first:
         while first.poll() is None and not (out / "log.jsonl").exists():
             time.sleep(0.05)
         first.terminate()
@@ -100,40 +136,27 @@ def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
 
 
 def test_outlines_alone_are_trained_by_processes_that_have_others_make_their_batches(
-    trained: Path, shapes: Path, tmp_path: Path
+    outlines: tuple[subprocess.Popen[str], Path],
 ) -> None:
-    """Pictures large enough that OpenCV would use threads to cache them, which are not there in those processes."""
     from safetensors.numpy import load_file
 
-    photo = cv2.resize(cv2.imread(str(ROOT / "samples" / "photo.jpg")), (1400, 1050))
-    cv2.imwrite(str(tmp_path / "photo.png"), photo)
-    image = {"id": 1, "file_name": "photo.png", "width": 1400, "height": 1050}
-    box = [[100, 100, 900, 100, 900, 900, 100, 900]]
-    one = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [100, 100, 800, 800], "segmentation": box}
-    categories = json.loads((shapes / "train.json").read_text())["categories"]
-    (tmp_path / "train.json").write_text(
-        json.dumps({"images": [image], "annotations": [one], "categories": categories})
-    )
-    start, out = trained / "weights.safetensors", tmp_path / "run"
-    only = ["--validations", "0", "--only", "masks", "--weights", str(start), "--log-every", "1"]
-    several = ["--processes", "2", "--workers", "1", "--stop-after", "0.0001"]
-    done = subprocess.run(
-        command(*options(tmp_path, out, *only, *several)), capture_output=True, text=True, check=False, timeout=380
-    )
-    assert done.returncode == 0, done.stderr
+    running, out = outlines
+    _, errors = running.communicate(timeout=380)
+    assert running.returncode == 0, errors
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [(one["step"], one["skipped"]) for one in records] == [(1, 0)]
-    old, new = load_file(start), load_file(out / "weights.safetensors")
+    old, new = load_file(BUILT_IN), load_file(out / "weights.safetensors")
     changed = {key for key in old if not np.array_equal(old[key], new[key])}
     assert changed
     assert all(key.startswith("roi_heads.mask_") for key in changed)
 
 
-def test_processes_that_train_together_have_the_same_weights_and_the_mean_of_their_gradients() -> None:
-    command = [sys.executable, str(ROOT / "tests" / "training_team_program.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    told = sorted(json.loads(line) for line in done.stdout.splitlines())
+def test_processes_that_train_together_have_the_same_weights_and_the_mean_of_their_gradients(
+    exchange: subprocess.Popen[str],
+) -> None:
+    printed, errors = exchange.communicate(timeout=120)
+    assert (exchange.returncode, errors) == (0, "")
+    told = sorted(json.loads(line) for line in printed.splitlines())
     assert told == [[rank, [7.0, 7.0], [1.0, 2.0], [1.5], [0.25]] for rank in (0, 1)]
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -46,9 +48,8 @@ def options(data: Path, out: Path, *more: str) -> list[str]:
 
 def started(program: Path, *arguments: str, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
     """A process, to be waited for and not killed: others of its team would be left waiting for it."""
-    return subprocess.Popen(
-        [sys.executable, str(program), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True
-    )
+    command = [sys.executable, str(program), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,10 +99,10 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its first steps and resumed."""
     out = tmp_path_factory.mktemp("run") / "run"
-    with started(FOLDER / "train.py", *options(shapes, out), stderr=None) as first:
+    with started(FOLDER / "train.py", *options(shapes, out, "--workers", "1"), stderr=None) as first:
         while first.poll() is None and not (out / "log.jsonl").exists():
             time.sleep(0.05)
-        first.terminate()
+        os.killpg(first.pid, signal.SIGTERM)  # all its processes, as a service manager or a terminal does
         assert "40 pictures, 3 classes: box, ball, tent" in first.communicate(timeout=60)[0]
     assert first.returncode == 0
     before = json.loads((out / "run.json").read_text())

@@ -264,6 +264,8 @@ def test_a_layer_is_held_at_its_rank_and_keeps_the_mean_of_what_it_says(scripts:
     before = layer(x)
     limit.apply(scripts["rank"].EVERY + 1)
     assert torch.linalg.matrix_rank(layer.weight) > 8
+    layer(x)
+    layer(torch.rand(5, layer.in_features))  # some of the regions again: not what the projection is about
     limit.apply(scripts["rank"].EVERY)
     after = layer(x)
     assert torch.linalg.matrix_rank(layer.weight) == 8
@@ -273,6 +275,7 @@ def test_a_layer_is_held_at_its_rank_and_keeps_the_mean_of_what_it_says(scripts:
     assert (after - before).double().square().sum().item() == pytest.approx(lost.item(), rel=1e-2)
     limit.apply(2 * scripts["rank"].EVERY)  # it is at that rank already
     assert torch.allclose(layer(x), after, atol=1e-3)
+    limit.apply(2 * scripts["rank"].EVERY + 1)  # the next step
     kept = layer.weight.clone()
     layer(torch.full_like(x, float("nan")))
     limit.apply(3 * scripts["rank"].EVERY)
@@ -293,6 +296,8 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(
         ([str(run)], f"{run} holds a run already: give --resume to go on with it, or another --out"),
         ([str(tmp_path / "new"), "--resume"], f"there is nothing to resume in {tmp_path / 'new'}: it has no last.pt"),
         ([str(tmp_path / "new"), "--processes", "0"], "--processes 0: several are for --device cpu, one for each core"),
+        ([str(tmp_path / "new"), "--rank", "512"], "--rank 512: it must be from 1 to 511, or 0 for any"),
+        ([str(tmp_path / "new"), "--rank", "-1"], "--rank -1: it must be from 1 to 511, or 0 for any"),
     ):
         monkeypatch.setattr(sys, "argv", [*asked, *more])
         with pytest.raises(SystemExit) as ended:

@@ -11,6 +11,7 @@ import torch
 from architecture import CANVAS_STRIDE, MASK_CROP
 from augment import Augmentation, Sample, Sampler
 from cache import TrainingSet
+from stopping import end_without_failing
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -141,5 +142,10 @@ class Batches(IterableDataset[tuple[Tensor, Targets]]):
 def make_loader(batches: Batches, workers: int, *, pin: bool) -> DataLoader[tuple[Tensor, Targets]]:
     """`workers` processes, or none: then batches are made between the steps."""
     return DataLoader(
-        batches, batch_size=None, num_workers=workers, pin_memory=pin, prefetch_factor=4 if workers else None
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=end_without_failing,
     )

@@ -27,15 +27,18 @@ class RankLimit:
 
     def apply(self, step: int) -> None:
         """To be called after each step of the optimizer; the first of the team projects, the others get what it has."""
-        if step % EVERY or self._outputs is None:
+        outputs, self._outputs = self._outputs, None
+        if step % EVERY or outputs is None:
             return
-        if self._team.rank == 0 and self._outputs.isfinite().all():  # a step that went wrong has no directions
+        if self._team.rank == 0 and outputs.isfinite().all():  # a step that went wrong has no directions
             with torch.no_grad():
-                self._project(self._outputs.double())
+                self._project(outputs.double())
         self._team.share([self._layer.weight.data, self._layer.bias.data])
 
     def _remember(self, _layer: nn.Module, _inputs: object, outputs: Tensor) -> None:
-        self._outputs = outputs.detach()
+        """Keep what the layer says of all regions; later in a step it is asked about some of them again."""
+        if self._outputs is None:
+            self._outputs = outputs.detach()
 
     def _project(self, outputs: Tensor) -> None:
         """As `low_rank.shorten`: the mean of the outputs stays exact, only what varies is projected."""

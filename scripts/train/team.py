@@ -7,7 +7,6 @@ wait for each other once per step, not in each of its thousands of operations.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from stopping import leave_stopping_to_the_first
 from torch import Tensor, distributed, nn
 
 from stream_seg.errors import StreamSegError
@@ -23,7 +23,7 @@ from stream_seg.errors import StreamSegError
 PATIENCE = timedelta(hours=12)
 """How long the others wait for the first, which validates and saves alone, and may be suspended."""
 PARTING = 5.0
-"""Seconds in which the others end by themselves when training has; after Ctrl-C they wait in vain."""
+"""Seconds in which the others end by themselves when training has; where it failed they may wait in vain."""
 
 
 class Team(Protocol):
@@ -108,11 +108,11 @@ def work_together(size: int, work: Callable[..., None], *arguments: object) -> N
         finally:
             for one in others:
                 one.join(PARTING)
-                one.terminate()
+                one.kill()
                 one.join()
 
 
 def _help(rank: int, size: int, meeting: Path, work: Callable[..., None], *arguments: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first, which saves and then ends this one
+    leave_stopping_to_the_first()
     with suppress(StreamSegError):  # the first has met the same, or is gone
         work(Together(rank, size, meeting), *arguments)

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import torch
 from annotations import Annotations, read_annotations
-from architecture import FC6_RANK
+from architecture import FC6_RANK, FULLY_CONNECTED
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache
@@ -110,6 +110,9 @@ def main() -> None:
     except StreamSegError as error:
         print(f"train: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"train: stopped at once; {args.out} holds what was saved before", file=sys.stderr)
+        sys.exit(130)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -123,6 +126,8 @@ def _prepare(args: argparse.Namespace) -> None:
         raise UsageError("this PyTorch sees no CUDA device: give --device cpu")
     if args.processes < 1 or (args.processes > 1 and args.device != "cpu"):
         raise UsageError(f"--processes {args.processes}: several are for --device cpu, one for each core")
+    if not 0 <= args.rank < FULLY_CONNECTED:
+        raise UsageError(f"--rank {args.rank}: it must be from 1 to {FULLY_CONNECTED - 1}, or 0 for any")
     args.out.mkdir(parents=True, exist_ok=True)
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")

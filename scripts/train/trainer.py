@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from rank import RankLimit
 from record import Log, draw_curves
 from schedule import Schedule
 from segmenter import NetSegmenter
+from stopping import StopSignals
 from team import Team
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -95,16 +94,20 @@ class Trainer:
 
     def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
         """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C or SIGTERM; then save."""
-        if self._is_first:  # in a background job, which a shell starts with SIGINT ignored, that is how to stop it
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
         until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
         validations, last, stops = self._validations(), time.monotonic(), 0.0
-        with suppress(KeyboardInterrupt), tqdm(total=100, bar_format=BAR, disable=not self._is_first) as bar:
+        with StopSignals() as stop, tqdm(total=100, bar_format=BAR, disable=not self._is_first) as bar:
             while self.schedule.progress < 1 and not stops:
                 start = time.monotonic()
-                self._step(*next(batches))
+                try:
+                    batch = next(batches)
+                except RuntimeError:
+                    if stop.asked:  # those who make batches were told to end, too
+                        break
+                    raise
+                self._step(*batch)
                 now = time.monotonic()
-                seconds, stops = self._team.agree([now - start, float(now > until)])
+                seconds, stops = self._team.agree([now - start, float(stop.asked or now > until)])
                 self.schedule.advance(seconds)
                 if not self._is_first:
                     continue
@@ -116,6 +119,7 @@ class Trainer:
                     self.save()
                 if validations and self.schedule.progress >= validations[0]:
                     validations.pop(0)
+                    self.save()  # it takes long, and a second Ctrl-C does not wait
                     self._validate()
                     last = time.monotonic()
         if self._is_first:

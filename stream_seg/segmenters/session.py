@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,15 +110,13 @@ class Session:
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         """Raise `ModelError` for a file that is no usable model, `DeviceError` for a device that cannot be had."""
-        light = check_model(path) <= LIGHT_BYTES
+        self._light = check_model(path) <= LIGHT_BYTES
         self.path = path
-        self._threads = min(threads or cores(), MOST_WORKERS if light else MOST_THREADS)
-        self.provider, self.device, self._wide = self._open(device)
+        self._threads = min(threads or cores(), MOST_WORKERS if self._light else MOST_THREADS)
+        self.provider, self.device, self._wide, self._narrow = self._open(device)
         self.signature = _signature(path, self._wide)
-        on_cuda = self.device != "cpu"
-        self.concurrency = self._threads if light and not on_cuda else 1
-        self.batch_limit = CUDA_BATCH if on_cuda else 1
-        self._narrow = self._on_cpu(threads=1) if self.concurrency > 1 else self._wide
+        self.concurrency = 1 if self._narrow is self._wide else self._threads
+        self.batch_limit = 1 if self.device == "cpu" else CUDA_BATCH
         self._running = 0
         self._counting = threading.Lock()
 
@@ -145,10 +144,11 @@ class Session:
         except _ORT_ERRORS as error:
             raise ModelError(f"the model {self.path.name} failed on {self.device}: {_failure(str(error))}") from error
 
-    def _open(self, device: str) -> tuple[str, str, onnxruntime.InferenceSession]:
+    def _open(self, device: str) -> tuple[str, str, onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+        """Provider, device, and the sessions for runs that are alone and for runs at the same time."""
         kind, index = parse_device(device)
         if kind == "cpu":
-            return "CPUExecutionProvider", "cpu", self._on_cpu(self._threads)
+            return "CPUExecutionProvider", "cpu", *self._on_cpu()
         try:
             require_cuda(index)
             session = self._on_cuda(index)
@@ -156,13 +156,21 @@ class Session:
             if kind == "cuda":
                 raise
             logger.info("device auto: chose the CPU, because %s", error.reason)
-            return "CPUExecutionProvider", "cpu", self._on_cpu(self._threads)
+            return "CPUExecutionProvider", "cpu", *self._on_cpu()
         if kind == "auto":
             logger.info("device auto: chose cuda:%d, the first CUDA device", index)
-        return "CUDAExecutionProvider", f"cuda:{index}", session
+        return "CUDAExecutionProvider", f"cuda:{index}", session, session
 
-    def _on_cpu(self, threads: int) -> onnxruntime.InferenceSession:
-        return _load(self.path, _options(threads), ["CPUExecutionProvider"])
+    def _on_cpu(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+        def load(threads: int) -> onnxruntime.InferenceSession:
+            return _load(self.path, _options(threads), ["CPUExecutionProvider"])
+
+        if not self._light or self._threads == 1:
+            session = load(self._threads)
+            return session, session
+        with ThreadPoolExecutor(1, "stream-seg-load") as beside:  # half a second of work on one thread for either
+            narrow = beside.submit(load, 1)
+            return load(self._threads), narrow.result()
 
     def _on_cuda(self, index: int) -> onnxruntime.InferenceSession:
         providers: list[Provider] = [("CUDAExecutionProvider", cuda_options(index)), "CPUExecutionProvider"]

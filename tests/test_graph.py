@@ -145,6 +145,10 @@ SIZES = [(256, 256), (160, 256)]
 # ---------------------------------------------------------------- the compact network
 
 
+def test_the_built_in_network_is_recognised_by_its_weights(state: State) -> None:
+    assert recognise(state) == COMPACT
+
+
 def test_the_compact_graph_finds_what_the_given_one_finds(
     compact: onnxruntime.InferenceSession, given: onnxruntime.InferenceSession, photos: NDArray[np.uint8]
 ) -> None:
@@ -198,7 +202,8 @@ def test_half_precision_stops_before_boxes_suppression_and_pooling(state: State)
     single = ("RoiAlign", "NonMaxSuppression", "TopK", "Exp", "Softmax", "Sigmoid")
     nodes = [node for node in model.graph.node if node.op_type in single]
     assert {node.op_type for node in nodes} == set(single)
-    assert {kinds[name] for node in nodes for name in node.input[:1] if name in kinds} == {onnx.TensorProto.FLOAT}
+    of_inputs = {kinds[name] for node in nodes for name in node.input[:1] if name in kinds}
+    assert of_inputs == {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}  # the latter puts detections in order
 
 
 # ---------------------------------------------------------------- every network
@@ -296,6 +301,44 @@ def test_fewer_proposals_never_find_more(tiny: tuple[MaskRCNN, State], noise: ND
     found = run(session(build_graph(few, weights)), noise, None, 0.0)
     assert set(found["image_index"].tolist()) == {0, 1, 2, 3}
     assert max(np.bincount(found["image_index"])) <= 2 * (config.classes - 1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_second_look_moves_boxes_and_nothing_else(noise: NDArray[np.uint8], device: Device) -> None:
+    weights = random_state(TINY_V1)
+    twice = replace(TINY_V1, box_head=replace(TINY_V1.box_head, refinements=2))
+    once, model = (session(build_graph(config, weights, device=device)) for config in (TINY_V1, twice))
+    before, after = run(once, noise, MIXED, 0.3), run(model, noise, MIXED, 0.3)
+    assert len(after["scores"]) >= 12
+    assert all((before[key] == after[key]).all() for key in ("image_index", "labels", "scores"))
+    assert (np.abs(after["boxes"] - before["boxes"]).max(1) > 0.1).mean() > 0.5
+    for index, (height, width) in enumerate(MIXED):
+        boxes = of_image(after, index)["boxes"]
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        alone = run(model, noise[index : index + 1], MIXED[index : index + 1], 0.3)
+        assert_same(of_image(after, index), of_image(alone, 0))
+    assert run(model, noise, MIXED, 1.0)["masks"].shape == (0, 28, 28)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_detection_is_only_as_certain_as_its_mask(noise: NDArray[np.uint8], device: Device) -> None:
+    weights = random_state(TINY_V1)
+    scored = replace(TINY_V1, mask_head=replace(TINY_V1.mask_head, scores=True))
+    plain, model = (session(build_graph(config, weights, device=device)) for config in (TINY_V1, scored))
+    before, after = run(plain, noise, MIXED, 0.1), run(model, noise, MIXED, 0.1)
+    inside = before["masks"] > 0.5
+    certainty = np.where(inside, before["masks"], 0).sum((1, 2)) / np.maximum(1, inside.sum((1, 2)))
+    scores = before["scores"] * certainty
+    best = np.lexsort((-scores, before["image_index"]))
+    best = best[scores[best] > 0.1]
+    assert 8 <= len(best) < len(scores)
+    assert (np.diff(best) < 0).any()  # their order is another one
+    np.testing.assert_allclose(after["scores"], scores[best], rtol=1e-6)
+    for key in ("image_index", "boxes", "labels", "masks"):
+        np.testing.assert_array_equal(after[key], before[key][best])
+    assert run(model, noise, MIXED, 1.0)["masks"].shape == (0, 28, 28)
 
 
 def test_a_mask_is_that_of_the_class_of_its_detection(noise: NDArray[np.uint8]) -> None:

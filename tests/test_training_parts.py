@@ -24,6 +24,7 @@ from stream_seg.graph import COMPACT, export_graph
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import COMPACT_LABELS
 from stream_seg.graph.parameters import modern_names
+from stream_seg.graph.pixels import TAPS
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
 from tests.training_scripts import importable
@@ -70,11 +71,14 @@ def test_training_and_the_graph_builder_agree_on_the_network(scripts: dict[str, 
     assert (pool.box_size, pool.mask_size, pool.samples) == (a.BOX_CELLS, a.MASK_CELLS, a.POOL_SAMPLES)
     assert COMPACT.box_head.fully_connected == (a.FULLY_CONNECTED,) * 2
     assert COMPACT.box_head.coder == (a.BOX_POSITION,) * 2 + (a.BOX_SIZE,) * 2
+    assert COMPACT.box_head.refinements == a.REFINEMENTS
     head, body = COMPACT.mask_head, COMPACT.backbone
     assert (head.convolutions, head.dilations, head.detail) == (a.MASK_CHANNELS, a.MASK_DILATIONS, a.DETAIL_CHANNELS)
+    assert head.scores
     assert (body.fine_tap, body.fine_channels) == (a.FINE_TAP, a.FINE_CHANNELS)
     assert a.STRIDES[0] == 2 * a.FINE_STRIDE
-    assert (COMPACT.detection.nms_iou, COMPACT.detection.per_image) == (a.DETECTION_NMS_IOU, a.DETECTIONS)
+    kept = COMPACT.detection
+    assert (kept.nms_iou, kept.per_image, kept.min_side) == (a.DETECTION_NMS_IOU, a.DETECTIONS, a.LEAST_SIDE)
     assert ["background", *a.DEFAULT_CLASSES] == COMPACT_LABELS
 
 
@@ -273,7 +277,7 @@ def test_regions_of_int8_are_gathered_as_bytes(tmp_path: Path) -> None:
     maker = {output: node for node in nodes for output in node.output}
     operators = [node.op_type for node in nodes if node.name.startswith("box/pool/pixels/")]
     joined = [maker[node.input[0]].op_type for node in nodes if node.name.startswith("box/pool/pixels/Gather")]
-    assert joined == ["QLinearConcat"] * 4
+    assert joined == ["QLinearConcat"] * TAPS * (1 + config.box_head.refinements)
     assert not {"QuantizeLinear", "DequantizeLinear", "Add"} & set(operators)
     found = compare(model, int8, feeds)
     assert (found.found, found.extra) == (found.objects, 0)

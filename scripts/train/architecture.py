@@ -12,6 +12,8 @@ STRIDES = (8, 16, 32)
 ANCHOR_SIZES = (24, 52, 108, 220)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FULLY_CONNECTED = 512
+REFINEMENTS = 1
+"""How many more times the box head looks at what it has found, to place it better."""
 MASK_CHANNELS, MASK_DILATIONS = (64, 64, 64, 64), (1, 2, 2, 1)
 FINE_TAP, FINE_CHANNELS, FINE_STRIDE = 3, 24, 4
 """The block whose output shows masks the edges in the picture."""
@@ -25,7 +27,7 @@ PROPOSALS_PER_LEVEL, PROPOSALS = 200, 200
 """At inference. 100 would cost 2 to 3 points of AP50; `low_rank` pays for the other 100."""
 FC6_RANK = 64
 """Of the first fully connected layer in int8 graphs."""
-PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS = 0.7, 0.5, 100
+PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS, LEAST_SIDE = 0.7, 0.5, 100, 1e-2
 CANVAS_STRIDE = 32
 
 DEFAULT_CLASSES = (

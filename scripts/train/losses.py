@@ -39,10 +39,15 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
     rois = _sample_rois(*_propose(objectness, deltas, anchors, (x.shape[-2], x.shape[-1])), targets, ignored)
     with mixed:
         pooler = RegionPooler(maps[:-1], a.STRIDES)
-        pooled = _pool_for_boxes(pooler, rois.boxes)
-        logits, box_deltas = heads.box_predictor(heads.box_head(pooled))
-    box_losses, counters = _box_losses(logits.float(), box_deltas.float(), rois, targets)
-    outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(rois, targets), targets, mixed)
+        logits, box_deltas = heads.box_predictor(heads.box_head(_pool_for_boxes(pooler, rois.boxes)))
+    box_losses, counters, predicted = _box_losses(logits.float(), box_deltas.float(), rois, targets)
+    found = _found(predicted, rois.positives(), targets, (x.shape[-2], x.shape[-1]))
+    with mixed:
+        box_deltas = heads.box_predictor.bbox_pred(heads.box_head(_pool_for_boxes(pooler, found.boxes)))
+    predicted = _of_label(box_deltas.float().view(*found.labels.shape, -1, 4), found.labels)
+    box_losses["refined"] = _delta_loss(predicted, found, targets) / rois.real.sum().clamp(min=1)
+    chosen = _choose_mask_rois(rois.positives(), targets)
+    outlines = _outline_losses(net, pooler, maps[0], fine, chosen, targets, mixed)
     return losses | box_losses | outlines, counters
 
 
@@ -134,6 +139,10 @@ class Rois(NamedTuple):
     which: Tensor
     real: Tensor
 
+    def positives(self) -> Rois:
+        """The places of each row that are for objects; label 0 where there were too few."""
+        return Rois(*(values[:, : a.ROI_POSITIVES] for values in self))
+
 
 @torch.no_grad()
 def _sample_rois(proposals: Tensor, usable: Tensor, targets: Targets, ignored: IgnoreMap) -> Rois:
@@ -162,19 +171,42 @@ def marginal_cross_entropy(logits: Tensor, labels: Tensor, exhaustive: Tensor) -
     return logits.logsumexp(-1) - torch.where(labels == 0, background, chosen)
 
 
-def _box_losses(logits: Tensor, deltas: Tensor, rois: Rois, targets: Targets) -> tuple[Losses, Losses]:
+def _box_losses(logits: Tensor, deltas: Tensor, rois: Rois, targets: Targets) -> tuple[Losses, Losses, Tensor]:
+    """Losses and counters of the first look, and what it says of the positives' boxes: deltas (B, P, 4)."""
     b, r = rois.labels.shape
-    logits, deltas = logits.view(b, r, -1), deltas.view(b, r, -1, 4)[:, : a.ROI_POSITIVES]
+    logits = logits.view(b, r, -1)
     count = rois.real.sum().clamp(min=1)
     classes = marginal_cross_entropy(logits, rois.labels, targets.exhaustive[:, None].expand(b, r, -1))
-    labels, which = rois.labels[:, : a.ROI_POSITIVES], rois.which[:, : a.ROI_POSITIVES]
-    predicted = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-    goal = encode(take(targets.boxes, which), rois.boxes[:, : a.ROI_POSITIVES], a.BOX_POSITION, a.BOX_SIZE)
-    box = functional.smooth_l1_loss(predicted, goal, beta=a.BOX_BETA, reduction="none").sum(-1) * (labels > 0)
-    right = ((logits[:, : a.ROI_POSITIVES].argmax(-1) == labels) & (labels > 0)).sum()
-    positives = (labels > 0).sum()
-    losses = {"class": (classes * rois.real).sum() / count, "box": box.sum() / count}
-    return losses, {"right": right / positives.clamp(min=1), "positives": positives}
+    positives = rois.positives()
+    predicted = _of_label(deltas.view(b, r, -1, 4)[:, : a.ROI_POSITIVES], positives.labels)
+    right = ((logits[:, : a.ROI_POSITIVES].argmax(-1) == positives.labels) & (positives.labels > 0)).sum()
+    objects = (positives.labels > 0).sum()
+    losses = {
+        "class": (classes * rois.real).sum() / count,
+        "box": _delta_loss(predicted, positives, targets) / count,
+    }
+    return losses, {"right": right / objects.clamp(min=1), "positives": objects}, predicted
+
+
+def _of_label(deltas: Tensor, labels: Tensor) -> Tensor:
+    """(B, P, C, 4) -> (B, P, 4)."""
+    return deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+
+
+def _delta_loss(deltas: Tensor, rois: Rois, targets: Targets) -> Tensor:
+    """The sum over all objects among `rois` of how far `deltas` (B, P, 4) are off."""
+    goal = encode(take(targets.boxes, rois.which), rois.boxes, a.BOX_POSITION, a.BOX_SIZE)
+    each = functional.smooth_l1_loss(deltas, goal, beta=a.BOX_BETA, reduction="none").sum(-1)
+    return (each * (rois.labels > 0)).sum()
+
+
+@torch.no_grad()
+def _found(deltas: Tensor, rois: Rois, targets: Targets, size: tuple[int, int]) -> Rois:
+    """Where the first look puts the objects among `rois`, as far as it is near them."""
+    scale = deltas.new_tensor([a.BOX_POSITION] * 2 + [a.BOX_SIZE] * 2)
+    boxes = clip(decode(deltas / scale, rois.boxes), *size)
+    near = pairwise_iou(boxes[:, :, None], take(targets.boxes, rois.which)[:, :, None])[..., 0, 0] >= a.ROI_IOU
+    return rois._replace(boxes=boxes, labels=rois.labels * near, real=rois.real & near)
 
 
 class MaskRois(NamedTuple):
@@ -187,14 +219,19 @@ class MaskRois(NamedTuple):
 
 
 @torch.no_grad()
-def _choose_mask_rois(rois: Rois, targets: Targets) -> MaskRois:
-    """Positives with a usable mask, drawn from the whole batch so that few places stay empty."""
-    crop = take(targets.crop_row, rois.which[:, : a.ROI_POSITIVES])
-    eligible = (rois.labels[:, : a.ROI_POSITIVES] > 0) & (crop >= 0)
+def _choose_mask_rois(positives: Rois, targets: Targets) -> MaskRois:
+    """Positives with a usable mask, drawn from the whole batch so that few places stay empty.
+
+    As they were proposed, not as the box head places them: it knows the pictures it is trained on, so that masks would
+    see only boxes that fit, and learn to fill them.
+    """
+    crop = take(targets.crop_row, positives.which)
+    eligible = (positives.labels > 0) & (crop >= 0)
     index, real = sample(eligible.view(1, -1), len(crop) * a.MASK_ROIS)
     index, real = index[0], real[0]
-    boxes = rois.boxes[:, : a.ROI_POSITIVES].reshape(-1, 4)[index]
-    return MaskRois(boxes, index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real)
+    return MaskRois(
+        positives.boxes.flatten(0, 1)[index], index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real
+    )
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from stream_seg.errors import ModelError
 
 LAYER = "box/head/fc6/Gemm"
+"""The first use of the layer; its others have the same weights."""
 Feed = dict[str, NDArray[np.generic]]
 
 
@@ -41,7 +42,8 @@ def shorten(model: onnx.ModelProto, feeds: Sequence[Feed], rank: int) -> tuple[o
         copy.graph.initializer.remove(tensors[name])
     made = [numpy_helper.from_array(array.astype(np.float32), names[key]) for key, array in arrays.items()]
     copy.graph.initializer.extend(made)
-    _replace(copy.graph, node, names)
+    for used in [one for one in copy.graph.node if one.input[1:] == node.input[1:]]:
+        _replace(copy.graph, used, names)
     onnx.checker.check_model(copy)
     return copy, kept
 
@@ -68,9 +70,10 @@ def _subspace(outputs: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float
 def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, names: dict[str, str]) -> None:
     """The second is not among those that are quantised: one scale for all components would be too coarse."""
     middle = f"{node.output[0]}.short"
-    first = helper.make_node("Gemm", [node.input[0], names["first"]], [middle], "box/head/short/Gemm", transB=1)
+    use = node.name.removeprefix("box/head/fc6/")
+    first = helper.make_node("Gemm", [node.input[0], names["first"]], [middle], f"box/head/short/{use}", transB=1)
     inputs = [middle, names["second"], names["bias"]]
-    second = helper.make_node("Gemm", inputs, [node.output[0]], "box/short/Gemm", transB=1)
+    second = helper.make_node("Gemm", inputs, [node.output[0]], f"box/short/{use}", transB=1)
     place = list(graph.node).index(node)
     graph.node.remove(node)
     graph.node.insert(place, second)

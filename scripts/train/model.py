@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 BLOCKS = 19
@@ -112,7 +112,7 @@ class MaskPredictor(nn.Module):
 
 
 class Heads(RoIHeads):
-    """torchvision's, with details for the masks."""
+    """torchvision's, with details for the masks and a second look at boxes."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
@@ -122,6 +122,17 @@ class Heads(RoIHeads):
         """Logits (N, 28, 28) of regions, from their features (N, C, 14, 14) and details (N, D, 28, 28)."""
         logits: Tensor = self.mask_predictor(self.mask_head(pooled), details)
         return logits[:, 0]
+
+    def refined(
+        self, features: dict[str, Tensor], boxes: list[Tensor], labels: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> list[Tensor]:
+        """Found boxes of each image, where the head puts them when it looks at them once more."""
+        own, counts = torch.cat(labels), [len(one) for one in boxes]
+        deltas = self.box_predictor.bbox_pred(self.box_head(self.box_roi_pool(features, boxes, sizes))).float()
+        moved = self.box_coder.decode(deltas, boxes)[torch.arange(len(own), device=own.device), own].split(counts)
+        clipped = [clip_boxes_to_image(one, size) for one, size in zip(moved, sizes, strict=True)]
+        is_box = [(one[:, 2:] - one[:, :2]).amin(1, keepdim=True) >= a.LEAST_SIDE for one in clipped]
+        return [torch.where(*three) for three in zip(is_box, clipped, boxes, strict=True)]
 
 
 class Net(nn.Module):
@@ -146,6 +157,8 @@ class Net(nn.Module):
         proposals, _ = self.rpn(ImageList(x, sizes), features)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, sizes)))
         boxes, scores, labels = heads.postprocess_detections(logits.float(), deltas.float(), proposals, sizes)
+        for _ in range(a.REFINEMENTS):
+            boxes = heads.refined(features, boxes, labels, sizes)
         masks = [x.new_zeros(0, 2 * a.MASK_CELLS, 2 * a.MASK_CELLS)] * len(boxes)
         if sum(map(len, boxes)):
             counts = [len(one) for one in boxes]
@@ -156,7 +169,16 @@ class Net(nn.Module):
             raw = heads.outline(heads.mask_roi_pool(features, boxes, sizes), details)
             masks = raw.float().sigmoid().split(counts)
         found = zip(boxes, scores, labels, masks, strict=True)
-        return [{"boxes": b, "scores": s, "labels": c, "masks": m} for b, s, c, m in found]
+        return [_scored(*one, threshold) for one in found]
+
+
+def _scored(boxes: Tensor, scores: Tensor, labels: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:
+    """Detections of one image, each only as certain as its mask: see `scored` of stream_seg/graph/mask_head.py."""
+    inside = (masks > 0.5).float()
+    scores = scores * (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+    order = scores.argsort(descending=True, stable=True)
+    best = order[scores[order] > threshold]
+    return {"boxes": boxes[best], "scores": scores[best], "labels": labels[best], "masks": masks[best]}
 
 
 def freeze_all_but_masks(net: Net) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,27 +35,34 @@ def detect(
     """Detections among the proposals: scores above the threshold, at most `per_image` per image."""
     graph = layers.graph
     with graph.scope("box"):
-        with graph.scope("pool"):
-            features = _features(config, pooler, proposals)
-        with graph.scope("head"):
-            count = proposals.image.length(0)
-            logits, deltas = (values.head(count) for values in _head(layers, config, features))
+        x, count = _looked_at(layers, config, pooler, proposals), proposals.image.length(0)
+        logits, deltas = (_predicted(layers, x, name).head(count) for name in ("cls_score", "bbox_pred"))
         with graph.scope("select"):
             probability = graph.op("Softmax", logits, axis=-1)
             found = _candidates(config, probability, deltas, proposals, limits, threshold)
-            return _best(config.detection, found, limits)
+            found = _best(config.detection, found, limits)
+        for _ in range(config.box_head.refinements):
+            found = _refined(layers, config, pooler, found, limits)
+        return found
 
 
-def _features(config: MaskRCNN, pooler: Pooler, proposals: Rois) -> Value:
-    """What the head is given of each proposal: (R', C, S, S), or from a PixelPooler (R, S * S * C)."""
+def _looked_at(layers: Layers, config: MaskRCNN, pooler: Pooler, rois: Rois) -> Value:
+    """What the head makes of each region, (R', units)."""
+    with layers.graph.scope("pool"):
+        features = _features(config, pooler, rois)
+    with layers.graph.scope("head"):
+        return _hidden(layers, config, features)
+
+
+def _features(config: MaskRCNN, pooler: Pooler, rois: Rois) -> Value:
+    """What the head is given of each region: (R', C, S, S), or from a PixelPooler (R, S * S * C)."""
     size = config.pooling.box_size
     if isinstance(pooler, PixelPooler):
-        return pooler.pool_sums(proposals, size)
-    return pooler.pool(proposals, size)
+        return pooler.pool_sums(rois, size)
+    return pooler.pool(rois, size)
 
 
-def _head(layers: Layers, config: MaskRCNN, x: Value) -> tuple[Value, Value]:
-    """Logits (R, classes) and deltas (R, 4 * classes)."""
+def _hidden(layers: Layers, config: MaskRCNN, x: Value) -> Value:
     head = config.box_head
     x = layers.enter(x)
     for index in range(head.convolutions):
@@ -67,9 +74,28 @@ def _head(layers: Layers, config: MaskRCNN, x: Value) -> tuple[Value, Value]:
         x = layers.linear(layers.graph.op("Flatten", x, axis=1), first, activation="relu")
     for name in others:
         x = layers.linear(x, name, activation="relu")
-    logits = layers.linear(x, "roi_heads.box_predictor.cls_score")
-    deltas = layers.linear(x, "roi_heads.box_predictor.bbox_pred")
-    return layers.leave(logits), layers.leave(deltas)
+    return x
+
+
+def _predicted(layers: Layers, x: Value, name: str) -> Value:
+    """Logits (R', classes) or deltas (R', 4 * classes)."""
+    with layers.graph.scope("head"):
+        return layers.leave(layers.linear(x, f"roi_heads.box_predictor.{name}"))
+
+
+def _refined(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, limits: Value) -> Detected:
+    """The same detections, where the head puts them when it looks once more, at each box that it has found.
+
+    Iterative regression (Gidaris 2015, arXiv 1505.01749). Detections are few, so it costs little.
+    """
+    graph, rois, count = layers.graph, found.rois, found.labels.length(0)
+    deltas = _predicted(layers, _looked_at(layers, config, pooler, rois), "bbox_pred").head(count)
+    with graph.scope("refine"):
+        own = graph.concat([graph.arange(count).unsqueeze(1), found.labels.unsqueeze(1)], axis=1)
+        boxes = decode(deltas.reshape(-1, config.classes, 4).gather_nd(own), rois.boxes, config.box_head.coder)
+        boxes = clip(boxes, limits.squeeze(1).gather(rois.image))
+        is_box = (shorter_side(boxes) >= config.detection.min_side).unsqueeze(1)
+        return replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)))
 
 
 def _candidates(

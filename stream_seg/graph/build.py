@@ -19,7 +19,7 @@ from stream_seg.graph.config import Device, MaskRCNN, Pixels
 from stream_seg.graph.emit import Graph, Value, ints
 from stream_seg.graph.fpn import pyramid
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.mask_head import Outlines, masks
+from stream_seg.graph.mask_head import Outlines, masks, scored
 from stream_seg.graph.parameters import State
 from stream_seg.graph.pixels import PixelPooler
 from stream_seg.graph.roi import make_pooler
@@ -58,7 +58,10 @@ def build_graph(
     proposals = propose(layers, config.proposals, levels, canvas, device)
     found = detect(layers, config, pixels or pooler, proposals, canvas.limits, threshold)
     outlines = Outlines(pooler, features.fine, levels[0], device)
-    _declare_outputs(graph, found, masks(layers, config, outlines, found), 2 * config.pooling.mask_size)
+    small_masks, size = masks(layers, config, outlines, found), 2 * config.pooling.mask_size
+    if config.mask_head.scores:
+        found, small_masks = scored(found, small_masks, size, threshold)
+    _declare_outputs(graph, found, small_masks, size)
     return graph.model(config.name, "stream-seg", dict(metadata or {}))
 
 

@@ -125,11 +125,15 @@ class RoiPooling:
 
 @dataclass(frozen=True, slots=True)
 class BoxHead:
-    """Convolutions, then fully connected layers, then the two predictors. `coder` divides the four box deltas."""
+    """Convolutions, then fully connected layers, then the two predictors. `coder` divides the four box deltas.
+
+    The head looks at the boxes of what it has found so many more times, to place them better (`refinements`).
+    """
 
     convolutions: int = 0
     fully_connected: tuple[int, ...] = (1024, 1024)
     coder: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    refinements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +143,14 @@ class MaskHead:
     `dilations` spread the taps of the convolutions; those without one are not spread. With `detail` channels, the
     upsampled features are joined by as many that are pooled at the masks' own resolution from a map of stride 4, and
     refined by one more convolution: outlines follow edges that a cell of the pyramid is too coarse for. Only together
-    with `class_agnostic` and a backbone that has such a map.
+    with `class_agnostic` and a backbone that has such a map. `scores`: a detection is only as certain as its mask.
     """
 
     convolutions: tuple[int, ...] = (256, 256, 256, 256)
     class_agnostic: bool = False
     dilations: tuple[int, ...] = ()
     detail: int = 0
+    scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +214,8 @@ COMPACT = MaskRCNN(
     classes=21,
     pyramid_channels=96,
     pooling=RoiPooling(canonical_side=160.0),
-    box_head=BoxHead(fully_connected=(512, 512)),
-    mask_head=MaskHead((64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32),
+    box_head=BoxHead(fully_connected=(512, 512), refinements=1),
+    mask_head=MaskHead((64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32, scores=True),
     detection=Detection(score_threshold=0.4),
     licence="Apache-2.0",
 )

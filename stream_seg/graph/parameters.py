@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import ModelError
-from stream_seg.graph.config import COMPACT, R50_FPN, R50_FPN_V2, BoxHead, MaskHead, MaskRCNN, MobileNetV2, ResNet
+from stream_seg.graph.config import COMPACT, R50_FPN, R50_FPN_V2, BoxHead, MaskRCNN, MobileNetV2, ResNet
 
 State: TypeAlias = Mapping[str, NDArray[np.generic]]
 """Parameter names to arrays."""
@@ -220,8 +220,9 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
             convolutions=convolutions,
             fully_connected=tuple(_size(state, key) for key in keys if key in state),
         ),
-        mask_head=MaskHead(
-            tuple(_size(state, f"roi_heads.mask_head.{index}.0.weight") for index in range(masks)),
+        mask_head=replace(
+            base.mask_head,
+            convolutions=tuple(_size(state, f"roi_heads.mask_head.{index}.0.weight") for index in range(masks)),
             class_agnostic=_size(state, "roi_heads.mask_predictor.mask_fcn_logits.weight") == 1,
             # Not to be seen in the arrays: heads with details are dilated as COMPACT's, those without are not.
             dilations=base.mask_head.dilations if detailed else (),

@@ -12,7 +12,7 @@ are medians and ratios. The clip is repeated into a longer one first, that start
     supervision  supervision's process_video with its mask, box and label annotators
     stream-seg   this project, from file to file
 
-supervision needs an environment of its own, since it or what it is used with brings another OpenCV:
+supervision needs an environment of its own, for another OpenCV than ours:
     python -m venv sv && sv/bin/pip install supervision opencv-python-headless av onnxruntime tqdm
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,13 +47,12 @@ def settings_kept() -> Iterator[None]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     places = [(cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32")]
     settings = [(place, name, getattr(place, name)) for place, name in places]
-    threads, opencv_threads, handler = torch.get_num_threads(), cv2.getNumThreads(), signal.getsignal(signal.SIGTERM)
+    threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)  # on small pictures, threads wait for each other longer than they work
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
         cv2.setNumThreads(opencv_threads)
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)

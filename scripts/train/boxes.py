@@ -33,11 +33,11 @@ def encode(target: Tensor, reference: Tensor, position: float = 1.0, size: float
     return torch.cat([(target_centre - centre) / extent * position, (target_size / extent).log() * size], -1)
 
 
-def decode(deltas: Tensor, reference: Tensor) -> Tensor:
-    """The inverse of `encode` with scales of 1."""
-    centre, size = _centre_size(reference)
-    centre = centre + deltas[..., :2] * size
-    half = size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() / 2
+def decode(deltas: Tensor, reference: Tensor, position: float = 1.0, size: float = 1.0) -> Tensor:
+    """The inverse of `encode`."""
+    centre, extent = _centre_size(reference)
+    centre = centre + deltas[..., :2] / position * extent
+    half = extent * (deltas[..., 2:] / size).clamp(max=MAX_LOG_SCALE).exp() / 2
     return torch.cat([centre - half, centre + half], -1)
 
 

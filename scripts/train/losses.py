@@ -40,14 +40,13 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
     with mixed:
         pooler = RegionPooler(maps[:-1], a.STRIDES)
         logits, box_deltas = heads.box_predictor(heads.box_head(_pool_for_boxes(pooler, rois.boxes)))
-    box_losses, counters, predicted = _box_losses(logits.float(), box_deltas.float(), rois, targets)
-    found = _found(predicted, rois.positives(), targets, (x.shape[-2], x.shape[-1]))
+    positives = rois.positives()
+    box_losses, counters, predicted = _box_losses(logits.float(), box_deltas.float(), rois, positives, targets)
+    found = _found(predicted, positives, targets, (x.shape[-2], x.shape[-1]))
     with mixed:
         box_deltas = heads.box_predictor.bbox_pred(heads.box_head(_pool_for_boxes(pooler, found.boxes)))
-    predicted = _of_label(box_deltas.float().view(*found.labels.shape, -1, 4), found.labels)
-    box_losses["refined"] = _delta_loss(predicted, found, targets) / rois.real.sum().clamp(min=1)
-    chosen = _choose_mask_rois(rois.positives(), targets)
-    outlines = _outline_losses(net, pooler, maps[0], fine, chosen, targets, mixed)
+    box_losses["refined"] = _delta_loss(_of_label(box_deltas.float(), found), found, targets) / rois.count()
+    outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(positives, targets), targets, mixed)
     return losses | box_losses | outlines, counters
 
 
@@ -143,6 +142,10 @@ class Rois(NamedTuple):
         """The places of each row that are for objects; label 0 where there were too few."""
         return Rois(*(values[:, : a.ROI_POSITIVES] for values in self))
 
+    def count(self) -> Tensor:
+        """How many are real, at least 1."""
+        return self.real.sum().clamp(min=1)
+
 
 @torch.no_grad()
 def _sample_rois(proposals: Tensor, usable: Tensor, targets: Targets, ignored: IgnoreMap) -> Rois:
@@ -171,14 +174,14 @@ def marginal_cross_entropy(logits: Tensor, labels: Tensor, exhaustive: Tensor) -
     return logits.logsumexp(-1) - torch.where(labels == 0, background, chosen)
 
 
-def _box_losses(logits: Tensor, deltas: Tensor, rois: Rois, targets: Targets) -> tuple[Losses, Losses, Tensor]:
+def _box_losses(
+    logits: Tensor, deltas: Tensor, rois: Rois, positives: Rois, targets: Targets
+) -> tuple[Losses, Losses, Tensor]:
     """Losses and counters of the first look, and what it says of the positives' boxes: deltas (B, P, 4)."""
     b, r = rois.labels.shape
-    logits = logits.view(b, r, -1)
-    count = rois.real.sum().clamp(min=1)
+    logits, count = logits.view(b, r, -1), rois.count()
     classes = marginal_cross_entropy(logits, rois.labels, targets.exhaustive[:, None].expand(b, r, -1))
-    positives = rois.positives()
-    predicted = _of_label(deltas.view(b, r, -1, 4)[:, : a.ROI_POSITIVES], positives.labels)
+    predicted = _of_label(deltas.view(b, r, -1)[:, : a.ROI_POSITIVES], positives)
     right = ((logits[:, : a.ROI_POSITIVES].argmax(-1) == positives.labels) & (positives.labels > 0)).sum()
     objects = (positives.labels > 0).sum()
     losses = {
@@ -188,9 +191,10 @@ def _box_losses(logits: Tensor, deltas: Tensor, rois: Rois, targets: Targets) ->
     return losses, {"right": right / objects.clamp(min=1), "positives": objects}, predicted
 
 
-def _of_label(deltas: Tensor, labels: Tensor) -> Tensor:
-    """(B, P, C, 4) -> (B, P, 4)."""
-    return deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+def _of_label(deltas: Tensor, rois: Rois) -> Tensor:
+    """Of the deltas of all classes, for `rois` (B, P), those of each one's label: (B, P, 4)."""
+    labels = rois.labels[..., None, None].expand(-1, -1, 1, 4)
+    return deltas.reshape(*rois.labels.shape, -1, 4).gather(2, labels)[:, :, 0]
 
 
 def _delta_loss(deltas: Tensor, rois: Rois, targets: Targets) -> Tensor:
@@ -203,8 +207,7 @@ def _delta_loss(deltas: Tensor, rois: Rois, targets: Targets) -> Tensor:
 @torch.no_grad()
 def _found(deltas: Tensor, rois: Rois, targets: Targets, size: tuple[int, int]) -> Rois:
     """Where the first look puts the objects among `rois`, as far as it is near them."""
-    scale = deltas.new_tensor([a.BOX_POSITION] * 2 + [a.BOX_SIZE] * 2)
-    boxes = clip(decode(deltas / scale, rois.boxes), *size)
+    boxes = clip(decode(deltas, rois.boxes, a.BOX_POSITION, a.BOX_SIZE), *size)
     near = pairwise_iou(boxes[:, :, None], take(targets.boxes, rois.which)[:, :, None])[..., 0, 0] >= a.ROI_IOU
     return rois._replace(boxes=boxes, labels=rois.labels * near, real=rois.real & near)
 
@@ -229,9 +232,8 @@ def _choose_mask_rois(positives: Rois, targets: Targets) -> MaskRois:
     eligible = (positives.labels > 0) & (crop >= 0)
     index, real = sample(eligible.view(1, -1), len(crop) * a.MASK_ROIS)
     index, real = index[0], real[0]
-    return MaskRois(
-        positives.boxes.flatten(0, 1)[index], index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real
-    )
+    boxes = positives.boxes.flatten(0, 1)[index]
+    return MaskRois(boxes, index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real)
 
 
 @torch.no_grad()

@@ -92,8 +92,7 @@ def _refined(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, 
     deltas = _predicted(layers, _looked_at(layers, config, pooler, rois), "bbox_pred").head(count)
     with graph.scope("refine"):
         own = graph.concat([graph.arange(count).unsqueeze(1), found.labels.unsqueeze(1)], axis=1)
-        boxes = decode(deltas.reshape(-1, config.classes, 4).gather_nd(own), rois.boxes, config.box_head.coder)
-        boxes = clip(boxes, limits.squeeze(1).gather(rois.image))
+        boxes = _moved(config, rois, deltas, own, limits)
         is_box = (shorter_side(boxes) >= config.detection.min_side).unsqueeze(1)
         return replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)))
 
@@ -105,11 +104,15 @@ def _candidates(
     foreground = probability.slice(1, config.classes, axis=1)
     above = foreground.graph.where_true(foreground > threshold).transpose(1, 0)
     proposal, label = above.gather(0, axis=1), above.gather(1, axis=1) + 1
-    chosen = deltas.reshape(-1, config.classes, 4).gather_nd(above + np.array([0, 1], np.int64))
     rois = proposals.take(proposal)
-    boxes = decode(chosen, rois.boxes, config.box_head.coder)
-    boxes = clip(boxes, limits.squeeze(1).gather(rois.image))
+    boxes = _moved(config, rois, deltas, above + np.array([0, 1], np.int64), limits)
     return Detected(Rois(boxes, rois.image), label, foreground.gather_nd(above))
+
+
+def _moved(config: MaskRCNN, rois: Rois, deltas: Value, which: Value, limits: Value) -> Value:
+    """Boxes (K, 4): those of K regions moved by the deltas at `which` (K, 2), row and label, within their images."""
+    boxes = decode(deltas.reshape(-1, config.classes, 4).gather_nd(which), rois.boxes, config.box_head.coder)
+    return clip(boxes, limits.squeeze(1).gather(rois.image))
 
 
 def _best(config: Detection, found: Detected, limits: Value) -> Detected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -45,6 +46,8 @@ MODULES = (
     "train",
     "rank",
     "team",
+    "trainer",
+    "schedule",
 )
 
 
@@ -304,3 +307,28 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(
             scripts["train"].main()
         assert ended.value.code == 2
         assert capsys.readouterr().err == f"train: {words}\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
+def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
+    error: type[Exception], scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    weights, trainer = scripts["weights"], scripts["trainer"]
+    net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], 3)
+    tuning = trainer.Tuning(
+        rate=1e-4, body=1, average=0.9, mask_weight=1, rank=0, amp=False, log_every=1, save_minutes=9
+    )
+    schedule = scripts["schedule"].Schedule(steps=5, minutes=0, warmup=1)
+    losses, team = scripts["losses"].training_losses, scripts["team"].Alone()
+
+    def batches(signalled: bool) -> Iterator[None]:
+        if signalled:
+            signal.raise_signal(signal.SIGTERM)
+        raise error
+        yield
+
+    running = trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team)
+    running.run(batches(signalled=True), None)
+    assert (tmp_path / "last.pt").exists()
+    with pytest.raises(error):
+        running.run(batches(signalled=False), None)

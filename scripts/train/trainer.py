@@ -101,8 +101,8 @@ class Trainer:
                 start = time.monotonic()
                 try:
                     batch = next(batches)
-                except RuntimeError:
-                    if stop.asked:  # those who make batches were told to end, too
+                except (RuntimeError, OSError, EOFError):
+                    if stop.asked:  # those who make batches were told to end, too, with whatever they were handing over
                         break
                     raise
                 self._step(*batch)

@@ -18,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail, instead of skip, where programs are missing")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that may take longest, so that none is left over when the other processes have ended."""
+    items.sort(key=lambda item: -max([mark.args[0] for mark in item.parent.iter_markers("timeout")], default=0))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = [name for mark in item.iter_markers("needs") for name in mark.kwargs["missing"]]
     if missing:

@@ -24,7 +24,7 @@ from tests.source_counts import descriptors, readers, readers_end, until
 from tests.source_servers import Relay, RtspCamera, answering, clock_of, free_port, needs_rtsp, rtsp_camera, silent_host
 from tests.source_viewer import Viewer
 
-pytestmark = needs_rtsp()
+pytestmark = [needs_rtsp(), pytest.mark.alone]
 
 RECOVERY_SECONDS = 2.0
 """Beyond the server's return and the back-off; a third to half a second on an idle machine."""

@@ -86,6 +86,13 @@ def _fingerprint(annotations: Annotations) -> str:
 
 
 def _decode(picture: Picture) -> tuple[Pixels, list[MaskCrop | None]]:
+    image, size = read_image(picture), _stored_size(picture.size)
+    crops = [_crop(outline, picture.size, size) for outline in picture.objects.outlines]
+    return cv2.cvtColor(_shrink(image, size), cv2.COLOR_BGR2RGB).astype(np.uint8), crops
+
+
+def read_image(picture: Picture) -> Pixels:
+    """(height, width, 3) BGR. Raises SourceError when the file is unreadable or not what the annotations are for."""
     data = np.fromfile(picture.path, np.uint8) if picture.path.is_file() else np.zeros(0, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     if image is None:
@@ -93,9 +100,7 @@ def _decode(picture: Picture) -> tuple[Pixels, list[MaskCrop | None]]:
     if image.shape[:2] != picture.size:
         height, width = picture.size
         raise SourceError(f"{picture.path} is not {width}x{height}, the size its annotations are for")
-    size = _stored_size(picture.size)
-    crops = [_crop(outline, picture.size, size) for outline in picture.objects.outlines]
-    return cv2.cvtColor(_shrink(np.asarray(image, np.uint8), size), cv2.COLOR_BGR2RGB).astype(np.uint8), crops
+    return np.asarray(image, np.uint8)
 
 
 def _stored_size(size: tuple[int, int]) -> tuple[int, int]:

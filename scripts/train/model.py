@@ -123,11 +123,26 @@ class Heads(RoIHeads):
         logits: Tensor = self.mask_predictor(self.mask_head(pooled), details)
         return logits[:, 0]
 
+    def outlined(
+        self, features: dict[str, Tensor], fine: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """Masks (N, 28, 28), as probabilities, of the boxes of all images, one image after the other."""
+        counts = torch.tensor([len(one) for one in boxes], device=fine.device)
+        if not counts.sum():
+            return fine.new_zeros(0, 2 * a.MASK_CELLS, 2 * a.MASK_CELLS)
+        image = torch.arange(len(boxes), device=fine.device).repeat_interleave(counts)
+        merged = self.mask_detail(fine, features["0"])
+        rows = torch.cat([image[:, None].to(fine.dtype), torch.cat(boxes)], 1)
+        details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
+        return self.outline(self.mask_roi_pool(features, boxes, sizes), details).float().sigmoid()
+
     def refined(
         self, features: dict[str, Tensor], boxes: list[Tensor], labels: list[Tensor], sizes: list[tuple[int, int]]
     ) -> list[Tensor]:
         """Found boxes of each image, where the head puts them when it looks at them once more."""
         own, counts = torch.cat(labels), [len(one) for one in boxes]
+        if not len(own):
+            return boxes
         deltas = self.box_predictor.bbox_pred(self.box_head(self.box_roi_pool(features, boxes, sizes))).float()
         moved = self.box_coder.decode(deltas, boxes)[torch.arange(len(own), device=own.device), own].split(counts)
         clipped = [clip_boxes_to_image(one, size) for one, size in zip(moved, sizes, strict=True)]
@@ -159,15 +174,7 @@ class Net(nn.Module):
         boxes, scores, labels = heads.postprocess_detections(logits.float(), deltas.float(), proposals, sizes)
         for _ in range(a.REFINEMENTS):
             boxes = heads.refined(features, boxes, labels, sizes)
-        masks = [x.new_zeros(0, 2 * a.MASK_CELLS, 2 * a.MASK_CELLS)] * len(boxes)
-        if sum(map(len, boxes)):
-            counts = [len(one) for one in boxes]
-            image = torch.arange(len(boxes), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
-            merged = heads.mask_detail(fine, features["0"])
-            rows = torch.cat([image[:, None].to(x.dtype), torch.cat(boxes)], 1)
-            details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
-            raw = heads.outline(heads.mask_roi_pool(features, boxes, sizes), details)
-            masks = raw.float().sigmoid().split(counts)
+        masks = heads.outlined(features, fine, boxes, sizes).split([len(one) for one in boxes])
         found = zip(boxes, scores, labels, masks, strict=True)
         return [_scored(*one, threshold) for one in found]
 

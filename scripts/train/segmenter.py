@@ -9,11 +9,12 @@ import torch
 from architecture import CANVAS_STRIDE
 from batches import to_input
 from model import Net
+from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox
+from stream_seg.geometry import Boxes, Letterbox
 
 
 class NetSegmenter:
@@ -28,7 +29,31 @@ class NetSegmenter:
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         return [self._detect(image) for image in images]
 
+    @torch.no_grad()
+    def outlines(self, image: Image, boxes: Boxes) -> NDArray[np.float32]:
+        """Masks (N, 28, 28), as probabilities, of what is in the given boxes (N, 4) of an image: see `mask_roi`.
+
+        The mean of those of the image and of its mirror image.
+        """
+        width, mirror = image.shape[1], np.ascontiguousarray(image[:, ::-1])
+        mirrored = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+        return (self._outline(image, boxes) + self._outline(mirror, mirrored)[:, :, ::-1]) / 2
+
+    def _outline(self, image: Image, boxes: Boxes) -> NDArray[np.float32]:
+        x, letterbox = self._prepared(image)
+        features, fine = self._net.backbone(x)
+        placed = torch.from_numpy(letterbox.to_canvas(boxes)).to(x.device)
+        masks = self._net.roi_heads.outlined(features, fine, [placed], [letterbox.valid[::-1]])
+        return np.asarray(masks.cpu().numpy(), np.float32)
+
     def _detect(self, image: Image) -> Detections:
+        x, letterbox = self._prepared(image)
+        (found,) = self._net.detect(x, [letterbox.valid[::-1]], self._threshold)
+        boxes, scores, labels, masks = (found[key].cpu().numpy() for key in ("boxes", "scores", "labels", "masks"))
+        return Detections(letterbox.to_image(boxes), scores, labels - 1, masks, self.class_names)
+
+    def _prepared(self, image: Image) -> tuple[torch.Tensor, Letterbox]:
+        """The network's input (1, 3, H, W), and how the image sits in it."""
         height, width = image.shape[:2]
         scale = self._long_side / max(height, width)
         columns, rows = (max(1, -(-round(side * scale) // CANVAS_STRIDE)) * CANVAS_STRIDE for side in (width, height))
@@ -39,6 +64,4 @@ class NetSegmenter:
         x = to_input(torch.from_numpy(pixels).to(next(self._net.parameters()).device))
         x[:, :, valid[1] :] = 0  # grey, as in the graph
         x[:, :, :, valid[0] :] = 0
-        (found,) = self._net.detect(x, [valid[::-1]], self._threshold)
-        boxes, scores, labels, masks = (found[key].cpu().numpy() for key in ("boxes", "scores", "labels", "masks"))
-        return Detections(letterbox.to_image(boxes), scores, labels - 1, masks, self.class_names)
+        return x, letterbox

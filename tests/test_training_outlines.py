@@ -1,0 +1,122 @@
+"""Outlines drawn by a trained model into given boxes, where a data set lacks them."""
+
+# ruff: noqa: ANN401  scripts are loaded by name, and so their types are not known here
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stream_seg.geometry import mask_roi
+from tests.training_scripts import importable, run, settings_kept
+
+PACKAGES = ("torch", "torchvision", "safetensors", "pycocotools")
+pytestmark = [
+    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
+    pytest.mark.filterwarnings("ignore"),  # of other people's imports
+    pytest.mark.timeout(120),
+]
+
+PHOTO = Path(__file__).parents[1] / "samples" / "photo.jpg"
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    with importable():
+        yield {name: importlib.import_module(name) for name in ("weights", "segmenter", "outline", "annotations")}
+
+
+@pytest.fixture(scope="module")
+def segmenter(scripts: dict[str, ModuleType]) -> Iterator[Any]:
+    weights = scripts["weights"]
+    net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
+    with settings_kept():
+        yield scripts["segmenter"].NetSegmenter(net, 320, 0.5)
+
+
+def test_boxes_get_the_outlines_of_what_is_in_them_and_all_else_stays(segmenter: Any, tmp_path: Path) -> None:
+    photo = np.asarray(cv2.imread(str(PHOTO)), np.uint8)
+    (found,) = segmenter([photo])
+    assert len(found) >= 2
+    width, height = photo.shape[1::-1]
+    boxes = found.boxes.astype(float)
+    given = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).round(1).tolist()
+    polygon = [[5.0, 5.0, 60.0, 5.0, 60.0, 60.0]]
+    annotations = [{"id": n, "image_id": 4, "category_id": 3, "bbox": box} for n, box in enumerate(given)]
+    others: list[dict[str, Any]] = [
+        {"id": 90, "image_id": 4, "category_id": 3, "bbox": [5, 5, 55, 55], "segmentation": polygon},
+        {"id": 91, "image_id": 4, "category_id": 3, "bbox": [0, 0, 90, 90], "iscrowd": 1},
+        {"id": 92, "image_id": 4, "category_id": 3, "bbox": [9, 9, 5, 40]},
+    ]
+    distrusted = annotations[0] | {"segmentation": polygon, "mask_valid": False}
+    image = {"id": 4, "file_name": PHOTO.name, "width": width, "height": height, "exhaustive": []}
+    document = {"images": [image], "categories": [{"id": 3, "name": "thing"}]}
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(document | {"annotations": [distrusted, *annotations[1:], *others]}))
+
+    more = tmp_path / "more.json"
+    printed = run("outline", tmp_path, "--images", PHOTO.parent, "--size", "320", "--sure", "0.6", "--out", more)
+
+    assert printed.startswith(f"{len(found)} of {len(found)} boxes without an outline got one")
+    written = json.loads(more.read_text())
+    assert {key: written[key] for key in document} == document
+    assert written["annotations"][len(found) :] == others
+    for n, one in enumerate(written["annotations"][: len(found)]):
+        assert one.items() >= annotations[n].items()
+        assert one["mask_valid"]
+        assert 0.6 <= one["outline_score"] <= 1
+        wanted = np.zeros((height, width), np.uint8)
+        rows, columns, inside = mask_roi(found.boxes[n], found.masks[n], (width, height))
+        wanted[rows, columns] = inside
+        assert _overlap(_decoded(one["segmentation"]), wanted) > 0.85
+
+
+def test_outlines_that_the_model_is_not_sure_of_are_left_out(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    grey = np.full((64, 96, 3), 127, np.uint8)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    image = {"id": 1, "file_name": "grey.png", "width": 96, "height": 64}
+    nothing = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 10, 50, 40]}
+    document = {"images": [image], "categories": [{"id": 1, "name": "thing"}], "annotations": [nothing]}
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    printed = run("outline", tmp_path, "--out", tmp_path / "more.json", "--sure", "0.99", "--size", "96")
+    assert printed.startswith("0 of 1 boxes")
+    assert json.loads((tmp_path / "more.json").read_text()) == document
+    (tmp_path / "grey.png").unlink()
+    with pytest.raises(SystemExit, match="3"):
+        run("outline", tmp_path, "--out", tmp_path / "more.json")
+
+
+def test_a_mirror_image_has_mirrored_outlines(segmenter: Any) -> None:
+    photo = np.asarray(cv2.imread(str(PHOTO)), np.uint8)
+    (found,) = segmenter([photo])
+    mirrored = found.boxes.copy()
+    mirrored[:, 0::2] = photo.shape[1] - found.boxes[:, 2::-2]
+    there = segmenter.outlines(photo, found.boxes)
+    back = segmenter.outlines(np.ascontiguousarray(photo[:, ::-1]), mirrored)
+    np.testing.assert_allclose(back[:, :, ::-1], there, atol=1e-3)
+
+
+def test_where_nothing_is_found_there_are_no_boxes_and_no_masks(segmenter: Any) -> None:
+    nothing = segmenter([np.full((64, 96, 3), 127, np.uint8)])
+    assert [len(one) for one in nothing] == [0]
+    assert nothing[0].masks.shape == (0, 28, 28)
+
+
+def _decoded(outline: dict[str, Any]) -> NDArray[np.uint8]:
+    from pycocotools import mask as coco
+
+    return np.asarray(coco.decode(outline), np.uint8)
+
+
+def _overlap(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    return float((first & second).sum() / (first | second).sum())

@@ -202,8 +202,8 @@ def test_half_precision_stops_before_boxes_suppression_and_pooling(state: State)
     single = ("RoiAlign", "NonMaxSuppression", "TopK", "Exp", "Softmax", "Sigmoid")
     nodes = [node for node in model.graph.node if node.op_type in single]
     assert {node.op_type for node in nodes} == set(single)
-    puts_in_order = [node for node in nodes if node.name.startswith("score/")]
-    assert [kinds[node.input[0]] for node in puts_in_order] == [onnx.TensorProto.DOUBLE]
+    puts_in_order = [node for node in nodes if node.name in ("box/decay/TopK", "score/TopK")]
+    assert [kinds[node.input[0]] for node in puts_in_order] == [onnx.TensorProto.DOUBLE] * 2
     others = [node for node in nodes if node not in puts_in_order]
     assert {kinds[name] for node in others for name in node.input[:1] if name in kinds} == {onnx.TensorProto.FLOAT}
 
@@ -321,6 +321,30 @@ def test_a_second_look_moves_boxes_and_nothing_else(noise: NDArray[np.uint8], de
         assert (boxes[:, 2:] > boxes[:, :2]).all()
         alone = run(model, noise[index : index + 1], MIXED[index : index + 1], 0.3)
         assert_same(of_image(after, index), of_image(alone, 0))
+    assert run(model, noise, MIXED, 1.0)["masks"].shape == (0, 28, 28)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_overlaps_a_better_one_is_less_certain(noise: NDArray[np.uint8], device: Device) -> None:
+    weights = random_state(TINY_V1)
+    fading = replace(TINY_V1, detection=replace(TINY_V1.detection, decay=0.5))
+    plain, model = (session(build_graph(config, weights, device=device)) for config in (TINY_V1, fading))
+    before, after = run(plain, noise, MIXED, 0.2), run(model, noise, MIXED, 0.2)
+    assert 8 <= len(after["scores"]) < len(before["scores"])
+    place = {box.tobytes(): n for n, box in enumerate(before["boxes"])}
+    assert len(place) == len(before["boxes"])
+    same = np.array([place[box.tobytes()] for box in after["boxes"]])
+    np.testing.assert_array_equal(after["labels"], before["labels"][same])
+    np.testing.assert_array_equal(after["image_index"], before["image_index"][same])
+    np.testing.assert_allclose(after["masks"], before["masks"][same], atol=1e-6)
+    assert (after["scores"] <= before["scores"][same]).all()
+    for index in range(len(MIXED)):
+        image, scores = of_image(after, index), of_image(before, index)["scores"]
+        assert image["scores"][0] == scores[0]  # nothing is better than the best
+        assert (np.diff(image["scores"]) <= 0).all()
+        assert (image["scores"] > 0.2).all()
+        alone = run(model, noise[index : index + 1], MIXED[index : index + 1], 0.2)
+        assert_same(image, of_image(alone, 0))
     assert run(model, noise, MIXED, 1.0)["masks"].shape == (0, 28, 28)
 
 

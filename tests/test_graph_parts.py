@@ -12,7 +12,7 @@ from stream_seg.graph.boxes import clip, decode, shorter_side
 from stream_seg.graph.config import Device, RoiPooling
 from stream_seg.graph.emit import Graph, Value
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.nms import suppress_flat, suppress_per_level
+from stream_seg.graph.nms import decayed, suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.roi import make_pooler
@@ -66,17 +66,16 @@ def test_boxes_are_cut_at_the_image_and_measured() -> None:
     np.testing.assert_array_equal(compute(shorter_side, cut, rank=2), [[40, 2]])
 
 
+def overlap(a: Floats, b: Floats) -> float:
+    common = float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
+    return common / float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common)
+
+
 def greedy(boxes: Floats, scores: Floats, iou: float) -> list[int]:
     """Non-maximum suppression as it is defined."""
     kept: list[int] = []
     for index in np.argsort(-scores):
-        a = boxes[index]
-        for other in kept:
-            b = boxes[other]
-            common = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-            if common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common) > iou:
-                break
-        else:
+        if all(overlap(boxes[index], boxes[other]) <= iou for other in kept):
             kept.append(int(index))
     return kept
 
@@ -117,6 +116,29 @@ def test_flat_suppression_keeps_cells_apart_and_orders_by_score() -> None:
         members = np.flatnonzero((columns * 2 + rows == cell) & (scores > 0))
         left += [int(members[k]) for k in greedy(boxes[members], scores[members], 0.3)]
     assert got.tolist() == sorted(left, key=lambda k: -scores[k])
+
+
+def test_scores_fall_where_a_better_box_of_the_cell_overlaps() -> None:
+    random = np.random.default_rng(11)
+    boxes, scores = random_boxes(random, (40,)), np.sort(random.uniform(0.1, 1, 40))[::-1].astype(np.float32)
+    cells = random.integers(0, 3, 40)
+    got = compute(lambda b, s, c: decayed(b, s, c, 0.5), boxes, scores, cells, rank=1)
+    covered: list[float] = []
+    expected = []
+    for n in range(40):
+        overlaps = {k: overlap(boxes[k], boxes[n]) for k in range(n) if cells[k] == cells[n]}
+        factors = [np.exp((covered[k] ** 2 - own**2) / 0.5) for k, own in overlaps.items()]
+        covered.append(max(overlaps.values(), default=0.0))
+        expected.append(scores[n] * min([1.0, *factors]))
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    assert 10 < (got < 0.99 * scores).sum() < 35
+
+
+def test_scores_of_no_boxes_and_of_boxes_without_area_stay_finite() -> None:
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+    assert compute(lambda b, s, c: decayed(b, s, c, 0.5), *nothing, rank=1).shape == (0,)
+    points = np.zeros((3, 4), np.float32), np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64)
+    np.testing.assert_array_equal(compute(lambda b, s, c: decayed(b, s, c, 0.5), *points, rank=1), points[1])
 
 
 def roi_align(level: Floats, box: Floats, stride: int, size: int, samples: int) -> Floats:

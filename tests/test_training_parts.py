@@ -78,7 +78,8 @@ def test_training_and_the_graph_builder_agree_on_the_network(scripts: dict[str, 
     assert (body.fine_tap, body.fine_channels) == (a.FINE_TAP, a.FINE_CHANNELS)
     assert a.STRIDES[0] == 2 * a.FINE_STRIDE
     kept = COMPACT.detection
-    assert (kept.nms_iou, kept.per_image, kept.min_side) == (a.DETECTION_NMS_IOU, a.DETECTIONS, a.LEAST_SIDE)
+    assert (kept.nms_iou, kept.decay) == (a.DETECTION_NMS_IOU, a.DETECTION_DECAY)
+    assert (kept.per_image, kept.min_side) == (a.DETECTIONS, a.LEAST_SIDE)
     assert ["background", *a.DEFAULT_CLASSES] == COMPACT_LABELS
 
 

@@ -27,7 +27,9 @@ PROPOSALS_PER_LEVEL, PROPOSALS = 200, 200
 """At inference. 100 would cost 2 to 3 points of AP50; `low_rank` pays for the other 100."""
 FC6_RANK = 64
 """Of the first fully connected layer in int8 graphs."""
-PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS, LEAST_SIDE = 0.7, 0.5, 100, 1e-2
+PROPOSAL_NMS_IOU, DETECTION_NMS_IOU, DETECTIONS, LEAST_SIDE = 0.7, 0.6, 100, 1e-2
+DETECTION_DECAY = 0.5
+"""How fast scores of detections fall that a better one overlaps."""
 CANVAS_STRIDE = 32
 
 DEFAULT_CLASSES = (

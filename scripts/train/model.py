@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, clip_boxes_to_image, roi_align
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou, clip_boxes_to_image, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 BLOCKS = 19
@@ -174,9 +174,24 @@ class Net(nn.Module):
         boxes, scores, labels = heads.postprocess_detections(logits.float(), deltas.float(), proposals, sizes)
         for _ in range(a.REFINEMENTS):
             boxes = heads.refined(features, boxes, labels, sizes)
+        left = [_decayed(*one, threshold) for one in zip(boxes, scores, labels, strict=True)]
+        boxes, scores, labels = map(list, zip(*left, strict=True))
         masks = heads.outlined(features, fine, boxes, sizes).split([len(one) for one in boxes])
         found = zip(boxes, scores, labels, masks, strict=True)
         return [_scored(*one, threshold) for one in found]
+
+
+def _decayed(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Detections of one image, less certain where a better one overlaps: see `decayed` of stream_seg/graph/nms.py."""
+    order = scores.argsort(descending=True, stable=True)
+    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    squared = (box_iou(boxes, boxes) * (labels[:, None] == labels)).triu(1).square()
+    if len(scores):
+        covered = squared.amax(0)
+        scores = scores * (-(squared - covered[:, None]).amax(0).clamp(min=0) / a.DETECTION_DECAY).exp()
+    order = scores.argsort(descending=True, stable=True)
+    best = order[scores[order] > threshold]
+    return boxes[best], scores[best], labels[best]
 
 
 def _scored(boxes: Tensor, scores: Tensor, labels: Tensor, masks: Tensor, threshold: float) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from stream_seg.graph.boxes import clip, decode, shorter_side
 from stream_seg.graph.config import Detection, MaskRCNN
 from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.nms import DROPPED, suppress_flat
+from stream_seg.graph.nms import DROPPED, decayed, suppress_flat
 from stream_seg.graph.parameters import fully_connected_names
 from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.roi import Pooler
@@ -28,6 +28,15 @@ class Detected:
     def take(self, index: Value) -> Detected:
         return Detected(self.rois.take(index), self.labels.gather(index), self.scores.gather(index))
 
+    def above(self, threshold: Value) -> Value:
+        """Indices (K,) of those with a score above the threshold, grouped by image and best first."""
+        graph = self.scores.graph
+        kept = graph.where_true(self.scores > threshold).squeeze(0)
+        # Images first, then scores; in double precision their sum is not rounded.
+        score, image = (values.gather(kept).cast(np.float64) for values in (self.scores, self.rois.image))
+        place = score - image * np.array(2, np.float64)
+        return kept.gather(graph.ops(2, "TopK", place, kept.lengths(0))[1])
+
 
 def detect(
     layers: Layers, config: MaskRCNN, pooler: Pooler, proposals: Rois, limits: Value, threshold: Value
@@ -43,6 +52,12 @@ def detect(
             found = _best(config.detection, found, limits)
         for _ in range(config.box_head.refinements):
             found = _refined(layers, config, pooler, found, limits)
+        if config.detection.decay:
+            with graph.scope("decay"):
+                cells = found.rois.image * config.classes + found.labels
+                scores = decayed(found.rois.boxes, found.scores, cells, config.detection.decay)
+                found = replace(found, scores=scores)
+                found = found.take(found.above(threshold))
         return found
 
 

@@ -43,6 +43,19 @@ def area(boxes: Value) -> Value:
     return ((x2 - x1) * (y2 - y1)).squeeze(-1)
 
 
+def pairwise_iou(boxes: Value) -> Value:
+    """Intersection over union of each two of S boxes, (S, S)."""
+    x1, y1, x2, y2 = boxes.split(4, axis=-1)
+    width, height = (_shared(*side) for side in ((x1, x2), (y1, y2)))
+    shared, size = width * height, (x2 - x1) * (y2 - y1)
+    return shared / (size + size.transpose(1, 0) - shared).maximum(1e-9)
+
+
+def _shared(first: Value, last: Value) -> Value:
+    """What each two of S intervals (S, 1) have in common, (S, S)."""
+    return (last.minimum(last.transpose(1, 0)) - first.maximum(first.transpose(1, 0))).maximum(0.0)
+
+
 def shifted_apart(boxes: Value, columns: Value, rows: Value, limits: Value) -> Value:
     """Boxes moved so that two overlap only where both their column and their row are equal.
 

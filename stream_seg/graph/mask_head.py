@@ -56,14 +56,9 @@ def scored(found: Detected, masks: Value, size: int, threshold: Value) -> tuple[
     with graph.scope("score"):
         inside = (masks > 0.5).cast(np.float32)
         certainty = _sums(masks * inside, size) / _sums(inside, size).maximum(1.0)
-        scores = found.scores * certainty
-        kept = graph.where_true(scores > threshold).squeeze(0)
-        # Images first, then scores; in double precision their sum is not rounded.
-        score, image = (values.gather(kept).cast(np.float64) for values in (scores, found.rois.image))
-        place = score - image * np.array(2, np.float64)
-        _, order = graph.ops(2, "TopK", place, kept.lengths(0))
-        best = kept.gather(order)
-        return replace(found, scores=scores).take(best), masks.gather(best)
+        found = replace(found, scores=found.scores * certainty)
+        best = found.above(threshold)
+        return found.take(best), masks.gather(best)
 
 
 def _sums(masks: Value, size: int) -> Value:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression in the two forms that suit ONNX Runtime's kernels.
+"""Non-maximum suppression in the two forms that suit ONNX Runtime's kernels, and a gradual one.
 
 The CPU kernel treats the class axis of its scores separately and in parallel, and each class costs little. The CUDA
 kernel does the same by a loop on the host with a wait for the GPU in every round, so there everything goes into one
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_seg.graph.boxes import shifted_apart
+from stream_seg.graph.boxes import pairwise_iou, shifted_apart
 from stream_seg.graph.config import Device
-from stream_seg.graph.emit import Value
+from stream_seg.graph.emit import Value, ints
 
 DROPPED = -1.0
 """A score below every real one: marks boxes that do not take part."""
@@ -38,6 +38,25 @@ def suppress_flat(boxes: Value, scores: Value, columns: Value, rows: Value, limi
     """
     apart = shifted_apart(boxes, columns, rows, limits).unsqueeze(0)
     return _nms(apart, scores.unsqueeze(0, 1), scores.length(0), iou).gather(2, axis=1)
+
+
+def decayed(boxes: Value, scores: Value, cells: Value, sigma: float) -> Value:
+    """Scores (S,) of boxes (S, 4), less the more of a better one each covers: matrix NMS (Wang 2020, arXiv 2003.10152).
+
+    Only boxes of one cell (S,) int64 matter to each other, and those must come best first. A score is multiplied by the
+    least exp((c² - o²) / sigma) over all better boxes, o being the overlap with that one and c the one that it has, for
+    its part, with one better still: what is hardly there itself takes little from others.
+    """
+    graph, count = scores.graph, scores.length(0)
+    # One more box, apart from all: ONNX Runtime's reductions of nothing at all are not to be trusted.
+    boxes = graph.concat([boxes, graph.value(np.array([[-2, -2, -1, -1]], np.float32))], axis=0)
+    cells = graph.concat([cells, graph.value(ints(-1))], axis=0)
+    alike = cells.unsqueeze(1).equals(cells.unsqueeze(0)).cast(np.float32)
+    better = graph.op("Trilu", pairwise_iou(boxes) * alike, ints(1).reshape(()), upper=1)
+    squared = better * better
+    covered = graph.op("ReduceMax", squared, ints(0), keepdims=0)
+    most = graph.op("ReduceMax", squared - covered.unsqueeze(1), ints(0), keepdims=0).maximum(0.0)
+    return scores * graph.op("Exp", most.head(count) * (-1 / sigma))
 
 
 def _by_class_axis(boxes: Value, scores: Value, levels: Value, level_count: int, _limits: Value, iou: float) -> Value:

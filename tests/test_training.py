@@ -158,7 +158,7 @@ def test_processes_that_train_together_have_the_same_weights_and_the_mean_of_the
     printed, errors = exchange.communicate(timeout=120)
     assert (exchange.returncode, errors) == (0, "")
     told = sorted(json.loads(line) for line in printed.splitlines())
-    assert told == [[rank, [7.0, 7.0], [1.0, 2.0], [1.5], [0.25]] for rank in (0, 1)]
+    assert told == [[rank, [7.0, 7.0], [1.0, 2.0], [1.5], [0.25], True] for rank in (0, 1)]
 
 
 def test_evaluation_prints_the_precision_of_each_class(trained: Path, shapes: Path, tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ class Together:
         self._exchange(distributed.all_reduce, flat)
         flat /= self.size
         for parameter, mean in zip(parameters, flat.split([one.numel() for one in gradients]), strict=True):
-            parameter.grad = mean.view_as(parameter)
+            # In the layout of the parameter, which may have its channels last: fused optimizers walk through the memory
+            # of both side by side, and would give each weight the gradient of another.
+            parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))
 
     def agree(self, numbers: list[float]) -> list[float]:
         told = torch.tensor(numbers, dtype=torch.float64)

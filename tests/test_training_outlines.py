@@ -92,8 +92,12 @@ def test_outlines_that_the_model_is_not_sure_of_are_left_out(scripts: dict[str, 
     assert printed.startswith("0 of 1 boxes")
     assert json.loads((tmp_path / "more.json").read_text()) == document
     (tmp_path / "grey.png").unlink()
-    with pytest.raises(SystemExit, match="3"):
-        run("outline", tmp_path, "--out", tmp_path / "more.json")
+    for out, code in (("train.json", 2), ("other.json", 3), ("nowhere/other.json", 6)):
+        with pytest.raises(SystemExit) as ended:
+            run("outline", tmp_path, "--out", tmp_path / out)
+        assert ended.value.code == code
+    assert json.loads((tmp_path / "train.json").read_text()) == document
+    assert not (tmp_path / "other.json").exists()
 
 
 def test_a_mirror_image_has_mirrored_outlines(segmenter: Any) -> None:

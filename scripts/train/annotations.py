@@ -108,10 +108,11 @@ def _objects(annotations: list[dict[str, Any]], labels: dict[int, int]) -> Objec
         boxes=boxes,
         labels=np.array([labels[one["category_id"]] for one in useful], np.int64),
         crowd=np.array([bool(one.get("iscrowd")) for one in useful], np.bool_),
-        outlines=[_outline(one) for one in useful],
+        outlines=[usable_outline(one) for one in useful],
     )
 
 
-def _outline(annotation: dict[str, Any]) -> Segmentation | None:
+def usable_outline(annotation: dict[str, Any]) -> Segmentation | None:
+    """That of an annotation as it is in the file; None where there is none, or one that should not be trusted."""
     usable = annotation.get("mask_valid", True) or annotation.get("iscrowd")
     return (annotation.get("segmentation") or None) if usable else None

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from annotations import Picture, read_annotations
+from annotations import Picture, read_annotations, usable_outline
 from cache import read_image
 from numpy.typing import NDArray
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
-from stream_seg.errors import SourceError, StreamSegError
+from stream_seg.errors import OutputError, StreamSegError, UsageError
 from stream_seg.geometry import mask_roi
 
 LEAST_SIDE = 6.0
@@ -54,28 +54,36 @@ def main() -> None:
 
 def _outline(args: argparse.Namespace) -> None:
     path = args.data / args.train
+    if args.out.exists():
+        raise UsageError(f"{args.out} is there already: give another --out")
     pictures = read_annotations(path, args.images or args.data).pictures
     document = json.loads(path.read_text("utf-8"))
     lacking: dict[Any, list[dict[str, Any]]] = {}
     for one in document["annotations"]:
         if _lacks_outline(one):
             lacking.setdefault(one["image_id"], []).append(one)
+    part = args.out.with_name(f"{args.out.name}.part")
+    _write(part, "")  # drawing takes long: see that it can be kept before it is done
     torch.set_flush_denormal(True)
     _, classes = read_weights(args.weights)
     net = start_from(args.weights, classes, frozen=-1).to(args.device, memory_format=torch.channels_last)
     segmenter = NetSegmenter(net, args.size)
     todo = [(p, lacking[im["id"]]) for p, im in zip(pictures, document["images"], strict=True) if im["id"] in lacking]
     drawn = sum(_draw(segmenter, *one, args.sure) for one in tqdm(todo, "outlining", unit=" pictures", leave=False))
-    try:
-        args.out.write_text(json.dumps(document), "utf-8")
-    except OSError as error:
-        raise SourceError(f"{args.out} cannot be written: {error.strerror}") from error
+    _write(part, json.dumps(document))
+    part.replace(args.out)
     print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
 
 
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def _lacks_outline(one: dict[str, Any]) -> bool:
-    known = one.get("segmentation") and one.get("mask_valid", True)
-    return not known and not one.get("iscrowd") and min(one["bbox"][2:]) >= LEAST_SIDE
+    return usable_outline(one) is None and not one.get("iscrowd") and min(one["bbox"][2:]) >= LEAST_SIDE
 
 
 def _draw(segmenter: NetSegmenter, picture: Picture, annotations: list[dict[str, Any]], sure: float) -> int:

@@ -6,28 +6,28 @@ model and the annotations know are scored, matched by name, so that a model of 2
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.errors import SourceError, StreamSegError, UsageError
+from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Image
 from stream_seg.geometry import mask_roi
+from stream_seg.ground_truth import GroundTruth, index, quiet, read_ground_truth
 from stream_seg.protocols import Segmenter
 
 if TYPE_CHECKING:
-    from pycocotools.coco import COCO, _Dataset
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import _ImageEvaluationResult
 
 SCORE_THRESHOLD = 0.05
 """Load the segmenter with this one: average precision counts doubtful detections too."""
@@ -42,7 +42,8 @@ _ALIASES = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch",
 class Accuracy:
     """Average precision of one class, or the mean of several, in per cent: over IoU 0.50 to 0.95, and at 0.50.
 
-    `objects` is how many there were to find, crowds not counted.
+    `objects` is how many there were to find, crowds not counted. Masks have the figures NaN where no object has an
+    outline.
     """
 
     name: str
@@ -69,8 +70,9 @@ class Result:
     not_annotated: tuple[str, ...]
 
     def to_json(self) -> str:
-        """The same as JSON, keys as the attributes."""
-        return json.dumps(asdict(self), indent=2)
+        """The same as JSON, keys as the attributes; null for a figure that there is none of."""
+        strict = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
+        return json.dumps(strict, indent=2)
 
     def __str__(self) -> str:
         """A plain-text table, and what was left out."""
@@ -117,10 +119,10 @@ def evaluate(
     the segmenter with `SCORE_THRESHOLD`. Raises `SourceError` for annotations or images that are missing or damaged,
     `UsageError` where model and annotations have no class in common, `StreamSegError` where pycocotools is missing.
     """
-    _require_pycocotools()
-    truth = _read_truth(annotations)
-    matching = _match(segmenter.class_names, truth, annotations)
-    pictures: list[_Picture] = [truth.imgs[i] for i in sorted(truth.imgs)[:limit]]
+    truth = read_ground_truth(annotations)
+    matching = _match(segmenter.class_names, truth.boxes, annotations)
+    by_id = truth.boxes.imgs
+    pictures: list[_Picture] = [by_id[i] for i in sorted(by_id)[:limit]]
     if not pictures:
         raise SourceError(f"there are no images to score in {annotations}")
     rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
@@ -134,60 +136,13 @@ def _silent(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def _require_pycocotools() -> None:
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ImportError as error:
-        raise StreamSegError("eval needs pycocotools; run: pip install 'stream-seg[eval]'") from error
-
-
-def _read_truth(path: Path) -> COCO:
-    try:
-        return _coco(_checked(json.loads(path.read_text("utf-8"))))
-    except OSError as error:
-        raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise SourceError(f"{path} is not a COCO instances file: {error}") from error
-
-
-def _checked(data: object) -> dict[str, list[dict[str, object]]]:
-    """Raise ValueError where something of COCO's format is missing; fill in what is not needed here."""
-    if not isinstance(data, dict):
-        raise ValueError("it is not a JSON object")
-    for part, fields in _FIELDS.items():
-        if not isinstance(data.get(part), list):
-            raise ValueError(f"it has no list '{part}'")
-        for item in data[part]:
-            missing = [field for field in fields if item.get(field) in (None, [], {})]
-            if missing:
-                raise ValueError(f"an entry of its '{part}' has no '{missing[0]}'")
-    for number, item in enumerate(data["annotations"], 1):
-        data["annotations"][number - 1] = {"id": number, "iscrowd": 0, "area": 0.0, **item}
-    return data
-
-
-_FIELDS = {
-    "images": ("id", "file_name", "width", "height"),
-    "categories": ("id", "name"),
-    "annotations": ("image_id", "category_id", "bbox", "segmentation"),
-}
-
-
-def _coco(data: Mapping[str, object]) -> COCO:
-    from pycocotools.coco import COCO
-
-    coco = COCO()
-    coco.dataset = cast("_Dataset", data)
-    with _quiet():
-        coco.createIndex()
-    return coco
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pycocotools from printing."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> None:
+    """Raise, without a model, what `evaluate` would of annotations that are wrong and images that are not there."""
+    truth = read_ground_truth(annotations)
+    _match(class_names, truth.boxes, annotations)
+    for picture in truth.boxes.imgs.values():
+        if not (images_dir / picture["file_name"]).exists():
+            raise SourceError(f"the annotated image {images_dir / picture['file_name']} is not there")
 
 
 def _match(class_names: Sequence[str], truth: COCO, annotations: Path) -> _Matching:
@@ -297,12 +252,14 @@ def _encoded(box: NDArray[np.float32], mask: NDArray[np.float32], picture: _Pict
     return dict(coco_mask.encode(whole))
 
 
-def _score(truth: COCO, rows: list[_Row], ids: list[int], matching: _Matching) -> tuple[Accuracy, tuple[Accuracy, ...]]:
-    found = _coco({"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": rows})
+def _score(
+    truth: GroundTruth, rows: list[_Row], ids: list[int], matching: _Matching
+) -> tuple[Accuracy, tuple[Accuracy, ...]]:
+    found = index({**truth.boxes.dataset, "annotations": rows})
     category_ids = sorted(matching.names)
     boxes = _average_precisions(truth, found, ids, category_ids, "bbox")
     masks = _average_precisions(truth, found, ids, category_ids, "segm")
-    counts = _count(truth, ids)
+    counts = _count(truth.boxes, ids)
     classes = tuple(
         Accuracy(matching.names[c], counts.get(c, 0), *box, *mask)
         for c, box, mask in zip(category_ids, boxes, masks, strict=True)
@@ -314,20 +271,29 @@ def _score(truth: COCO, rows: list[_Row], ids: list[int], matching: _Matching) -
 
 
 def _average_precisions(
-    truth: COCO, found: COCO, ids: list[int], category_ids: list[int], kind: Literal["bbox", "segm"]
+    truth: GroundTruth, found: COCO, ids: list[int], category_ids: list[int], kind: Literal["bbox", "segm"]
 ) -> list[tuple[float, float]]:
     """(AP, AP50) of each category, in per cent; NaN where there was nothing to find."""
     from pycocotools.cocoeval import COCOeval
 
-    judge = COCOeval(truth, found, kind)
+    judge = COCOeval(truth.boxes if kind == "bbox" else truth.masks, found, kind)
     judge.params.imgIds = ids
     judge.params.catIds = category_ids
-    with _quiet():
+    with quiet():
         judge.evaluate()
+        _forgive(judge.evalImgs, truth)
         judge.accumulate()
     # Axes: IoU threshold, recall, category, object size (0: any), most detections (-1: 100).
     precision = judge.eval["precision"][:, :, :, 0, -1]
     return [(_average(precision[:, :, k]), _average(precision[:1, :, k])) for k in range(len(category_ids))]
+
+
+def _forgive(matches: Sequence[_ImageEvaluationResult], truth: GroundTruth) -> None:
+    """Take no detection for wrong that may be an object which nobody annotated, as LVIS does (Gupta 2019)."""
+    for match in matches:
+        # None where there was neither an object nor a detection.
+        if match and not truth.is_exhaustive(match["image_id"], match["category_id"]):
+            match["dtIgnore"] = np.maximum(match["dtIgnore"], match["dtMatches"] == 0)
 
 
 def _average(precision: NDArray[np.float64]) -> float:
@@ -343,8 +309,13 @@ def _count(truth: COCO, ids: Sequence[int]) -> dict[int, int]:
 
 
 def _mean(classes: Sequence[Accuracy]) -> Accuracy:
-    figures = np.array([(c.box_ap, c.box_ap50, c.mask_ap, c.mask_ap50) for c in classes]).mean(axis=0)
-    return Accuracy(f"mean of {len(classes)}", sum(c.objects for c in classes), *(float(figure) for figure in figures))
+    columns = zip(*((c.box_ap, c.box_ap50, c.mask_ap, c.mask_ap50) for c in classes), strict=True)
+    return Accuracy(f"mean of {len(classes)}", sum(c.objects for c in classes), *map(_mean_of_known, columns))
+
+
+def _mean_of_known(figures: Sequence[float]) -> float:
+    known = [figure for figure in figures if not math.isnan(figure)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _table(lines: Sequence[Accuracy]) -> list[str]:

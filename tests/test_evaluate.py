@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, StreamSegError, UsageError
-from stream_seg.evaluate import Result, evaluate
+from stream_seg.evaluate import Result, check, evaluate
 from stream_seg.frame import Image
 from stream_seg.segmenters import FunctionSegmenter
 
@@ -233,10 +233,15 @@ def test_images_without_any_object_to_find_are_refused(folder: Path) -> None:
         ('{"images": []}', "no list 'categories'"),
         ('{"images": [{"id": 1}], "categories": [], "annotations": []}', "'images' has no 'file_name'"),
         (
-            '{"images": [], "categories": [], '
-            '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}]}',
-            "'annotations' has no 'segmentation'",
+            '{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 1}]}',
+            "'annotations' has no 'bbox'",
         ),
+        ('{"images": [1], "categories": [], "annotations": []}', "'images' is not a JSON object"),
+        (
+            '{"images": [{"id": "a", "file_name": "a", "width": 1, "height": 1}], "categories": [], "annotations": []}',
+            "'images' has the id \"a\"",
+        ),
+        ('{"images": [], "categories": [{"id": 1, "name": 5}], "annotations": []}', "'categories' has the name 5"),
         ('{"images": [], "categories": [{"id": 1, "name": "person"}], "annotations": []}', "no images to score"),
     ],
 )
@@ -246,6 +251,79 @@ def test_annotations_that_cannot_be_used_are_refused(folder: Path, body: str, sa
     with pytest.raises(SourceError, match=said) as caught:
         evaluate(finder(), folder, path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"bbox": [4, 4, 56]}, r"'annotations' has the bbox \[4, 4, 56\]"),
+        ({"segmentation": [[4, 4]]}, r"a segmentation cannot be read: \[\[4, 4\]\]"),
+        ({"segmentation": {"counts": [10240]}}, r"has the size null in an image of \[80, 128\]"),
+        ({"segmentation": {"size": [80, 128]}}, "a segmentation cannot be read"),
+    ],
+)
+def test_damaged_annotations_are_refused(folder: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        evaluate(finder(), folder, truth(folder, annotation(LEFT) | wrong))
+
+
+@pytest.mark.parametrize("ids", [(None, None), (0, 1), (7, 7), ("a", "b"), (None, 1)])
+def test_ids_of_annotations_do_not_matter(folder: Path, ids: tuple[object, object]) -> None:
+    """To pycocotools an annotation with the id 0 is none, and of two with the same id there is one."""
+    numbered = [one if i is None else {**one, "id": i} for one, i in zip(BOTH, ids, strict=True)]
+    result = evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, truth(folder, *numbered))
+    assert figures(result) == pytest.approx([100] * 4)
+
+
+def test_area_and_crowd_may_be_null(folder: Path) -> None:
+    result = evaluate(finder((LEFT, 0.9)), folder, truth(folder, annotation(LEFT) | {"area": None, "iscrowd": None}))
+    assert figures(result) == pytest.approx([100] * 4)
+
+
+@pytest.mark.parametrize("lack", [{"segmentation": None}, {"segmentation": []}, {"mask_valid": False}])
+def test_an_object_without_an_outline_is_scored_as_a_box_alone(folder: Path, lack: dict[str, Any]) -> None:
+    """Its detection comes first: were its mask taken for wrong, the other's precision would be a half."""
+    path = truth(folder, annotation(LEFT), annotation(RIGHT) | lack)
+    mask = FULL.copy()
+    mask[:, :20] = 0
+    result = evaluate(finder((RIGHT, 0.9), (LEFT, 0.8)), folder, path)
+    assert figures(result) == pytest.approx([100] * 4)
+    assert result.mean.objects == 2
+    assert figures(evaluate(finder((LEFT, 0.9)), folder, path)) == pytest.approx([5100 / 101, 5100 / 101, 100, 100])
+
+
+def test_where_no_object_has_an_outline_masks_have_no_figure(folder: Path) -> None:
+    boxes_alone = annotation(RIGHT, category=2) | {"segmentation": None}
+    names = ("person", "dog")
+    result = evaluate(
+        finder((LEFT, 0.9), names=names), folder, truth(folder, annotation(LEFT), boxes_alone, names=names)
+    )
+    assert figures(result) == pytest.approx((50, 50, 100, 100))
+    dog = json.loads(result.to_json())["classes"][1]
+    assert (dog["name"], dog["box_ap"], dog["mask_ap"]) == ("dog", 0, None)
+    only = evaluate(finder((RIGHT, 0.9)), folder, truth(folder, annotation(RIGHT) | {"segmentation": None}))
+    assert figures(only) == pytest.approx((100, 100, np.nan, np.nan), nan_ok=True)
+
+
+def test_what_nobody_annotated_is_not_taken_for_wrong(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT))
+    found = finder((RIGHT, 0.9), (LEFT, 0.8))
+    assert figures(evaluate(found, folder, path)) == pytest.approx([50] * 4)
+    data = json.loads(path.read_text())
+    for exhaustive, expected in (([1], 50), ([], 100)):
+        data["images"][0]["exhaustive"] = exhaustive
+        path.write_text(json.dumps(data))
+        assert figures(evaluate(found, folder, path)) == pytest.approx([expected] * 4)
+
+
+def test_annotations_are_checked_without_a_model(folder: Path) -> None:
+    path = truth(folder, *BOTH)
+    check(("person",), folder, path)
+    with pytest.raises(UsageError, match="no class in common"):
+        check(("unicorn",), folder, path)
+    (folder / "b.png").unlink()
+    with pytest.raises(SourceError, match=r"b\.png is not there"):
+        check(("person",), folder, path)
 
 
 def test_missing_and_wrong_files_are_named(folder: Path) -> None:

@@ -121,6 +121,19 @@ def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+def test_annotations_that_cannot_be_validated_on_stop_no_run_half_way(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((shapes / "val.json").read_text())
+    document["categories"] = [{**category, "name": f"a {category['name']}"} for category in document["categories"]]
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    with pytest.raises(SystemExit) as ended:
+        run("train", *options(shapes, tmp_path / "run", "--val", str(tmp_path / "val.json")))
+    assert ended.value.code == 2
+    assert "have no class in common" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
 def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
     records = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     steps = [record for record in records if "loss" in record]

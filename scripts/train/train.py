@@ -34,6 +34,7 @@ from trainer import Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
 
 from stream_seg.errors import SourceError, StreamSegError, UsageError
+from stream_seg.evaluate import check
 
 RANK_SEED = 100_003
 """Between the seeds of processes: more than the steps of a run."""
@@ -131,6 +132,9 @@ def _prepare(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
+    validation = _validation(args, args.images or args.data)
+    if validation is not None:
+        check(annotations.classes, validation.images, validation.annotations)
     # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
     cv2.setNumThreads(1)
     build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))

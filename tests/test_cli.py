@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from skimage import data
 
 from stream_seg import __version__
 from stream_seg.cli import main
+from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
 from tests.tiny_models import batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
@@ -133,6 +135,8 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["a.mp4", "--start", "soon"], 2, "write seconds"),
         (["a.mp4", "--start", "5", "--end", "4"], 2, "not after"),
         (["a.mp4", "--camera-size", "big"], 2, "WIDTHxHEIGHT"),
+        (["a.mp4", "--camera-size", "640x000"], 2, "WIDTHxHEIGHT"),
+        (["--webcam", "9" * 20], 2, "no camera number"),
         (["missing.mp4", "-o", "{tmp}/o.mp4"], 3, "missing.mp4"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.xyz"], 6, "o.xyz"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/none/o.mp4"], 6, "none"),
@@ -152,8 +156,12 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["models", "pull", "compact", "--offline"], 2, "--offline"),
         (["models", "remove", "r50-fpn", "--model-dir", "{tmp}/" + "n" * 300], 4, "too long"),
         (["models", "pul", "compact"], 2, "pull"),
+        (["--verbose", "models", "pul"], 2, "stream-seg models --help"),
+        (["models", "path", "r50-fpn", "--device", "cuda", "--model-dir", "{tmp}"], 4, "pull r50-fpn --device cuda"),
+        (["models", "path", "zoo-r50-fpn", "--model-dir", "{tmp}"], 4, "models pull zoo-r50-fpn"),
         (["models", "remove", "compact"], 4, "part of the package"),
         (["export", "nothing.pth", "-o", "{tmp}/m.onnx"], 4, "nothing.pth"),
+        (["export", "compact", "-o", "{tmp}/m.onnx", "--calibrate", "a.mp4"], 2, "--calibrate is for --precision int8"),
     ],
 )
 def test_a_mistake_gets_one_line_and_its_exit_code(
@@ -241,8 +249,9 @@ def test_the_figures_of_a_failed_run_are_written_too(tmp_path: Path, capsys: pyt
     assert written["error"] in line
 
 
-def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models"]) == 0
+@pytest.mark.parametrize("argv", [["models"], ["models", "list"], ["--quiet", "models"]])
+def test_models_are_listed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("compact", "r50-fpn", "r50-fpn-v2", "zoo-r50-fpn", "zoo-r50-fpn-int8"))
 
@@ -287,6 +296,34 @@ def test_a_full_disk_behind_standard_output_is_told_in_one_line() -> None:
         done = subprocess.run([*COMMAND, "models"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 6
     assert done.stderr.strip() == "stream-seg: cannot write to standard output: No space left on device"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
+def test_what_was_found_that_cannot_be_printed_is_told_in_one_line(tiny: Path, photo: Path, tmp_path: Path) -> None:
+    argv = [str(photo), "-o", str(tmp_path / "out.png"), "--device", "cpu", "--model", str(tiny)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, *argv], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 6
+    assert done.stderr.strip() == "stream-seg: cannot write to standard output: No space left on device"
+
+
+def test_a_name_that_standard_output_has_no_letters_for_costs_nothing(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("1-日本.png", "2-caf\udce9.png"):  # the second is Latin-1, as old disks have it
+        (folder / name).write_bytes(cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes())
+    out = tmp_path / "出力"
+    argv = [*COMMAND, str(folder), "-o", f"{out}/", "--device", "cpu", "--model", str(tiny)]
+    done = subprocess.run(argv, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list(out.iterdir())) == 2
+    assert b"1-\\u65e5\\u672c.png: nothing found" in done.stdout
+    assert b"2-caf\\udce9.png: nothing found" in done.stdout
+
+
+def test_calibration_takes_frames_from_all_over_a_recording_and_no_more_than_it_may() -> None:
+    assert sum(1 for _ in calibration_frames("synthetic:16x16@30x205")) == CALIBRATION_FRAMES
+    assert sum(1 for _ in calibration_frames("synthetic:16x16@30x7")) == 7
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")

@@ -288,6 +288,12 @@ class TestRefusals:
         with pytest.raises(UsageError, match=message):
             load_segmenter(batched_model(tmp_path / "t.onnx"), **options)  # type: ignore[arg-type]
 
+    def test_more_or_fewer_labels_than_the_model_has_classes(self, tmp_path: Path) -> None:
+        labels = tmp_path / "names.txt"
+        labels.write_text("background\na\nb\n")
+        with pytest.raises(UsageError, match=r"2 labels were given, but .*t\.onnx has 3 classes"):
+            load_segmenter(batched_model(tmp_path / "t.onnx"), labels=labels)
+
 
 class TestClassFilter:
     def test_only_the_classes_asked_for_pass(self, tmp_path: Path) -> None:
@@ -297,6 +303,14 @@ class TestClassFilter:
             assert found.names == ["blue", "green"]
             assert found.class_names == NAMES
             assert segmenter.description.endswith("only green, blue")
+
+    def test_classes_that_share_a_name_all_pass(self, tmp_path: Path) -> None:
+        model, labels = batched_model(tmp_path / "tiny.onnx"), tmp_path / "names.txt"
+        labels.write_text("thing\nother\nthing\n")
+        with load_segmenter(model, device="cpu", labels=labels, classes=["thing"]) as segmenter:
+            (found,) = segmenter([flat((255, 200, 220))])
+            assert found.names == ["thing", "thing"]
+            assert segmenter.description.endswith("only thing")
 
     def test_closing_it_closes_the_one_inside(self, tmp_path: Path) -> None:
         segmenter = load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", threads=2, classes=["red"])

@@ -94,7 +94,7 @@ def locate(
     if _graph_on_disk(entry, folder, device):
         return folder / entry.graph_file(device)
     if offline:
-        raise ModelError(f"the model '{entry.name}' is not on disk; run: stream-seg models pull {entry.name}")
+        raise ModelError(f"the model '{entry.name}' is not on disk; run: {_pull_command(entry, device)}")
     return pull(entry.name, device=device, model_dir=folder, progress=progress, build=build, entries=entries)
 
 
@@ -122,7 +122,7 @@ def pull(
     if entry.download is None:
         return _embedded("int8.onnx" if device == "cpu" else "fp32.onnx")
     if entry.architecture is not None and build is None:
-        raise ModelError(f"'{name}' has to be built from its weights first; run: stream-seg models pull {name}")
+        raise ModelError(f"'{name}' has to be built from its weights first; run: {_pull_command(entry, device)}")
     folder = _usable(model_dir or default_model_dir())
     with locked(_lock_file(entry, folder)):
         published = _fetched(entry.download, folder, progress, patience)
@@ -258,6 +258,11 @@ def is_file(file: Path) -> bool:
         return file.is_file()
     except OSError as error:
         raise ModelError(f"cannot read the model {file}: {error.strerror}") from error
+
+
+def _pull_command(entry: Entry, device: Device) -> str:
+    """What brings a model here; a graph that is built is one for the device."""
+    return f"stream-seg models pull {entry.name}" + (f" --device {device}" if entry.architecture else "")
 
 
 def _find(name: str, entries: tuple[Entry, ...]) -> Entry:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (by default the process's) and return its exit code."""
-    _replace_closed_streams()
+    _prepare_streams()
     try:
         # Here, since it takes a second: an interruption meanwhile is one like any other.
         from stream_seg.cli.arguments import parse
@@ -48,12 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         forget_unwritten_errors()
 
 
-def _replace_closed_streams() -> None:
-    """Let what is printed vanish where a stream is closed (`2>&-`), rather than fail for want of it."""
+def _prepare_streams() -> None:
+    """Let no run fail for what it prints: it vanishes where a stream is closed (`2>&-`), and letters that the encoding
+    of standard output lacks, which names of files may have, are written as on standard error, \\xe9.
+    """
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  it is for the rest of the process
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _say(message: str) -> None:

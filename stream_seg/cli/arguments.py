@@ -138,7 +138,7 @@ def _number(text: str) -> float:
 
 def camera_index(text: str) -> int:
     """A camera's number, from 0."""
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 4:
         raise argparse.ArgumentTypeError(f"'{text}' is no camera number; the first camera is 0")
     return int(text)
 
@@ -162,7 +162,7 @@ def probability(text: str) -> float:
 def size(text: str) -> tuple[int, int]:
     """`1280x720` as (width, height)."""
     match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
-    if not match or "0" in match.groups():
+    if not match or not all(map(int, match.groups())):
         raise argparse.ArgumentTypeError(f"'{text}' is no size; write WIDTHxHEIGHT, as in 1280x720")
     return int(match[1]), int(match[2])
 
@@ -201,10 +201,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Options that choose a model and where it runs."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
-    group.add_argument("--device", type=device, default="auto", metavar="auto|cpu|cuda|cuda:N", help="where it runs")
+    _add_device(group, help_text="where it runs")
     group.add_argument("--size", type=whole, metavar="N", help="longer side of what it sees, in pixels (the model's)")
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
     _add_places(group)
+
+
+def _add_device(parser: argparse._ActionsContainer, *, help_text: str) -> None:
+    parser.add_argument("--device", type=device, default="auto", metavar="auto|cpu|cuda|cuda:N", help=help_text)
 
 
 def _add_places(parser: argparse._ActionsContainer, *, again: bool = False) -> None:
@@ -296,13 +300,17 @@ def _models_parser() -> Parser:
     parser.set_defaults(command=models.list_models)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
     for name, command, help_text, argument in (
+        ("list", models.list_models, "print the table of names (what models alone does, too)", None),
         ("pull", models.pull, "download a model, build its graph, print where it is", "NAME"),
         ("path", models.path, "print where a model is", "NAME"),
         ("remove", models.remove, "delete a downloaded model", "NAME"),
         ("info", models.info, "print inputs, outputs and metadata", "NAME|FILE.onnx"),
     ):
         action = actions.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        action.add_argument("name", metavar=argument)
+        if argument is not None:
+            action.add_argument("name", metavar=argument)
+        if command in (models.pull, models.path, models.info):
+            _add_device(action, help_text="which graph, where each has its own")
         _add_places(action, again=True)
         add_common(action, again=True)
         action.set_defaults(command=command)
@@ -351,8 +359,10 @@ SUBCOMMANDS = {"models": _models_parser, "export": _export_parser, "eval": _eval
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; `command` of the result is the function to call with it. Raises `UsageError`.
 
-    A first word that is a subcommand is taken for it: a file of that name is written ./models.
+    A first word that is a subcommand is taken for it, also behind --quiet or --verbose: a file of that name is written
+    ./models.
     """
-    if argv and argv[0] in SUBCOMMANDS:
-        return SUBCOMMANDS[argv[0]]().parse_strictly(argv[1:])
+    first = next((place for place, word in enumerate(argv) if word not in ("--quiet", "--verbose")), len(argv))
+    if first < len(argv) and argv[first] in SUBCOMMANDS:
+        return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
     return _run_parser().parse_strictly(argv, intermixed=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
+from stream_seg.cli.output import tell_beside_bars
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.metrics import Metrics
@@ -76,7 +77,7 @@ class Listing(Sink):
     def write(self, frame: Frame, detections: Detections) -> None:
         if frame.name is not None:
             found = ", ".join(f"{n} {s:.2f}" for n, s in zip(detections.names, detections.scores, strict=True))
-            tqdm.write(f"{frame.name}: {found or 'nothing found'}", file=sys.stdout)
+            tell_beside_bars(f"{frame.name}: {found or 'nothing found'}")
 
     def close(self, outcome: Outcome) -> None:
         """Nothing to finish."""

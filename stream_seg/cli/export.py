@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from stream_seg import catalog
 from stream_seg.cli.console import Bar, download_bar
 from stream_seg.cli.output import tell
+from stream_seg.errors import UsageError
 from stream_seg.frame import Image
 from stream_seg.segmenters import read_labels
 from stream_seg.sinks.part import Target
@@ -34,9 +36,11 @@ def export(args: argparse.Namespace) -> int:
     """`stream-seg export NAME_OR_WEIGHTS -o model.onnx`."""
     from stream_seg.graph import export_graph
 
+    if args.calibrate is not None and args.precision != "int8":
+        raise UsageError(f"--calibrate is for --precision int8, not {args.precision}; leave it out")
     Target(args.output, args.overwrite, Path(args.weights))
     weights, architecture = _weights(args)
-    frames = None if args.calibrate is None else _calibration_frames(args.calibrate)
+    frames = None if args.calibrate is None else calibration_frames(args.calibrate)
     with _steps(quiet=args.quiet) as progress:
         done = export_graph(
             weights,
@@ -68,15 +72,12 @@ def _weights(args: argparse.Namespace) -> tuple[Path, str | None]:
     return found, args.architecture or architecture
 
 
-def _calibration_frames(spec: str) -> Iterator[Image]:
+def calibration_frames(spec: str) -> Iterator[Image]:
     """Up to CALIBRATION_FRAMES images of a video or folder, evenly spread where its length is known."""
     with open_source(spec) as source:
         stride = max(1, (source.info.frame_count or 0) // CALIBRATION_FRAMES)
-        for count, frame in enumerate(source):
-            if count % stride == 0:
-                yield frame.image
-            if count >= stride * CALIBRATION_FRAMES:
-                return
+        for frame in itertools.islice(source, 0, stride * CALIBRATION_FRAMES, stride):
+            yield frame.image
 
 
 @contextmanager

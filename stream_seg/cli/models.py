@@ -49,14 +49,14 @@ def pull(args: argparse.Namespace) -> int:
     if args.offline:
         raise UsageError("models pull downloads, which --offline forbids; leave one of them out")
     with download_bar(quiet=args.quiet) as progress:
-        device = kind_of("auto")
+        device = kind_of(args.device)
         tell(catalog.pull(args.name, device=device, model_dir=args.model_dir, progress=progress, build=build_graph))
     return 0
 
 
 def path(args: argparse.Namespace) -> int:
     """`stream-seg models path NAME`: where a model is on disk."""
-    tell(catalog.path(args.name, model_dir=args.model_dir))
+    tell(catalog.path(args.name, device=kind_of(args.device), model_dir=args.model_dir))
     return 0
 
 
@@ -71,7 +71,7 @@ def info(args: argparse.Namespace) -> int:
     """`stream-seg models info FILE`: inputs, outputs and metadata of an ONNX file, or of a named model on disk."""
     file = Path(args.name)
     if not catalog.is_file(file) and not file.is_dir():
-        file = catalog.path(args.name, model_dir=args.model_dir)
+        file = catalog.path(args.name, device=kind_of(args.device), model_dir=args.model_dir)
     check_model(file)  # which says better than ONNX Runtime what a file is that is no model
     tell(catalog.info(file))
     return 0

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
 
 from stream_seg.errors import OutputError
 
 
 def tell(text: object) -> None:
     """Print one result. Raises `OutputError` when it cannot be written, `BrokenPipeError` when nobody reads it."""
+    _write(lambda: print(text))
+
+
+def tell_beside_bars(text: str) -> None:
+    """As `tell`, without tearing a progress bar."""
+    _write(lambda: tqdm.write(text, file=sys.stdout))
+
+
+def _write(write: Callable[[], None]) -> None:
     try:
-        print(text, flush=True)
+        write()
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from stream_seg.detections import Detections
-from stream_seg.errors import ModelError
+from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
 from stream_seg.segmenters.onnx_segmenter import (
@@ -17,6 +18,7 @@ from stream_seg.segmenters.onnx_segmenter import (
     Options,
     Size,
     class_names,
+    given_names,
     shapes_of,
 )
 from stream_seg.segmenters.session import Array, Run, Session, Signature
@@ -57,7 +59,7 @@ class BatchedSegmenter(OnnxSegmenter):
                 f"the model {session.path} takes exactly {batch} images at once: export it with a free batch"
             )
         limit = 1 if batch == 1 else session.batch_limit
-        super().__init__(session, class_names(session, options), _canvases(session.signature, options), limit)
+        super().__init__(session, _names(session, options), _canvases(session.signature, options), limit)
         self._feeds, self._floor = _threshold(session.signature, options)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
@@ -97,6 +99,14 @@ class BatchedSegmenter(OnnxSegmenter):
                 f"{self.model_name} returned a class beyond the {len(self.class_names)} it has names for: "
                 "give all of them with --labels FILE"
             )
+
+
+def _names(session: Session, options: Options) -> tuple[str, ...]:
+    """Raise `UsageError` where the user names more or fewer classes than the model does: all would have wrong names."""
+    names, own = class_names(session, options), given_names(session, replace(options, labels=None))
+    if own and len(names) != len(own):
+        raise UsageError(f"{len(names)} labels were given, but {session.path} has {len(own)} classes: name all of them")
+    return names
 
 
 def _within(values: Array, low: int, high: int) -> bool:

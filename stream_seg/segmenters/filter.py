@@ -21,14 +21,15 @@ class ClassFilter(ModelSegmenter):
     def __init__(self, segmenter: ModelSegmenter, classes: Sequence[str]) -> None:
         """Raise `UsageError` for a class the segmenter does not know (upper and lower case are the same)."""
         self._inner = segmenter
-        self._kept = np.array(sorted({_class_id(name, segmenter.class_names) for name in classes}), np.int64)
+        kept = {i for name in classes for i in _class_ids(name, segmenter.class_names)}
+        self._kept = np.array(sorted(kept), np.int64)
         self.class_names = segmenter.class_names
         self.max_batch = segmenter.max_batch
         self.concurrency = segmenter.concurrency
         self.model_name = segmenter.model_name
         self.provider = segmenter.provider
         self.device = segmenter.device
-        names = ", ".join(segmenter.class_names[i] for i in self._kept)
+        names = ", ".join(dict.fromkeys(segmenter.class_names[i] for i in self._kept))
         self.description = f"{segmenter.description}; only {names}"
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
@@ -41,12 +42,10 @@ class ClassFilter(ModelSegmenter):
         self._inner.close()
 
 
-def _class_id(name: str, known: tuple[str, ...]) -> int:
-    ids = {known_name.lower(): i for i, known_name in enumerate(known)}
-    try:
-        return ids[name.strip().lower()]
-    except KeyError:
+def _class_ids(name: str, known: tuple[str, ...]) -> list[int]:
+    """Several where labels of the user's give classes one name."""
+    ids = [i for i, known_name in enumerate(known) if known_name.lower() == name.strip().lower()]
+    if not ids:
         listed = f"; it knows {', '.join(known)}" if len(known) <= LISTED else ""
-        raise UsageError(
-            f"the model has no class {name.strip()!r}{did_you_mean(name.strip(), known)}{listed}"
-        ) from None
+        raise UsageError(f"the model has no class {name.strip()!r}{did_you_mean(name.strip(), known)}{listed}")
+    return ids

@@ -23,7 +23,8 @@ class Frame:
 
     `image` (H, W, 3) uint8 BGR. `index` counts captured frames from 0; gaps are dropped frames. `pts` is the exact
     presentation time in seconds since the beginning of the recording, or since capture began for a live source.
-    `captured_at` is `time.monotonic()` at capture. `name` is the file an image came from, None for video.
+    `captured_at` is `time.monotonic()` at capture. `name` is the file an image came from, None for video;
+    `is_still` says of an image that it is one of its own, and not one of a sequence that is a film.
 
     `pixels` is the image, or what makes it when it is first asked for, on any thread: with many live sources most
     frames are dropped, and making pixels is a quarter of what capturing one costs (docs/performance.md).
@@ -34,6 +35,7 @@ class Frame:
     pts: Fraction
     captured_at: float
     name: str | None = None
+    is_still: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.pixels):
@@ -78,7 +80,8 @@ class SourceInfo:
     "video" or "live" source all have it, images may differ. `frame_rate` is the declared rate, None when unknown.
     `frame_count` is exact or an estimate (for progress), after `start`/`end`/stride. `duration` is the length of the
     recording in seconds. `time_base` is a unit every `pts` is a whole multiple of. `path` is the local file, if there
-    is one: the place to read sound from. `start` is the pts that an output begins with, `end` the pts it stops before.
+    is one: the place to read sound from. `files` are the images it reads, which no output may replace. `start` is the
+    pts that an output begins with, `end` the pts it stops before.
     """
 
     name: str
@@ -89,6 +92,7 @@ class SourceInfo:
     duration: Fraction | None = None
     time_base: Fraction = field(default=Fraction(1, 90000))
     path: Path | None = None
+    files: tuple[Path, ...] = field(default=(), repr=False, kw_only=True)
     start: Fraction = Fraction(0)
     end: Fraction | None = None
 

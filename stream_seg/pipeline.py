@@ -217,7 +217,8 @@ class Pipeline:
                 lane.metrics.source_dropped(getattr(source, "dropped", 0))
 
     def _segment(self) -> None:
-        size = self._intake.first().size
+        self._intake.first()
+        size = next(lane.info.size for lane in self._lanes if lane.info is not None)  # its pixels may not be had
         # An only live source gets one call at a time: a second would hold frames that grow old.
         alone = len(self._lanes) == 1 and self._intake.live_feeds == 1
         calls = 1 if alone else getattr(self._segmenter, "concurrency", 1)
@@ -256,6 +257,7 @@ class Pipeline:
                 self._calls.append(call)
                 self._calls.extend(_Ended(self._lanes[number]) for number in taken.ended)
             began = time.perf_counter()
+            call.frames = [(lane, frame) for lane, frame in call.frames if self._has_pixels(lane, frame)]
             images = [frame.image for _, frame in call.frames]
             found = self._segmenter(images) if images else []
             if len(found) != len(images):
@@ -263,6 +265,18 @@ class Pipeline:
             call.seconds = (time.perf_counter() - began) * share
             call.found = found
             self._hand_on_what_is_done()
+
+    def _has_pixels(self, lane: _Lane, frame: Frame) -> bool:
+        """Whether the pixels, which may be made only here, can be; if not, their source has failed."""
+        try:
+            _ = frame.image
+        except Exception as error:  # as in a capture thread
+            if lane.metrics.error is None:
+                self._source_failed(lane, error)
+                lane.source.close()
+            self._intake.delivered()
+            return False
+        return True
 
     def _hand_on_what_is_done(self) -> None:
         """Pass results on in the order in which frames were taken: a later call may be done earlier."""

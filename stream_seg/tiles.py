@@ -134,7 +134,7 @@ class Tiles(Wall):
         if not (self._info.is_live or self._is_only):
             self._advance(tile.pts)
         self._tiles[feed].put(tile.image)
-        self._is_still[feed] = tile.name is not None
+        self._is_still[feed] = tile.is_still
         self._newest = tile
         self._changed = True
         if self._is_only and not self._info.is_live:

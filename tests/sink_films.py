@@ -110,12 +110,23 @@ def _sound_tracks(path: Path) -> int:
         return len(container.streams.audio)
 
 
-def record(path: Path, sound: str = "aac", seconds: float = 2, tracks: int = 1, rate: int = 25) -> Path:
+def record(
+    path: Path,
+    sound: str = "aac",
+    seconds: float = 2,
+    tracks: int = 1,
+    rate: int = 25,
+    *,
+    title: str | None = None,
+    layout: str = "mono",
+) -> Path:
     """Make a recording of 64x48 pictures with sound of a tone; `sound` is an FFmpeg encoder."""
     with av.open(str(path), "w") as container:
+        if title is not None:
+            container.metadata["title"] = title
         video = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        audio = [container.add_stream(sound, rate=48000, layout="mono") for _ in range(tracks)]
+        audio = [container.add_stream(sound, rate=48000, layout=layout) for _ in range(tracks)]
         for stream, language in zip(audio, ("deu", "eng"), strict=False):
             stream.metadata["language"] = language
         for second in range(0, round(seconds * 10)):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Self
 
 import pytest
 
 from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, UsageError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Image
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Wall
 from tests.test_pipeline import Boom, Counting, Kept, Numbers, run_in_time, same
@@ -158,6 +160,55 @@ def test_a_source_that_fails_does_not_stop_the_others(live: bool, at: int) -> No
     assert {name: str(error) for name, error in pipeline.failures.items()} == {"bad": "source"}
     if not live:
         assert failing.indices == list(range(at))
+
+
+class Unconvertible(Numbers):
+    """A source the pixels of whose frames cannot be made from `bad_from` on; it goes on until it is closed."""
+
+    bad_from = 5
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            if self.asked_to_end:
+                return
+            yield dataclasses.replace(frame, pixels=partial(self._pixels, frame))
+
+    def _pixels(self, frame: Frame) -> Image:
+        if frame.index >= self.bad_from:
+            raise Boom("pixels")
+        return frame.image
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_frame_whose_pixels_cannot_be_made_ends_its_source_alone(
+    at: int, live: bool, batch_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate(10)
+    failing, going = Kept(), Kept()
+    failing.close = lambda outcome: (Kept.close(failing, outcome), gate.open.set())  # type: ignore[method-assign]
+    bad = Unconvertible(None, live=live)
+    bad.bad_from = at
+    pipeline = Pipeline(
+        [feed("bad", bad, failing), feed("good", Numbers(20, ready=gate), going)], Counting(), batch_size=batch_size
+    )
+    run_in_time(pipeline)
+    assert going.indices == list(range(20))
+    assert going.outcomes == [Outcome.COMPLETE]
+    assert failing.outcomes == [Outcome.STOPPED if live else Outcome.FAILED]  # closed while the other waited
+    assert {name: str(error) for name, error in pipeline.failures.items()} == {"bad": "pixels"}
+    assert caplog.text.count("bad failed, the others go on: pixels") == 1
+    assert bad.closed == 1
+    if not live:
+        assert failing.indices == list(range(at))
+
+
+def test_the_pixels_of_an_only_source_that_cannot_be_made_end_the_run() -> None:
+    sink = Kept()
+    with pytest.raises(Boom, match="pixels"):
+        run_in_time(Pipeline(Unconvertible(None), Counting(), sinks=[sink], renderer=same))
+    assert sink.outcomes == [Outcome.FAILED]
 
 
 def test_a_source_that_ends_has_its_file_finished_while_the_others_go_on() -> None:

@@ -43,14 +43,14 @@ def found(boxes: list[tuple[float, float, float, float]], class_ids: list[int] |
     )
 
 
-def frame(size: tuple[int, int], value: int | None = None, name: str | None = None) -> Frame:
+def frame(size: tuple[int, int], value: int | None = None, *, still: bool = False) -> Frame:
     """A frame of one grey, or with a gradient in all three channels."""
     x, y = np.arange(size[0]), np.arange(size[1])[:, None]
     image = np.empty((size[1], size[0], 3), np.uint8)
     image[..., 0], image[..., 1], image[..., 2] = x * 255 // size[0], y * 255 // size[1], (x + y) * 255 // sum(size)
     if value is not None:
         image[:] = value
-    return Frame(image, 7, Fraction(7, 30), 1.5, name)
+    return Frame(image, 7, Fraction(7, 30), 1.5, "a.jpg" if still else None, still)
 
 
 def changed(before: Image, after: Image) -> NDArray[np.bool_]:
@@ -210,8 +210,8 @@ def test_an_object_keeps_its_colour_while_it_moves_and_others_come_and_go() -> N
 
 def test_images_do_not_inherit_colours_from_the_image_before() -> None:
     renderer = Renderer("masks")
-    renderer(frame((320, 240), name="a.jpg"), found([(0, 0, 50, 50), (100, 0, 150, 50)], [0, 0]))
-    drawn = renderer(frame((320, 240), name="b.jpg"), found([(100, 0, 150, 50)], [0])).image
+    renderer(frame((320, 240), still=True), found([(0, 0, 50, 50), (100, 0, 150, 50)], [0, 0]))
+    drawn = renderer(frame((320, 240), still=True), found([(100, 0, 150, 50)], [0])).image
     assert (drawn[25, 125] == colour(0, 0)).all()
 
 

@@ -16,6 +16,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import ImageFile, ImageFolder, ListSink, NumberedImages, SegmentedVideo, VideoFile, open_sink
+from stream_seg.sources import open_source
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
 
 ABOUT = SourceInfo("a film", (64, 48), "video")
@@ -130,6 +131,19 @@ def test_an_unknown_suffix_is_refused_with_those_that_are_known(name: str, messa
         open_sink(tmp_path / name)
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_address_is_refused_and_not_repeated(kind: type[str | Path]) -> None:
+    for address in ("rtmp://host/live_KEY", "rtsp://me:KEY@host/out.mp4", "S3://KEY/%05d.png"):
+        with pytest.raises(OutputError, match=r"^cannot write to an address; name a file or a folder$"):
+            open_sink(kind(address), overwrite=True)
+
+
+def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shot:").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert type(open_sink("shot:/a.mp4")) is VideoFile
+
+
 def test_a_codec_for_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is for videos"):
         open_sink(tmp_path / "a.png", codec="h264")
@@ -194,6 +208,42 @@ def test_the_input_is_never_overwritten(name: str, link: str, tmp_path: Path) ->
     with pytest.raises(OutputError, match="is the input itself"):
         deliver(open_sink(other, overwrite=True), info(CFR[:1], path=source), frames(CFR[:1]))
     assert source.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(("spec", "output"), [
+    ("*.png", ""),
+    ("**/*.png", ""),
+    ("img_%d.png", ""),
+    ("img_3.png", ""),
+    ("", "img_%d.png"),
+    ("img_%d.png", "img_%d.png"),
+    ("*.png", "img_3.png"),
+    ("*.png", "../link/"),
+    ("*.png", "../linked/"),
+])  # fmt: skip
+def test_no_image_of_the_input_is_overwritten(spec: str, output: str, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for path in (folder, tmp_path / "linked"):
+        path.mkdir()
+    for number in (3, 4):
+        cv2.imwrite(str(folder / f"img_{number}.png"), image(number))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "linked" / "img_3.png").symlink_to(folder / "img_3.png")
+    with open_source(f"{folder}/{spec}", max_frames=1) as source:
+        sink = open_sink(f"{folder}/{output}", overwrite=True)
+        with pytest.raises(OutputError, match=r"img_3\.png is an image of the input; write to another folder$"):
+            deliver(sink, source.info, [frame.with_image(image(9)) for frame in source])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_images_may_go_beside_those_of_the_input(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.bmp", "b.png")):
+        cv2.imwrite(str(tmp_path / name), image(number))
+    for spec, output in (("a.bmp", ""), ("*.bmp", ""), ("b.png", "c.png"), ("", "out_%d.png")):
+        with open_source(f"{tmp_path}/{spec}") as source:
+            deliver(open_sink(f"{tmp_path}/{output}", overwrite=True), source.info, list(source))
+    assert {path.name for path in tmp_path.iterdir()} >= {"a.bmp", "a.png", "b.png", "c.png", "out_0.png"}
 
 
 def test_the_folder_of_the_input_is_not_written_into(tmp_path: Path) -> None:

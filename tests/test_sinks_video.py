@@ -15,6 +15,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import VideoFile
+from stream_seg.sources import Recording
 from tests.sink_films import CFR, VFR, Film, deliver, frames, info, noise, read, record, recording, sounds
 
 MILLISECOND = Fraction(1, 1000)
@@ -272,6 +273,66 @@ def test_broken_sound_does_not_cost_the_pictures(tmp_path: Path, caplog: pytest.
     source.write_bytes(data)
     deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
     assert len(read(tmp_path / "out.mp4").times) == len(shown)
+
+
+def test_a_damaged_packet_of_broadcast_sound_costs_no_other(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.ts")
+    about, shown = recording(source)
+    (before,) = sounds(source)
+    data = bytearray(source.read_bytes())
+    data[data.index(before.packets[40][:7]) + 3] ^= 0x55  # in an ADTS header
+    source.write_bytes(data)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    (after,) = sounds(tmp_path / "out.mp4")
+    assert 80 < len(after.packets) < len(before.packets) == 95  # a dozen share a packet of the transport stream
+    assert after.times[-1] > 1.9
+
+
+def test_sound_that_cannot_be_written_any_further_ends_there_and_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    once = record(tmp_path / "once.ts")
+    source = tmp_path / "in.ts"
+    source.write_bytes(2 * once.read_bytes())  # its times jump back, which no container takes
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    (before,), (after,) = sounds(once), sounds(tmp_path / "out.mp4")
+    assert len(after.packets) == pytest.approx(len(before.packets), abs=3)
+    assert "a sound track of" in caplog.text
+    assert "is left out from" in caplog.text
+
+
+def test_sound_of_an_unknown_codec_is_left_out_and_the_other_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = record(tmp_path / "in.mkv", tracks=2)
+    about, shown = recording(source)
+    data = source.read_bytes()
+    second = data.index(b"A_AAC", data.index(b"A_AAC") + 1)
+    source.write_bytes(data[:second] + b"A_XYZ" + data[second + 5 :])
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    assert [sound.language for sound in sounds(tmp_path / "out.mp4")] == ["deu"]
+    assert "is left out: this FFmpeg does not know its codec" in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["5.1(side)", "4.0", "2.1"])
+def test_sound_of_unusual_loudspeakers_is_encoded_for_usual_ones(layout: str, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv", "ac3", tracks=2, layout=layout)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.webm"), about, shown)
+    after = sounds(tmp_path / "out.webm")
+    assert [(sound.codec, sound.language) for sound in after] == [("opus", "deu"), ("opus", "eng")]
+    assert after[0].times[-1] == pytest.approx(2, abs=0.1)
+
+
+def test_a_title_in_an_old_alphabet_is_no_obstacle(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.avi", title="Caf__")
+    source.write_bytes(source.read_bytes().replace(b"Caf__", b"Caf\xe9 "))  # Latin-1, as Windows wrote it
+    with Recording(source) as recorded:
+        about, shown = recorded.info, list(recorded)
+    deliver(VideoFile(tmp_path / "out.mkv"), about, shown)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.metadata["title"] == "Caf\ufffd "
 
 
 def test_a_recording_that_is_gone_leaves_the_pictures_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from stream_seg.errors import SourceError
 from stream_seg.sources import ImageFiles, open_source
-from stream_seg.sources.images import read_image
+from stream_seg.sources.images import numbered_images, read_image
 from tests.source_files import SIZE, numbered, numbers_of
 
 
@@ -72,6 +74,18 @@ def test_a_numbered_sequence_may_begin_anywhere_and_have_gaps(tmp_path: Path) ->
         assert source.info.frame_rate == 10
     assert numbers_of(frames) == [8, 9, 10, 12, 100]
     assert frames[-1].pts == Fraction(4, 10)
+    assert not any(frame.is_still for frame in frames)
+    with open_source(tmp_path) as source:
+        assert all(frame.is_still for frame in source)
+
+
+def test_a_sequence_has_each_number_once(tmp_path: Path) -> None:
+    for name in ("1", "01", "001", "2", "10", "010"):
+        save(tmp_path / f"{name}.png", numbered(len(name)))
+    found = {
+        pattern: [path.stem for path in numbered_images(str(tmp_path / pattern))] for pattern in ("%d.png", "%02d.png")
+    }
+    assert found == {"%d.png": ["1", "2", "10"], "%02d.png": ["01", "10"]}
 
 
 def test_a_real_file_with_a_pattern_character_is_a_file(tmp_path: Path) -> None:
@@ -113,6 +127,67 @@ def test_transparent_pixels_are_black(tmp_path: Path, suffix: str) -> None:
     assert image is not None
     assert image[:, :7].max() <= 2
     assert image[:, 9:].min() >= 195
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_a_transparent_colour_is_found_behind_long_descriptions(tmp_path: Path) -> None:
+    words = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"IDAT " * 2000)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0))  # 2x1, a byte of palette each
+    palette = png_chunk(b"PLTE", bytes([255, 255, 255, 0, 255, 0])) + png_chunk(b"tRNS", bytes([0, 255]))
+    data = png_chunk(b"IDAT", zlib.compress(bytes([0, 0, 1]))) + png_chunk(b"IEND", b"")
+    path = tmp_path / "clear.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + words + palette + data)
+    image = read_image(path)
+    assert image is not None
+    assert image.tolist() == [[[0, 0, 0], [0, 255, 0]]]
+
+
+def described(suffix: str, pixels: np.ndarray, orientation: int, order: str) -> bytes:
+    """Return an image with alpha as a file that says in EXIF how it is to be turned."""
+    exif = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(
+        f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0
+    )
+    if suffix == ".png":
+        data = cv2.imencode(".png", pixels)[1].tobytes()
+        return data[:33] + png_chunk(b"eXIf", exif) + data[33:]  # behind IHDR
+    (lossless,) = re.findall(rb"VP8L.*", cv2.imencode(".webp", pixels)[1].tobytes(), re.DOTALL)
+    height, width = pixels.shape[:2]
+    header = b"VP8X" + struct.pack("<I", 10) + b"\x18\0\0\0" + (width - 1).to_bytes(3, "little")
+    body = (
+        b"WEBP" + header + (height - 1).to_bytes(3, "little") + lossless + b"EXIF" + struct.pack("<I", len(exif)) + exif
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_transparent_images_are_turned_upright_as_others_are(tmp_path: Path, orientation: int, suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[0, 0, 3] = 0
+    path = tmp_path / f"phone{suffix}"
+    path.write_bytes(described(suffix, pixels, orientation, "<>"[orientation % 2]))
+    turned = {
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.swapaxes(0, 1),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).swapaxes(0, 1),
+        8: np.rot90(pixels),
+    }.get(orientation, pixels)
+    image = read_image(path)
+    assert image is not None
+    assert (image == turned[..., :3] * (turned[..., 3:] == 255)).all()
+
+
+@pytest.mark.parametrize("data", [b"RIFF\0\0\0\0WEBPVP8X", b"\x89PNG\r\n\x1a\n" + b"\xff" * 20])
+def test_an_image_cut_off_in_its_header_is_unreadable(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "photo.png").write_bytes(data)
+    assert read_image(tmp_path / "photo.png") is None
 
 
 def test_an_unreadable_image_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

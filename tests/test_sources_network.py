@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources import open_source, reconnecting
+from stream_seg.frame import Frame
+from stream_seg.sources import network, open_source, reconnecting
 from stream_seg.sources.decoding import Decoder
+from tests.misbehaving_server import MisbehavingServer, cut_off
 from tests.source_counts import readers_end
 from tests.source_files import RATE, SIZE, numbered, numbers_of, write_video
 from tests.source_servers import clock_of, file_server, http_camera, needs_rtsp, rtsp_camera, silent_host
@@ -43,6 +45,20 @@ def test_a_part_of_a_recording_over_http_is_exact(tmp_path: Path) -> None:
     with file_server(tmp_path) as host, open_source(f"http://{host}/film.mp4", start=1.2, end=1.6) as source:
         assert (source.info.start, source.info.frame_count) == (Fraction(6, 5), 10)
         assert numbers_of(list(source)) == list(range(30, 40))
+
+
+def test_a_recording_over_http_that_breaks_off_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "options_for", lambda *_: {"reconnect": "1", "reconnect_delay_max": "0"})
+    film = write_video(tmp_path / "film.mkv", 60, size=(320, 240), codec="rawvideo", pixel_format="uyvy422", options={})
+    data = film.read_bytes()
+    came: list[Frame] = []
+    with MisbehavingServer() as server:
+        dies = cut_off(data, len(data) // 2)
+        address = server.behave("/film.mkv", dies, lambda _: None)  # then it hangs up without a word
+        with pytest.raises(SourceError, match="broke off: "), open_source(address) as source:
+            came.extend(source)
+    assert numbers_of(came) == list(range(len(came)))
+    assert 20 < len(came) < 31
 
 
 def test_a_finished_playlist_is_a_recording(tmp_path: Path) -> None:

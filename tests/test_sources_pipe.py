@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pty
 import subprocess
@@ -61,6 +62,20 @@ def write_raw(path: Path) -> Path:
 def write_all(fd: int, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError), os.fdopen(fd, "wb") as out:
         out.write(data)
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_an_input_that_cannot_be_read_any_further_is_an_error_that_says_so(tmp_path: Path, good: int) -> None:
+    fd = os.open(write_raw(tmp_path / "film.mkv"), os.O_RDONLY)
+    folder = os.open(tmp_path, os.O_RDONLY)  # reading it is an error
+    with contextlib.ExitStack() as stack:
+        frames = iter(stack.enter_context(Pipe(fd))) if good else iter(())
+        assert numbers_of(list(itertools.islice(frames, good))) == list(range(good))
+        os.dup2(folder, fd)
+        with pytest.raises(SourceError, match=r"^pipe broke off: is a directory$"):
+            list(frames if good else stack.enter_context(Pipe(fd)))
+    os.close(fd)
+    os.close(folder)
 
 
 def test_times_in_a_pipe_are_exact() -> None:

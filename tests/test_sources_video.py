@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import io
 import logging
+import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,9 +18,12 @@ import numpy as np
 import pytest
 from av.sidedata.sidedata import SideDataContainer
 
+from stream_seg import Detections, Pipeline, VideoFile
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame
+from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sources import Recording, open_source
+from stream_seg.sources.decoding import open_container
 from stream_seg.sources.picture import Orientation
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 from tests.source_files import (
@@ -283,6 +289,47 @@ def test_a_file_cut_off_in_the_middle_gives_what_is_there_and_says_so(
     assert 50 < len(frames) < 199
     assert numbers_of(frames)[:50] == list(range(50))
     assert "is cut off" in caplog.text
+
+
+class OnABadDisk:
+    """A file of which only the beginning can be read."""
+
+    def __init__(self, path: Path, good: int) -> None:
+        self._good = io.BytesIO(path.read_bytes()[:good])
+
+    def read(self, size: int) -> bytes:
+        data = self._good.read(size)
+        if not data:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return data
+
+
+def test_a_file_that_cannot_be_read_any_further_is_an_error_and_what_was_written_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "film.mkv", 60, size=(320, 240), codec="rawvideo", pixel_format="uyvy422", options={})
+    half = path.stat().st_size // 2
+    monkeypatch.setattr(Recording, "_container", lambda self: open_container(OnABadDisk(path, half), self.name))
+    video = VideoFile(tmp_path / "out.mp4")
+    segmenter = FunctionSegmenter(lambda _: Detections.none(("dog",)), ("dog",))
+    with pytest.raises(SourceError, match=r"film\.mkv broke off: input/output error$"):
+        Pipeline(Recording(path), segmenter, sinks=[video]).run()
+    assert not (tmp_path / "out.mp4").exists()
+    assert video.kept is not None
+    monkeypatch.undo()
+    kept = numbers_of(frames_of(video.kept))
+    assert 10 < len(kept) < 30  # what was still on its way is not waited for
+    assert kept == list(range(len(kept)))
+
+
+def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    film = write_video(tmp_path / "film.mp4", 3)
+    for name in ("12:30.mp4", "rtsp:film.mp4", "file:film.mp4"):
+        film = film.rename(tmp_path / name)
+        with open_source(name) as source:
+            assert numbers_of(list(source)) == [0, 1, 2]
+            assert source.info.name == name
 
 
 @pytest.mark.parametrize("name", ["song.m4a", "song.mka"])

@@ -50,7 +50,7 @@ class Glance(ListSink):
 def plain(value: int, pts: Fraction = Fraction(0), size: tuple[int, int] = WIDE, name: str | None = None) -> Frame:
     """A frame of one colour that no other value has."""
     image = np.full((size[1], size[0], 3), (value, 255 - value, 40), np.uint8)
-    return Frame(image, 0, pts, 5.0, name)
+    return Frame(image, 0, pts, 5.0, name, is_still=name is not None)
 
 
 def box(*corners: float) -> Detections:

@@ -15,7 +15,7 @@ from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
 from stream_seg.protocols import Sink, Source
 from stream_seg.render import Renderer
-from stream_seg.sinks import Window, open_sink
+from stream_seg.sinks import Window, open_sink, refuse_address
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.part import Target, same_file
 from stream_seg.sources import labels_of, open_source
@@ -118,6 +118,8 @@ def _outputs(
         raise UsageError("--keep removes old segments, so it needs --segment, as in --segment 10m --keep 24h")
     if args.segment is not None and not args.output:
         raise UsageError("--segment cuts a recording, so it needs an output, as in -o door.mp4")
+    for path in args.output:
+        refuse_address(path)
     shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
     for path in shared:
         if Path(path).suffix.lower() not in CONTAINERS:

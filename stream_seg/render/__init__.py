@@ -51,7 +51,7 @@ class Renderer:
 
     def __call__(self, frame: Frame, detections: Detections) -> Frame:
         """Return a new frame with `detections` drawn; the given one stays as it is."""
-        if frame.name is not None:  # an image of its own, which continues nothing
+        if frame.is_still:  # it continues nothing
             self._shades = Shades()
         detections = _visible(detections, frame.size)
         colours = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
@@ -29,7 +30,12 @@ __all__ = [
     "open_sink",
     "parse_duration",
     "parse_keep",
+    "refuse_address",
 ]
+
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""How an address begins, also as a `Path`, which has one slash of two; a drive of Windows has but one letter."""
 
 
 def open_sink(
@@ -52,10 +58,17 @@ def open_sink(
         raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
     if str(path) == "-":
         raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
+    refuse_address(path)
     try:
         return _choose(path, codec, overwrite, source_path, segment, keep)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def refuse_address(path: str | Path) -> None:
+    """Raise `OutputError` for an output that is an address, without repeating it: it may hold a secret."""
+    if _ADDRESS.match(str(path)) and not Path(path).parent.is_dir():
+        raise OutputError("cannot write to an address; name a file or a folder")
 
 
 def _choose(

@@ -28,8 +28,9 @@ _NUMBER = re.compile(r"%(0\d+)?d")
 class _Images(Sink):
     """Each frame into a file of its own, which appears under its name when it is whole.
 
-    PNG, JPEG (quality 95) or WebP (quality 95) by its suffix. `write` raises `OutputError` when the file exists and
-    `overwrite` is not set, when it is the input, and when it cannot be written.
+    PNG, JPEG (quality 95) or WebP (quality 95) by its suffix. `open` raises `OutputError` when images of the input have
+    the names of such files, `write` when the file exists and `overwrite` is not set, when it is the input or one of its
+    images, by whatever name, and when it cannot be written.
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
@@ -37,15 +38,22 @@ class _Images(Sink):
         self._overwrite = overwrite
         self._source = None if source_path is None else Path(source_path)
         self._written: set[Path] = set()
+        self._inputs: set[tuple[int, int] | None] = set()
 
     def open(self, info: SourceInfo) -> None:
         if info.path is not None:
             self._source = info.path
+        self._inputs = {_identity(path) for path in info.files} - {None}
+        for path in info.files:
+            if self._is_named_like_a_result(path):
+                raise self._replaces(path)
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         path = self._path_for(frame)
         if path in self._written:
             raise OutputError(f"{path} was just written, and another image is to have that name; write to a folder")
+        if _identity(path) in self._inputs:
+            raise self._replaces(path)
         save(frame.image, self._target(path))
         self._written.add(path)
 
@@ -55,6 +63,13 @@ class _Images(Sink):
     @abstractmethod
     def _path_for(self, frame: Frame) -> Path:
         """The file for this frame."""
+
+    def _is_named_like_a_result(self, path: Path) -> bool:  # noqa: ARG002  for subclasses to say
+        """Whether an image of the input is in the place of the results and has the name of one."""
+        return False
+
+    def _replaces(self, path: Path) -> OutputError:
+        return OutputError(f"{path} is an image of the input; write to another folder")
 
     def _target(self, path: Path) -> Target:
         return Target(path, self._overwrite, self._source)
@@ -101,10 +116,13 @@ class NumberedImages(_Images):
         super().__init__(path, overwrite=overwrite, source_path=source_path)
         refuse_suffix(self.path)
         self._target(self.path)  # refuses a missing folder
-        pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
+        self._pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
         for existing in sorted(self.path.parent.iterdir()):
-            if not overwrite and pattern.fullmatch(existing.name):
+            if not overwrite and self._pattern.fullmatch(existing.name):
                 raise OutputError(f"{existing} exists already; pass --overwrite (overwrite=True) to replace it")
+
+    def _is_named_like_a_result(self, path: Path) -> bool:
+        return self._pattern.fullmatch(path.name) is not None and same_file(path.parent, self.path.parent)
 
     def _path_for(self, frame: Frame) -> Path:
         return self.path.with_name(_NUMBER.sub(lambda match: match[0] % frame.index, self.path.name))
@@ -134,6 +152,9 @@ class ImageFolder(_Images):
                 "(overwrite=True) to replace files in it"
             )
 
+    def _is_named_like_a_result(self, path: Path) -> bool:
+        return path.suffix.lower() in SUFFIXES and same_file(path.parent, self.path)
+
     def _is_source(self) -> bool:
         return self._source is not None and same_file(self._source, self.path)
 
@@ -154,6 +175,15 @@ class ImageFolder(_Images):
         # What the input is called must not lead out of the folder.
         inside = Path(*(part for part in name.parts if part not in (name.anchor, "..")))
         return inside if inside.suffix.lower() in SUFFIXES else inside.with_suffix(".png")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What a file has in common with itself under another name; None when it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def is_numbered(path: Path) -> bool:

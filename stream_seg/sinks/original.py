@@ -6,6 +6,7 @@ are handed over in step with the pictures.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeGuard
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
@@ -51,7 +53,7 @@ class Original:
     def __init__(self, path: Path, start: Fraction, end: Fraction | None) -> None:
         """Raises `av.FFmpegError` or `OSError` when the recording cannot be opened."""
         self._path = path
-        self._input = av.open(str(path.absolute()))
+        self._input = av.open(str(path.absolute()), metadata_errors="replace")
         begin = Fraction(self._input.start_time or 0, av.time_base)
         self._shift = begin + start
         self._starts_late = start > 0
@@ -139,7 +141,8 @@ class Original:
         return self._ahead.pop(0) if self._ahead else next(self._packets, None)
 
     def _put(self, time: Fraction, packet: Packet[AudioStream]) -> None:
-        track = self._tracks.get(packet.stream_index)
+        index = packet.stream_index  # of the input; a track gives the packet that of its own stream
+        track = self._tracks.get(index)
         if track is None:
             return
         try:
@@ -148,7 +151,7 @@ class Original:
             raise
         except av.FFmpegError as error:
             logger.warning("a sound track of %s is left out from %.1f s on: %s", self._path, time, error.strerror)
-            del self._tracks[packet.stream_index]
+            del self._tracks[index]
 
     def _read(self) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
         """Packets of sound inside the limits, with the time in the output at which they begin."""
@@ -197,7 +200,11 @@ class _Copy:
         ticks = round(shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - ticks
         packet.dts = None if packet.dts is None else packet.dts - ticks
-        for whole in self._unpack.filter(packet) if self._unpack else [packet]:
+        try:
+            packets = self._unpack.filter(packet) if self._unpack else [packet]
+        except av.InvalidDataError:
+            return  # a damaged packet is silence
+        for whole in packets:
             whole.stream = self._stream
             self._output.mux(whole)
 
@@ -213,7 +220,7 @@ class _Encode:
         name = REENCODED.get(output.format.name, "aac")
         rates = av.Codec(name, "w").audio_rates or []
         rate = source.rate if source.rate in rates else 48000
-        stream = output.add_stream(name, rate=rate, layout=source.layout.name)
+        stream = output.add_stream(name, rate=rate, layout=_layout(name, rate, source))
         assert isinstance(stream, AudioStream)
         stream.codec_context.open()
         self._stream = stream
@@ -234,12 +241,33 @@ class _Encode:
 
 
 def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track:
+    """Raises `av.FFmpegError` or `ValueError` for a track that cannot go over."""
+    if source.codec_context is None:
+        raise ValueError("this FFmpeg does not know its codec")
     if copy:
         try:
             return _Copy(source, output)
         except ValueError:  # how PyAV says that the format does not support the codec
             pass
     return _Encode(source, output)
+
+
+def _layout(encoder: str, rate: int, source: AudioStream) -> str:
+    """The source's loudspeakers as far as the encoder knows them: Opus has 5.1, but not the 5.1(side) of AC-3.
+
+    Tried before the output has a stream for it, which could not be taken back and would cost the other tracks.
+    """
+    for layout in (source.layout.name, f"{source.layout.nb_channels}c", "stereo"):
+        context = av.CodecContext.create(encoder, "w")
+        assert isinstance(context, AudioCodecContext)
+        context.sample_rate, context.layout = rate, layout
+        formats = context.codec.audio_formats
+        assert formats  # every encoder of sound takes some
+        context.format = formats[0]
+        with contextlib.suppress(av.FFmpegError):
+            context.open()
+            return layout
+    raise ValueError(f"{encoder} cannot encode it")
 
 
 def _is_sound(packet: Packet[Stream]) -> TypeGuard[Packet[AudioStream]]:

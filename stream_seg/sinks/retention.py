@@ -131,7 +131,7 @@ class Segments:
 
 def _beyond(keep: Keep, segments: list[_Segment]) -> Iterable[_Segment]:
     """Those of `segments`, oldest first, that are not to be kept; of a size, the newest one always is."""
-    if keep.seconds is not None:
+    if keep.seconds is not None:  # without exception: who names an age may be bound to keep nothing that is older
         oldest = time.time() - keep.seconds
         return [segment for segment in segments if segment.ended < oldest]
     room = (keep.size or 0) - sum(segment.size for segment in segments[-1:])

@@ -155,7 +155,7 @@ def _file(spec: str, start: Fraction, rate: Fraction) -> Source:
             else Recording(path, start=start)
         )
     if is_numbered(spec):
-        return ImageFiles(numbered_images(spec), folder=path.parent, name=spec, rate=rate)
+        return ImageFiles(numbered_images(spec), folder=path.parent, name=spec, rate=rate, film=True)
     if any(character in spec for character in "*?["):
         return ImageFiles(images_matching(spec), folder=fixed_folder(spec), name=spec, rate=rate)
     return Recording(path, start=start)

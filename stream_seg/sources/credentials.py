@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from stream_seg.errors import SourceError
 
@@ -26,9 +26,9 @@ ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"})
 LABEL_LENGTH = 40
 
 _SECRET = re.compile(r"(?i)((?:pass|pw|psw|token|key|secret|auth|sig|use?r|login|cred)\w*=)[^&;#\s]*")
-_USER = re.compile(r"^([a-z][a-z0-9+.-]*://)(.+)@", re.IGNORECASE | re.DOTALL)
+_USER = re.compile(r"^(.*?://)(.+)@", re.DOTALL)
 _AUTHORITY = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)(.*)$", re.IGNORECASE | re.DOTALL)
-_NO_SCHEME = re.compile(r"[^/:@]+:[^@]+@[\w.-]+(:\d+)?(/.*)?", re.DOTALL)
+_NO_SCHEME = re.compile(r":.+@([\w.-]+|\[[\w:.%]+\])([:/?#]|$)", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,5}$")
 _CAMERA = re.compile(r"(?:/dev/video)?(\d+)")
 
@@ -38,6 +38,18 @@ def safe_address(url: str) -> str:
     return _SECRET.sub(r"\1***", _USER.sub(r"\1***@", url))
 
 
+def split_address(url: str) -> SplitResult:
+    """Return the parts of an address; raise `SourceError`, which tells no secret, where that cannot be done."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        pass  # it repeats the password, and so must not be the context of ours
+    raise SourceError(
+        f"cannot read {safe_address(url)}: this is no address; in a name or password, "
+        "[ ] : @ and / are written %5B %5D %3A %40 and %2F"
+    )
+
+
 def with_password(url: str) -> str:
     """Return the address with a name and password that stand elsewhere, percent-encoded, in it.
 
@@ -45,14 +57,14 @@ def with_password(url: str) -> str:
     STREAM_SEG_PASSWORD, and else what the netrc file ($NETRC or ~/.netrc) holds for the host, which also serves
     addresses that name nobody. Raises `SourceError` for a netrc file that is needed and cannot be read.
     """
-    match = _AUTHORITY.match(url)
-    if match is None or urlsplit(url).scheme.lower() not in ASKING_SCHEMES:
+    match, parts = _AUTHORITY.match(url), split_address(url)
+    if match is None or parts.scheme.lower() not in ASKING_SCHEMES:
         return url
     scheme, authority, rest = match.groups()
     user, at, host = authority.rpartition("@")
     if ":" in user or (not at and "@" in rest):  # the latter: a password with a slash in it, or nothing of the kind
         return url
-    found = _found(unquote(user), urlsplit(f"//{host}").hostname or "")
+    found = _found(unquote(user), parts.hostname or "")
     if found is None:
         return url
     return f"{scheme}{quote(found[0], safe='')}:{quote(found[1], safe='')}@{host}{rest}"
@@ -103,9 +115,13 @@ def has_split_password(url: str) -> bool:
     return match is not None and "@" not in match[2] and "@" in match[3]
 
 
-def lacks_scheme(text: str) -> bool:
-    """Whether this is an address with a password (`user:pw@host/path`) before which rtsp:// or the like is missing."""
-    return _NO_SCHEME.fullmatch(text) is not None
+def refuse_lacking_scheme(text: str) -> None:
+    """Raise `SourceError`, which does not repeat it, for `user:pw@host/path` without rtsp:// or with a mistyped one.
+
+    To be asked of what is not there: a file may well be called so.
+    """
+    if _NO_SCHEME.search(text):
+        raise SourceError("no such file; for an address with a password write rtsp:// (or http:// ...) before it")
 
 
 def label_of(spec: str | int | Path) -> str:

@@ -276,7 +276,7 @@ def open_container(
     began = time.monotonic()
     failure: StreamSegError
     try:
-        return av.open(address, mode="r", options=options, timeout=timeout)
+        return av.open(address, mode="r", options=options, timeout=timeout, metadata_errors="replace")
     except av.ProtocolNotFoundError:
         failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
     except av.FFmpegError as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 import av
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.credentials import safe_address
+from stream_seg.sources.credentials import safe_address, split_address
 
 _REASONS: tuple[tuple[tuple[type[av.FFmpegError], ...], Reason], ...] = (
     ((av.ConnectionRefusedError,), Reason.REFUSED),
@@ -25,14 +26,14 @@ _REASONS: tuple[tuple[tuple[type[av.FFmpegError], ...], Reason], ...] = (
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
-def reason_of(error: av.FFmpegError) -> Reason:
+def reason_of(error: av.FFmpegError | OSError) -> Reason:
     """Say in a word why FFmpeg failed."""
     if error.errno in _UNREACHABLE:
         return Reason.NOT_FOUND
     return next((reason for kinds, reason in _REASONS if isinstance(error, kinds)), Reason.OTHER)
 
 
-def words_of(error: av.FFmpegError) -> str:
+def words_of(error: av.FFmpegError | OSError) -> str:
     """Say why FFmpeg failed without repeating the address, which may hold a password."""
     if isinstance(error, av.InvalidDataError):
         return "it is not a video, or too damaged to be one"
@@ -45,9 +46,18 @@ def words_of(error: av.FFmpegError) -> str:
     return words[0].lower() + words[1:] if words[1:2].islower() else words
 
 
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise what goes wrong with a file or a pipe as a `SourceError`; not for addresses, which FFmpeg's error holds."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise SourceError(f"{name} broke off: {words_of(error)}", reason_of(error)) from error
+
+
 def unknown_host(url: str) -> SourceError | None:
     """Return the refusal of an address whose host has no entry in the DNS, of which FFmpeg says "I/O error"."""
-    host = urlsplit(safe_address(url)).hostname
+    host = split_address(safe_address(url)).hostname
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):

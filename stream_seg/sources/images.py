@@ -17,6 +17,8 @@ import numpy as np
 
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.sources.chunks import may_be_transparent, orientation_of
+from stream_seg.sources.credentials import refuse_lacking_scheme
 from stream_seg.sources.picture import on_black
 from stream_seg.sources.stoppable import Stoppable
 
@@ -34,18 +36,26 @@ class ImageFiles(Stoppable):
     """Images in the given order, one frame each, upright as their EXIF orientation says, `rate` frames per second.
 
     Grey, 16-bit and transparent ones become BGR uint8; transparent pixels are laid on black. `folder` is what
-    `Frame.name` is relative to. A file that cannot be read is left out with a warning, and counted in `damaged`.
+    `Frame.name` is relative to. Those of a `film` are no stills. A file that cannot be read is left out with a warning,
+    and counted in `damaged`.
 
     Raises `SourceError` when not one of them can be read.
     """
 
     def __init__(
-        self, paths: Sequence[Path], *, folder: Path, name: str | None = None, rate: Fraction = SEQUENCE_RATE
+        self,
+        paths: Sequence[Path],
+        *,
+        folder: Path,
+        name: str | None = None,
+        rate: Fraction = SEQUENCE_RATE,
+        film: bool = False,
     ) -> None:
         super().__init__(name or str(folder))
         self._paths = tuple(paths)
         self._folder = folder
         self._rate = rate
+        self._is_film = film
         self.damaged = 0
         first = next((image for path in self._paths if (image := read_image(path)) is not None), None)
         if first is None:
@@ -59,6 +69,7 @@ class ImageFiles(Stoppable):
             duration=len(self._paths) / rate,
             time_base=1 / rate,
             path=self._paths[0] if len(self._paths) == 1 else None,
+            files=self._paths,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -72,7 +83,8 @@ class ImageFiles(Stoppable):
                 logger.warning("left out %s: it cannot be read as an image", path)
                 continue
             number = next(index)
-            yield Frame(image, number, number / self._rate, time.monotonic(), str(path.relative_to(self._folder)))
+            name = str(path.relative_to(self._folder))
+            yield Frame(image, number, number / self._rate, time.monotonic(), name, is_still=not self._is_film)
 
 
 def is_image(path: Path) -> bool:
@@ -93,6 +105,7 @@ def images_matching(pattern: str) -> list[Path]:
     found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207  Path.glob takes no absolute pattern
     images = sorted((path for path in found if is_image(path) and path.is_file()), key=natural_order)
     if not images:
+        refuse_lacking_scheme(pattern)
         raise SourceError(f"no images match {pattern}")
     return images
 
@@ -100,15 +113,19 @@ def images_matching(pattern: str) -> list[Path]:
 def numbered_images(pattern: str) -> list[Path]:
     """Return the files of a sequence such as `img_%04d.png` in the order of their numbers, wherever they begin.
 
-    Raises `SourceError` when there is none.
+    Only numbers as printf writes them: 01 is not for %d, which would have it twice. Raises `SourceError` when there is
+    none.
     """
     template = Path(pattern)
     before, digits, after = _NUMBER.split(template.name, maxsplit=1)
-    names = re.compile(f"{re.escape(before)}(\\d{{{digits or 1},}}){re.escape(after)}")
+    width = max(1, int(digits or 1))
+    names = re.compile(f"{re.escape(before)}(\\d{{{width}}}|[1-9]\\d{{{width},}}){re.escape(after)}")
     if not template.parent.is_dir():
+        refuse_lacking_scheme(pattern)
         raise SourceError(f"no images match {pattern}: there is no folder {template.parent}")
     found = {int(match[1]): path for path in template.parent.iterdir() if (match := names.fullmatch(path.name))}
     if not found:
+        refuse_lacking_scheme(pattern)
         raise SourceError(f"no images match {pattern}")
     return [found[number] for number in sorted(found)]
 
@@ -133,23 +150,14 @@ def read_image(path: Path) -> Image | None:
     """Return an image as (H, W, 3) uint8 BGR, upright; None when it cannot be read."""
     try:
         data = np.fromfile(path, np.uint8)  # not cv2.imread: it cannot open every name on Windows
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if may_be_transparent(data) else cv2.IMREAD_COLOR)
+        has_alpha = may_be_transparent(data.tobytes())
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
-    return None if pixels is None else to_bgr(pixels)
-
-
-def may_be_transparent(data: np.ndarray) -> bool:
-    """Whether the header of a PNG or WebP file announces an alpha channel.
-
-    Offsets from the PNG specification (colour type in IHDR) and the WebP container specification (VP8X and VP8L).
-    """
-    head = data[:4096].tobytes()
-    if head.startswith(b"\x89PNG"):
-        return head[25:26] in (b"\x04", b"\x06") or b"tRNS" in head
-    if head[8:16] == b"WEBPVP8X":
-        return bool(head[20] & 0x10)
-    return head[8:16] == b"WEBPVP8L"
+    if pixels is None:
+        return None
+    image = to_bgr(pixels)
+    return orientation_of(data.tobytes()).apply(image) if has_alpha else image
 
 
 def to_bgr(pixels: np.ndarray) -> Image:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal
-from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
@@ -18,7 +17,7 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
-from stream_seg.sources.credentials import has_split_password, safe_address, with_password
+from stream_seg.sources.credentials import has_split_password, safe_address, split_address, with_password
 from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
 from stream_seg.sources.failures import reason_of, unknown_host, words_of
 from stream_seg.sources.stoppable import Stoppable
@@ -93,7 +92,7 @@ class NetworkStream(Stoppable):
             try:
                 frame = next(frames, None)
             except av.FFmpegError as error:
-                failure = self._broke_off(error, sent)
+                failure = self._broke_off(error, may_be_the_end=decoder.live and sent)
             if failure is not None:  # raised here, for FFmpeg's error holds the address and would be its context
                 raise failure
             if frame is None:
@@ -118,7 +117,7 @@ class NetworkStream(Stoppable):
                 self._info = starting_at(info, self._start)
                 self._decoder.seek(self._start)
         except av.FFmpegError as error:
-            failure = self._broke_off(error, sent=False)
+            failure = self._broke_off(error, may_be_the_end=False)
         if failure is not None:
             raise failure
 
@@ -147,9 +146,9 @@ class NetworkStream(Stoppable):
         """Return the sender's time of a picture; over HTTP it is made up from a frame rate, or comes in segments."""
         return None if self._scheme in RECORDING_SCHEMES else picture.time
 
-    def _broke_off(self, error: av.FFmpegError, sent: bool) -> SourceError | None:
+    def _broke_off(self, error: av.FFmpegError, *, may_be_the_end: bool) -> SourceError | None:
         """Say why reading failed; None for what is the end."""
-        if error.errno == errno.EIO and sent:
+        if error.errno == errno.EIO and may_be_the_end:
             return None  # how FFmpeg calls the end of a motion JPEG stream
         why = reason_of(error)
         if why is Reason.TIMEOUT:
@@ -175,7 +174,7 @@ def live_info(info: SourceInfo) -> SourceInfo:
 
 def scheme_of(url: str) -> str:
     """Return the protocol of an address; raise `SourceError` for one that cannot be read."""
-    scheme = urlsplit(url).scheme.lower()
+    scheme = split_address(url).scheme.lower()
     if scheme not in SCHEMES:
         raise SourceError(f"cannot read {scheme}:// addresses; understood are {', '.join(SCHEMES)}, or give a file")
     return scheme
@@ -183,7 +182,7 @@ def scheme_of(url: str) -> str:
 
 def names_a_file(url: str) -> bool:
     """Whether an address looks like that of a finished recording, which is there or is not."""
-    parts = urlsplit(url)
+    parts = split_address(url)
     return parts.scheme.lower() in RECORDING_SCHEMES and parts.path.lower().endswith(FILE_SUFFIXES)
 
 

@@ -9,6 +9,7 @@ import threading
 
 from stream_seg.errors import SourceError
 from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.failures import reading
 from stream_seg.sources.recorded import Recorded
 
 STANDARD_INPUT = 0
@@ -31,12 +32,13 @@ class Pipe(Recorded):
 
     def _open(self) -> None:
         reader = _Reader(self._fd, self._stopping)
-        try:
-            self._decoder = Decoder(
-                lambda: open_container(reader, self.name), self.name, stopping=self._stopping.is_set
-            )
-        except SourceError as error:
-            raise SourceError(f"{error}; write MPEG-TS or Matroska into it (ffmpeg ... -f mpegts -)") from None
+        with reading(self.name):
+            try:
+                self._decoder = Decoder(
+                    lambda: open_container(reader, self.name), self.name, stopping=self._stopping.is_set
+                )
+            except SourceError as error:
+                raise SourceError(f"{error}; write MPEG-TS or Matroska into it (ffmpeg ... -f mpegts -)") from None
         self._info = self._decoder.info("video")
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from stream_seg.frame import Frame
 from stream_seg.sources.decoding import Decoder, recorded_frames
+from stream_seg.sources.failures import reading
 from stream_seg.sources.stoppable import Stoppable
 
 
@@ -26,7 +27,8 @@ class Recorded(Stoppable):
     def __iter__(self) -> Iterator[Frame]:
         if self._decoder is None:
             raise RuntimeError("the source is not open; use it in a with block")
-        return recorded_frames(self._decoder, self._start, self._stopping.is_set)
+        with reading(self.name):
+            yield from recorded_frames(self._decoder, self._start, self._stopping.is_set)
 
     def _release(self) -> None:
         if self._decoder is not None:

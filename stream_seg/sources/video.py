@@ -12,8 +12,9 @@ from av.container import InputContainer
 
 from stream_seg.errors import SourceError, did_you_mean
 from stream_seg.frame import SourceInfo
-from stream_seg.sources.credentials import lacks_scheme
+from stream_seg.sources.credentials import refuse_lacking_scheme
 from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.failures import reading
 from stream_seg.sources.recorded import Recorded
 
 DURATION_TOLERANCE = 1
@@ -36,24 +37,24 @@ class Recording(Recorded):
         refuse_missing(self._path)
         if self._path.is_fifo():  # it can be opened but once, and nobody can look into it first
             raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
-        with closing(Decoder(self._container, self.name)) as decoder:
+        with reading(self.name), closing(Decoder(self._container, self.name)) as decoder:
             self._info = starting_at(decoder.info("video", self._path), start)
 
     def _open(self) -> None:
-        self._decoder = Decoder(self._container, self.name, stopping=self._stopping.is_set)
-        if self._start:
-            self._decoder.seek(self._start)
+        with reading(self.name):
+            self._decoder = Decoder(self._container, self.name, stopping=self._stopping.is_set)
+            if self._start:
+                self._decoder.seek(self._start)
 
     def _container(self) -> InputContainer:
-        return open_container(str(self._path), self.name)
+        return open_container(str(self._path.absolute()), self.name)  # FFmpeg takes a relative 12:30.mp4 for an address
 
 
 def refuse_missing(path: Path) -> None:
     """Raise `SourceError` for a path that is not there, with a close name from its folder."""
     if path.exists():
         return
-    if lacks_scheme(str(path)):
-        raise SourceError("no such file; for an address with a password write rtsp:// (or http:// ...) before it")
+    refuse_lacking_scheme(str(path))
     if path.is_symlink():
         raise SourceError(f"no such file: {path} is a symbolic link that leads nowhere")
     if not path.parent.is_dir():

@@ -66,3 +66,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'stream_seg' has no attribute {name!r}")
     return getattr(import_module(f"stream_seg.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The names that are not imported yet as well, for completion and `help`."""
+    return sorted({*globals(), *__all__})

@@ -6,10 +6,13 @@ model and the annotations know are scored, matched by name, so that a model of 2
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -147,8 +150,9 @@ def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> No
 
 def _match(class_names: Sequence[str], truth: COCO, annotations: Path) -> _Matching:
     names = {category["id"]: category["name"] for category in truth.dataset["categories"]}
-    known = {_key(name): i for i, name in names.items()}
-    category_of = {k: known[_key(name)] for k, name in enumerate(class_names) if _key(name) in known}
+    partner = _partners(class_names, names.values())
+    known = {name: i for i, name in names.items()}
+    category_of = {k: known[partner[name]] for k, name in enumerate(class_names) if name in partner}
     if not category_of:
         raise UsageError(
             f"the model and {annotations} have no class in common: it knows {_some(class_names)}; "
@@ -163,9 +167,35 @@ def _match(class_names: Sequence[str], truth: COCO, annotations: Path) -> _Match
     )
 
 
+def _partners(ours: Iterable[str], theirs: Iterable[str]) -> dict[str, str]:
+    """Which annotated name each of the model's is: the same one, or else the only one that differs in spelling alone.
+
+    Where several of a side are spelt alike, nothing says which is meant, and a wrong guess would pass for a bad model.
+    """
+    left, right = set(ours), set(theirs)
+    same = left & right
+    mine, annotated = _by_key(left - same), _by_key(right - same)
+    alike = {
+        names[0]: annotated[key][0]
+        for key, names in mine.items()
+        if len(names) == 1 and len(annotated.get(key, ())) == 1
+    }
+    return {name: name for name in same} | alike
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_key(name), []).append(name)
+    return found
+
+
 def _key(name: str) -> str:
-    """What is left of a class name when case, spaces, marks and Pascal VOC's other words are taken away."""
-    bare = "".join(letter for letter in name.casefold() if letter.isalnum())
+    """What is left of a class name when case, spaces, hyphens inside and Pascal VOC's other words are taken away.
+
+    Other signs tell classes apart (1.5 mm and 15 mm, C and C++), as do the vowels that many scripts write as marks.
+    """
+    bare = unicodedata.normalize("NFC", re.sub(r"[\s_]|(?<=\S)-(?=\S)", "", name.casefold()))
     return _ALIASES.get(bare, bare)
 
 
@@ -212,9 +242,12 @@ def _load(folder: Path, picture: _Picture) -> Image:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise SourceError(f"the annotated image {path} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    image = None
+    if data.size:
+        with contextlib.suppress(cv2.error):  # raised for more than 2^30 pixels
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise SourceError(f"the annotated image {path} is damaged or of an unknown format")
+        raise SourceError(f"the annotated image {path} is damaged, too large or of an unknown format")
     if image.shape[:2] != (picture["height"], picture["width"]):
         raise SourceError(
             f"{path} is {image.shape[1]}x{image.shape[0]}, its annotations are for "

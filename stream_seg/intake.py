@@ -24,6 +24,8 @@ PATIENCE_SECONDS = 1.0
 @dataclass(slots=True)
 class _Feed:
     live: bool = False
+    left: int | None = None
+    """How many more frames are wanted, where that is limited."""
     waiting: deque[Frame] = field(default_factory=deque)
     ended: bool = False
     told: bool = False
@@ -53,6 +55,8 @@ class Intake:
     replaced by a newer one, one that waits further on grows old. `max_age` is the seconds a live frame may be old when
     it is taken. `dropped(feed, cause)` is called for each frame that is left out, with `REPLACED` or `LATE`.
 
+    A feed of which at most so many frames are wanted ends when these have been taken.
+
     `end` and `close` let frames inside be taken, then `take` raises `EndOfStream`; `cancel` discards them.
     """
 
@@ -78,9 +82,14 @@ class Intake:
         self._changed = threading.Condition()
         self.room = self.live_room = 2
 
-    def opened(self, feed: int, *, live: bool) -> None:
-        """Say, before its first `put`, what kind of feed it is."""
+    def opened(self, feed: int, *, live: bool, most: int | None = None) -> None:
+        """Say, before its first `put`, what kind of feed it is, and how many of its frames are wanted at most."""
         self._feeds[feed].live = live
+        self._feeds[feed].left = most
+
+    def has_enough(self, feed: int) -> bool:
+        """Whether all frames that are wanted of it have been taken."""
+        return self._feeds[feed].left == 0
 
     @property
     def live_feeds(self) -> int:
@@ -88,12 +97,12 @@ class Intake:
         return sum(feed.live for feed in self._feeds)
 
     def put(self, number: int, frame: Frame) -> None:
-        """Let a frame wait. Raises `ChannelClosed` once nobody will take it."""
+        """Let a frame wait. Raises `ChannelClosed` when nobody will take it."""
         feed = self._feeds[number]
         with self._changed:
             if not feed.live:
                 self._changed.wait_for(lambda: self._closed or len(feed.waiting) < self._depth)
-            if self._closed:
+            if self._closed or feed.left == 0:
                 raise ChannelClosed
             if feed.live and feed.waiting:
                 feed.waiting.popleft()
@@ -180,6 +189,9 @@ class Intake:
             if feed.live and self._max_age is not None and self._clock() - frame.captured_at > self._max_age:
                 self._dropped(number, LATE)
                 continue
+            if feed.left is not None:
+                feed.left -= 1
+                feed.ended = feed.ended or not feed.left
             self._turn += 1
             feed.served = self._turn
             feed.bare_since = self._clock()

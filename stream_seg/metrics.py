@@ -122,6 +122,7 @@ class Latencies:
 class FeedSummary:
     """The figures of one source in a run: those of `Summary`, and why frames were `dropped` and how often it was away.
 
+    `damaged` is how many packets or files could not be read and were left out.
     `outages` counts by reason (`stream_seg.errors.Reason`), `seconds_away` is their length together; `error` is what
     ended the source for good, if anything did.
     """
@@ -131,6 +132,7 @@ class FeedSummary:
     captured: int
     delivered: int
     dropped: dict[str, int]
+    damaged: int
     fps: float
     latency_p50: float | None
     latency_p95: float | None
@@ -181,9 +183,28 @@ class FeedMetrics:
         self.dropped: Counter[str] = Counter()
         self.is_live = False
         self.availability: Availability | None = None
+        self.source: object = None
+        """What is asked for the figures that it counts by itself: `damaged`, and `worked` if it is live."""
         self.error: BaseException | None = None
         self.latencies = Latencies()
         self._rate = RateMeter(clock=clock)
+        self._worked_before = 0.0
+
+    def start(self) -> None:
+        """Time counts from here, and so does the work of a live source's own threads."""
+        self._worked_before = self._worked
+
+    @property
+    def busy(self) -> float:
+        """The seconds that capture worked since `start`: of a live source those of its own threads, which decode, too.
+
+        A recording's are the caller's alone, who waits meanwhile.
+        """
+        return self.capture.busy + self._worked - self._worked_before
+
+    @property
+    def _worked(self) -> float:
+        return getattr(self.source, "worked", 0.0) if self.is_live else 0.0
 
     def source_is_live(self) -> None:
         """Count capture's processor time instead of its waiting. Called by the capturing thread, once it knows."""
@@ -220,6 +241,7 @@ class FeedMetrics:
             captured=self.captured,
             delivered=self.delivered,
             dropped={cause: count for cause, count in self.dropped.items() if count},
+            damaged=getattr(self.source, "damaged", 0),
             fps=self.delivered / seconds if seconds else 0.0,
             latency_p50=p50,
             latency_p95=p95,
@@ -268,6 +290,8 @@ class Metrics:
     def start(self) -> None:
         """The segmenter is warm: time counts from here."""
         self._started = self._clock()
+        for feed in self.feeds:
+            feed.start()
 
     def batch_segmented(self, frames: int, objects: int, seconds: float) -> None:
         """Count one call of the segmenter, and how long it kept the stage busy."""
@@ -290,7 +314,7 @@ class Metrics:
     def summary(self) -> Summary:
         """The figures up to now."""
         seconds = max(self._last - self._started, 0.0) if self._started is not None else 0.0
-        work = {"capture": max(feed.capture.busy for feed in self.feeds)}
+        work = {"capture": max(feed.busy for feed in self.feeds)}
         work |= {name: stage.busy for name, stage in self.stages.items()}
         busy = {name: work[name] / seconds if seconds else 0.0 for name in STAGES}
         p50, p95, p99 = self._latencies.quantiles()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import math
 import threading
@@ -39,13 +41,19 @@ DEPTH = 4
 class Feed:
     """One of several sources, with what is its own: sinks that get only its frames, a renderer, a name to tell it by.
 
-    `name` is safe to print. Frames are drawn in full only for sinks of its own.
+    `name` is safe to print. Frames are drawn in full only for sinks of its own. `max_frames` is the most frames of it
+    that are delivered: those of a live source that are dropped do not count.
     """
 
     source: Source
     sinks: Sequence[Sink] = ()
     renderer: Renderer | None = None
     name: str = "source"
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_frames is not None and self.max_frames < 1:
+            raise UsageError(f"max_frames must be at least 1, got {self.max_frames}")
 
 
 class _Lane:
@@ -54,6 +62,7 @@ class _Lane:
     def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
         self.number = number
         self.source = feed.source
+        self.max_frames = feed.max_frames
         self.sinks = feed.sinks
         self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in feed.sinks)
         self.renderer = feed.renderer or DefaultRenderer()
@@ -62,6 +71,7 @@ class _Lane:
         self.is_open = False
         self.is_closed = False
         metrics.availability = getattr(feed.source, "availability", None)
+        metrics.source = feed.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +164,15 @@ class Pipeline:
         self._errors: list[BaseException] = []
         self._started = False
         self._stopped = False
+        self._ending = False
 
     def stop(self) -> None:
-        """Stop capturing; frames already captured are still delivered. Any thread, any time, any number of times."""
+        """Stop capturing soon; frames already captured are still delivered. Any thread, any time, any number of times.
+
+        A signal handler may call it too: it runs in the midst of anything, also while its thread holds the very lock
+        that closing a source takes. So this takes none, and `run` does the rest.
+        """
         self._stopped = True
-        self._intake.close()
-        for lane in self._lanes:
-            lane.source.close()
 
     @property
     def infos(self) -> tuple[SourceInfo | None, ...]:
@@ -193,6 +205,7 @@ class Pipeline:
         try:
             if self._wall is not None:
                 self._wall.open()
+            self._end_if_stopped()
             for thread in threads:
                 thread.start()
             self._deliver()
@@ -207,11 +220,13 @@ class Pipeline:
 
     def _capture(self, lane: _Lane) -> None:
         with lane.source as source:
-            lane.info = source.info
+            lane.info = _shortened(source.info, lane.max_frames)
             if source.info.is_live:
                 lane.metrics.source_is_live()
-            self._intake.opened(lane.number, live=source.info.is_live)
-            for frame in _timed(iter(source), lane.metrics.capture):
+            # Of a live source, more may have to be captured than are wanted: some are dropped.
+            taken, captured = (lane.max_frames, None) if source.info.is_live else (None, lane.max_frames)
+            self._intake.opened(lane.number, live=source.info.is_live, most=taken)
+            for frame in _timed(itertools.islice(source, captured), lane.metrics.capture):
                 self._intake.put(lane.number, frame)
                 lane.metrics.captured += 1
                 lane.metrics.source_dropped(getattr(source, "dropped", 0))
@@ -350,9 +365,12 @@ class Pipeline:
         if self._wall is not None:
             self._wall.ended(lane.number, lane.metrics.error)
         if len(self._lanes) > 1:
+            lane.source.close()  # which may have more frames than are wanted
             self._close(lane)
             if self._errors:
                 raise self._errors[0]
+        if self._wall is not None:
+            self._while_held()  # the last end of all brings the last picture
 
     def _while_held(self) -> None:
         while not self._stopped and not self._errors and self._is_held():
@@ -369,6 +387,14 @@ class Pipeline:
             wishes.append(self._wall.wants_stop())
         if any(wishes):
             self.stop()
+        self._end_if_stopped()
+
+    def _end_if_stopped(self) -> None:
+        if self._stopped and not self._ending:
+            self._ending = True
+            self._intake.close()
+            for lane in self._lanes:
+                lane.source.close()
 
     def _open_sinks(self) -> list[Sink]:
         return [sink for lane in self._lanes if not lane.is_closed for sink in lane.sinks]
@@ -412,7 +438,8 @@ class Pipeline:
             except (ChannelClosed, EndOfStream):
                 pass
             except BaseException as error:  # a thread boundary: `run` raises it, or reports it at its end
-                self._source_failed(lane, error)
+                if not self._intake.has_enough(lane.number):
+                    self._source_failed(lane, error)
             finally:
                 self._intake.end(lane.number)
 
@@ -454,6 +481,13 @@ class Pipeline:
             channel.cancel()
         for lane in self._lanes:
             lane.source.close()
+
+
+def _shortened(info: SourceInfo, max_frames: int | None) -> SourceInfo:
+    """Describe a source of which at most `max_frames` are wanted."""
+    if max_frames is None or (info.frame_count is not None and info.frame_count <= max_frames):
+        return info
+    return dataclasses.replace(info, frame_count=max_frames)
 
 
 def _timed(frames: Iterator[Frame], stage: Stage) -> Iterator[Frame]:

@@ -23,7 +23,9 @@ class Source(Protocol):
     when the recording ends. `info` is valid from `__enter__` on.
 
     One that can be away and come back also has `availability`, a `stream_seg.availability.Availability`; one that may
-    leave frames out, because newer ones come before they are taken, has `dropped`, their number until now.
+    leave frames out, because newer ones come before they are taken, has `dropped`, their number until now. `damaged` is
+    how many packets or files were left out because they could not be read, and `worked` the seconds of processor time
+    of threads of its own; all are there also after `with`.
     """
 
     @property

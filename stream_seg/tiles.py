@@ -66,8 +66,9 @@ class Tiles(Wall):
 
     With kind "live" there is a picture when something has changed, but at most 30 a second, and at least one; their
     times are the clock's since `open`. Else times are those of the frames: a picture for each new one, once all frames
-    of that time are there, but at most 60 a second on the average. The last picture always gets through. `start` is
-    the time that the recordings begin with.
+    of that time are there, but at most 60 a second on the average. The last picture always gets through, as soon as all
+    feeds have ended, so that a window may show it for a while. A picture of nothing but stills is a still itself.
+    `start` is the time that the recordings begin with.
 
     An only feed is shown at its own size, each frame at once, without its name.
     """
@@ -106,6 +107,7 @@ class Tiles(Wall):
             start=start,
         )
         self._is_still = [False] * len(names)
+        self._going_on = set(range(len(names)))
         self._times = _LiveTimes(Fraction(0) if self._is_only else LEAST_SECONDS, clock)
         self._limit = _Limit()
         self._over: dict[int, tuple[Fraction, tuple[str, ...]]] = {}
@@ -142,9 +144,11 @@ class Tiles(Wall):
         self.tick()
 
     def ended(self, feed: int, error: BaseException | None) -> None:
-        if error is None and self._is_still[feed]:
-            return  # an image is to be looked at, not to be over
-        self._over[feed] = self._now(), _ending(error)
+        if error is not None or not self._is_still[feed]:  # an image is to be looked at, not to be over
+            self._over[feed] = self._now(), _ending(error)
+        self._going_on.discard(feed)
+        if not (self._going_on or self._info.is_live):
+            self._flush()
 
     def tick(self) -> float:
         """Write a picture of live feeds if one is due; return the seconds until one may be."""
@@ -167,7 +171,9 @@ class Tiles(Wall):
         """Write the last picture and close every sink; raises the first failure."""
         errors: list[BaseException] = []
         try:
-            self._flush()
+            if self._is_open:
+                self._flush()
+            self._is_open = False
         except BaseException as error:  # the sinks must be closed nevertheless
             errors.append(error)
         for sink in self._sinks:
@@ -197,9 +203,8 @@ class Tiles(Wall):
 
     def _flush(self) -> None:
         """Write the picture that waits for its time, or for more frames of its own."""
-        if self._is_open and self._changed and self._newest is not None:
+        if self._changed and self._newest is not None:
             self._write(self._times.next() if self._info.is_live else self._now())
-        self._is_open = False
 
     def _say(self) -> None:
         """Say in the tiles of feeds that are away why."""
@@ -223,7 +228,8 @@ class Tiles(Wall):
         if self._is_only and self._newest is not None:
             frame = dataclasses.replace(self._newest, pixels=image, pts=pts)
         else:
-            frame = Frame(image, self._written, pts, captured_at)
+            is_still = not self._info.is_live and all(self._is_still)
+            frame = Frame(image, self._written, pts, captured_at, is_still=is_still)
         self._written += 1
         self._changed = False
         for sink in self._sinks:

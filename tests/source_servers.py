@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import math
 import socket
 import socketserver
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,6 +97,36 @@ def http_camera(*, pictures: int = 20, then_hang: bool = False) -> Iterator[str]
         finally:
             if hang is not None:
                 hang.set()
+
+
+@contextlib.contextmanager
+def hls_camera(folder: Path, seconds: float, at_first: int) -> Iterator[str]:
+    """Serve the segments 0.ts, 1.ts ... of a folder as live HLS, so many at first and then one each `seconds`.
+
+    Yields host:port; the playlist is live.m3u8, and names the last three.
+    """
+    began = time.monotonic()
+
+    class Playlist(_Files):
+        def do_GET(self) -> None:
+            if self.path != "/live.m3u8":
+                super().do_GET()
+                return
+            there = at_first + int((time.monotonic() - began) / seconds)
+            last = range(max(0, there - 3), there)
+            lines = [
+                "#EXTM3U",
+                f"#EXT-X-TARGETDURATION:{math.ceil(seconds)}",
+                f"#EXT-X-MEDIA-SEQUENCE:{last.start}",
+                *(f"#EXTINF:{seconds},\n{number}.ts" for number in last),
+            ]
+            self.send_response(200)
+            self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+            self.end_headers()
+            self.wfile.write("\n".join([*lines, ""]).encode())
+
+    with _serving(functools.partial(Playlist, directory=str(folder))) as address:
+        yield address
 
 
 @contextlib.contextmanager
@@ -196,11 +228,13 @@ class Relay:
     """Passes TCP connections on to `target`, host:port, with the faults of a network between them.
 
     `hold` keeps what comes from the target back, until `let_go` passes all of it on at once; `cut` breaks every
-    connection off wherever it happens to be, in the middle of a packet.
+    connection off wherever it happens to be, in the middle of a packet. `replace` is (what, by what) in all that comes
+    from the target, of the same length.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, replace: tuple[bytes, bytes] = (b"", b"")) -> None:
         self._target = target.rpartition(":")[0], int(target.rpartition(":")[2])
+        self._replace = replace
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._open = threading.Event()
@@ -258,6 +292,7 @@ class Relay:
             while data := source.recv(1 << 14):
                 if may_hold:
                     self._open.wait()
+                    data = data.replace(*self._replace) if self._replace[0] else data
                 drain.sendall(data)
         with contextlib.suppress(OSError):
             drain.shutdown(socket.SHUT_RDWR)

@@ -126,6 +126,29 @@ def test_weights_are_built_into_a_graph_once(server: MisbehavingServer, tmp_path
     assert catalog.locate("r50", model_dir=tmp_path, entries=entries(server)) == path
 
 
+def test_weights_on_disk_are_built_offline_too(server: MisbehavingServer, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(WEIGHTS)
+    known = entries(server)
+    with pytest.raises(ModelError, match="'r50' is not on disk; run: stream-seg models pull r50 --device cpu"):
+        catalog.locate("r50", model_dir=tmp_path, offline=True, entries=known)
+    path = catalog.locate("r50", model_dir=tmp_path, offline=True, build=build, entries=known)
+    assert path.read_bytes() == WEIGHTS + b"resnetcpu"
+    (tmp_path / "weights.pth").write_bytes(WEIGHTS[:-1])
+    with pytest.raises(ModelError, match="'r50' is not on disk; run: stream-seg models pull r50 --device cuda"):
+        catalog.locate("r50", device="cuda", model_dir=tmp_path, offline=True, build=build, entries=known)
+    assert server.requests == []
+
+
+def test_weights_are_not_fetched_again_for_a_graph_that_is_there(server: MisbehavingServer, tmp_path: Path) -> None:
+    known = entries(server)
+    graph = catalog.pull("r50", model_dir=tmp_path, build=build, entries=known)
+    (tmp_path / "weights.pth").unlink()
+    assert catalog.pull("r50", model_dir=tmp_path, build=build, entries=known) == graph
+    assert catalog.pull("r50", model_dir=tmp_path, entries=known) == graph
+    assert len(server.requests) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".r50.lock", "r50.onnx"]
+
+
 def test_every_architecture_of_the_catalogue_can_be_built() -> None:
     known = {config.name for config in ARCHITECTURES}
     assert {entry.architecture for entry in ENTRIES if entry.architecture} <= known
@@ -217,6 +240,22 @@ def test_the_list_says_what_is_on_disk(server: MisbehavingServer, tmp_path: Path
     rows = catalog.list_models(tmp_path, known)
     assert [(row.name, row.on_disk) for row in rows] == [("compact", True), ("zoo", True), ("r50", False)]
     assert rows[2].megabytes == round(len(WEIGHTS) / 1e6, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "on_disk"),
+    [
+        ("weights.pth", WEIGHTS, True),
+        ("weights.pth", WEIGHTS[:-1], False),
+        ("r50.onnx", b"graph", True),
+        ("r50-cuda.onnx", b"graph", True),
+    ],
+)
+def test_a_model_is_on_disk_as_weights_or_as_the_graph_built_from_them(
+    server: MisbehavingServer, tmp_path: Path, file: str, content: bytes, on_disk: bool
+) -> None:
+    (tmp_path / file).write_bytes(content)
+    assert [row.on_disk for row in catalog.list_models(tmp_path, entries(server))] == [True, False, on_disk]
 
 
 def test_the_table_is_aligned_and_complete(tmp_path: Path) -> None:

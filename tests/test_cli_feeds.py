@@ -124,6 +124,16 @@ def test_a_recording_beside_a_camera_plays_no_faster_than_it_was_taken(tmp_path:
         assert wall.duration / 1e6 >= 44 / 30
 
 
+def test_max_frames_are_those_that_are_delivered_of_what_is_live(tmp_path: Path) -> None:
+    out, figures = tmp_path / "out.mp4", tmp_path / "run.json"
+    argv = ["synthetic:64x64@200,live", "-o", str(out), "--max-frames", "5", "--metrics", str(figures), "--quiet"]
+    assert main([*argv, "--size", "64"]) == 0
+    written = json.loads(figures.read_text())
+    assert (written["delivered"], written["outcome"]) == (5, "complete")
+    assert written["captured"] > 5
+    assert frames_in(out) == 5
+
+
 @pytest.mark.parametrize("spec", ["rtsp://cam/1", "http://cam/video", "https://cam/live.m3u8", "0", "http://cam/a.mp4"])
 def test_the_window_of_whatever_can_be_away_tells_of_it(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "Window", lambda paced: ListSink())

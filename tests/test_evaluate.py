@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,56 @@ def test_classes_are_matched_by_their_names(folder: Path, ours: str, theirs: str
         result = evaluate(finder((LEFT, 0.9), names=(one, "unicorn")), folder, path)
         assert result.mean.box_ap == pytest.approx(100)
         assert (result.unknown_to_model, result.not_annotated) == (("zebra",), ("unicorn",))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("หมู", "หมี"),  # pig and bear in Thai: only the vowel, a mark, differs
+        ("किला", "कील"),  # fort and nail in Hindi
+        ("1.5 mm", "15 mm"),
+        ("C", "C++"),
+        ("+", "-"),
+        ("tv", "tvmonitor"),
+        ("A", "a"),
+    ],
+)
+def test_classes_that_differ_in_little_stay_apart(folder: Path, names: tuple[str, str]) -> None:
+    one, other = names
+    path = truth(folder, annotation(LEFT), annotation(RIGHT, category=2), names=(other, one))
+    result = evaluate(finder((RIGHT, 0.9), names=names), folder, path)
+    assert [(c.name, c.box_ap) for c in result.classes] == [(other, 0), (one, pytest.approx(100))]
+    assert (result.unknown_to_model, result.not_annotated) == ((), ())
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("1.5 mm", "15 mm"), ("C", "C++"), ("A-", "A"), ("+", "-")])
+def test_another_class_is_no_other_spelling(folder: Path, ours: str, theirs: str) -> None:
+    path = truth(folder, annotation(LEFT), names=("person", theirs))
+    result = evaluate(finder((LEFT, 0.9), names=("person", ours)), folder, path)
+    assert (result.unknown_to_model, result.not_annotated) == ((theirs,), (ours,))
+
+
+def test_of_several_spellings_none_is_guessed(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT), names=("person", "hot dog"))
+    result = evaluate(finder((LEFT, 0.9), names=("person", "Hot-Dog", "hot_dog")), folder, path)
+    assert (result.unknown_to_model, result.not_annotated) == (("hot dog",), ("Hot-Dog", "hot_dog"))
+
+
+def test_letters_with_accents_are_the_same_however_they_are_written(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT), names=("v\u00e9lo",))
+    result = evaluate(finder((LEFT, 0.9), names=("Ve\u0301lo",)), folder, path)
+    assert result.mean.box_ap == pytest.approx(100)
+
+
+def test_a_picture_of_more_pixels_than_opencv_takes_is_named(folder: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 30_000, 8, 2, 0, 0, 0))
+    path = truth(folder, *BOTH)
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(9))))
+    with pytest.raises(SourceError, match=r"a\.png is damaged, too large or of an unknown format"):
+        evaluate(finder(), folder, path)
 
 
 def test_classes_that_only_one_side_knows_change_nothing(folder: Path) -> None:

@@ -19,16 +19,21 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
+from stream_seg.catalog import ENTRIES
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
-from stream_seg.graph import Exported, MaskRCNN, export_graph
-from stream_seg.graph.parameters import check, recognise
+from stream_seg.graph import COMPACT, R50_FPN, R50_FPN_V2, Exported, MaskRCNN, export_graph
+from stream_seg.graph.labels import known_labels
+from stream_seg.graph.parameters import State, check, expected, recognise
+from stream_seg.graph.published import licence_of
+from stream_seg.segmenters import load_segmenter
 from tests.test_graph import MODEL, TINY_V1, TINY_V2, random_state
 
 COMPACT_WEIGHTS = MODEL / "weights.safetensors"
 
 
-def write_weights(path: Path, state: Mapping[str, NDArray[np.generic]]) -> Path:
-    header, body = {}, b""
+def write_weights(path: Path, state: Mapping[str, NDArray[np.generic]], classes: str | None = None) -> Path:
+    header: dict[str, object] = {} if classes is None else {"__metadata__": {"classes": classes}}
+    body = b""
     for key, value in state.items():
         raw = value.astype(np.float32).tobytes()
         header[key] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [len(body), len(body) + len(raw)]}
@@ -81,6 +86,63 @@ def test_the_network_is_recognised_and_classes_without_known_names_get_numbers(
     assert done.config.name == config.name
     assert done.labels == ("background", "class 1", "class 2", "class 3")
     assert (done.nodes, done.agreement) == (len(onnx.load(done.path).graph.node), None)
+
+
+def compact_with(classes: int) -> State:
+    """Weights of the compact network for another number of classes."""
+    random, config = np.random.default_rng(0), replace(COMPACT, classes=classes)
+    return {key: random.normal(0, 0.01, shape).astype(np.float32) for key, shape in expected(config)}
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        ("background,cat, dog,cow", ("cat", "dog", "cow")),
+        ('["background", "cat", "bottle, plastic", "\u732b"]', ("cat", "bottle, plastic", "\u732b")),
+        ('["cat", "dog", "cow"]', ("cat", "dog", "cow")),
+    ],
+)
+def test_names_in_the_weights_become_those_of_the_model(classes: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", random_state(TINY_V1), classes)
+    done = export_graph(weights, tmp_path / "m.onnx")
+    assert done.labels == ("background", *names)
+    with load_segmenter(done.path, device="cpu", threads=1) as segmenter:
+        assert segmenter.class_names == names
+    given = export_graph(weights, tmp_path / "m.onnx", labels=["a", "b", "c"])
+    assert given.labels == ("background", "a", "b", "c")
+
+
+def test_a_number_of_classes_is_no_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """20 classes are those of the built-in model in its own weights alone, however many others have 20."""
+    weights = write_weights(tmp_path / "w.safetensors", compact_with(21))
+    done = export_graph(weights, tmp_path / "m.onnx")
+    assert done.labels == ("background", *(f"class {i}" for i in range(1, 21)))
+    assert caplog.messages == [f"{weights}: what its 20 classes are called is not known: give --labels FILE"]
+
+
+@pytest.mark.parametrize("classes", ["background,cat", "80", "[1, 2, 3]", "[" * 100_000, '"a"', ""])
+def test_metadata_that_does_not_name_the_classes_is_passed_over(classes: str, tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", random_state(TINY_V1), classes)
+    assert export_graph(weights, tmp_path / "m.onnx").labels == ("background", "class 1", "class 2", "class 3")
+
+
+def test_the_lists_that_are_known_belong_to_certain_networks() -> None:
+    assert known_labels(COMPACT, built_in=True)[:2] == ("background", "person")
+    assert len(known_labels(COMPACT, built_in=True)) == COMPACT.classes
+    for ours in (R50_FPN, R50_FPN_V2):
+        assert known_labels(ours, built_in=False)[90] == "toothbrush"
+    for others in (COMPACT, replace(COMPACT, classes=91), replace(R50_FPN, classes=21)):
+        assert known_labels(others, built_in=False) == ()
+
+
+def test_a_licence_is_stated_of_weights_that_are_known_alone(weights: Path, tmp_path: Path) -> None:
+    for given, stated in ((None, "unknown"), ("CC0-1.0", "CC0-1.0")):
+        said = metadata(export_graph(weights, tmp_path / "m.onnx", licence=given).path)
+        assert said["licence"] == json.loads(said["config"])["licence"] == stated
+    assert licence_of(hashlib.sha256(COMPACT_WEIGHTS.read_bytes()).hexdigest()) == "Apache-2.0"
+    for entry in ENTRIES:
+        if entry.download and entry.architecture:
+            assert licence_of(entry.download.sha256) == entry.licence
 
 
 def test_the_normalisation_epsilon_of_0_goes_with_the_published_weights_only(weights: Path, tmp_path: Path) -> None:
@@ -145,7 +207,6 @@ def test_wrong_options_are_refused_before_anything_is_read(
     ("options", "sentence"),
     [
         ({"architecture": "r50-fpn-v2"}, "weights of r50-fpn, not of r50-fpn-v2"),
-        ({"labels": ["background", "cat"]}, "4 classes with the background, but 2 labels"),
         ({"labels": ["background", "a", "b,c", "d"]}, "commas"),
         ({"precision": "int8", "calibration": []}, "there were none"),
     ],
@@ -155,6 +216,25 @@ def test_options_that_do_not_fit_the_weights_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match=sentence):
         export_graph(weights, tmp_path / "m.onnx", **options)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "count"),
+    [
+        (["background", "cat"], "2 labels were given"),
+        (["background", "a", "b"], "3 labels were given"),
+        (["background", *"abcd"], "5 labels were given"),
+        ([*"abcd"], "4 labels were given without it"),
+        ([*"ab"], "2 labels were given without it"),
+    ],
+)
+def test_more_or_fewer_labels_than_the_weights_have_classes_are_a_mistake_of_the_user(
+    labels: list[str], count: str, weights: Path, tmp_path: Path
+) -> None:
+    said = rf'tiny\.safetensors: .* 4 classes with the background, but {count}: name the other 3, .* "background"'
+    with pytest.raises(UsageError, match=said):
+        export_graph(weights, tmp_path / "m.onnx", labels=labels)
     assert not (tmp_path / "m.onnx").exists()
 
 

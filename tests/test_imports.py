@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -135,3 +136,17 @@ def test_importing_the_package_brings_nothing_that_only_building_needs() -> None
 
 def test_every_public_name_exists() -> None:
     assert all(hasattr(stream_seg, name) for name in stream_seg.__all__)
+
+
+def test_public_names_are_listed_before_they_are_imported() -> None:
+    code = "import sys, stream_seg; print(set(stream_seg.__all__) <= set(dir(stream_seg)), 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "True False"
+
+
+def test_the_build_backend_knows_a_list_of_licence_files() -> None:
+    """As `license-files` is since PEP 639; hatchling 1.25 wants a table there."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    assert isinstance(project["project"]["license-files"], list)
+    (backend,) = project["build-system"]["requires"]
+    assert tuple(map(int, backend.removeprefix("hatchling>=").split("."))) >= (1, 26)

@@ -50,6 +50,26 @@ class Desk:
         return [(feed, one.index) for feed, one in self.intake.take(limit).frames]
 
 
+def test_a_feed_ends_when_as_many_frames_as_are_wanted_have_been_taken_and_drops_do_not_count() -> None:
+    desk = Desk(True, True, max_age=1.0)
+    desk.intake.opened(0, live=True, most=2)
+    desk.put(0, *map(frame, range(5)))
+    assert desk.take() == [(0, 4)]
+    desk.put(0, frame(5, captured_at=-2.0))
+    desk.put(1, frame(0))
+    assert desk.take(2) == [(1, 0)]
+    assert not desk.intake.has_enough(0)
+    desk.put(0, frame(6))
+    taken = desk.intake.take(1)
+    assert ([one.index for _, one in taken.frames], taken.ended) == ([6], [0])
+    assert desk.intake.has_enough(0)
+    with pytest.raises(ChannelClosed):
+        desk.put(0, frame(7))
+    assert desk.drops == {(0, REPLACED): 4, (0, LATE): 1}
+    desk.put(1, frame(1))
+    assert desk.take() == [(1, 1)]
+
+
 def test_of_a_live_feed_the_newest_frame_waits_and_the_others_are_counted() -> None:
     desk = Desk(True, True)
     desk.put(0, *map(frame, range(5)))

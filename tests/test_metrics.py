@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from stream_seg.availability import Availability
+from stream_seg.detections import Detections
 from stream_seg.errors import Reason
+from stream_seg.frame import Frame
 from stream_seg.metrics import STAGES, Histogram, Metrics, RateMeter
+from stream_seg.pipeline import Pipeline
+from stream_seg.segmenters.fake import FunctionSegmenter
+from stream_seg.sources import ListSource
+from tests.source_counts import until
 
 
 class Turned:
@@ -91,6 +98,59 @@ def test_a_live_source_that_is_kept_up_with_is_the_limit() -> None:
     metrics.stages["render"].busy = 1.0
     metrics.start()
     assert metrics.summary().limited_by != "source"
+
+
+def test_a_live_source_that_decodes_by_itself_is_busy_since_the_start() -> None:
+    class Camera:
+        worked = 7.0
+        damaged = 0
+
+    clock = Turned()
+    metrics = Metrics(clock=clock)
+    feed = metrics.feeds[0]
+    feed.source = camera = Camera()
+    feed.source_is_live()
+    metrics.start()
+    clock.now += 10
+    camera.worked, camera.damaged = 9.0, 3
+    metrics.frame_delivered(0, clock.now)
+    assert metrics.summary().busy["capture"] == pytest.approx(0.2)
+    assert metrics.summary().feeds[0].damaged == 3
+
+
+def test_the_own_threads_of_a_recording_are_waited_for_and_count_once() -> None:
+    class Download:
+        worked = 0.0
+
+    clock = Turned()
+    metrics = Metrics(clock=clock)
+    feed = metrics.feeds[0]
+    feed.source = download = Download()
+    metrics.start()
+    with feed.capture:
+        clock.now += 1
+        download.worked += 1
+    clock.now += 1
+    metrics.frame_delivered(0, clock.now)
+    assert metrics.summary().busy["capture"] == pytest.approx(0.5)
+
+
+def test_a_pipeline_asks_its_source_what_it_worked_and_left_out() -> None:
+    class Camera(ListSource):
+        worked = 0.0
+        damaged = 2
+
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                yield frame
+                assert until(lambda: pipeline.metrics.batches > 0)  # which is after the start
+                self.worked += 5
+
+    camera = Camera([np.zeros((8, 8, 3), np.uint8)] * 2, kind="live")
+    pipeline = Pipeline(camera, FunctionSegmenter(lambda _: Detections.none(("x",)), ("x",)))
+    summary = pipeline.run()
+    assert summary.busy["capture"] * summary.seconds == pytest.approx(10, abs=1)
+    assert summary.feeds[0].damaged == 2
 
 
 def test_a_run_without_frames_has_no_figures() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from stream_seg import pipeline as pipeline_module
+from stream_seg.cli.signals import ending_signals
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
@@ -227,6 +229,52 @@ def test_stop_before_run_ends_at_once() -> None:
     pipeline.stop()
     run_in_time(pipeline)
     assert sink.indices == []
+    assert sink.outcomes == [Outcome.STOPPED]
+
+
+def test_a_signal_may_come_while_its_thread_holds_the_lock_that_ending_takes() -> None:
+    class Locked(Numbers):
+        """Ends as `threading.Event.set` does it; a signal comes at the worst moment."""
+
+        lock = threading.Lock()
+        signalled = False
+
+        def close(self) -> None:
+            assert self.lock.acquire(timeout=1), "a deadlock"
+            try:
+                if threading.current_thread() is threading.main_thread() and not self.signalled:
+                    self.signalled = True
+                    signal.raise_signal(signal.SIGINT)
+                super().close()
+            finally:
+                self.lock.release()
+
+    source, sink = Locked(3), Kept()
+    pipeline = Pipeline(source, Counting(), sinks=[sink], renderer=same)
+    with ending_signals() as ending:
+        ending.stop = pipeline.stop
+        run_in_time(pipeline)
+        assert source.signalled
+        assert ending.exit_code == 130
+    assert sink.indices == [0, 1, 2]
+    assert sink.outcomes == [Outcome.STOPPED]
+
+
+def test_a_stop_between_two_frames_ends_a_source_that_waits() -> None:
+    source = Numbers(None, live=True)
+
+    def wait(index: int) -> None:
+        if index == 1:
+            pipeline.stop()
+        deadline = time.monotonic() + 5
+        while index and not source.asked_to_end and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    source.ready = wait
+    pipeline = Pipeline(source, Counting(), sinks=[sink := Kept()], renderer=same)
+    run_in_time(pipeline)
+    assert source.asked_to_end
+    assert pipeline.stopped
     assert sink.outcomes == [Outcome.STOPPED]
 
 

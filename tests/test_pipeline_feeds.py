@@ -17,6 +17,7 @@ from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Wall
+from stream_seg.tiles import Tiles
 from tests.test_pipeline import Boom, Counting, Kept, Numbers, run_in_time, same
 
 
@@ -88,6 +89,79 @@ def test_every_recording_is_delivered_whole_to_its_own_sinks() -> None:
     summary = pipeline.metrics.summary()
     assert [own.delivered for own in summary.feeds] == [20, 21, 22]
     assert summary.delivered == 63
+
+
+class Late(Counting):
+    """Is ready only when `ready` is set."""
+
+    def __init__(self, ready: threading.Event) -> None:
+        super().__init__()
+        self.ready = ready
+
+    def warm_up(self, size: tuple[int, int], max_batch: int) -> None:
+        assert self.ready.wait(5)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_frames_of_a_camera_that_were_dropped_do_not_count_as_wanted(others: int) -> None:
+    ready = threading.Event()
+    camera = Numbers(None, live=True, ready=lambda index: ready.set() if index > 20 else None)
+    film, sinks = Numbers(50), [Kept(), Kept()]
+    feeds = [Feed(camera, [sinks[0]], same, "camera", 5), Feed(film, [sinks[1]], same, "film", 30)][: 1 + others]
+    pipeline = Pipeline(feeds, Late(ready))
+    run_in_time(pipeline)
+    assert len(sinks[0].indices) == 5
+    assert sinks[0].outcomes == [Outcome.COMPLETE]
+    assert sinks[1].indices == list(range(30 * others))
+    assert camera.asked_to_end
+    assert not pipeline.stopped
+    own = pipeline.metrics.summary().feeds[0]
+    assert own.captured == own.delivered + sum(own.dropped.values()) > 20
+    assert [info.frame_count for info in pipeline.infos if info is not None] == [5, 30][: 1 + others]
+
+
+def test_a_camera_that_fails_when_there_is_enough_of_it_is_no_failure() -> None:
+    def fail_once_closed(index: int) -> None:
+        if index == 1:
+            deadline = time.monotonic() + 5
+            while not camera.asked_to_end and time.monotonic() < deadline:
+                time.sleep(0.001)
+            raise Boom("closed")
+
+    camera = Numbers(None, live=True, ready=fail_once_closed)
+    pipeline = Pipeline([Feed(camera, [], same, "camera", 1), feed("film", Numbers(3), film := Kept())], Counting())
+    run_in_time(pipeline)
+    assert pipeline.failures == {}
+    assert film.indices == [0, 1, 2]
+
+
+def test_less_than_a_frame_cannot_be_wanted() -> None:
+    with pytest.raises(UsageError, match="at least 1, got 0"):
+        Feed(Numbers(3), max_frames=0)
+
+
+class Looked(Kept):
+    """Holds for three looks after each frame, as a window does that shows an image; notes what is `closed` then."""
+
+    def __init__(self, closed: Callable[[], int]) -> None:
+        super().__init__()
+        self.closed = closed
+        self.looks: list[int] = []
+
+    def holds(self) -> bool:
+        if self.indices:
+            self.looks.append(self.closed())
+        return 0 < len(self.looks) <= 3
+
+
+def test_the_last_picture_of_recordings_side_by_side_can_be_looked_at_while_their_files_are_finished() -> None:
+    files = [Kept(), Kept()]
+    window = Looked(lambda: sum(len(file.outcomes) for file in files))
+    feeds = [feed(f"photo {n}", Numbers(1), file) for n, file in enumerate(files)]
+    run_in_time(Pipeline(feeds, Counting(), wall=Tiles(["a", "b"], [window], kind="video")))
+    assert window.indices == [0]
+    assert window.looks == [2] * 4
+    assert window.outcomes == [Outcome.COMPLETE]
 
 
 def test_frames_of_different_cameras_share_a_batch() -> None:

@@ -90,6 +90,18 @@ def test_a_reader_that_hangs_is_waited_for_once_however_often_it_is_left(
     assert waits[1:] == [0.0]
 
 
+def test_the_processor_time_of_all_readers_adds_up() -> None:
+    def working(_: Connection) -> Iterator[Frame]:
+        while time.thread_time() < 0.05:
+            pass
+        yield frame(0)
+
+    before = time.process_time()
+    with Clip(Reconnecting(Flaky(working))) as source:
+        assert len(list(itertools.islice(source, 3))) == 3
+    assert 0.15 <= source.worked <= time.process_time() - before
+
+
 def test_a_wait_for_a_frame_ends_at_once_when_it_is_closed(release: threading.Event) -> None:
     with Watched(Flaky(hanging(release))(), stall_timeout=20) as watched:
         taken = iter(watched)

@@ -13,9 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
+from stream_seg.coco import COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
+from stream_seg.graph.labels import COCO_LABELS
 from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter
 from tests.tiny_models import (
     DEFAULT_THRESHOLD,
@@ -196,11 +198,72 @@ class TestOurGraphs:
         with load_segmenter(batched_model(tmp_path / "t.onnx", metadata={"labels": labels}), device="cpu") as segmenter:
             assert segmenter.class_names == NAMES
 
+    @pytest.mark.parametrize(
+        ("labels", "names", "slots"),
+        [
+            ('{"1": "person", "3": "car"}', ("person", "car"), [0, None, 1]),
+            ('{"3": "car", "1": "person", "0": "background"}', ("person", "car"), [0, None, 1]),
+            ('{"0": null, "1": "person", "2": "", "3": "car"}', ("person", "car"), [0, None, 1]),
+            ('{"2": "c", "1": "b", "0": "a"}', ("a", "b", "c"), [0, 1, 2]),
+            ('{"a": "b", "c": "d", "e": "f"}', ("b", "d", "f"), [0, 1, 2]),
+            ('["background", "a", null, "b"]', ("a", "b"), [0, None, 1]),
+            ('["a", "", "b"]', ("a", "b"), [0, None, 1]),
+            ("background,a,,b", ("a", "b"), [0, None, 1]),
+            ("a,n/a,b, ,", ("a", "b"), [0, None, 1]),
+            ('"a,b,c"', ("a", "b", "c"), [0, 1, 2]),
+        ],
+    )
+    def test_a_class_without_a_name_moves_no_other(
+        self, tmp_path: Path, labels: str, names: tuple[str, ...], slots: list[int | None]
+    ) -> None:
+        """Labels 1, 2 and 3 are found."""
+        with load_segmenter(batched_model(tmp_path / "t.onnx", metadata={"labels": labels}), device="cpu") as segmenter:
+            (found,) = segmenter([flat((253, 254, 255))])
+            assert segmenter.class_names == names
+            assert found.class_ids.tolist() == [slot for slot in slots if slot is not None]
+            assert len(found.boxes) == len(found.masks) == len(found.scores) == len(found)
+
+    @pytest.mark.parametrize(("labels", "names"), [('"person"', ("person",)), ("7", ("7",))])
+    def test_one_name_needs_no_list(self, tmp_path: Path, labels: str, names: tuple[str, ...]) -> None:
+        with load_segmenter(batched_model(tmp_path / "t.onnx", metadata={"labels": labels}), device="cpu") as segmenter:
+            assert segmenter.class_names == names
+
+    @pytest.mark.parametrize("number", ["999999999", "9" * 5000])
+    def test_numbers_beyond_all_reason_cost_no_memory(self, tmp_path: Path, number: str) -> None:
+        model = batched_model(tmp_path / "t.onnx", metadata={"labels": json.dumps({number: "a", "1": "b"})})
+        with load_segmenter(model, device="cpu") as segmenter:
+            assert segmenter.class_names == ("a", "b")
+
+    @pytest.mark.parametrize("labels", ["null", "[]", "{}", ",,", '["", null]', '{"1": "N/A"}', "[" * 100_000])
+    def test_names_that_are_none_are_no_names(self, tmp_path: Path, labels: str) -> None:
+        with pytest.raises(ModelError, match="names no classes"):
+            load_segmenter(batched_model(tmp_path / "t.onnx", metadata={"labels": labels}), device="cpu")
+
+    @pytest.mark.parametrize("given", [["rouge", "bleu"], ["background", "rouge", "N/A", "bleu"]])
+    def test_the_user_names_the_classes_that_have_names_or_every_number(self, tmp_path: Path, given: list[str]) -> None:
+        model = batched_model(tmp_path / "t.onnx", metadata={"labels": "background,red,N/A,blue"})
+        with load_segmenter(model, device="cpu", labels=given) as segmenter:
+            assert segmenter([flat((255, 254, 253))])[0].names == ["bleu", "rouge"]
+        with pytest.raises(UsageError, match=r"1 labels were given, but .* has 2 classes"):
+            load_segmenter(model, device="cpu", labels=given[-1:])
+
+    def test_graphs_of_91_slots_have_the_80_classes_of_coco(self, tmp_path: Path) -> None:
+        model = batched_model(tmp_path / "t.onnx", metadata={"labels": ",".join(COCO_LABELS)}, label=11)
+        with load_segmenter(model, device="cpu") as segmenter:
+            assert segmenter.class_names == COCO_NAMES
+            # The labels 11, 12 and 13, of which 12 means nothing.
+            assert segmenter([flat((253, 254, 255))])[0].names == ["fire hydrant", "stop sign"]
+        letters = [f"n{i}" for i in range(80)]
+        with load_segmenter(model, device="cpu", labels=letters) as segmenter:
+            assert segmenter([flat((253, 254, 255))])[0].names == ["n10", "n11"]
+
     def test_labels_can_be_given_by_the_user(self, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("\ufeffbackground\nrouge\nvert\n\nbleu\n", "utf-8")
         model = batched_model(tmp_path / "tiny.onnx")
         with load_segmenter(model, device="cpu", labels=tmp_path / "names.txt") as segmenter:
             assert segmenter([flat((0, 0, 255))])[0].names == ["rouge"]
+        with load_segmenter(model, device="cpu", labels=str(tmp_path / "names.txt")) as segmenter:
+            assert segmenter.class_names == ("rouge", "vert", "bleu")
 
     def test_the_canvases_come_from_the_user_then_the_metadata(self, tmp_path: Path) -> None:
         model = batched_model(tmp_path / "t.onnx", metadata={"labels": LABELS, "canvases": "160x96,96x160"})
@@ -303,6 +366,8 @@ class TestClassFilter:
             assert found.names == ["blue", "green"]
             assert found.class_names == NAMES
             assert segmenter.description.endswith("only green, blue")
+        with load_segmenter(model, device="cpu", classes="blue") as segmenter:
+            assert segmenter([flat((255, 200, 220))])[0].names == ["blue"]
 
     def test_classes_that_share_a_name_all_pass(self, tmp_path: Path) -> None:
         model, labels = batched_model(tmp_path / "tiny.onnx"), tmp_path / "names.txt"

@@ -21,7 +21,7 @@ from stream_seg.protocols import Outcome
 from stream_seg.sinks import Keep, SegmentedVideo, VideoFile, open_sink, parse_duration, parse_keep
 from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
-from stream_seg.sinks.retention import MARK
+from stream_seg.sinks.retention import MARK, Segments
 from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, sounds
 
 LIVE = SourceInfo("camera", (64, 48), "live")
@@ -215,6 +215,41 @@ def test_a_long_run_stays_within_its_size(tmp_path: Path) -> None:
     assert len(sizes) == 12
     assert 4 <= len(segments(tmp_path)) <= 5
     assert len(segments(tmp_path, "all")) == 12  # another recording's
+
+
+def test_a_clock_that_was_set_back_costs_no_new_segment(tmp_path: Path) -> None:
+    deliver(SegmentedVideo(tmp_path / "all.mp4", 1.0), LIVE, frames(STEADY))
+    room = sum(path.stat().st_size for path in segments(tmp_path, "all"))
+    ahead = [old_segment(tmp_path, f"door_2025010{day}-030405.mp4", -(20 + day) * HOUR) for day in range(1, 6)]
+    last = old_segment(tmp_path, "door_20250106-030405.mp4")
+    keep = Keep(size=room + last.stat().st_size)
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=keep), LIVE, frames(STEADY))
+    assert len([path for path in segments(tmp_path) if path not in [*ahead, last]]) == 4
+    there = [path.exists() for path in [*ahead, last]]
+    assert there == sorted(there)
+    assert sum(there) in (1, 2)
+
+
+def test_what_came_later_is_newer_whatever_its_time(tmp_path: Path) -> None:
+    def finish(number: int, hours_ago: float) -> Path:
+        path = tmp_path / f"door_20250102-03040{number}.mp4"
+        path.write_bytes(MARK.encode())
+        age(path, hours_ago * HOUR)
+        return path
+
+    recording, keep = Segments(tmp_path / "door.mp4"), Keep(size=3 * len(MARK))
+    paths = [finish(number, hours_ago) for number, hours_ago in enumerate((2, 3))]
+    for number, hours_ago in enumerate((-20, 9, 5), start=2):
+        recording.remove_beyond(keep, spared=[])
+        paths.append(finish(number, hours_ago))
+    recording.remove_beyond(keep, spared=[])
+    assert [path.exists() for path in paths] == [False, False, True, True, True]
+
+
+def test_a_file_server_whose_clock_is_a_little_ahead_has_no_old_segments(tmp_path: Path) -> None:
+    old = [old_segment(tmp_path, f"door_2025010{day}-030405.mp4", (1 - day) * HOUR / 4) for day in range(1, 4)]
+    SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(size=1)).open(LIVE)
+    assert [path.exists() for path in old] == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,37 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
 from stream_seg.sources import network, open_source, reconnecting
 from stream_seg.sources.decoding import Decoder
-from tests.misbehaving_server import MisbehavingServer, cut_off
+from tests.misbehaving_server import MisbehavingServer, cut_off, without_length, without_range
 from tests.source_counts import readers_end
 from tests.source_files import RATE, SIZE, numbered, numbers_of, write_video
-from tests.source_servers import clock_of, file_server, http_camera, needs_rtsp, rtsp_camera, silent_host
+from tests.source_servers import (
+    Relay,
+    clock_of,
+    file_server,
+    hls_camera,
+    http_camera,
+    needs_rtsp,
+    rtsp_camera,
+    silent_host,
+)
 
 SECRET = "hunter2"
 NO_PORT = "127.0.0.1:1"
 
 AGE_LIMIT = 1.5
 """Seconds a picture may be old; tens of milliseconds on an idle machine, and frame threads alone would add 0.5."""
+
+
+def write_playlist(path: Path, count: int, seconds: float) -> None:
+    """Write numbered pictures in segments 0.ts, 1.ts ... beside a playlist of all of them."""
+    options = {"hls_time": str(seconds), "hls_list_size": "0", "hls_segment_filename": str(path.parent / "%d.ts")}
+    with av.open(str(path), "w", format="hls", options=options) as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"g": str(round(RATE * seconds)), "bf": "0"})
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        for number in range(count):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "bgr24")))
+        out.mux(stream.encode(None))
 
 
 def test_a_recording_over_http_comes_whole_and_with_its_own_times(tmp_path: Path) -> None:
@@ -61,19 +82,44 @@ def test_a_recording_over_http_that_breaks_off_is_an_error(tmp_path: Path, monke
     assert 20 < len(came) < 31
 
 
+def test_a_recording_of_a_server_that_cannot_seek_in_it_is_read_once(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.ts", 40).read_bytes()
+    with MisbehavingServer() as server:
+        address = server.behave("/film.ts", without_range(film))
+        with open_source(address) as source:
+            assert (source.info.kind, source.info.duration) == ("video", None)
+            assert numbers_of(list(source)) == list(range(40))
+        with open_source(address, start=1) as source:
+            assert numbers_of(list(source)) == list(range(25, 40))
+
+
+def test_a_stream_whose_server_tells_no_length_is_live_whatever_its_name(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.ts", 40).read_bytes()
+    with MisbehavingServer() as server:
+        address = server.behave("/film.ts", without_length(film))
+        with open_source(address, reconnect=0) as source:
+            assert source.info.kind == "live"
+
+
 def test_a_finished_playlist_is_a_recording(tmp_path: Path) -> None:
-    with av.open(
-        str(tmp_path / "film.m3u8"), "w", format="hls", options={"hls_time": "1", "hls_list_size": "0"}
-    ) as out:
-        stream = out.add_stream("libx264", rate=RATE, options={"g": "25"})
-        stream.width, stream.height = SIZE
-        stream.pix_fmt = "yuv420p"
-        for number in range(60):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "bgr24")))
-        out.mux(stream.encode(None))
+    write_playlist(tmp_path / "film.m3u8", 60, 1.0)
     with file_server(tmp_path) as host, open_source(f"http://{host}/film.m3u8") as source:
         assert source.info.kind == "video"
         assert numbers_of(list(source)) == list(range(60))
+
+
+def test_a_live_playlist_plays_smoothly_from_its_newest_segments_on(tmp_path: Path) -> None:
+    write_playlist(tmp_path / "all.m3u8", 250, 1.0)
+    with (
+        hls_camera(tmp_path, 1.0, at_first=4) as host,
+        open_source(f"http://{host}/live.m3u8", stall_timeout=0.8, reconnect=0) as source,
+    ):
+        assert source.info.kind == "live"
+        frames = list(itertools.islice(source, 70))
+    numbers = numbers_of(frames)
+    assert 2 * RATE <= numbers[0] < 4 * RATE
+    taken = [(number - numbers[0]) / RATE for number in numbers]
+    assert max(abs(float(frame.pts) - at) for frame, at in zip(frames, taken, strict=True)) < 0.5
 
 
 def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -189,6 +235,39 @@ def test_a_real_rtsp_camera_is_fresh_then_stalls_with_a_reason() -> None:
         assert np.median(ages[-20:]) < AGE_LIMIT
         assert min(ages) > -0.1
         assert readers_end()
+
+
+@needs_rtsp()
+def test_the_sound_of_an_rtsp_camera_whose_pictures_stall_keeps_no_reader() -> None:
+    with rtsp_camera(size="320x240", sound="too") as server:
+        with open_source(f"rtsp://{server.host}/cam", stall_timeout=0.5, reconnect=0) as source:
+            frames = iter(source)
+            for _ in range(5):
+                next(frames)
+            server.tell("freeze")
+            with pytest.raises(SourceError, match=r"no new frame for 0\.5 s"):
+                list(frames)
+        assert readers_end(5)
+
+
+@needs_rtsp()
+def test_an_rtsp_address_with_sound_alone_holds_no_video() -> None:
+    with (
+        rtsp_camera(sound="only") as server,
+        pytest.raises(SourceError, match=r"holds no video, only sound$") as caught,
+    ):
+        open_source(f"rtsp://{server.host}/cam", reconnect=0).__enter__()
+    assert caught.value.reason is Reason.CODEC
+
+
+@needs_rtsp()
+def test_an_rtsp_camera_that_declares_no_frame_rate_has_that_of_its_codec() -> None:
+    with (
+        rtsp_camera(size="320x240", fps=10) as server,
+        Relay(server.host, (b"a=framerate", b"a=something")) as network,
+        open_source(f"rtsp://{network.host}/cam", reconnect=0) as source,
+    ):
+        assert source.info.frame_rate == 10
 
 
 @needs_rtsp()

@@ -248,6 +248,22 @@ def test_a_change_of_size_on_the_way_is_scaled(tmp_path: Path) -> None:
     assert {frame.size for frame in frames} == {(64, 48)}
 
 
+@pytest.mark.parametrize(("other", "top", "left"), [((128, 48), 12, 0), ((48, 72), 0, 16), ((98, 72), 0, 0)])
+def test_a_change_of_proportions_on_the_way_is_fitted_between_bars(
+    tmp_path: Path, other: tuple[int, int], top: int, left: int
+) -> None:
+    parts = [write_video(tmp_path / f"{w}.h264", 3, size=(w, h), container_format="h264") for w, h in (SIZE, other)]
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    *_, frame = frames = frames_of(path)
+    assert {frame.size for frame in frames} == {SIZE}
+    inside = np.zeros(SIZE[::-1], bool)
+    inside[top : SIZE[1] - top, left : SIZE[0] - left] = True
+    assert number_of(frame.image[top : SIZE[1] - top, left : SIZE[0] - left]) == 2
+    assert not frame.image[~inside].any()
+    assert frame.image[-1 - top, -1 - left].mean() == pytest.approx(128, abs=COLOUR_TOLERANCE)
+
+
 def test_damaged_packets_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_video(tmp_path / "film.mov", 30, codec="png", pixel_format="rgb24", options={})
     spoil_pictures(path, slice(5, 8))

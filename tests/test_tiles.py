@@ -516,6 +516,28 @@ def test_the_last_frame_of_a_recording_is_seen_before_it_is_said_to_have_ended(s
     assert told == [False] * 5 + [True] * 15
 
 
+def test_stills_side_by_side_are_a_still_that_is_there_before_the_run_ends() -> None:
+    wall, sink = recorded(2)
+    for feed, name in enumerate(("a.jpg", "b.jpg")):
+        put(wall, feed, plain(100 + feed, name=name))
+        wall.ended(feed, None)
+    assert [frame.is_still for frame in sink.frames] == [True]
+    assert [centre(sink.frames[0].image, Grid.of(2), feed) for feed in range(2)] == [colour(100), colour(101)]
+    wall.close(Outcome.COMPLETE)
+    assert len(sink.frames) == 1
+
+
+def test_a_still_beside_a_film_makes_no_still() -> None:
+    wall, sink = recorded(2)
+    put(wall, 0, plain(100, name="a.jpg"))
+    wall.ended(0, None)
+    for index in range(3):
+        put(wall, 1, plain(index, Fraction(index, 25)))
+    assert len(sink.frames) == 2
+    wall.ended(1, None)
+    assert [frame.is_still for frame in sink.frames] == [False] * 3
+
+
 @pytest.mark.parametrize("kind", ["video", "images"])
 def test_an_only_recording_is_passed_on_frame_by_frame(kind: str) -> None:
     sink = ListSink()

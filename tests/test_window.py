@@ -132,6 +132,16 @@ def test_several_feeds_share_a_window_that_fits_the_screen_and_ends_the_run(kind
 
 
 @on_a_screen
+def test_photos_side_by_side_stay_until_a_key_is_pressed(screen: str) -> None:
+    with program(screen, "photos", "2", module=WALL) as (running, _):
+        assert running.stdout is not None
+        xdotool(screen, "key", "n")
+        assert running.stdout.readline() == "shown 1\n"
+        xdotool(screen, "key", "space")
+        assert end_of(running) == "ended"
+
+
+@on_a_screen
 def test_pausing_the_window_of_live_feeds_does_not_hold_them_up(screen: str) -> None:
     with program(screen, "live", "100", module=WALL) as (running, _):
         xdotool(screen, "key", "space")

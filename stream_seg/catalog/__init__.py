@@ -82,8 +82,9 @@ def locate(
 ) -> Path:
     """The ONNX file of a model: of a path that exists, itself; of a name, where it lies, after pulling it if need be.
 
-    `device` chooses between the files of `compact` (int8 for a CPU, fp32 for CUDA). Raises `ModelError` for an unknown
-    name, a missing file, a model that is not on disk while `offline`, and whatever `pull` raises.
+    `device` chooses between the files of `compact` (int8 for a CPU, fp32 for CUDA). `offline` forbids the network: what
+    `build` makes of weights on disk is had all the same. Raises `ModelError` for an unknown name, a missing file, a
+    model that is not on disk while `offline`, and whatever `pull` raises.
     """
     if is_file(Path(name_or_path)):
         return Path(name_or_path)
@@ -93,7 +94,7 @@ def locate(
     folder = model_dir or default_model_dir()
     if _graph_on_disk(entry, folder, device):
         return folder / entry.graph_file(device)
-    if offline:
+    if offline and (build is None or not _weights_on_disk(entry, folder)):
         raise ModelError(f"the model '{entry.name}' is not on disk; run: {_pull_command(entry, device)}")
     return pull(entry.name, device=device, model_dir=folder, progress=progress, build=build, entries=entries)
 
@@ -115,20 +116,26 @@ def pull(
 ) -> Path:
     """Make sure a model is on disk, downloading and building what is missing; return its ONNX file.
 
+    Weights are not missing where the graph that is built from them is there.
+
     Several processes may pull the same model at once: one works, the others wait for it. `build` is needed for models
     whose graph is built here, for `device`. Raises `ModelError` as `downloads.fetch` does.
     """
     entry = _find(name, entries)
     if entry.download is None:
         return _embedded("int8.onnx" if device == "cpu" else "fp32.onnx")
+    folder = model_dir or default_model_dir()
+    graph = folder / entry.graph_file(device)
+    if _graph_on_disk(entry, folder, device):
+        return graph
     if entry.architecture is not None and build is None:
         raise ModelError(f"'{name}' has to be built from its weights first; run: {_pull_command(entry, device)}")
-    folder = _usable(model_dir or default_model_dir())
-    with locked(_lock_file(entry, folder)):
-        published = _fetched(entry.download, folder, progress, patience)
-        if entry.architecture is not None and build is not None:
-            _build(entry, device, published, folder, build)
-    return folder / entry.graph_file(device)
+    with locked(_lock_file(entry, _usable(folder))):
+        if not _graph_on_disk(entry, folder, device):  # another process may have made it in the meantime
+            published = _fetched(entry.download, folder, progress, patience)
+            if entry.architecture is not None and build is not None:
+                _build(entry.architecture, device, published, graph, build)
+    return graph
 
 
 def weights(
@@ -194,14 +201,16 @@ class ModelRow:
 
 
 def list_models(model_dir: Path | None = None, entries: tuple[Entry, ...] = ENTRIES) -> list[ModelRow]:
-    """Every named model, and whether it could be used right now without a network."""
+    """Every named model, and whether it could be used right now without a network: on the device that its graph was
+    built for, or after building it from weights that are there.
+    """
     folder = model_dir or default_model_dir()
     return [_row(entry, folder) for entry in entries]
 
 
 def _row(entry: Entry, folder: Path) -> ModelRow:
     size = _embedded("int8.onnx").stat().st_size if entry.download is None else entry.download.size
-    on_disk = entry.download is None or _whole(entry.download, folder)
+    on_disk = entry.download is None or _weights_on_disk(entry, folder) or _any_graph_on_disk(entry, folder)
     return ModelRow(
         entry.name,
         round(size / 1e6, 1),
@@ -310,18 +319,24 @@ def _graph_on_disk(entry: Entry, folder: Path, device: Device) -> bool:
     return is_file(folder / entry.graph_file(device))
 
 
+def _any_graph_on_disk(entry: Entry, folder: Path) -> bool:
+    return _graph_on_disk(entry, folder, "cpu") or _graph_on_disk(entry, folder, "cuda")
+
+
+def _weights_on_disk(entry: Entry, folder: Path) -> bool:
+    """Whether the graph of a model could be built here without a network."""
+    return entry.architecture is not None and entry.download is not None and _whole(entry.download, folder)
+
+
 def _fetched(download: Download, folder: Path, progress: Progress | None, patience: Patience) -> Path:
     """The published file, downloaded unless it is there already. To be called under the model's lock."""
     return folder / download.file if _whole(download, folder) else fetch(download, folder, progress, patience)
 
 
-def _build(entry: Entry, device: Device, published: Path, folder: Path, build: Build) -> None:
-    target = folder / entry.graph_file(device)
-    if entry.architecture is None or target.is_file():
-        return
+def _build(architecture: str, device: Device, published: Path, target: Path, build: Build) -> None:
     unfinished = target.with_name(f"{target.name}.part")
     try:
-        build(published, entry.architecture, device, unfinished)
+        build(published, architecture, device, unfinished)
         unfinished.replace(target)
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror or error}; choose another --model-dir") from error

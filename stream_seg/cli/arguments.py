@@ -331,7 +331,9 @@ def _export_parser() -> Parser:
     parser.add_argument("--proposals", type=whole, metavar="N", help="boxes per image that are looked at (the model's)")
     parser.add_argument("--size", type=size, metavar="WxH", help="what frames are scaled into (the model's)")
     parser.add_argument("--architecture", metavar="NAME", help="of the weights (default: recognised)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, background first")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="class names, one per line (a line background may come first)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     _add_places(parser)
     add_common(parser)

@@ -64,6 +64,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
             [*(_sink(args, path, spec) for path in paths), *([] if on_wall else window), *heard],
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
             label,
+            args.max_frames,
         )
         for number, (source, spec, paths, label) in enumerate(zip(sources, specs, own, labels, strict=True))
     ]
@@ -98,7 +99,6 @@ def _source(args: argparse.Namespace, spec: str | int) -> Source:
         spec,
         start=args.start,
         end=args.end,
-        max_frames=args.max_frames,
         stride=args.stride,
         camera_size=args.camera_size,
         camera_fps=args.camera_fps,

@@ -18,7 +18,10 @@ class Interrupted(BaseException):
 
 
 class Ending:
-    """What a signal does at the moment: calls `stop` if a run is under way, else raises `Interrupted`."""
+    """What a signal does at the moment: calls `stop` if a run is under way, else raises `Interrupted`.
+
+    `stop` must take no lock: the thread that it interrupts may hold it.
+    """
 
     def __init__(self) -> None:
         self.stop: Callable[[], None] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +16,14 @@ from stream_seg.errors import ModelError, OutputError, UsageError, did_you_mean
 from stream_seg.frame import Image
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.config import ARCHITECTURES, R50_FPN, STRIDE, Device, MaskRCNN, Precision
-from stream_seg.graph.labels import default_labels
+from stream_seg.graph.labels import format_labels, known_labels, numbered_labels, with_background
 from stream_seg.graph.parameters import check, modern_names, recognise
 from stream_seg.graph.precision import Agreement, compare, make_feeds, quantise
-from stream_seg.graph.weights import read_weights
+from stream_seg.graph.published import COCO_V1_SHA256, is_built_in, licence_of
+from stream_seg.graph.weights import Weights, read_weights
 from stream_seg.version import __version__
 
-COCO_V1_SHA256 = "bf2d0c1efbc936eeee2bc95a48e80ebc86b891f61b0106485937fc29f9315fc0"
-"""torchvision's published weights of maskrcnn_resnet50_fpn: the ones made with a normalisation epsilon of 0."""
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and of how many."""
@@ -59,7 +60,9 @@ def export_graph(
 
     `architecture` is a name of ARCHITECTURES; None recognises it. `proposals` per image go to the box head. `size` is
     the (width, height) frames should be resized into, rounded up to multiples of 32 and stored in the file. `labels`
-    name the classes, background first. `calibration` gives BGR frames like those to come; only int8 needs them.
+    name the classes; a first one "background" may be left out. Without them the names are those in the weights, else
+    those known for them, else numbers. `licence` is that of the weights; without it the one known for them, or
+    "unknown". `calibration` gives BGR frames like those to come; only int8 needs them.
     `device` "cuda" writes non-maximum suppression the way that suits it; such a file runs everywhere.
 
     Raises UsageError for wrong options, ModelError for weights that cannot be read or do not fit, OutputError if the
@@ -72,10 +75,11 @@ def export_graph(
     try:
         config = _configure(recognise(state), source.sha256, architecture, proposals, size)
         check(state, config)
-        names = _labels(labels, config.classes)
-    except ModelError as error:
-        raise ModelError(f"{weights}: {error}") from error
-    metadata = describe(config, names, precision=precision, device=device, licence=licence or config.licence)
+        names = _own_labels(source, config, weights) if labels is None else _given_labels(labels, config.classes)
+    except (ModelError, UsageError) as error:
+        raise type(error)(f"{weights}: {error}") from error
+    config = replace(config, licence=licence or licence_of(source.sha256))
+    metadata = describe(config, names, precision=precision, device=device, licence=config.licence)
     metadata |= {"source": weights.name, "source_sha256": source.sha256}
     progress("build graph", 0, 1)
     model = build_graph(config, state, half=precision == "fp16", device=device, metadata=metadata)
@@ -94,7 +98,7 @@ def describe(
     """The metadata a model file carries, so that it can be used without knowing where it came from."""
     canvases = ",".join(f"{width}x{height}" for width, height in config.canvases)
     return {
-        "labels": ",".join(labels),
+        "labels": format_labels(tuple(labels)),
         "stride": str(STRIDE),
         "mask_size": str(2 * config.pooling.mask_size),
         "canvas": "RGB uint8 NHWC",
@@ -149,13 +153,29 @@ def _configure(
     return found
 
 
-def _labels(given: Sequence[str] | None, classes: int) -> tuple[str, ...]:
-    labels = default_labels(classes) if given is None else tuple(given)
+def _given_labels(given: Sequence[str], classes: int) -> tuple[str, ...]:
+    labels = with_background(tuple(given))
     if len(labels) != classes:
-        raise ModelError(f"the weights have {classes} classes with the background, but {len(labels)} labels were given")
+        without = "" if labels == tuple(given) else " without it"
+        raise UsageError(
+            f"the weights have {classes} classes with the background, but {len(given)} labels were given{without}: "
+            f'name the other {classes - 1}, alone or after "background"'
+        )
     if any("," in label for label in labels):
         raise ModelError("labels must not contain commas")
     return labels
+
+
+def _own_labels(source: Weights, config: MaskRCNN, weights: Path) -> tuple[str, ...]:
+    """The names in the weights, else those known for them; numbers, and a word about it, where there are neither."""
+    own = with_background(source.labels) if source.labels else ()
+    if len(own) == config.classes:
+        return own
+    known = known_labels(config, built_in=is_built_in(source.sha256))
+    if len(known) == config.classes:
+        return known
+    logger.warning("%s: what its %d classes are called is not known: give --labels FILE", weights, config.classes - 1)
+    return numbered_labels(config.classes)
 
 
 def _quantised(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from stream_seg.errors import ModelError
 from stream_seg.graph import pickled
+from stream_seg.graph.labels import parse_labels
 from stream_seg.graph.parameters import State
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -45,10 +46,15 @@ _MAX_HEADER = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A state_dict: arrays by parameter name, and the SHA-256 of the file it was read from."""
+    """A state_dict: arrays by parameter name, and the SHA-256 of the file it was read from.
+
+    `labels` are the names of its classes, background first, where the file has them (`classes` in the metadata of
+    safetensors, which `scripts/train` writes).
+    """
 
     state: State
     sha256: str
+    labels: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Weights({len(self.state)} arrays, sha256 {self.sha256[:8]})"
@@ -64,10 +70,11 @@ def read_weights(path: Path) -> Weights:
     except OSError as error:
         raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
     try:
-        state = _reader(data)(data)
+        reader = _reader(data)
+        state = reader(data)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    return Weights(state, hashlib.sha256(data).hexdigest())
+    return Weights(state, hashlib.sha256(data).hexdigest(), _labels(data) if reader is _read_safetensors else ())
 
 
 def _reader(data: bytes) -> Callable[[bytes], State]:
@@ -147,6 +154,13 @@ def _read_safetensors(data: bytes) -> State:
         return {name: _safetensor(name, entry, body) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the header of these safetensors makes no sense ({type(error).__name__}: {error})") from error
+
+
+def _labels(data: bytes) -> tuple[str, ...]:
+    """Names of classes in the metadata of safetensors whose header was read before."""
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
+    named = metadata.get("classes") if isinstance(metadata, dict) else None
+    return parse_labels(named) if isinstance(named, str) else ()
 
 
 def _safetensor(name: str, entry: Mapping[str, Any], body: memoryview) -> NDArray[np.generic]:

@@ -57,19 +57,19 @@ def load_segmenter(
     *,
     device: str = "auto",
     score_threshold: float | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     threads: int | None = None,
     long_side: int | None = None,
-    labels: Path | Sequence[str] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
 ) -> ModelSegmenter:
     """Open a model, an ONNX file or a name of the catalogue, with the adapter of its family; use it in `with`.
 
     A named model that is not on disk yet is downloaded; one that must be built first is refused with what to do.
 
     `device`: auto, cpu, cuda or cuda:N. `score_threshold` 0..1: detections above it are kept (default: the model's).
-    `classes`: keep only these. `threads`: CPU threads, by default one per core. `long_side`: pixels of the longer side
-    of what the network sees (default: the model's). `labels`: class names that replace the model's, or a file with
-    one per line; a first line "background" is dropped.
+    `classes`: keep only these, or this one. `threads`: CPU threads, by default one per core. `long_side`: pixels of the
+    longer side of what the network sees (default: the model's). `labels`: class names that replace the model's, or the
+    path (also as a `str`) of a file with one per line; a first one "background" is dropped.
 
     Raises `UsageError` for an option out of range or an unknown class, `ModelError` for a file that is missing, damaged
     or of no known family, `DeviceError` for a device that cannot be had: there is no silent fallback.
@@ -105,9 +105,9 @@ def _check(score_threshold: float | None, long_side: int | None, threads: int | 
         raise UsageError(f"threads must be {THREADS[0]} to {THREADS[-1]}, not {threads}")
 
 
-def _names(labels: Path | Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(labels, Path):
-        return read_labels(labels)
+def _names(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(labels, str | Path):
+        return read_labels(Path(labels))
     return tuple(labels) if labels else None
 
 

@@ -12,6 +12,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
+from stream_seg.segmenters.classes import Classes, classes_at, classes_from, is_name
 from stream_seg.segmenters.onnx_segmenter import (
     DEFAULT_THRESHOLD,
     OnnxSegmenter,
@@ -59,7 +60,8 @@ class BatchedSegmenter(OnnxSegmenter):
                 f"the model {session.path} takes exactly {batch} images at once: export it with a free batch"
             )
         limit = 1 if batch == 1 else session.batch_limit
-        super().__init__(session, _names(session, options), _canvases(session.signature, options), limit)
+        self._classes = _classes(session, options)
+        super().__init__(session, self._classes.names, _canvases(session.signature, options), limit)
         self._feeds, self._floor = _threshold(session.signature, options)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
@@ -76,10 +78,12 @@ class BatchedSegmenter(OnnxSegmenter):
         scores = flat["scores"].astype(np.float32, copy=False)
         mine = np.flatnonzero((flat["image_index"] == index) & (scores > self._floor))
         mine = mine[np.argsort(-scores[mine], kind="stable")]
+        ids = self._classes.indices(flat["labels"][mine].astype(np.int64))
+        mine, ids = mine[ids >= 0], ids[ids >= 0]
         return Detections(
             letterbox.to_image(flat["boxes"][mine].astype(np.float32, copy=False)),
             scores[mine],
-            flat["labels"][mine].astype(np.int64) - 1,
+            ids,
             flat["masks"][mine].astype(np.float32, copy=False),
             self.class_names,
         )
@@ -94,19 +98,27 @@ class BatchedSegmenter(OnnxSegmenter):
             raise ModelError(f"{self.model_name} returned outputs that do not fit together: {got}")
         if not _within(flat["image_index"], 0, images - 1):
             raise ModelError(f"{self.model_name} returned detections for more images than the {images} it was given")
-        if not _within(flat["labels"], 1, len(self.class_names)):
+        if not _within(flat["labels"], 1, len(self._classes.slots) - 1):
             raise ModelError(
                 f"{self.model_name} returned a class beyond the {len(self.class_names)} it has names for: "
                 "give all of them with --labels FILE"
             )
 
 
-def _names(session: Session, options: Options) -> tuple[str, ...]:
-    """Raise `UsageError` where the user names more or fewer classes than the model does: all would have wrong names."""
+def _classes(session: Session, options: Options) -> Classes:
+    """The user may name every number of the network, or those alone that the model has a name for (80 of COCO's 90).
+
+    Raise `UsageError` where that are more or fewer: all would have wrong names.
+    """
     names, own = class_names(session, options), given_names(session, replace(options, labels=None))
-    if own and len(names) != len(own):
-        raise UsageError(f"{len(names)} labels were given, but {session.path} has {len(own)} classes: name all of them")
-    return names
+    if not own or len(names) == len(own):
+        return classes_from(1, names)
+    named = [number for number, name in enumerate(own, 1) if is_name(name)]
+    if len(names) != len(named):
+        raise UsageError(
+            f"{len(names)} labels were given, but {session.path} has {len(named)} classes: name all of them"
+        )
+    return classes_at(named, names)
 
 
 def _within(values: Array, low: int, high: int) -> bool:

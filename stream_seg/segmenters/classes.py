@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from stream_seg.coco import COCO_IDS, COCO_NAMES
 
-_NO_NAME = {"N/A", ""}
+NO_NAME = "N/A"
+"""What stands in a list of names for a number that means nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,9 +33,14 @@ class Classes:
         return np.where(numbers < 0, -1, self.slots[numbers])
 
 
+def is_name(name: str) -> bool:
+    """Whether it names a class, and is not what stands for none."""
+    return name.upper() not in (NO_NAME, "")
+
+
 def classes_at(numbers: Sequence[int], names: Sequence[str]) -> Classes:
     """Classes of a network that calls `names[i]` `numbers[i]`; names that are none ("N/A") are left out."""
-    named = [(number, name) for number, name in zip(numbers, names, strict=True) if name.upper() not in _NO_NAME]
+    named = [(number, name) for number, name in zip(numbers, names, strict=True) if is_name(name)]
     slots = np.full(max(numbers, default=-1) + 1, -1, np.int64)
     slots[[number for number, _ in named]] = np.arange(len(named))
     return Classes(tuple(name for _, name in named), slots)

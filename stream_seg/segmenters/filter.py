@@ -18,10 +18,14 @@ LISTED = 25
 class ClassFilter(ModelSegmenter):
     """Passes on the detections of `classes` alone; ids and `class_names` stay those of the segmenter inside."""
 
-    def __init__(self, segmenter: ModelSegmenter, classes: Sequence[str]) -> None:
-        """Raise `UsageError` for a class the segmenter does not know (upper and lower case are the same)."""
+    def __init__(self, segmenter: ModelSegmenter, classes: str | Sequence[str]) -> None:
+        """Raise `UsageError` for a class the segmenter does not know (upper and lower case are the same).
+
+        `classes` are names, or one name.
+        """
         self._inner = segmenter
-        kept = {i for name in classes for i in _class_ids(name, segmenter.class_names)}
+        wanted = [classes] if isinstance(classes, str) else classes
+        kept = {i for name in wanted for i in _class_ids(name, segmenter.class_names)}
         self._kept = np.array(sorted(kept), np.int64)
         self.class_names = segmenter.class_names
         self.max_batch = segmenter.max_batch

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
+from stream_seg.segmenters.classes import NO_NAME, is_name
 from stream_seg.segmenters.session import Run, Session
 
 Size = tuple[int, int]
@@ -24,6 +26,9 @@ DEFAULT_THRESHOLD = 0.4
 """Score above which a detection is kept, for models that bring no threshold of their own."""
 
 _BACKGROUND = {"background", "__background__", "bg"}
+
+_MOST_CLASSES = 65536
+"""Names with greater numbers are taken in order: a list with a place for each would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,8 @@ class OnnxSegmenter(ModelSegmenter):
 def class_names(session: Session, options: Options) -> tuple[str, ...]:
     """Names without the background: the user's, else those in the model's metadata (`labels`: JSON, or with commas).
 
+    Of metadata, "N/A" holds the place of each that has no name.
+
     Raise `ModelError` where there are none.
     """
     names = given_names(session, options)
@@ -129,12 +136,33 @@ def given_names(session: Session, options: Options) -> tuple[str, ...]:
 
 def _parse_labels(text: str) -> tuple[str, ...]:
     try:
-        names = json.loads(text)
+        said = json.loads(text)
     except ValueError:
-        names = text.split(",")
-    if isinstance(names, dict):  # {"0": "person", ...}
-        names = list(names.values())
-    return tuple(str(name).strip() for name in names if str(name).strip()) if isinstance(names, list) else ()
+        said = text
+    except RecursionError:
+        said = None
+    if isinstance(said, dict):
+        names = _in_order({key: _name(value) for key, value in said.items()})
+    elif isinstance(said, list):
+        names = [_name(value) for value in said]
+    elif said is None:
+        names = []
+    else:
+        names = [_name(value) for value in (said if isinstance(said, str) else text).rstrip(", ").split(",")]
+    return tuple(names) if any(map(is_name, names)) else ()
+
+
+def _name(value: object) -> str:
+    return NO_NAME if value is None else str(value).strip() or NO_NAME
+
+
+def _in_order(names: Mapping[str, str]) -> list[str]:
+    """Names by number, as in {"0": "person", ...}. Where 0 has none it is the background, and they count from 1."""
+    numbered = {int(key): name for key, name in names.items() if re.fullmatch(r"\d{1,9}", key)}
+    if not numbered or len(numbered) < len(names) or max(numbered) >= _MOST_CLASSES:
+        return list(names.values())
+    first = 0 if is_name(numbered.get(0, NO_NAME)) else 1
+    return [numbered.get(number, NO_NAME) for number in range(first, max(numbered) + 1)]
 
 
 def shapes_of(long_side: int, stride: int) -> list[Size]:

@@ -22,6 +22,9 @@ MARK = "stream-seg segment"
 
 _METADATA_BYTES = 16384
 
+_AHEAD_SECONDS = 3600
+"""How far ahead the time of a file may be: the clock of a file server may be wrong by some minutes."""
+
 _UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS_OF_SIZE = {
     **{"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
@@ -77,13 +80,18 @@ class _Segment:
 
 
 class Segments:
-    """The segments of a recording in the folder of `path`, those of earlier and of killed runs too."""
+    """The segments of a recording in the folder of `path`, those of earlier and of killed runs too.
+
+    A segment is older than those that were not there yet when it was first seen. Only those first seen together are
+    told apart by the times of their files: clocks are set back, and what came before would stay for that of what comes.
+    A time later than now is of such a clock, and counts as older than all others.
+    """
 
     def __init__(self, path: Path) -> None:
         self._folder = path.parent.resolve()
         stem, suffix = re.escape(path.stem), re.escape(path.suffix)
         self._names = re.compile(rf"{stem}_\d{{8}}-\d{{6}}(-\d+)?(\.part(-\d+)?)?{suffix}")
-        self._marked: dict[tuple[Path, int, int], bool] = {}
+        self._marked: dict[tuple[Path, int, int], bool] = {}  # in the order of their age
         self._given_up: set[Path] = set()
 
     def remove_beyond(self, keep: Keep, *, spared: Collection[Path]) -> None:
@@ -102,19 +110,17 @@ class Segments:
 
     def _own(self) -> list[_Segment]:
         """All segments, the oldest first."""
-        files = [path for path in self._folder.iterdir() if self._names.fullmatch(path.name)]
-        marked: dict[tuple[Path, int, int], bool] = {}
-        own = []
-        for path in files:
-            if path.is_symlink() or not path.is_file():
-                continue
-            stat = path.stat()
-            seen = path, stat.st_ino, stat.st_mtime_ns
-            marked[seen] = self._marked[seen] if seen in self._marked else _is_marked(path)
-            if marked[seen]:
-                own.append(_Segment(path, stat.st_mtime, stat.st_size))
+        found: dict[tuple[Path, int, int], _Segment] = {}
+        for path in self._folder.iterdir():
+            if self._names.fullmatch(path.name) and not path.is_symlink() and path.is_file():
+                stat = path.stat()
+                found[path, stat.st_ino, stat.st_mtime_ns] = _Segment(path, stat.st_mtime, stat.st_size)
+        latest = time.time() + _AHEAD_SECONDS
+        marked = {seen: mark for seen, mark in self._marked.items() if seen in found}
+        for seen in sorted(found.keys() - marked.keys(), key=lambda seen: _age(found[seen], latest)):
+            marked[seen] = _is_marked(found[seen].path)
         self._marked = marked
-        return sorted(own, key=lambda segment: (segment.ended, segment.path))
+        return [found[seen] for seen, mark in marked.items() if mark]
 
     def _remove(self, path: Path) -> None:
         try:
@@ -127,6 +133,11 @@ class Segments:
             if path not in self._given_up:
                 self._given_up.add(path)
                 logger.warning("cannot remove the old segment %s: %s", path, error.strerror)
+
+
+def _age(segment: _Segment, latest: float) -> tuple[bool, float, Path]:
+    """Sort key that puts the oldest first; no file can have ended after `latest`."""
+    return segment.ended <= latest, segment.ended, segment.path
 
 
 def _beyond(keep: Keep, segments: list[_Segment]) -> Iterable[_Segment]:

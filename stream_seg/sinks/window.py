@@ -34,9 +34,9 @@ _LATE_SECONDS = 0.1
 class Window(Sink):
     """Shows frames in a window of the desktop: q, Esc or its close button end the run, space pauses.
 
-    With `paced`, a recording is not shown faster than it was taken. Images (`SourceInfo.kind` "images") stay until a
-    key is pressed, also the last one. The window lives on the thread that makes calls to it, which on macOS must be
-    the main thread. `clock` gives seconds.
+    With `paced`, a recording is not shown faster than it was taken. Images (`SourceInfo.kind` "images") and stills stay
+    until a key is pressed, also the last one. The window lives on the thread that makes calls to it, which on macOS
+    must be the main thread. `clock` gives seconds.
 
     Raises `DisplayError` from the constructor when no window can be opened.
     """
@@ -52,6 +52,7 @@ class Window(Sink):
         self._image_size: tuple[int, int] | None = None
         self._shows_images = False
         self._waiting: Frame | None = None
+        self._shows_still = False
         self._looking = False
         self._paused = False
         self._ended = False
@@ -66,7 +67,7 @@ class Window(Sink):
         """Show the frame, or keep it until it is due."""
         if self._ended:
             return
-        self._looking = self._shows_images
+        self._looking = self._shows_still = self._shows_images or frame.is_still
         self._waiting = frame
         self._show_if_due()
 
@@ -128,7 +129,7 @@ class Window(Sink):
             self._pressed(key)
 
     def _pressed(self, key: int) -> None:
-        if self._shows_images:
+        if self._shows_still:
             self._looking = False
         elif key == _SPACE:
             self._paused = not self._paused

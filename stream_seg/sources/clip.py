@@ -24,7 +24,8 @@ class Clip(Wrapper):
     """The frames of another source from `start` until before `end` (seconds of its pts), each `stride`-th, at most
     `max_frames`.
 
-    Times stay those of the source; frames are numbered anew from 0. A live part ends in time even if the source is
+    Times stay those of the source; frames are numbered anew from 0. Of a live source a pipeline may drop some of them;
+    `Feed.max_frames` are those that it delivers. A live part ends in time even if the source is
     away then. Raises `SourceError` when a recording is over before `start`.
     """
 

@@ -95,7 +95,7 @@ class Decoder:
             self._stream = video_stream(self._container, self.name)
             self._share_work()
             self._units = access_units(self._container, self._stream) if self.live else None
-            self._timeline = timeline_of(self._container, self._stream)
+            self._timeline = timeline_of(self._container, self._stream, live=self.live)
             self.damaged = 0
             self._pictures = self._decoded()
             self._describe(self._peek())
@@ -124,6 +124,11 @@ class Decoder:
         self._stored_size = first.width, first.height
         self._pixels = PictureConverter(self._stored_size, self._orientation)
 
+    @property
+    def format(self) -> str:
+        """FFmpeg's name of the container's format."""
+        return self._container.format.name
+
     def close(self) -> None:
         """Close the container. Any number of times."""
         self._pictures = iter(())  # which would keep the decoder, and its threads, until the garbage is collected
@@ -146,7 +151,7 @@ class Decoder:
 
     def info(self, kind: Kind, path: Path | None = None) -> SourceInfo:
         """Describe the whole recording."""
-        rate = known_rate(self._stream.average_rate) or known_rate(self._stream.guessed_rate)
+        rate = frame_rate(self._stream, live=self.live)
         duration = self._duration() if kind == "video" else None
         return SourceInfo(
             name=self.name,
@@ -300,7 +305,7 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
         raise SourceError(f"{name} is a text file, not a video", Reason.CODEC)
     films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not films:
-        raise SourceError(f"{name} holds no video, only {_what_else(container)}", Reason.CODEC)
+        raise SourceError(f"{name} holds no video{_but(container)}", Reason.CODEC)
     chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
     if chosen.codec_context is None:
         raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode", Reason.CODEC)
@@ -310,10 +315,11 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
     return chosen
 
 
-def _what_else(container: InputContainer) -> str:
+def _but(container: InputContainer) -> str:
+    """Say what a container has instead; nothing is known of what a camera was not asked for."""
     kinds = {"audio": "sound", "video": "a cover picture", "subtitle": "subtitles"}
     found = sorted({kinds.get(stream.type, "data") for stream in container.streams})
-    return " and ".join(found) or "an empty container"
+    return f", only {' and '.join(found)}" if found else ""
 
 
 def access_units(container: InputContainer, stream: VideoStream) -> AccessUnits | None:
@@ -334,7 +340,7 @@ def packet_of(data: bytes, pts: int | None, like: Packet[VideoStream]) -> Packet
     return packet
 
 
-def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:
+def timeline_of(container: InputContainer, stream: VideoStream, *, live: bool) -> Timeline:
     """Return the clock of a video track, which starts with the container, so that sound stays with it."""
     tick = (
         Fraction(stream.time_base.numerator, stream.time_base.denominator) if stream.time_base else Fraction(1, 90000)
@@ -345,8 +351,16 @@ def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:
         for other in container.streams
         if other.start_time is not None and other.time_base
     ]
-    rate = known_rate(stream.average_rate) or known_rate(stream.guessed_rate)
-    return Timeline(tick, exact_origin(start, starts, tick), rate)
+    return Timeline(tick, exact_origin(start, starts, tick), frame_rate(stream, live=live))
+
+
+def frame_rate(stream: VideoStream, *, live: bool) -> Fraction | None:
+    """Return the declared frame rate of a video track, None where it declares none that can be one.
+
+    Of a camera FFmpeg has measured nothing, and its guess counts fields, two a picture; the codec's counts pictures.
+    """
+    codec = stream.codec_context.framerate if live else None
+    return known_rate(stream.average_rate) or known_rate(codec) or known_rate(stream.guessed_rate)
 
 
 def recorded_frames(decoder: Decoder, start: Fraction, stopping: Callable[[], bool]) -> Iterator[Frame]:

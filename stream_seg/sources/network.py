@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -18,8 +19,9 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.credentials import has_split_password, safe_address, split_address, with_password
-from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
+from stream_seg.sources.decoding import Decoder, open_container, recorded_frames, video_stream
 from stream_seg.sources.failures import reason_of, unknown_host, words_of
+from stream_seg.sources.pace import Pace
 from stream_seg.sources.stoppable import Stoppable
 from stream_seg.sources.video import starting_at
 
@@ -34,6 +36,13 @@ FILE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg
 
 RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 
+ONLY_VIDEO = "allowed_media_types"
+"""The option that leaves all but the video of an RTSP address where it is."""
+
+BEGIN_AT_SEGMENT = "-2"
+"""Of a live HLS playlist: the last but one. While it plays the next one is there, and while that plays the one after it
+is published, so that it may be late by a segment. FFmpeg would begin one earlier, and delay everything by as much."""
+
 OPEN_TIMEOUT = 10.0
 STALL_TIMEOUT = 5.0
 
@@ -47,9 +56,10 @@ Transport = Literal["tcp", "udp"]
 class NetworkStream(Stoppable):
     """Frames from an RTSP, HTTP(S), HLS, RTMP, UDP, SRT or TCP address.
 
-    A camera is live: its frames get times from the clock, beginning with 0, and come as soon as they are decoded. An
-    HTTP(S) address with a known length is a recording: every frame, exact times, from `start` seconds on. `transport`
-    is how RTSP carries its packets.
+    A camera is live: its frames get times from the clock, beginning with 0, and come as soon as they are decoded; those
+    of a live HLS playlist, whose server publishes seconds of them at once, at the pace at which they were taken. An
+    HTTP(S) address with a known length, of a file also in bytes, is a recording: every frame, exact times, from `start`
+    seconds on. `transport` is how RTSP carries its packets.
 
     Reading blocks, for `open_timeout` and `stall_timeout` seconds and sometimes longer: FFmpeg's own timeouts do not
     hold in all its protocols. `Watched` gives up in time. A live stream that its sender ends ends the iteration.
@@ -79,7 +89,8 @@ class NetworkStream(Stoppable):
     @property
     def damaged(self) -> int:
         """How many damaged packets were left out so far."""
-        return self._decoder.damaged if self._decoder else self._damaged
+        decoder = self._decoder  # once: another thread may be about to let go of it
+        return decoder.damaged if decoder else self._damaged
 
     def __iter__(self) -> Iterator[Frame]:
         if self._decoder is None:
@@ -125,20 +136,38 @@ class NetworkStream(Stoppable):
         try:
             return open_container(self._url, self.name, options=self._options, timeout=self._timeout)
         except SourceError as error:
-            if error.reason is not Reason.OTHER:
-                raise
             failure = error
+        if self._scheme in RTSP_SCHEMES and failure.reason is Reason.REFUSED:
+            self._refuse_sound_alone()
+        if failure.reason is not Reason.OTHER:
+            raise failure
         if has_split_password(self._url):
             raise SourceError(f"{failure}; in a password, / ? and # are written %2F %3F and %23", failure.reason)
         raise unknown_host(self._url) or failure
 
+    def _refuse_sound_alone(self) -> None:
+        """Raise `SourceError` where an RTSP server has no video: one that is asked for nothing else refuses to play."""
+        options = {name: value for name, value in self._options.items() if name != ONLY_VIDEO}
+        try:
+            container = open_container(self._url, self.name, options=options, timeout=self._timeout)
+        except SourceError:
+            return
+        with contextlib.closing(container):
+            video_stream(container, self.name)
+
     def _is_live(self, container: InputContainer) -> bool:
-        return self._scheme not in RECORDING_SCHEMES or not container.duration
+        if self._scheme not in RECORDING_SCHEMES:
+            return True
+        # FFmpeg finds no duration of an MPEG transport stream in which it cannot seek: its server may know no ranges.
+        return not (container.duration or (names_a_file(self._url) and container.size > 0))
 
     def _live(self, decoder: Decoder) -> Iterator[Frame]:
         clock = LiveClock()
         times = CaptureTimes(max(WINDOW_SECONDS, 2 * self._timeout[1]))
-        for index, (_, picture) in enumerate(decoder):
+        pace = Pace() if decoder.format == "hls" else None
+        for index, (pts, picture) in enumerate(decoder):
+            if pace is not None and self._stopping.wait(pace.wait(float(pts), time.monotonic())):
+                return
             captured_at = times.taken_at(self._stamp(picture), time.monotonic())
             yield Frame(decoder.deferred(picture), index, clock.pts(captured_at), captured_at)
 
@@ -192,13 +221,16 @@ def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, 
     `silence` is the longest in seconds that nothing at all may come from a camera.
     """
     if scheme in RECORDING_SCHEMES:
-        return {"reconnect": "1", "reconnect_delay_max": "5"}
+        return {"reconnect": "1", "reconnect_delay_max": "5", "live_start_index": BEGIN_AT_SEGMENT}
     # Not fflags=nobuffer: it throws away the key frame that opening has looked at, and the next is seconds off.
     quick = {"fpsprobesize": "0"}
     if scheme in RTSP_SCHEMES:
-        # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`.
-        whole = {"fflags": "noparse", "rtsp_transport": transport, "timeout": str(round(silence * 1e6))}
-        return quick | whole | (UDP_OPTIONS if transport == "udp" else {})
+        # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`. FFmpeg then
+        # also hands over what is to be discarded, so that the sound of a camera whose pictures stall keeps a read from
+        # ever returning: only the video is asked for.
+        whole = {"fflags": "noparse", ONLY_VIDEO: "video"}
+        carried = {"rtsp_transport": transport, "timeout": str(round(silence * 1e6))}
+        return quick | whole | carried | (UDP_OPTIONS if transport == "udp" else {})
     if scheme == "udp":
         return quick | {"overrun_nonfatal": "1", "fifo_size": "50000"}
     return quick

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Self, cast
 
 import cv2
@@ -67,7 +68,8 @@ class PictureConverter:
     Colours follow the matrix and range a frame is tagged with; an untagged one is BT.709 from 720p on and BT.601 below,
     as players guess. High dynamic range is not tone-mapped. Pixels stay as stored: a sample aspect ratio other than 1:1
     is not stretched. Transparent pixels are laid on black. `size` is (width, height) as stored, before turning; a frame
-    of another size is scaled to it. Threads that call it at once wait for each other.
+    of another size is scaled to it, one of other proportions between black bars. Threads that call it at once wait for
+    each other.
     """
 
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
@@ -80,23 +82,38 @@ class PictureConverter:
     def __call__(self, frame: VideoFrame) -> Image:
         """Return (H, W, 3) uint8 BGR."""
         alpha = has_alpha(frame.format)
+        width, height = fitted((frame.width, frame.height), (self._width, self._height))
         with self._converting:
             picture = self._reformatter.reformat(
                 frame,
-                self._width,
-                self._height,
+                width,
+                height,
                 "bgra" if alpha else "bgr24",
                 src_colorspace=self._matrix(frame),
                 threads=1,  # more would only wait: one picture is too small to share
             )
         pixels = cast(Image, picture.to_ndarray())
         image = on_black(pixels) if alpha else np.ascontiguousarray(pixels)
-        return self._orientation.apply(image)
+        return self._orientation.apply(self._between_bars(image))
+
+    def _between_bars(self, image: Image) -> Image:
+        below, right = self._height - image.shape[0], self._width - image.shape[1]
+        if not (below or right):
+            return image
+        top, left = below // 2, right // 2
+        return cast(Image, cv2.copyMakeBorder(image, top, below - top, left, right - left, cv2.BORDER_CONSTANT))
 
     def _matrix(self, frame: VideoFrame) -> Colorspace | None:
         if frame.format.is_rgb or frame.colorspace in UNDERSTOOD_MATRICES:
             return None
         return Colorspace.BT2020 if frame.colorspace == CONSTANT_LUMINANCE_2020 else self._untagged
+
+
+def fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest (width, height) inside `into` of the proportions of `size`; a pixel more to fill it."""
+    scale = min(Fraction(into[0], size[0]), Fraction(into[1], size[1]))
+    inner = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return into if max(into[0] - inner[0], into[1] - inner[1]) <= 1 else inner
 
 
 def guessed_matrix(width: int, height: int) -> Colorspace:

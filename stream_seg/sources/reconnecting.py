@@ -92,6 +92,7 @@ class Reconnecting:
         self._next_index = 0
         self._past_damaged = 0
         self._past_dropped = 0
+        self._past_worked = 0.0
 
     @property
     def info(self) -> SourceInfo:
@@ -109,6 +110,11 @@ class Reconnecting:
     def dropped(self) -> int:
         """How many frames nobody took in time."""
         return self._past_dropped + self._source.dropped
+
+    @property
+    def worked(self) -> float:
+        """Seconds of processor time that reading took so far."""
+        return self._past_worked + self._source.worked
 
     def __enter__(self) -> Self:
         try:
@@ -192,7 +198,7 @@ class Reconnecting:
 
     def _open(self) -> None:
         self.availability.trying()
-        self._past_damaged, self._past_dropped = self.damaged, self.dropped
+        self._past_damaged, self._past_dropped, self._past_worked = self.damaged, self.dropped, self.worked
         self._source = self._watched(self._patience())
         if self._stopping.is_set():  # `close` may have seen only the one before
             self._source.close()

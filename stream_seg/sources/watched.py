@@ -36,6 +36,8 @@ class Watched:
 
     A live source's frames are taken as they come; those that nobody took in time are counted in `dropped`. Of a
     recording none is lost, and only waiting for it counts as a stall, not what is done with its frames meanwhile.
+
+    `worked` is the processor time in seconds that the thread took until its last frame: decoding, above all.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Watched:
         self._error: Exception | None = None
         self._info: SourceInfo | None = None
         self._arrived = 0.0
+        self.worked = 0.0
         self._reader = threading.Thread(target=self._read, name=f"stream-seg-reader {self.name}", daemon=True)
 
     @property
@@ -141,6 +144,7 @@ class Watched:
                 self._begin(source.info)
                 for frame in source:
                     self._arrived = time.monotonic()
+                    self.worked = time.thread_time()
                     self._frames.put(frame)
         except ChannelClosed:
             pass

@@ -55,3 +55,8 @@ class Wrapper:
     def damaged(self) -> int:
         """How many damaged packets or files the source left out so far."""
         return int(getattr(self._source, "damaged", 0))
+
+    @property
+    def worked(self) -> float:
+        """Seconds of processor time that threads of the source's own took so far."""
+        return float(getattr(self._source, "worked", 0.0))

@@ -1,7 +1,8 @@
 """A real RTSP camera for tests, of GStreamer: H.264 with the wall clock in its pictures, at rtsp://127.0.0.1:PORT/cam.
 
     /usr/bin/python3 rtsp_server.py [--port N] [--size 1280x720] [--fps 30] [--gop 30] [--codec h264|mjpeg]
-                                    [--mounts cam,door] [--user NAME --password WORD [--auth basic|digest]]
+                                    [--mounts cam,door] [--sound none|too|only]
+                                    [--user NAME --password WORD [--auth basic|digest]]
 
 Run by the system's Python, with Debian's python3-gi, python3-numpy, gir1.2-gst-rtsp-server-1.0 and
 gstreamer1.0-plugins-{base,good,bad,ugly}. Port 0, the default, takes a free one; the line `ready PORT` says which.
@@ -10,7 +11,7 @@ All who watch one mount share one encoder, so that many feeds cost little. TCP a
 The top 16 rows hold the wall clock in milliseconds as 44 light or dark blocks, each WIDTH // 44 pixels wide, lowest bit
 first, so that a reader can measure how old a picture is. Lines on standard input are obeyed:
 
-    freeze      no more pictures come, the server and its connections stay
+    freeze      no more pictures come, the server, its connections and the sound stay
     resume      they come again
     loss 0.05   that share of the RTP packets is lost, as by a bad network
 """
@@ -35,6 +36,12 @@ ENCODERS = {
     "! h264parse ! rtph264pay name=pay0 pt=96 config-interval=1",
     "mjpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
 }
+
+# The tee goes on where nobody wants the sound.
+SOUND = (
+    "appsrc name=sound is-live=true do-timestamp=true format=time caps=audio/x-alaw,rate=8000,channels=1 "
+    "! tee allow-not-linked=true ! queue ! rtppcmapay pt=8 name="
+)
 
 frozen = threading.Event()
 share_lost = [0.0]
@@ -62,6 +69,12 @@ def push_pictures(source: Gst.Element, size: tuple[int, int], fps: int, ended: t
         time.sleep(max(0.0, began + number / fps - time.time()))
 
 
+def push_sound(source: Gst.Element, ended: threading.Event) -> None:
+    while not ended.wait(0.04):
+        if source.current_state == Gst.State.PLAYING:
+            source.emit("push-buffer", Gst.Buffer.new_wrapped(b"\xd5" * 320))  # silence
+
+
 def lose(pad: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
     """Drop single packets; a large picture comes as a list of them."""
     if not share_lost[0]:
@@ -81,17 +94,25 @@ def mount(arguments: argparse.Namespace) -> GstRtspServer.RTSPMediaFactory:
     def on_configure(_factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
         ended = threading.Event()
         media.connect("unprepared", lambda _media: ended.set())
+        sound = media.get_element().get_by_name("sound")
+        if sound is not None:
+            threading.Thread(target=push_sound, args=(sound, ended), daemon=True).start()
+        if arguments.sound == "only":
+            return
         source, packets = (media.get_element().get_by_name(name) for name in ("source", "pay0"))
         packets.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST, lose)
         threading.Thread(target=push_pictures, args=(source, size, arguments.fps, ended), daemon=True).start()
 
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(
-        "( appsrc name=source is-live=true do-timestamp=true format=time "
+    pictures = (
+        "appsrc name=source is-live=true do-timestamp=true format=time "
         f"caps=video/x-raw,format=GRAY8,width={width},height={height},framerate={arguments.fps}/1 "
-        f"! videoconvert ! video/x-raw,format=I420 ! {ENCODERS[arguments.codec].format(gop=arguments.gop)} )"
+        f"! videoconvert ! video/x-raw,format=I420 ! {ENCODERS[arguments.codec].format(gop=arguments.gop)}"
     )
-    factory.set_shared(True)
+    tracks = {"none": pictures, "too": f"{pictures} {SOUND}pay1", "only": f"{SOUND}pay0"}
+    factory.set_launch(f"( {tracks[arguments.sound]} )")
+    # What is shared is not to be had again (503) while it is taken down after a client that was refused.
+    factory.set_shared(arguments.sound != "only")
     factory.connect("media-configure", on_configure)
     if arguments.user:
         permissions = GstRtspServer.RTSPPermissions()
@@ -133,6 +154,7 @@ def main() -> None:
     parser.add_argument("--gop", type=int, default=30)
     parser.add_argument("--codec", choices=sorted(ENCODERS), default="h264")
     parser.add_argument("--mounts", default="cam")
+    parser.add_argument("--sound", choices=("none", "too", "only"), default="none")
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
     parser.add_argument("--auth", choices=("basic", "digest"), default="digest")

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,25 @@ def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFacto
         patch.setattr(importlib.import_module("card"), "ROUNDS", 1)  # how fast it is here, nobody wants to know
         run("export", trained, folder, "--calibrate", shapes / "val" / "[0-3].png", *measured)
     return folder
+
+
+def test_a_run_is_resumed_with_its_own_classes_and_parts(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copyfile(trained / "last.pt", tmp_path / "run" / "last.pt")
+    document = json.loads((shapes / "train.json").read_text())
+    document["categories"][0]["name"] = "crate"
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    again = options(shapes, tmp_path / "run", "--resume", "--validations", "0", "--cache", str(trained / "cache"))
+    for more, said in (
+        (["--train", str(tmp_path / "train.json")], "the run is of the classes box, ball, tent, not box, crate, tent"),
+        (["--only", "masks"], "the run trains other parts of the network: give --only and --freeze as before"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run("train", *again, *more)
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
 
 
 def test_annotations_that_cannot_be_validated_on_stop_no_run_half_way(

@@ -254,6 +254,47 @@ def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], 
         weights.read_weights(tmp_path / "none.safetensors")
 
 
+def test_classes_may_have_any_name(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    weights, names, file = (
+        scripts["weights"],
+        ("bottle, plastic", "猫", 'x"y', "background"),
+        tmp_path / "mine.safetensors",
+    )
+    net = weights.start_from(weights.BUILT_IN, names, -1)
+    scores = net.roi_heads.box_predictor.cls_score.weight
+    assert scores[4].abs().max() < 0.1 < scores[0].abs().max()  # a new class, and not the background
+    weights.write_weights(file, net.state_dict(), names)
+    assert weights.read_weights(file)[1] == names
+    assert importlib.import_module("export").read_classes(file) == names
+    assert export_graph(file, tmp_path / "mine.onnx").labels == ("background", *names)
+
+
+def test_the_log_survives_what_is_no_number_and_a_line_that_was_cut(tmp_path: Path) -> None:
+    record, file = importlib.import_module("record"), tmp_path / "log.jsonl"
+    log = record.Log(file)
+    log.write({"step": 1, "loss": 2.0, "mask": 0.5})
+    log.write({"step": 2, "box_ap": 30.0, "box_ap50": 50.0, "mask_ap": float("nan"), "mask_ap50": float("nan")})
+    with file.open("a") as cut:
+        cut.write('{"step": 3, "lo')
+    assert record.read_log(file) == [
+        {"step": 1, "loss": 2.0, "mask": 0.5},
+        {"step": 2, "box_ap": 30.0, "box_ap50": 50.0},
+    ]
+    record.draw_curves(file, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_weights_of_something_else_are_named(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from stream_seg.errors import ModelError
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"w\.safetensors are not of the compact network"):
+        scripts["weights"].read_weights(tmp_path / "w.safetensors")
+
+
 def test_a_layer_is_held_at_its_rank_and_keeps_the_mean_of_what_it_says(scripts: dict[str, ModuleType]) -> None:
     import torch
 

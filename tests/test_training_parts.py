@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.pixels import TAPS
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
-from tests.training_scripts import importable
+from tests.training_scripts import importable, run
 from tests.training_shapes import SIDES, write_shapes
 
 # pycocotools' own.
@@ -141,6 +142,72 @@ def test_the_cache_holds_pixels_and_outlines_and_is_made_once(
         mask = training_set.mask(row)
         x, y, width, height = cv2.boundingRect(mask.pixels)
         assert np.abs(box - (mask.x + x, mask.y + y, mask.x + x + width, mask.y + y + height)).max() <= 1
+
+
+def test_a_cache_that_is_made_anew_leaves_that_of_a_run_alone(
+    training_set: Any, scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    """A file that got shorter would end whoever has mapped it with SIGBUS."""
+    cache, read = scripts["cache"], scripts["annotations"].read_annotations
+    cache.build_cache(read(shapes / "train.json", shapes), tmp_path, workers=1)
+    running = cache.TrainingSet(read(shapes / "train.json", shapes), tmp_path, {})
+    cache.build_cache(read(shapes / "val.json", shapes), tmp_path, workers=1)
+    assert np.array_equal(running.image(23), training_set.image(23))
+    assert len(cache.TrainingSet(read(shapes / "val.json", shapes), tmp_path, {}).rows) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"images.bin", "masks.bin", "index.npz"}
+
+
+def test_a_cache_is_that_of_its_pictures_by_whatever_path_and_a_broken_one_is_none(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, read = scripts["cache"], scripts["annotations"].read_annotations
+    folder, made = tmp_path / "data", tmp_path / "cache"
+    shutil.copytree(shapes, folder)
+    cache.build_cache(read(folder / "val.json", folder), made, workers=1)
+    before = (made / "images.bin").stat().st_ino
+    monkeypatch.chdir(tmp_path)
+    cache.build_cache(read(Path("data/val.json"), Path("data")), made, workers=1)
+    assert (made / "images.bin").stat().st_ino == before
+    cv2.imwrite(str(folder / "val" / "1.png"), np.full((128, 160, 3), 7, np.uint8))
+    cache.build_cache(read(folder / "val.json", folder), made, workers=1)
+    assert (cache.TrainingSet(read(folder / "val.json", folder), made, {}).image(1) == 7).all()
+    index = made / "index.npz"
+    for cut in (200, 0):
+        index.write_bytes(index.read_bytes()[:cut])
+        cache.build_cache(read(folder / "val.json", folder), made, workers=1)
+        assert len(cache.TrainingSet(read(folder / "val.json", folder), made, {}).rows) == 2
+
+
+def test_outlines_that_enclose_nothing_are_none_and_those_of_another_size_are_refused(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    document = json.loads((shapes / "val.json").read_text())
+    document["images"] = document["images"][:1]
+    first = document["images"][0]["id"]
+    box = {"image_id": first, "category_id": 3, "bbox": [20, 20, 60, 60]}
+    whole = [20, 20, 80, 20, 80, 80, 20, 80]
+    outlines = ([[20, 20, 80, 80]], [[]], [whole, [1, 1, 2, 2]])
+    document["annotations"] = [{**box, "id": i, "segmentation": outline} for i, outline in enumerate(outlines)]
+    document["annotations"].append({**box, "id": 9, "image_id": 777, "segmentation": [whole]})  # of no picture here
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    cache, read = scripts["cache"], scripts["annotations"].read_annotations
+    cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
+    found = cache.TrainingSet(read(tmp_path / "val.json", shapes), tmp_path / "cache", {})
+    assert [row[0] >= 0 for row in found.objects[0].masks] == [False, False, True]
+    document["annotations"][0]["segmentation"] = {"size": [10, 10], "counts": [100]}
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    with pytest.raises(SourceError, match=r"\.png is 160x128, a segmentation of it \[height, width\] \[10, 10\]"):
+        cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
+
+
+def test_a_preview_that_cannot_be_written_is_refused_before_the_work(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("preview", "nowhere/preview.png"):
+        with pytest.raises(SystemExit) as ended:
+            run("preview", shapes, "--out", tmp_path / name)
+        assert ended.value.code == 6
+        assert f"cannot write {tmp_path / name}" in capsys.readouterr().err
 
 
 def test_large_pictures_are_shrunk_with_their_annotations(

@@ -78,7 +78,8 @@ def _annotations(document: dict[str, Any], images: Path) -> Annotations:
     licences = {licence["id"]: licence.get("name", "") for licence in document.get("licenses", [])}
     groups: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
-        groups[annotation["image_id"]].append(annotation)
+        if annotation["image_id"] in groups:  # parts of a data set often come with all annotations
+            groups[annotation["image_id"]].append(annotation)
     pictures = [
         Picture(
             path=images / image["file_name"],

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -48,10 +50,11 @@ def build_cache(annotations: Annotations, folder: Path, workers: int) -> None:
     if _is_current(annotations, folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index.npz").unlink(missing_ok=True)
+    # Into new files: a run that trains from the old ones has them mapped, and would crash where they got shorter.
+    parts = {name: folder / f"{name}.part" for name in ("images.bin", "masks.bin", "index.npz")}
     image_rows: list[tuple[int, int, int]] = []
     mask_rows: list[tuple[int, int, int, int, int]] = []
-    with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
+    with parts["images.bin"].open("wb") as images, parts["masks.bin"].open("wb") as masks:
         for image, crops in _decoded(annotations.pictures, workers):
             image_rows.append((images.tell(), *image.shape[:2]))
             images.write(image.data)
@@ -63,7 +66,11 @@ def build_cache(annotations: Annotations, folder: Path, workers: int) -> None:
         masks.write(b"\0")  # a file that is empty cannot be mapped
     mask_array = np.array(mask_rows, np.int64).reshape(-1, 5)
     of = np.array(_fingerprint(annotations))
-    np.savez(folder / "index.npz", of=of, images=np.array(image_rows, np.int64), masks=mask_array)
+    with parts["index.npz"].open("wb") as index:
+        np.savez(index, of=of, images=np.array(image_rows, np.int64), masks=mask_array)
+    (folder / "index.npz").unlink(missing_ok=True)  # which must not be taken for that of the other new files
+    for name, part in parts.items():
+        part.replace(folder / name)
 
 
 def _decoded(pictures: list[Picture], workers: int) -> Iterator[tuple[Pixels, list[MaskCrop | None]]]:
@@ -73,20 +80,32 @@ def _decoded(pictures: list[Picture], workers: int) -> Iterator[tuple[Pixels, li
 
 
 def _is_current(annotations: Annotations, folder: Path) -> bool:
-    index = folder / "index.npz"
-    return index.exists() and str(np.load(index)["of"]) == _fingerprint(annotations)
+    try:
+        with (folder / "index.npz").open("rb") as index:
+            return str(np.load(index)["of"]) == _fingerprint(annotations)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or one that was cut off
+        return False
 
 
 def _fingerprint(annotations: Annotations) -> str:
     found = hashlib.sha256()
     for picture in annotations.pictures:
         outlines = repr(picture.objects.outlines).encode()
-        found.update(f"{picture.path} {picture.size} {picture.objects.boxes.tolist()}".encode() + outlines)
+        path = picture.path.resolve()  # the same file, however it is named
+        stat = path.stat() if path.is_file() else None
+        file = f"{path} {stat and (stat.st_size, stat.st_mtime_ns)}"
+        found.update(f"{file} {picture.size} {picture.objects.boxes.tolist()}".encode() + outlines)
     return found.hexdigest()
 
 
 def _decode(picture: Picture) -> tuple[Pixels, list[MaskCrop | None]]:
     image, size = read_image(picture), _stored_size(picture.size)
+    for outline in picture.objects.outlines:
+        if isinstance(outline, dict) and outline.get("size") != list(picture.size):
+            height, width = picture.size
+            raise SourceError(
+                f"{picture.path} is {width}x{height}, a segmentation of it [height, width] {outline.get('size')}"
+            )
     crops = [_crop(outline, picture.size, size) for outline in picture.objects.outlines]
     return cv2.cvtColor(_shrink(image, size), cv2.COLOR_BGR2RGB).astype(np.uint8), crops
 
@@ -94,9 +113,12 @@ def _decode(picture: Picture) -> tuple[Pixels, list[MaskCrop | None]]:
 def read_image(picture: Picture) -> Pixels:
     """(height, width, 3) BGR. Raises SourceError when the file is unreadable or not what the annotations are for."""
     data = np.fromfile(picture.path, np.uint8) if picture.path.is_file() else np.zeros(0, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    image = None
+    if data.size:
+        with contextlib.suppress(cv2.error):  # raised for more than 2^30 pixels
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise SourceError(f"the annotated image {picture.path} is missing, damaged or of an unknown format")
+        raise SourceError(f"the annotated image {picture.path} is missing, damaged, too large or of an unknown format")
     if image.shape[:2] != picture.size:
         height, width = picture.size
         raise SourceError(f"{picture.path} is not {width}x{height}, the size its annotations are for")
@@ -131,6 +153,10 @@ def _bitmask(outline: Segmentation, size: tuple[int, int]) -> Pixels:
 
     if isinstance(outline, dict) and isinstance(outline["counts"], str | bytes):
         return np.asarray(coco.decode(outline), np.uint8)
+    if isinstance(outline, list):
+        outline = [part for part in outline if len(part) >= 6]  # what has two points or none has no inside
+        if not outline:
+            return np.zeros(size, np.uint8)
     parts = coco.frPyObjects(outline, *size)
     return np.asarray(coco.decode(coco.merge(parts) if isinstance(parts, list) else parts), np.uint8)
 

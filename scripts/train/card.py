@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ def _limits(facts: Facts) -> str:
     if not facts.accuracy:
         return ""
     result = next(iter(facts.accuracy.values()))
-    weak = sorted(result.classes, key=lambda one: one.mask_ap50)[:3]
+    known = [one for one in result.classes if not math.isnan(one.mask_ap50)]
+    weak = sorted(known, key=lambda one: one.mask_ap50)[:3]
     named = ", ".join(f"{one.name} ({one.mask_ap50:.0f})" for one in weak)
     return f"## Limits\n\nWeakest classes by mask AP50: {named}. Classes with few objects in training are guesses."

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -37,7 +36,8 @@ def main() -> None:
         print(f"evaluate: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     if args.out:
-        args.out.write_text(json.dumps({size: asdict(result) for size, result in results.items()}, indent=2))
+        by_size = {size: json.loads(result.to_json()) for size, result in results.items()}
+        args.out.write_text(json.dumps(by_size, indent=2))
 
 
 def _evaluate(args: argparse.Namespace, size: int) -> Result:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import architecture as a
 import onnx
@@ -23,11 +24,12 @@ from card import Facts, measure_speed, write_card
 from low_rank import shorten
 
 from stream_seg import load_segmenter, open_source
-from stream_seg.errors import ModelError, StreamSegError
+from stream_seg.errors import ModelError, OutputError, StreamSegError
 from stream_seg.evaluate import SCORE_THRESHOLD, Result, evaluate
 from stream_seg.frame import Image
 from stream_seg.graph import MaskRCNN, export_graph
 from stream_seg.graph.build import build_graph
+from stream_seg.graph.labels import parse_labels
 from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
@@ -67,15 +69,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> None:
     weights = args.run / "weights.safetensors"
-    classes = read_classes(weights)
-    args.model.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights, args.model / "weights.safetensors")
+    classes, run = read_classes(weights), _read_run(args.run / "run.json")
+    try:
+        args.model.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, args.model / "weights.safetensors")
+    except OSError as error:  # also where both are one folder
+        raise OutputError(f"cannot write to {args.model}: {error}; name a folder other than RUN") from error
     fp32, int8 = args.model / "fp32.onnx", args.model / "int8.onnx"
-    labels = ("background", *classes)
-    # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out.
-    exported = export_graph(weights, fp32, labels=labels, licence=args.licence, proposals=args.proposals, device="cuda")
+    # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out. Names of
+    # classes are those in the weights.
+    exported = export_graph(weights, fp32, licence=args.licence, proposals=args.proposals, device="cuda")
     onnx.save(_int8(onnx.load(fp32), exported.config, args), int8)
-    run = json.loads((args.run / "run.json").read_text())
     accuracy = _accuracy(args, fp32, int8) if args.data else {}
     write_card(args.model, Facts(run, classes, accuracy, measure_speed(fp32, int8), args.licence))
     print(f"{args.model}: {', '.join(sorted(path.name for path in args.model.iterdir()))}")
@@ -91,12 +95,20 @@ def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> 
         model, kept = shorten(model, feeds, args.rank)
         print(f"rank {args.rank} keeps {100 * kept:.1f}% of the variance")
     model = quantise(model, feeds, lambda _done, _total: None)
-    assert thin(model)
+    thin(model)
     print(f"int8 beside fp32: {compare(fp32, model, feeds)}")
     said = {entry.key: entry.value for entry in fp32.metadata_props}
     of_int8 = {"precision": "int8", "device": "cpu", "config": json.dumps(asdict(config))}
     onnx.helper.set_model_props(model, said | of_int8)
     return model
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """What train.py noted of a run. Raises ModelError."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not what train.py writes: {error}") from error
 
 
 def read_classes(weights: Path) -> tuple[str, ...]:
@@ -105,7 +117,7 @@ def read_classes(weights: Path) -> tuple[str, ...]:
         with weights.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-        return tuple(header["__metadata__"]["classes"].split(",")[1:])
+        return parse_labels(header["__metadata__"]["classes"])[1:]
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise ModelError(f"{weights} is not what train.py writes: {error!r}") from error
 

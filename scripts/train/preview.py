@@ -21,7 +21,7 @@ from batches import canvas_size
 from cache import MaskCrop, Pixels, TrainingSet, build_cache
 from views import View, warp_mask
 
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import OutputError, StreamSegError
 
 ROWS, COLUMNS = 3, 4
 
@@ -43,6 +43,8 @@ def main() -> None:
 
 
 def _preview(args: argparse.Namespace) -> None:
+    if not (args.out.parent.is_dir() and cv2.haveImageWriter(str(args.out))):
+        raise OutputError(f"cannot write {args.out}: name a picture (.png, .jpg) in a folder that is there")
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     with tempfile.TemporaryDirectory() as folder:
         cache = args.cache or Path(folder)
@@ -52,7 +54,8 @@ def _preview(args: argparse.Namespace) -> None:
         chosen = random.Random(args.seed).choices(range(len(data.weights)), data.weights.tolist(), k=ROWS * COLUMNS)
         tiles = [_draw(sampler.make(index, canvas_size(320, is_portrait=False))) for index in chosen]
     rows = [np.hstack(tiles[start : start + COLUMNS]) for start in range(0, len(tiles), COLUMNS)]
-    cv2.imwrite(str(args.out), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(args.out), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)):
+        raise OutputError(f"cannot write {args.out}")
 
 
 def _draw(sample: Sample) -> Pixels:

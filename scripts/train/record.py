@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -35,13 +37,20 @@ class Log:
         return found
 
     def write(self, record: dict[str, Number]) -> None:
-        rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in record.items()}
+        """Values that are no numbers, as where no object has an outline, are left out."""
+        known = {key: value for key, value in record.items() if value == value}  # which NaN is not
+        rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in known.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(rounded) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Number]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """What `Log.write` wrote; a line that was cut off, by a full disk or a kill, is passed over."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def draw_curves(log: Path, picture: Path) -> None:
@@ -52,18 +61,24 @@ def draw_curves(log: Path, picture: Path) -> None:
     from matplotlib import pyplot
 
     records = read_log(log)
-    steps, scores = ([one for one in records if key in one] for key in ("loss", "mask_ap50"))
+    steps, scores = ([one for one in records if key in one] for key in ("loss", "box_ap"))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     drawn = ("loss", "objectness", "proposal", "class", "box", "refined", "mask", "dice")
     for name in (one for one in drawn if steps and one in steps[0]):
-        left.plot([one["step"] for one in steps], [one[name] for one in steps], label=name)
+        left.plot([one["step"] for one in steps], [one.get(name, math.nan) for one in steps], label=name)
     left.set(yscale="log", xlabel="step", title="losses")
     for name in ("box_ap", "box_ap50", "mask_ap", "mask_ap50"):
-        right.plot([one["step"] for one in scores], [one[name] for one in scores], "o-", label=name.replace("_", " "))
+        right.plot(
+            [one["step"] for one in scores],
+            [one.get(name, math.nan) for one in scores],
+            "o-",
+            label=name.replace("_", " "),
+        )
     right.set(xlabel="step", title="validation, mean of classes (%)")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     figure.tight_layout()
     figure.savefig(picture, dpi=90)
     pyplot.close(figure)

@@ -25,7 +25,7 @@ from torch.optim import AdamW
 from tqdm import tqdm
 from weights import write_checkpoint, write_weights
 
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import StreamSegError, UsageError
 from stream_seg.evaluate import evaluate
 
 WEIGHT_DECAY, CLIP_NORM, BETAS = 0.02, 10.0, (0.9, 0.99)
@@ -83,10 +83,16 @@ class Trainer:
         self._saved = time.monotonic()
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where `save` was called."""
+        """Go on where `save` was called. Raises UsageError where that was for other classes or parts of the network."""
+        known = tuple(checkpoint.get("classes", self.net.classes))  # a run of before has not noted them
+        if known != self.net.classes:
+            raise UsageError(f"the run is of the classes {', '.join(known)}, not {', '.join(self.net.classes)}")
         self.net.load_state_dict(checkpoint["model"])
         self.average.load_state_dict(checkpoint["average"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        try:
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+        except ValueError as error:
+            raise UsageError("the run trains other parts of the network: give --only and --freeze as before") from error
         for group, peak in zip(self.optimizer.param_groups, _peaks(self.tuning), strict=True):
             group["peak"] = peak
         for name in ("step", "seconds", "warm_from"):
@@ -129,7 +135,8 @@ class Trainer:
         """Write the checkpoint, the averaged weights and the curves."""
         schedule, state = self.schedule, {"model": self.net.state_dict(), "average": self.average.state_dict()}
         place = {"step": schedule.step, "seconds": schedule.seconds, "warm_from": schedule.warm_from}
-        write_checkpoint(self.out / "last.pt", {**state, "optimizer": self.optimizer.state_dict(), **place})
+        known = {"classes": list(self.net.classes), "optimizer": self.optimizer.state_dict()}
+        write_checkpoint(self.out / "last.pt", {**state, **known, **place})
         write_weights(self.out / "weights.safetensors", self.average.state_dict(), self.net.classes)
         draw_curves(self.out / "log.jsonl", self.out / "curves.png")
         self._saved = time.monotonic()

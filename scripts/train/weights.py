@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import architecture as a
@@ -28,7 +29,9 @@ def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the weights {path} cannot be read: {error}") from error
     count = len(state.get(f"{_PER_CLASS[0]}.bias", [])) - 1
-    classes = tuple(named.split(",")[1:]) if named else a.DEFAULT_CLASSES
+    classes = _names(named) if named else a.DEFAULT_CLASSES
+    if count < 0:
+        raise ModelError(f"the weights {path} are not of the compact network: they have no {_PER_CLASS[0]}")
     if len(classes) != count:
         raise ModelError(f"the weights {path} have {count} classes, but {len(classes)} names")
     return state, classes
@@ -38,8 +41,14 @@ def write_weights(path: Path, state: State, classes: tuple[str, ...]) -> None:
     """Write whole or not at all."""
     part = path.with_name(f"{path.name}.part")
     tensors = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}
-    save_file(tensors, part, {"classes": ",".join(("background", *classes))})
+    # As JSON, for names may have commas.
+    save_file(tensors, part, {"classes": json.dumps(["background", *classes], ensure_ascii=False)})
     part.replace(path)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Of metadata, without the background: a JSON list, or with commas, as those of the built-in weights are."""
+    return tuple(json.loads(text) if text.startswith("[") else text.split(","))[1:]
 
 
 def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
@@ -72,8 +81,8 @@ def _adapted(layer: str, state: State, known: tuple[str, ...], net: Net) -> Stat
         if layer.endswith("bbox_pred"):
             rows[:] = old[1:].mean(0)
         for label, name in enumerate(("background", *net.classes)):
-            if name in ("background", *known):
-                rows[label] = old[("background", *known).index(name)]
+            if label == 0 or name in known:  # a class of the user's may be called "background"
+                rows[label] = old[known.index(name) + 1 if label else 0]
         result[key] = rows.view(-1, *fresh[key].shape[1:])
     return result
 

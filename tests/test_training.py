@@ -122,6 +122,16 @@ def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+def test_a_preview_that_cannot_be_written_is_refused_before_the_work(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("preview", "nowhere/preview.png"):
+        with pytest.raises(SystemExit) as ended:
+            run("preview", shapes, "--out", tmp_path / name)
+        assert ended.value.code == 6
+        assert f"cannot write {tmp_path / name}" in capsys.readouterr().err
+
+
 def test_a_run_is_resumed_with_its_own_classes_and_parts(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

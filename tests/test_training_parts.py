@@ -28,7 +28,7 @@ from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.pixels import TAPS
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
-from tests.training_scripts import importable, run
+from tests.training_scripts import importable
 from tests.training_shapes import SIDES, write_shapes
 
 # pycocotools' own.
@@ -198,16 +198,6 @@ def test_outlines_that_enclose_nothing_are_none_and_those_of_another_size_are_re
     (tmp_path / "val.json").write_text(json.dumps(document))
     with pytest.raises(SourceError, match=r"\.png is 160x128, a segmentation of it \[height, width\] \[10, 10\]"):
         cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
-
-
-def test_a_preview_that_cannot_be_written_is_refused_before_the_work(
-    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("preview", "nowhere/preview.png"):
-        with pytest.raises(SystemExit) as ended:
-            run("preview", shapes, "--out", tmp_path / name)
-        assert ended.value.code == 6
-        assert f"cannot write {tmp_path / name}" in capsys.readouterr().err
 
 
 def test_large_pictures_are_shrunk_with_their_annotations(

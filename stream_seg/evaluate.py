@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import cv2
 import numpy as np
@@ -236,8 +236,14 @@ def _detect_all(
 
 
 def _load(folder: Path, picture: _Picture) -> Image:
-    """The pixels as annotated: without the rotation a camera may have noted in the file."""
-    path = folder / picture["file_name"]
+    return read_annotated(folder / picture["file_name"], (picture["height"], picture["width"]))
+
+
+def read_annotated(path: Path, size: tuple[int, int]) -> Image:
+    """The pixels (H, W, 3) BGR as annotated: without the rotation a camera may have noted in the file.
+
+    Raises `SourceError` for a file that cannot be read, or is not of the `size` (height, width) of its annotations.
+    """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -248,10 +254,10 @@ def _load(folder: Path, picture: _Picture) -> Image:
             image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise SourceError(f"the annotated image {path} is damaged, too large or of an unknown format")
-    if image.shape[:2] != (picture["height"], picture["width"]):
+    if image.shape[:2] != size:
         raise SourceError(
             f"{path} is {image.shape[1]}x{image.shape[0]}, its annotations are for "
-            f"{picture['width']}x{picture['height']}: give the images that were annotated"
+            f"{size[1]}x{size[0]}: give the images that were annotated"
         )
     return np.asarray(image, np.uint8)
 
@@ -271,16 +277,16 @@ def _row(detections: Detections, i: int, picture: _Picture, matching: _Matching,
         bbox=[x1, y1, x2 - x1, y2 - y1],
         area=(x2 - x1) * (y2 - y1),
         iscrowd=0,
-        segmentation=_encoded(detections.boxes[i], detections.masks[i], picture),
+        segmentation=encoded(detections.boxes[i], detections.masks[i], (picture["height"], picture["width"])),
     )
 
 
-def _encoded(box: NDArray[np.float32], mask: NDArray[np.float32], picture: _Picture) -> dict[str, object]:
-    """One detection's mask at full size as COCO's run lengths."""
+def encoded(box: NDArray[np.float32], mask: NDArray[np.float32], size: tuple[int, int]) -> dict[str, Any]:
+    """One detection's mask at full (height, width) `size` as COCO's compressed run lengths; `counts` are bytes."""
     from pycocotools import mask as coco_mask
 
-    whole = np.zeros((picture["height"], picture["width"]), np.uint8, order="F")
-    rows, columns, bitmask = mask_roi(box, mask, (picture["width"], picture["height"]))
+    whole = np.zeros(size, np.uint8, order="F")
+    rows, columns, bitmask = mask_roi(box, mask, size[::-1])
     whole[rows, columns] = bitmask
     return dict(coco_mask.encode(whole))
 

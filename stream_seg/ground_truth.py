@@ -147,14 +147,17 @@ def _outlined(data: Mapping[str, list[_Entry]]) -> list[_Entry]:
 def _with_run_lengths(entry: _Entry, size: tuple[int, int]) -> _Entry:
     segmentation = entry.get("segmentation")
     if segmentation and (entry["iscrowd"] or entry.get("mask_valid", True)):
-        return {**entry, "segmentation": _run_lengths(segmentation, size)}
+        return {**entry, "segmentation": run_lengths(segmentation, size)}
     x, y, width, height = entry["bbox"]
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-    return {**entry, "segmentation": _run_lengths([corners], size), "iscrowd": 1}
+    return {**entry, "segmentation": run_lengths([corners], size), "iscrowd": 1}
 
 
-def _run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedRLE:
-    """Polygons or run lengths of either kind as pycocotools' compressed ones."""
+def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedRLE:
+    """Polygons or run lengths of either kind as pycocotools' compressed ones, for an image of (height, width).
+
+    Raises ValueError for what cannot be read or is of another size.
+    """
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, dict) and segmentation.get("size") != list(size):

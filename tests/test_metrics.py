@@ -12,7 +12,7 @@ from stream_seg.availability import Availability
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason
 from stream_seg.frame import Frame
-from stream_seg.metrics import STAGES, Histogram, Metrics, RateMeter
+from stream_seg.metrics import STAGES, FeedMetrics, Histogram, Metrics, RateMeter
 from stream_seg.pipeline import Pipeline
 from stream_seg.segmenters.fake import FunctionSegmenter
 from stream_seg.sources import ListSource
@@ -100,15 +100,20 @@ def test_a_live_source_that_is_kept_up_with_is_the_limit() -> None:
     assert metrics.summary().limited_by != "source"
 
 
+def measured(source: object) -> tuple[Turned, Metrics, FeedMetrics]:
+    """A clock that is turned by hand, and the figures of a run with this source."""
+    clock = Turned()
+    metrics = Metrics(clock=clock)
+    metrics.feeds[0].source = source
+    return clock, metrics, metrics.feeds[0]
+
+
 def test_a_live_source_that_decodes_by_itself_is_busy_since_the_start() -> None:
     class Camera:
         worked = 7.0
         damaged = 0
 
-    clock = Turned()
-    metrics = Metrics(clock=clock)
-    feed = metrics.feeds[0]
-    feed.source = camera = Camera()
+    clock, metrics, feed = measured(camera := Camera())
     feed.source_is_live()
     metrics.start()
     clock.now += 10
@@ -122,10 +127,7 @@ def test_the_own_threads_of_a_recording_are_waited_for_and_count_once() -> None:
     class Download:
         worked = 0.0
 
-    clock = Turned()
-    metrics = Metrics(clock=clock)
-    feed = metrics.feeds[0]
-    feed.source = download = Download()
+    clock, metrics, feed = measured(download := Download())
     metrics.start()
     with feed.capture:
         clock.now += 1

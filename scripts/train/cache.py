@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stream_seg.errors import SourceError
+from stream_seg.evaluate import read_annotated
+from stream_seg.ground_truth import run_lengths
 
 LONGEST_SIDE = 640
 """Larger pictures are shrunk: training sees them smaller still."""
@@ -99,30 +100,12 @@ def _fingerprint(annotations: Annotations) -> str:
 
 
 def _decode(picture: Picture) -> tuple[Pixels, list[MaskCrop | None]]:
-    image, size = read_image(picture), _stored_size(picture.size)
-    for outline in picture.objects.outlines:
-        if isinstance(outline, dict) and outline.get("size") != list(picture.size):
-            height, width = picture.size
-            raise SourceError(
-                f"{picture.path} is {width}x{height}, a segmentation of it [height, width] {outline.get('size')}"
-            )
-    crops = [_crop(outline, picture.size, size) for outline in picture.objects.outlines]
+    image, size = read_annotated(picture.path, picture.size), _stored_size(picture.size)
+    try:
+        crops = [_crop(outline, picture.size, size) for outline in picture.objects.outlines]
+    except ValueError as error:
+        raise SourceError(f"{picture.path}: {error}") from error
     return cv2.cvtColor(_shrink(image, size), cv2.COLOR_BGR2RGB).astype(np.uint8), crops
-
-
-def read_image(picture: Picture) -> Pixels:
-    """(height, width, 3) BGR. Raises SourceError when the file is unreadable or not what the annotations are for."""
-    data = np.fromfile(picture.path, np.uint8) if picture.path.is_file() else np.zeros(0, np.uint8)
-    image = None
-    if data.size:
-        with contextlib.suppress(cv2.error):  # raised for more than 2^30 pixels
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise SourceError(f"the annotated image {picture.path} is missing, damaged, too large or of an unknown format")
-    if image.shape[:2] != picture.size:
-        height, width = picture.size
-        raise SourceError(f"{picture.path} is not {width}x{height}, the size its annotations are for")
-    return np.asarray(image, np.uint8)
 
 
 def _stored_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -148,17 +131,14 @@ def _crop(outline: Segmentation | None, size: tuple[int, int], stored: tuple[int
 
 
 def _bitmask(outline: Segmentation, size: tuple[int, int]) -> Pixels:
-    """Polygons or run lengths, compressed or not, as (height, width) of 0 and 1."""
+    """Polygons or run lengths, compressed or not, as (height, width) of 0 and 1. Raises ValueError."""
     from pycocotools import mask as coco
 
-    if isinstance(outline, dict) and isinstance(outline["counts"], str | bytes):
-        return np.asarray(coco.decode(outline), np.uint8)
     if isinstance(outline, list):
         outline = [part for part in outline if len(part) >= 6]  # what has two points or none has no inside
         if not outline:
             return np.zeros(size, np.uint8)
-    parts = coco.frPyObjects(outline, *size)
-    return np.asarray(coco.decode(coco.merge(parts) if isinstance(parts, list) else parts), np.uint8)
+    return np.asarray(coco.decode(run_lengths(outline, size)), np.uint8)
 
 
 class TrainingSet:

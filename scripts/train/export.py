@@ -13,7 +13,6 @@ import json
 import shutil
 import struct
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ import onnx
 from card import Facts, measure_speed, write_card
 from low_rank import shorten
 
-from stream_seg import load_segmenter, open_source
+from stream_seg import load_segmenter
+from stream_seg.cli.export import calibration_frames
 from stream_seg.errors import ModelError, OutputError, StreamSegError
 from stream_seg.evaluate import SCORE_THRESHOLD, Result, evaluate
-from stream_seg.frame import Image
 from stream_seg.graph import MaskRCNN, export_graph
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import parse_labels
@@ -36,9 +35,6 @@ from stream_seg.graph.weights import read_weights
 
 sys.path.append(str(Path(__file__).parents[1]))
 from thin_pooling import thin
-
-CALIBRATION_PICTURES = 100
-"""As many of --calibrate are used, spread over it."""
 
 
 def main() -> None:
@@ -87,7 +83,7 @@ def _export(args: argparse.Namespace) -> None:
 
 def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> onnx.ModelProto:
     """The quantised graph, made faster where accuracy does not tell the difference."""
-    feeds = make_feeds(_frames(args.calibrate), ())
+    feeds = make_feeds(calibration_frames(args.calibrate), ())
     state = modern_names(read_weights(args.run / "weights.safetensors").state)
     config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
     model = build_graph(config, state, device="cuda")
@@ -120,16 +116,6 @@ def read_classes(weights: Path) -> tuple[str, ...]:
         return parse_labels(header["__metadata__"]["classes"])[1:]
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise ModelError(f"{weights} is not what train.py writes: {error!r}") from error
-
-
-def _frames(spec: str) -> Iterator[Image]:
-    with open_source(spec) as source:
-        stride = max(1, (source.info.frame_count or 0) // CALIBRATION_PICTURES)
-        for count, frame in enumerate(source):
-            if count >= stride * CALIBRATION_PICTURES:
-                return
-            if count % stride == 0:
-                yield frame.image
 
 
 def _accuracy(args: argparse.Namespace, *files: Path) -> dict[tuple[str, int], Result]:

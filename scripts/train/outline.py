@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from annotations import Picture, read_annotations, usable_outline
-from cache import read_image
 from numpy.typing import NDArray
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
 from stream_seg.errors import OutputError, StreamSegError, UsageError
-from stream_seg.geometry import mask_roi
+from stream_seg.evaluate import encoded, read_annotated
 
 LEAST_SIDE = 6.0
 """Of a box, in pixels: smaller ones hardly have an outline."""
@@ -90,8 +89,8 @@ def _draw(segmenter: NetSegmenter, picture: Picture, annotations: list[dict[str,
     """Give annotations the outlines the segmenter is sure of, in place; how many that were."""
     boxes = np.array([one["bbox"] for one in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    drawn = 0
-    for one, box, mask in zip(annotations, boxes, segmenter.outlines(read_image(picture), boxes), strict=True):
+    drawn, image = 0, read_annotated(picture.path, picture.size)
+    for one, box, mask in zip(annotations, boxes, segmenter.outlines(image, boxes), strict=True):
         inside = mask[mask > 0.5]
         if inside.size and inside.mean() >= sure:
             outline = _run_lengths(box, mask, picture.size)
@@ -101,14 +100,9 @@ def _draw(segmenter: NetSegmenter, picture: Picture, annotations: list[dict[str,
 
 
 def _run_lengths(box: NDArray[np.float32], mask: NDArray[np.float32], size: tuple[int, int]) -> dict[str, Any]:
-    """COCO's compressed run lengths of a mask in a picture of (height, width) `size`."""
-    from pycocotools import mask as coco
-
-    whole = np.zeros(size, np.uint8, order="F")
-    rows, columns, inside = mask_roi(box, mask, size[::-1])
-    whole[rows, columns] = inside
-    encoded = coco.encode(whole)
-    return {"size": list(size), "counts": encoded["counts"].decode("ascii")}
+    """COCO's compressed run lengths of a mask in a picture of (height, width) `size`, as JSON can hold them."""
+    found = encoded(box, mask, size)
+    return found | {"counts": found["counts"].decode("ascii")}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Self, cast
 
 import cv2
@@ -17,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from stream_seg.frame import Image
+from stream_seg.geometry import Letterbox
 
 UNDERSTOOD_MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 """ITU-T H.273 matrix coefficients that swscale converts as tagged: BT.709, FCC, BT.601 (twice), SMPTE 240M, BT.2020."""
@@ -82,7 +82,7 @@ class PictureConverter:
     def __call__(self, frame: VideoFrame) -> Image:
         """Return (H, W, 3) uint8 BGR."""
         alpha = has_alpha(frame.format)
-        width, height = fitted((frame.width, frame.height), (self._width, self._height))
+        width, height = self._fitted(frame.width, frame.height)
         with self._converting:
             picture = self._reformatter.reformat(
                 frame,
@@ -96,6 +96,14 @@ class PictureConverter:
         image = on_black(pixels) if alpha else np.ascontiguousarray(pixels)
         return self._orientation.apply(self._between_bars(image))
 
+    def _fitted(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) at which a frame of this size goes inside; a pixel more where that fills all."""
+        own = self._width, self._height
+        if (width, height) == own:
+            return own
+        inner = Letterbox((width, height), own).valid
+        return own if max(own[0] - inner[0], own[1] - inner[1]) <= 1 else inner
+
     def _between_bars(self, image: Image) -> Image:
         below, right = self._height - image.shape[0], self._width - image.shape[1]
         if not (below or right):
@@ -107,13 +115,6 @@ class PictureConverter:
         if frame.format.is_rgb or frame.colorspace in UNDERSTOOD_MATRICES:
             return None
         return Colorspace.BT2020 if frame.colorspace == CONSTANT_LUMINANCE_2020 else self._untagged
-
-
-def fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest (width, height) inside `into` of the proportions of `size`; a pixel more to fill it."""
-    scale = min(Fraction(into[0], size[0]), Fraction(into[1], size[1]))
-    inner = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    return into if max(into[0] - inner[0], into[1] - inner[1]) <= 1 else inner
 
 
 def guessed_matrix(width: int, height: int) -> Colorspace:

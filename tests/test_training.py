@@ -132,6 +132,42 @@ def test_a_preview_that_cannot_be_written_is_refused_before_the_work(
         assert f"cannot write {tmp_path / name}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["export", "{run}", "{new}", "--calibrate", "nowhere.mp4"], 3, "nowhere.mp4"),
+        (["export", "{run}", "{new}", "--calibrate", "{data}/val", "--data", "{data}", "--val", "x.json"], 3, "x.json"),
+        (["export", "{run}", "{new}", "--calibrate", "{data}/val", "--sizes", "0"], 2, "'0' should be pixels, such as"),
+        (["evaluate", "{run}/weights.safetensors", "{data}", "--sizes", "320,"], 2, "'320,' should be pixels, such as"),
+        (["evaluate", "{run}/weights.safetensors", "{data}", "--out", "{new}/ap.json"], 6, "a folder that is there"),
+        (["outline", "{data}", "--out", "{new}", "--weights", "x.safetensors"], 4, "x.safetensors cannot be read"),
+    ],
+)
+def test_what_a_command_cannot_do_it_says_before_it_writes_anything(
+    trained: Path,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    code: int,
+    said: str,
+) -> None:
+    places = {"run": trained, "data": shapes, "new": tmp_path / "new"}
+    with pytest.raises(SystemExit) as ended:
+        run(*(word.format(**places) for word in command))
+    assert (ended.value.code, list(tmp_path.iterdir())) == (code, [])
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_ctrl_c_ends_a_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("commands").carry_out("preview", interrupted)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "preview: stopped\n")
+
+
 def test_a_run_is_resumed_with_its_own_classes_and_parts(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import torch
+from commands import carry_out, long_sides
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import read_weights, start_from
 
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import OutputError
 from stream_seg.evaluate import Result, evaluate
 
 
@@ -25,19 +26,26 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that the annotations and their file names start from")
     parser.add_argument("--val", default="val.json", help="annotations, from DATA (default: %(default)s)")
     parser.add_argument("--images", type=Path, help="where the file names start from (default: DATA)")
-    parser.add_argument("--sizes", default="320", help="long sides, e.g. 320,416,640 (default: %(default)s)")
+    parser.add_argument(
+        "--sizes", type=long_sides, default="320", help="long sides, e.g. 320,416,640 (default: %(default)s)"
+    )
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="write the results as JSON, by size")
     args = parser.parse_args()
-    try:
-        results = {size: _evaluate(args, size) for size in map(int, args.sizes.split(","))}
-    except StreamSegError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    carry_out("evaluate", partial(_evaluate_all, args))
+
+
+def _evaluate_all(args: argparse.Namespace) -> None:
+    if args.out and not args.out.parent.is_dir():
+        raise OutputError(f"cannot write {args.out}: name a file in a folder that is there")
+    results = {size: _evaluate(args, size) for size in args.sizes}
     if args.out:
         by_size = {size: json.loads(result.to_json()) for size, result in results.items()}
-        args.out.write_text(json.dumps(by_size, indent=2))
+        try:
+            args.out.write_text(json.dumps(by_size, indent=2))
+        except OSError as error:
+            raise OutputError(f"{args.out} cannot be written: {error.strerror}") from error
 
 
 def _evaluate(args: argparse.Namespace, size: int) -> Result:

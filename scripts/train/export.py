@@ -14,23 +14,25 @@ import shutil
 import struct
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import architecture as a
 import onnx
 from card import Facts, measure_speed, write_card
+from commands import carry_out, long_sides
 from low_rank import shorten
 
 from stream_seg import load_segmenter
 from stream_seg.cli.export import calibration_frames
-from stream_seg.errors import ModelError, OutputError, StreamSegError
-from stream_seg.evaluate import SCORE_THRESHOLD, Result, evaluate
+from stream_seg.errors import ModelError, OutputError
+from stream_seg.evaluate import SCORE_THRESHOLD, Result, check, evaluate
 from stream_seg.graph import MaskRCNN, export_graph
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import parse_labels
 from stream_seg.graph.parameters import modern_names
-from stream_seg.graph.precision import compare, make_feeds, quantise
+from stream_seg.graph.precision import Feed, compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -38,12 +40,7 @@ from thin_pooling import thin
 
 
 def main() -> None:
-    args = _parser().parse_args()
-    try:
-        _export(args)
-    except StreamSegError as error:
-        print(f"export: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    carry_out("export", partial(_export, _parser().parse_args()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder of annotations to measure the accuracy on")
     parser.add_argument("--val", default="val.json", help="annotations, from DATA (default: %(default)s)")
     parser.add_argument("--images", type=Path, help="where the file names start from (default: DATA)")
-    parser.add_argument("--sizes", default="320,416,640", help="long sides to measure at (default: %(default)s)")
+    parser.add_argument(
+        "--sizes", type=long_sides, default="320,416,640", help="long sides to measure at (default: %(default)s)"
+    )
     parser.add_argument("--proposals", type=int, default=a.PROPOSALS, help="regions per picture (default: %(default)s)")
     parser.add_argument("--rank", type=int, default=a.FC6_RANK, help="of int8's largest layer (low_rank.py); 0: whole")
     parser.add_argument("--licence", default="unknown", help="of the weights, for the files' metadata and the card")
@@ -66,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 def _export(args: argparse.Namespace) -> None:
     weights = args.run / "weights.safetensors"
     classes, run = read_classes(weights), _read_run(args.run / "run.json")
+    feeds = make_feeds(calibration_frames(args.calibrate), ())
+    if args.data:
+        check(classes, args.images or args.data, args.data / args.val)
     try:
         args.model.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, args.model / "weights.safetensors")
@@ -75,15 +77,14 @@ def _export(args: argparse.Namespace) -> None:
     # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out. Names of
     # classes are those in the weights.
     exported = export_graph(weights, fp32, licence=args.licence, proposals=args.proposals, device="cuda")
-    onnx.save(_int8(onnx.load(fp32), exported.config, args), int8)
+    onnx.save(_int8(onnx.load(fp32), exported.config, feeds, args), int8)
     accuracy = _accuracy(args, fp32, int8) if args.data else {}
     write_card(args.model, Facts(run, classes, accuracy, measure_speed(fp32, int8), args.licence))
     print(f"{args.model}: {', '.join(sorted(path.name for path in args.model.iterdir()))}")
 
 
-def _int8(fp32: onnx.ModelProto, config: MaskRCNN, args: argparse.Namespace) -> onnx.ModelProto:
+def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], args: argparse.Namespace) -> onnx.ModelProto:
     """The quantised graph, made faster where accuracy does not tell the difference."""
-    feeds = make_feeds(calibration_frames(args.calibrate), ())
     state = modern_names(read_weights(args.run / "weights.safetensors").state)
     config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
     model = build_graph(config, state, device="cuda")
@@ -122,7 +123,7 @@ def _accuracy(args: argparse.Namespace, *files: Path) -> dict[tuple[str, int], R
     """By file and long side."""
     found = {}
     for file in files:
-        for size in map(int, args.sizes.split(",")):
+        for size in args.sizes:
             with load_segmenter(file, device="cpu", score_threshold=SCORE_THRESHOLD, long_side=size) as segmenter:
                 found[file.stem, size] = evaluate(segmenter, args.images or args.data, args.data / args.val)
             print(f"{file.stem}, long side {size}: {found[file.stem, size].mean}")

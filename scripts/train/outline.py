@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from annotations import Picture, read_annotations, usable_outline
+from commands import carry_out
 from numpy.typing import NDArray
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
-from stream_seg.errors import OutputError, StreamSegError, UsageError
+from stream_seg.errors import OutputError, UsageError
 from stream_seg.evaluate import encoded, read_annotated
 
 LEAST_SIDE = 6.0
@@ -44,11 +45,7 @@ def main() -> None:
     add("--sure", type=float, default=0.75, help="mean probability inside an outline, at least (default: %(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    try:
-        _outline(args)
-    except StreamSegError as error:
-        print(f"outline: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    carry_out("outline", partial(_outline, args))
 
 
 def _outline(args: argparse.Namespace) -> None:
@@ -61,12 +58,12 @@ def _outline(args: argparse.Namespace) -> None:
     for one in document["annotations"]:
         if _lacks_outline(one):
             lacking.setdefault(one["image_id"], []).append(one)
-    part = args.out.with_name(f"{args.out.name}.part")
-    _write(part, "")  # drawing takes long: see that it can be kept before it is done
     torch.set_flush_denormal(True)
     _, classes = read_weights(args.weights)
     net = start_from(args.weights, classes, frozen=-1).to(args.device, memory_format=torch.channels_last)
     segmenter = NetSegmenter(net, args.size)
+    part = args.out.with_name(f"{args.out.name}.part")
+    _write(part, "")  # drawing takes long: see that it can be kept before it is done
     todo = [(p, lacking[im["id"]]) for p, im in zip(pictures, document["images"], strict=True) if im["id"] in lacking]
     drawn = sum(_draw(segmenter, *one, args.sure) for one in tqdm(todo, "outlining", unit=" pictures", leave=False))
     _write(part, json.dumps(document))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -19,9 +19,10 @@ from annotations import read_annotations
 from augment import Augmentation, Instance, Sample, Sampler
 from batches import canvas_size
 from cache import MaskCrop, Pixels, TrainingSet, build_cache
+from commands import carry_out
 from views import View, warp_mask
 
-from stream_seg.errors import OutputError, StreamSegError
+from stream_seg.errors import OutputError
 
 ROWS, COLUMNS = 3, 4
 
@@ -35,11 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("preview.png"))
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    try:
-        _preview(args)
-    except StreamSegError as error:
-        print(f"preview: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    carry_out("preview", partial(_preview, args))
 
 
 def _preview(args: argparse.Namespace) -> None:

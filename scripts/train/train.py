@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -26,6 +26,7 @@ from architecture import FC6_RANK, FULLY_CONNECTED
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache
+from commands import carry_out, long_sides
 from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
 from schedule import Schedule
@@ -33,7 +34,7 @@ from team import Team, work_together
 from trainer import Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
 
-from stream_seg.errors import SourceError, StreamSegError, UsageError
+from stream_seg.errors import SourceError, UsageError
 from stream_seg.evaluate import check
 
 RANK_SEED = 100_003
@@ -42,10 +43,6 @@ RANK_SEED = 100_003
 
 def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
-
-
-def _sizes(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -87,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--warmup", type=int, default=150, help="steps")
     add("--only", choices=["masks"], help="train the outlines alone; boxes and classes stay as they are")
     add("--freeze", type=int, default=3, help="blocks 0..N of the body stay as they are; -1 trains all (default: 3)")
-    add("--sizes", type=_sizes, default=[288, 320, 320, 352, 416], help="long sides, drawn per batch")
+    add("--sizes", type=long_sides, default=[288, 320, 320, 352, 416], help="long sides, drawn per batch")
     add("--scales", type=_numbers, default=[0.5, 2.0], help="large-scale jitter (default: 0.5,2)")
     add("--paste", type=float, default=0.15, help="probability of pasted objects (default: %(default)s)")
     add("--mosaic", type=float, default=0.15, help="probability of four pictures in one (default: %(default)s)")
@@ -105,15 +102,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = _parser().parse_args()
-    try:
-        _prepare(args)
-        work_together(args.processes, _train, args)
-    except StreamSegError as error:
-        print(f"train: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"train: stopped at once; {args.out} holds what was saved before", file=sys.stderr)
-        sys.exit(130)
+    carry_out("train", partial(_run, args), f"stopped at once; {args.out} holds what was saved before")
+
+
+def _run(args: argparse.Namespace) -> None:
+    _prepare(args)
+    work_together(args.processes, _train, args)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,7 +220,9 @@ def tiny(request: pytest.FixtureRequest) -> tuple[MaskRCNN, State]:
 @pytest.fixture(scope="module")
 def sessions(tiny: tuple[MaskRCNN, State]) -> dict[Device, onnxruntime.InferenceSession]:
     """The tiny network in its forms for both devices, on the CPU."""
-    return {"cpu": session(build_graph(*tiny, device="cpu")), "cuda": session(build_graph(*tiny, device="cuda"))}
+    config, weights = tiny
+    for_cuda = build_graph(replace(config, even=True), weights, device="cuda")
+    return {"cpu": session(build_graph(config, weights, device="cpu")), "cuda": session(for_cuda)}
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,26 @@ def test_the_forms_for_cpu_and_cuda_find_the_same(
     first, second = np.nonzero(same)
     np.testing.assert_allclose(one["scores"][first], other["scores"][second], atol=1e-3)
     np.testing.assert_allclose(one["masks"][first], other["masks"][second], atol=1e-2)
+
+
+def test_convolutions_for_cuda_see_one_shape_however_much_is_found(
+    tiny: tuple[MaskRCNN, State], noise: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """Whenever the shape is another one than the last, cuDNN plans anew: so says ONNX Runtime's profile of each run."""
+    config, weights = tiny
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.log_severity_level = True, 3
+    options.profile_file_prefix = str(tmp_path / "profile")
+    graph = build_graph(replace(config, even=True), weights, device="cuda").SerializeToString()
+    model = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    counts = {len(run(model, noise, MIXED, threshold)["scores"]) for threshold in (1.0, 0.4, 0.2)}
+    assert (min(counts), len(counts)) == (0, 3)
+    shapes: dict[str, set[str]] = {}
+    for event in json.loads(Path(model.end_profiling()).read_text()):
+        if event.get("args", {}).get("op_name") in ("Conv", "FusedConv"):
+            shapes.setdefault(event["name"], set()).add(str(event["args"]["input_type_shape"]))
+    assert sum(name.startswith("mask/") for name in shapes) == 3
+    assert all(len(seen) == 1 for seen in shapes.values())
 
 
 def test_what_lies_beside_an_image_does_not_matter(

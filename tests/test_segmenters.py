@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
 from stream_seg.graph.labels import COCO_LABELS
 from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter
+from stream_seg.segmenters.batched import BatchedSegmenter
+from stream_seg.segmenters.onnx_segmenter import Options
+from stream_seg.segmenters.session import Session
 from tests.tiny_models import (
     DEFAULT_THRESHOLD,
     FRACTIONS,
@@ -293,6 +296,31 @@ class TestOurGraphs:
         assert 365 < right < 425  # the cat ends at 380
         assert [same(found, one) for one in among[:2]] == [False, True]
         assert among[2].names == ["cat"]
+
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_a_batch_filled_up_for_cuda_finds_the_same(self, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        session = Session(COMPACT.with_name(f"{precision}.onnx"), "cpu", threads=1)
+        images = [photo((451, 300)), np.full((300, 451, 3), 9, np.uint8), photo((451, 300))]
+        seen: list[int] = []
+        run = session.run
+
+        def noting(feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+            seen.append(len(feeds["images"]))
+            return run(feeds)
+
+        monkeypatch.setattr(session, "run", noting)
+        with BatchedSegmenter(session, Options()) as segmenter:
+            alone = [segmenter([image])[0] for image in images]
+        monkeypatch.setattr(session, "batches", (1, 4))
+        with BatchedSegmenter(session, Options()) as segmenter:
+            segmenter.buffer((4, 288, 416, 3))[:] = 255  # what an earlier call left there
+            together = segmenter(images)
+        assert seen == [1, 1, 1, 4]
+        assert [found.names for found in together] == [["cat"], [], ["cat"]]
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+            np.testing.assert_allclose(one.masks, other.masks, atol=1e-3)
 
     def test_a_light_model_gains_from_calls_at_the_same_time(self, tiny: ModelSegmenter) -> None:
         assert (tiny.max_batch, tiny.concurrency) == (1, 2)

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from stream_seg.errors import DeviceError
-from stream_seg.segmenters import load_segmenter
+from stream_seg.segmenters import device, load_segmenter
 from stream_seg.segmenters.device import cores, parse_device
 from tests.support import requires
 from tests.tiny_models import batched_model
@@ -145,7 +146,57 @@ class TestCudaThatCannotBeHad:
         for name in LIBRARIES:
             _compile("int stand_in;", tmp_path / name)
         (line,) = outcome(model, "cuda", driver(tmp_path))
-        assert line.startswith("cannot use CUDA: onnxruntime could not start it; pip install 'stream-seg[cuda]'")
+        assert line.startswith("cannot use CUDA: onnxruntime could not start it (libonnxruntime_providers_cuda.so: ")
+        assert line.endswith("); pip install 'stream-seg[cuda]', or use --device cpu")
+
+
+def test_auto_takes_the_cpu_and_its_file_where_cuda_is_there_but_computes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An old driver, say: the device is counted and the libraries load."""
+    for name, answer in (("_device_count", lambda: 1), ("_load_libraries", lambda: None)):
+        monkeypatch.setattr(device, name, answer)
+    monkeypatch.setattr(device, "_trouble", lambda _index: ("CUDA failure 35: the driver is old", "update it"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with caplog.at_level(logging.INFO, "stream_seg"), load_segmenter("compact") as segmenter:
+        assert caplog.messages == ["device auto: chose the CPU, because CUDA failure 35: the driver is old"]
+        assert (segmenter.device, segmenter.model_name) == ("cpu", "int8.onnx")
+    with pytest.raises(DeviceError, match="the driver is old; update it, or use --device cpu"):
+        load_segmenter("compact", device="cuda")
+
+
+def test_what_is_tried_on_cuda_is_a_graph_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cuda_options", lambda _index: {})
+    opened = onnxruntime.InferenceSession
+
+    def on_the_cpu(graph: bytes, options: onnxruntime.SessionOptions, **_: object) -> onnxruntime.InferenceSession:
+        made = opened(graph, options, providers=["CPUExecutionProvider"])
+        assert made.run(None, {"x": np.full((1, 1, 1, 1), 2, np.float32)})[0].item() == 6
+        monkeypatch.setattr(made, "get_providers", lambda: ["CUDAExecutionProvider"])
+        return made
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    assert device._trouble.__wrapped__(0) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/core/cuda_call.cc:165 CudaCall(...) "
+            "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version;\nGPU=0 ; hostname=h",
+            "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Add node. Status Message: "
+            "CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available for execution on the device",
+            "CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available for execution on the device",
+        ),
+        ("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : something else\nin two lines", "something else in two lines"),
+    ],
+)
+def test_of_a_long_error_what_cuda_said_is_kept(message: str, said: str) -> None:
+    assert device.cause(message) == said
 
 
 @needs_cuda_build

@@ -86,7 +86,7 @@ def _export(args: argparse.Namespace) -> None:
 def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], args: argparse.Namespace) -> onnx.ModelProto:
     """The quantised graph, made faster where accuracy does not tell the difference."""
     state = modern_names(read_weights(args.run / "weights.safetensors").state)
-    config = replace(config, pooling=replace(config.pooling, whole_pixels=True))
+    config = replace(config, pooling=replace(config.pooling, whole_pixels=True), even=False)
     model = build_graph(config, state, device="cuda")
     if args.rank:
         model, kept = shorten(model, feeds, args.rank)

@@ -28,6 +28,14 @@ class Detected:
     def take(self, index: Value) -> Detected:
         return Detected(self.rois.take(index), self.labels.gather(index), self.scores.gather(index))
 
+    def filled(self, missing: Value) -> Detected:
+        """And so many that are nothing; `missing` is a scalar."""
+        labels, scores = (
+            one.graph.concat([one, one.graph.op("Expand", zero, missing.unsqueeze(0))], axis=0)
+            for one, zero in ((self.labels, np.zeros(1, np.int64)), (self.scores, np.zeros(1, np.float32)))
+        )
+        return Detected(self.rois.filled(missing), labels, scores)
+
     def above(self, threshold: Value) -> Value:
         """Indices (K,) of those with a score above the threshold, grouped by image and best first."""
         graph = self.scores.graph
@@ -44,7 +52,10 @@ def detect(
     """Detections among the proposals: scores above the threshold, at most `per_image` per image."""
     graph = layers.graph
     with graph.scope("box"):
-        x, count = _looked_at(layers, config, pooler, proposals), proposals.image.length(0)
+        count, regions = proposals.image.length(0), proposals
+        if config.even and config.box_head.convolutions:
+            regions = proposals.filled(limits.length(0) * config.proposals.count - count)
+        x = _looked_at(layers, config, pooler, regions)
         logits, deltas = (_predicted(layers, x, name).head(count) for name in ("cls_score", "bbox_pred"))
         with graph.scope("select"):
             probability = graph.op("Softmax", logits, axis=-1)

@@ -174,7 +174,9 @@ class MaskRCNN:
 
     `normed_heads`: pyramid, box head and mask head have batch normalisation (torchvision's v2). `norm_eps` is the
     epsilon of all batch normalisations; it is not in a state_dict. `canvases` are the (width, height) of the inputs it
-    should be given, most preferred first; empty where it takes any.
+    should be given, most preferred first; empty where it takes any. `even`: the heads' convolutions get equally many
+    regions each time, some of them empty. cuDNN plans a convolution anew, for a millisecond, whenever its input is of
+    another shape than the last one, and the number of detections is another one in every frame.
     """
 
     name: str
@@ -190,6 +192,7 @@ class MaskRCNN:
     mask_head: MaskHead = MaskHead()
     detection: Detection = Detection()
     canvases: tuple[tuple[int, int], ...] = ()
+    even: bool = False
     licence: str = "unknown"
 
     def __post_init__(self) -> None:

@@ -17,9 +17,10 @@ import onnx
 from numpy.typing import DTypeLike, NDArray
 from onnx import helper, numpy_helper
 
-OPSET = 21
-IR_VERSION = 10
-"""The oldest IR that knows opset 21: the file also loads in older runtimes than the one it was made with."""
+OPSET = 18
+"""Old enough for onnxruntime-gpu 1.23, which has no CUDA kernels for 21: those CUDA 12 systems have ends with 1.26."""
+IR_VERSION = 8
+"""The oldest IR that knows this opset: the file also loads in older runtimes than the one it was made with."""
 
 _FLOAT, _INT64, _BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 

@@ -63,7 +63,7 @@ def export_graph(
     name the classes; a first one "background" may be left out. Without them the names are those in the weights, else
     those known for them, else numbers. `licence` is that of the weights; without it the one known for them, or
     "unknown". `calibration` gives BGR frames like those to come; only int8 needs them.
-    `device` "cuda" writes non-maximum suppression the way that suits it; such a file runs everywhere.
+    `device` "cuda" writes what suits it: suppression, pooling, regions in equal numbers. Such a file runs everywhere.
 
     Raises UsageError for wrong options, ModelError for weights that cannot be read or do not fit, OutputError if the
     file cannot be written.
@@ -78,7 +78,8 @@ def export_graph(
         names = _own_labels(source, config, weights) if labels is None else _given_labels(labels, config.classes)
     except (ModelError, UsageError) as error:
         raise type(error)(f"{weights}: {error}") from error
-    config = replace(config, licence=licence or licence_of(source.sha256))
+    even = device == "cuda" and precision != "int8"
+    config = replace(config, licence=licence or licence_of(source.sha256), even=even)
     metadata = describe(config, names, precision=precision, device=device, licence=config.licence)
     metadata |= {"source": weights.name, "source_sha256": source.sha256}
     progress("build graph", 0, 1)

@@ -16,6 +16,9 @@ from stream_seg.graph.roi import Pooler, make_pooler
 _PREDICTOR = "roi_heads.mask_predictor"
 _FINE_STRIDE = 4
 
+_TOGETHER = 8
+"""Detections at a time where the network wants equally many each time (`even`): fewer than most pictures have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outlines:
@@ -29,21 +32,39 @@ class Outlines:
 
 def masks(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected) -> Value:
     """Probabilities (D, 2S, 2S) on a grid over each box, in the order of the detections."""
-    graph, size, head = layers.graph, config.pooling.mask_size, config.mask_head
+    graph, size = layers.graph, config.pooling.mask_size
     with graph.scope("mask"):
+        if config.even:
+            count = found.labels.length(0)
+            trips = ((count + (_TOGETHER - 1)) // _TOGETHER).maximum(1)
+            found = found.filled(trips * _TOGETHER - count)
         with graph.scope("pool"):
             features = outlines.pooler.pool(found.rois, size).head(found.labels.length(0))
-        details = _details(layers, config, outlines, found) if head.detail else None
+        details = _details(layers, config, outlines, found) if config.mask_head.detail else None
         with graph.scope("head"):
-            x = layers.enter(features)
-            for index in range(len(head.convolutions)):
-                dilation = head.dilations[index] if head.dilations else 1
-                x = layers.block(x, f"roi_heads.mask_head.{index}", activation="relu", dilation=dilation)
-            if details is not None:
-                logits = _detailed_logits(layers, x, layers.enter(details))
-            else:
-                logits = _logits(layers, head, x, found.labels, size)
-            return graph.op("Sigmoid", layers.leave(logits)).squeeze(1)
+            if not config.even:
+                return _probabilities(layers, config, features, details, found.labels)
+
+            def some(trip: Value) -> Value:
+                rows = graph.arange(graph.value(_TOGETHER)) + trip * _TOGETHER
+                fine = None if details is None else details.gather(rows)
+                return _probabilities(layers, config, features.gather(rows), fine, found.labels.gather(rows))
+
+            return graph.loop(trips, some).reshape(-1, 2 * size, 2 * size).head(count)
+
+
+def _probabilities(layers: Layers, config: MaskRCNN, features: Value, details: Value | None, labels: Value) -> Value:
+    """Masks (D, 2S, 2S) of features (D, C, S, S), details (D, C', 2S, 2S) and labels (D,)."""
+    head, size = config.mask_head, config.pooling.mask_size
+    x = layers.enter(features)
+    for index in range(len(head.convolutions)):
+        dilation = head.dilations[index] if head.dilations else 1
+        x = layers.block(x, f"roi_heads.mask_head.{index}", activation="relu", dilation=dilation)
+    if details is not None:
+        logits = _detailed_logits(layers, x, layers.enter(details))
+    else:
+        logits = _logits(layers, head, x, labels, size)
+    return layers.graph.op("Sigmoid", layers.leave(logits)).squeeze(1)
 
 
 def scored(found: Detected, masks: Value, size: int, threshold: Value) -> tuple[Detected, Value]:

@@ -142,21 +142,13 @@ class GatheredPooler(Pooler):
         together = max(1, _GATHERED_BYTES // ((2 * points) ** 2 * self.channels * 4))
         count = rois.image.length(0)
         trips = ((count + (together - 1)) // together).maximum(1)
-        x, y = self._taps(self._filled(rois, trips * together - count), points)
+        x, y = self._taps(rois.filled(trips * together - count), points)
 
         def some(trip: Value) -> Value:
             rows = self.graph.arange(self.graph.value(together)) + trip * together
             return self._combined(x.take(rows), y.take(rows), size)
 
         return self.graph.loop(trips, some).reshape(-1, self.channels, size, size)
-
-    def _filled(self, rois: Rois, missing: Value) -> Rois:
-        """The regions and so many empty ones: every trip takes equally many."""
-        boxes, image = (
-            self.graph.op("Pad", values, missing * np.eye(1, 2 * rank, rank, dtype=np.int64)[0])
-            for values, rank in ((rois.boxes, 2), (rois.image, 1))
-        )
-        return Rois(boxes, image)
 
     def _taps(self, rois: Rois, points: int) -> tuple[_Taps, _Taps]:
         """Along x and y; positions are added to give rows of the pixels of all maps and images."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from stream_seg.graph.anchors import anchor_shapes, anchors
 from stream_seg.graph.boxes import clip, decode, shorter_side
 from stream_seg.graph.config import Device, Proposals
@@ -30,6 +32,13 @@ class Rois:
 
     def take(self, index: Value) -> Rois:
         return Rois(self.boxes.gather(index), self.image.gather(index))
+
+    def filled(self, missing: Value) -> Rois:
+        """And so many empty ones of the first image; `missing` is a scalar."""
+        graph, count = self.image.graph, missing.unsqueeze(0)
+        nothing = graph.op("Expand", np.zeros((1, 4), np.float32), graph.concat([count, graph.value(ints(4))], axis=0))
+        boxes = graph.concat([self.boxes, nothing], axis=0)
+        return Rois(boxes, graph.concat([self.image, graph.op("Expand", ints(0), count)], axis=0))
 
 
 def propose(layers: Layers, config: Proposals, levels: list[Value], canvas: Canvas, device: Device) -> Rois:

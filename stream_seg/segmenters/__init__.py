@@ -19,7 +19,7 @@ from stream_seg.segmenters import (
     zoo,
 )
 from stream_seg.segmenters.base import ModelSegmenter
-from stream_seg.segmenters.device import kind_of
+from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.fake import FunctionSegmenter
 from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
@@ -76,8 +76,9 @@ def load_segmenter(
     """
     _check(score_threshold, long_side, threads)
     options = Options(score_threshold, long_side, _names(labels))
-    path = catalog.locate(model, device=kind_of(device))
-    segmenter = _adapter(Session(path, device, threads), options)
+    chosen = choose(device)
+    path = catalog.locate(model, device=kind_of(chosen))
+    segmenter = _adapter(Session(path, chosen, threads), options)
     return ClassFilter(segmenter, classes) if classes else segmenter
 
 

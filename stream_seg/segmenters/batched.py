@@ -59,17 +59,18 @@ class BatchedSegmenter(OnnxSegmenter):
             raise ModelError(
                 f"the model {session.path} takes exactly {batch} images at once: export it with a free batch"
             )
-        limit = 1 if batch == 1 else session.batch_limit
+        limit = 1 if batch == 1 else session.batches[-1]
         self._classes = _classes(session, options)
         super().__init__(session, self._classes.names, _canvases(session.signature, options), limit)
         self._feeds, self._floor = _threshold(session.signature, options)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
         boxes = [Letterbox((image.shape[1], image.shape[0]), canvas) for image in images]
-        pixels = self.buffer((len(images), canvas[1], canvas[0], 3))
-        for box, image, out in zip(boxes, images, pixels, strict=True):
+        rows = self.rows(len(images))
+        pixels, sizes = self.buffer((rows, canvas[1], canvas[0], 3)), np.zeros((rows, 2), np.float32)
+        for box, image, out, size in zip(boxes, images, pixels, sizes, strict=False):
             box.apply(image, out)
-        sizes = np.array([box.valid[::-1] for box in boxes], np.float32)
+            size[:] = box.valid[::-1]
         flat = run({"images": pixels, "sizes": sizes, **self._feeds})
         self._check(flat, len(images))
         return [self._unpack(flat, i, box) for i, box in enumerate(boxes)]

@@ -1,25 +1,41 @@
 """Which device a model runs on, and whether CUDA can be had, asked before ONNX Runtime is.
 
 ONNX Runtime answers a request for a CUDA it cannot load with lines on stderr and a session on the CPU. So the driver
-and the libraries are tried here first, where the missing one has a name.
+and the libraries are tried here first, where the missing one has a name, and then a graph of two nodes: an old driver
+and a GPU that ONNX Runtime has no kernels for show only when something is computed.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import io
+import logging
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnxruntime
 
 from stream_seg.errors import DeviceError, UsageError
 
+logger = logging.getLogger(__name__)
+
 INSTALL = "pip install 'stream-seg[cuda]'"
+
+SILENT = 4
+"""ONNX Runtime's "fatal": its lower levels repeat what the exceptions say."""
+
+_PROBE = base64.b64decode(
+    "CAg6YgoPCgF4CgF4EgFjIgRDb252Cg4KAWMKAXgSAXkiA0FkZBIFcHJvYmVaGwoBeBIWChQIARIQCgIIAQoCCAEKAggBCgIIAWIbCgF5EhYKFAgB"
+    "EhAKAggBCgIIAQoCCAEKAggBQgQKABAR"
+)
+"""An ONNX graph: y = Conv(x, x) + x, (1, 1, 1, 1) float32. The first is cuDNN's work, the second ONNX Runtime's own."""
 
 
 def parse_device(device: str) -> tuple[str, int]:
@@ -41,6 +57,26 @@ def kind_of(device: str) -> Literal["cpu", "cuda"]:
     return "cpu" if kind == "cpu" else "cuda"
 
 
+def choose(device: str) -> str:
+    """`cpu` or `cuda:N`; `auto` is the first CUDA device where it can be had, and a line of log says which it was.
+
+    Raise `NoCuda` where CUDA is asked for and cannot be had.
+    """
+    kind, index = parse_device(device)
+    if kind == "cpu":
+        return "cpu"
+    try:
+        require_cuda(index)
+    except NoCuda as error:
+        if kind == "cuda":
+            raise
+        logger.info("device auto: chose the CPU, because %s", error.reason)
+        return "cpu"
+    if kind == "auto":
+        logger.info("device auto: chose cuda:%d, the first CUDA device", index)
+    return f"cuda:{index}"
+
+
 class NoCuda(DeviceError):
     """CUDA cannot be had. `reason` says why, the message also what to do."""
 
@@ -57,6 +93,20 @@ def require_cuda(index: int) -> None:
     if index >= count:
         raise NoCuda(f"there is no cuda:{index} on this machine", f"choose from cuda:0 to cuda:{count - 1}")
     _load_libraries()
+    trouble = _trouble(index)
+    if trouble is not None:
+        raise NoCuda(*trouble)
+
+
+def cuda_options(index: int) -> dict[str, str]:
+    """CUDA provider options: no exhaustive search of convolutions (it takes up to a second per new input shape)."""
+    return {
+        "device_id": str(index),
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_use_max_workspace": "1",
+        # Buffers grow by what is asked, not to the next power of two: shapes are few, and GPUs are shared.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
 
 
 def cores() -> int:
@@ -105,6 +155,41 @@ def _load_libraries() -> None:
             ctypes.CDLL(name)
         except OSError:
             raise NoCuda(f"the library {name} cannot be loaded") from None
+
+
+@cache
+def _trouble(index: int) -> tuple[str, str] | None:
+    """Why ONNX Runtime can compute nothing on a CUDA device, and what to do; None where it can."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    onnxruntime.set_default_logger_severity(SILENT)
+    providers = [("CUDAExecutionProvider", cuda_options(index))]
+    try:
+        session = onnxruntime.InferenceSession(_PROBE, options, providers=providers, enable_fallback=0)
+        if "CUDAExecutionProvider" not in session.get_providers():
+            return f"onnxruntime could not start it{_lacking()}", INSTALL
+        session.run(None, {"x": np.ones((1, 1, 1, 1), np.float32)})
+    except Exception as error:  # ONNX Runtime raises many kinds, and new ones with each version
+        return f"onnxruntime cannot compute on it: {cause(str(error))}", "see what nvidia-smi says"
+    return None
+
+
+def _lacking() -> str:
+    """What the system says of ONNX Runtime's CUDA library, which links to others in each version."""
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return f" ({str(error).replace(f'{folder}/', '')})"
+    return ""
+
+
+def cause(message: str) -> str:
+    """Of an error of ONNX Runtime, what CUDA said, or else its message without prefix and places in its source."""
+    said = re.search(r"(CUDA|CUDNN\w*|CUBLAS\w*) (failure|error) \w+: ?([^;\n]+)", message)
+    text = said[0] if said else re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+", "", message)
+    return " ".join(text.split())[:300]
 
 
 def _libraries(cuda: str) -> list[str]:

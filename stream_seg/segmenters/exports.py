@@ -42,7 +42,7 @@ class ExportSegmenter(OnnxSegmenter):
         self._fixed = fixed_size(tensor)
         self._input = tensor
         self._rows = _rows(tensor, len(images))
-        limit = self._rows or session.batch_limit
+        limit = self._rows or session.batches[-1]
         super().__init__(session, classes.names, [self._fixed or (longest, longest)], limit)
         self._classes = classes
         self._floor = DEFAULT_THRESHOLD if options.score_threshold is None else options.score_threshold
@@ -59,8 +59,9 @@ class ExportSegmenter(OnnxSegmenter):
         return Placement(size, fit(size, canvas) if self._fixed else self.inner(size))
 
     def batch(self, images: Sequence[Image], canvas: Size) -> tuple[Planes, list[Placement]]:
-        """The planes (B, 3, H, W) of the images and where each is; what a fixed batch has too many of is zero."""
-        out = np.empty((max(self._rows, len(images)), 3, canvas[1], canvas[0]), FLOATS[self._input.type])
+        """The planes (B, 3, H, W) of the images and where each is; what a batch has too many of is zero."""
+        rows = self._rows or self.rows(len(images))
+        out = np.empty((rows, 3, canvas[1], canvas[0]), FLOATS[self._input.type])
         out[len(images) :] = 0
         return out, [self._write(image, canvas, planes) for image, planes in zip(images, out, strict=False)]
 

@@ -89,13 +89,18 @@ class OnnxSegmenter(ModelSegmenter):
 
     def warm_up(self, size: Size, max_batch: int | None = None) -> None:
         blank = np.zeros((size[1], size[0], 3), np.uint8)
+        counts = range(1, min(self._batch, max_batch or self._batch) + 1)
         for run in self._session.ways:
-            for count in range(1, min(self._batch, max_batch or self._batch) + 1):
+            for count in {self.rows(count): count for count in counts}.values():
                 self.detect(run, [blank] * count, self.canvas_for(size))
 
     def canvas_for(self, size: Size) -> Size:
         """The canvas for images of `size`; those that share one go through the model together."""
         return choose_canvas(size, self._canvases)
+
+    def rows(self, images: int) -> int:
+        """How many images, the rest of them empty, a run with so many should have."""
+        return min(self._session.filled(images), self._batch)
 
     def buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array of bytes of `shape` that is this thread's until it asks for the same shape again."""

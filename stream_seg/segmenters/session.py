@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from stream_seg.errors import ModelError
-from stream_seg.segmenters.device import NoCuda, cores, parse_device, require_cuda
+from stream_seg.segmenters.by_shape import SessionsByShape
+from stream_seg.segmenters.device import SILENT, NoCuda, cause, cores, cuda_options, parse_device
 from stream_seg.segmenters.model_file import check_model
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,6 @@ Provider = str | tuple[str, dict[str, str]]
 """ONNX Runtime's name of an execution provider, perhaps with options."""
 
 
-SILENT = 4
-"""ONNX Runtime's "fatal": its lower levels repeat what the exceptions say."""
-
 LIGHT_BYTES = 32_000_000
 """Models up to this size run several images at once on a CPU, one thread each. Heavier ones fill the cores with a
 single image just as well, and would need their working memory once per image."""
@@ -47,8 +45,12 @@ MOST_WORKERS = 8
 MOST_THREADS = 32
 """Threads a heavy model can use."""
 
-CUDA_BATCH = 8
-"""Images per run on CUDA; beyond it a GPU gains little and the wait grows."""
+CUDA_BATCHES = (1, 4, 8)
+"""Images per run on CUDA, filled up with empty ones: few shapes, for each is planned. Beyond the last, a GPU gains
+little and the wait grows."""
+
+MOST_SHAPES = 6
+"""Sessions of a model on CUDA: two canvases, each with all sizes of batches."""
 
 _ORT_ERRORS = (
     ort_errors.EPFail,
@@ -64,12 +66,15 @@ _ORT_ERRORS = (
     UnicodeDecodeError,
 )
 
+_NO_MEMORY = "out of memory|Failed to allocate|bad allocation"
+
 _REFUSALS = (
     (r"Protobuf parsing failed|No graph was found", "is no ONNX model, or is cut short or damaged: fetch it again"),
     (r"IR version: (\d+)", "was written for a newer ONNX (IR version {0}): update onnxruntime"),
     (r"Opset (\d+) is under development", "was written for a newer ONNX (opset {0}): update onnxruntime"),
     (r"error: (\S+?)\(-?\d+\) is not a registered|No Op registered for (\S+)", "uses the unknown operator {0}"),
     (r"Failed to find kernel for (\S+)|implementation for (\S+)", "uses the operator {0}, which onnxruntime lacks"),
+    (_NO_MEMORY, "finds too little memory on the device: free some, or use another device"),
 )
 
 
@@ -106,22 +111,41 @@ class Session:
     On a CPU a run that is alone gets all threads, for the lowest latency. Runs at the same time, up to `concurrency`,
     get one thread each: a batch is no faster than its images one by one, and threads that share an image wait for each
     other (`scripts/bench_threads.py`). A heavy model fills all threads by itself, so its `concurrency` is 1.
+
+    On CUDA each shape of inputs has a session of its own, and runs should have one of the sizes in `batches`.
     """
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
-        """Raise `ModelError` for a file that is no usable model, `DeviceError` for a device that cannot be had."""
+    def __init__(self, path: Path, device: str, threads: int | None = None) -> None:
+        """`device`: cpu or cuda:N, of which `device.choose` says that it can be had.
+
+        Raise `ModelError` for a file that is no usable model, `DeviceError` where the device fails after all.
+        """
         self._light = check_model(path) <= LIGHT_BYTES
         self.path = path
+        self.device = device
         self._threads = min(threads or cores(), MOST_WORKERS if self._light else MOST_THREADS)
-        self.provider, self.device, self._wide, self._narrow = self._open(device)
+        self.batches: tuple[int, ...]
+        self._by_shape: SessionsByShape | None
+        if device == "cpu":
+            self.provider, self.batches, self._by_shape = "CPUExecutionProvider", (1,), None
+            self._wide, self._narrow = self._on_cpu()
+        else:
+            self.provider, self.batches = "CUDAExecutionProvider", CUDA_BATCHES
+            self._by_shape = SessionsByShape(partial(self._on_cuda, parse_device(device)[1]), MOST_SHAPES)
+            self._wide = self._narrow = self._by_shape.first
         self.signature = _signature(path, self._wide)
         self.concurrency = 1 if self._narrow is self._wide else self._threads
-        self.batch_limit = 1 if self.device == "cpu" else CUDA_BATCH
         self._running = 0
         self._counting = threading.Lock()
 
+    def filled(self, images: int) -> int:
+        """How many images, some of them empty, a run with so many should have."""
+        return next((size for size in self.batches if size >= images), images)
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name. Any number of threads. Raises `ModelError` when the model fails."""
+        if self._by_shape is not None:
+            return self._run(self._by_shape.of(feeds), feeds)
         with self._counting:
             session = self._narrow if self._running else self._wide
             self._running += 1
@@ -134,6 +158,8 @@ class Session:
     @property
     def ways(self) -> list[Run]:
         """What `run` chooses from, for warming up: on all threads, and on one."""
+        if self._by_shape is not None:
+            return [self.run]
         sessions = [self._wide] if self._narrow is self._wide else [self._wide, self._narrow]
         return [partial(self._run, session) for session in sessions]
 
@@ -143,23 +169,6 @@ class Session:
             return dict(zip(names, session.run(names, feeds), strict=True))
         except _ORT_ERRORS as error:
             raise ModelError(f"the model {self.path.name} failed on {self.device}: {_failure(str(error))}") from error
-
-    def _open(self, device: str) -> tuple[str, str, onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
-        """Provider, device, and the sessions for runs that are alone and for runs at the same time."""
-        kind, index = parse_device(device)
-        if kind == "cpu":
-            return "CPUExecutionProvider", "cpu", *self._on_cpu()
-        try:
-            require_cuda(index)
-            session = self._on_cuda(index)
-        except NoCuda as error:
-            if kind == "cuda":
-                raise
-            logger.info("device auto: chose the CPU, because %s", error.reason)
-            return "CPUExecutionProvider", "cpu", *self._on_cpu()
-        if kind == "auto":
-            logger.info("device auto: chose cuda:%d, the first CUDA device", index)
-        return "CUDAExecutionProvider", f"cuda:{index}", session, session
 
     def _on_cpu(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
         def load(threads: int) -> onnxruntime.InferenceSession:
@@ -178,17 +187,6 @@ class Session:
         if "CUDAExecutionProvider" not in session.get_providers():
             raise NoCuda("onnxruntime could not start it")
         return session
-
-
-def cuda_options(index: int) -> dict[str, str]:
-    """CUDA provider options: no exhaustive search of convolutions (it takes up to a second per new input shape)."""
-    return {
-        "device_id": str(index),
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "cudnn_conv_use_max_workspace": "1",
-        # Buffers grow by what is asked, not to the next power of two: shapes are few, and GPUs are shared.
-        "arena_extend_strategy": "kSameAsRequested",
-    }
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -217,19 +215,13 @@ def _refusal(message: str) -> str:
         match = re.search(pattern, message)
         if match:
             return sentence.format(*[Path(group).name for group in match.groups() if group])
-    return f"cannot be loaded: {_plain(message)}"
+    return f"cannot be loaded: {cause(message)}"
 
 
 def _failure(message: str) -> str:
-    if re.search("out of memory|Failed to allocate", message, re.IGNORECASE):
+    if re.search(_NO_MEMORY, message, re.IGNORECASE):
         return "out of memory; try --batch-size 1 or another device"
-    return _plain(message)
-
-
-def _plain(message: str) -> str:
-    """ONNX Runtime's message without its prefix and source positions, in one line."""
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+", "", message)
-    return " ".join(text.split())[:300]
+    return cause(message)
 
 
 def _signature(path: Path, session: onnxruntime.InferenceSession) -> Signature:

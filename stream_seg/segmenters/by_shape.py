@@ -1,0 +1,53 @@
+"""Sessions of one model, each for inputs of one shape.
+
+ONNX Runtime has cuDNN plan a convolution whenever its input is of another shape than in the run before, and remembers
+no plan but the last: about a millisecond for each layer (https://github.com/microsoft/onnxruntime/issues/23006). Frames
+come in batches of several sizes and on several canvases, in turn, so that one session would plan all the time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from stream_seg.errors import ModelError
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class SessionsByShape:
+    """Sessions that `load` opens when a new shape needs one, at most `most`; any number of threads."""
+
+    def __init__(self, load: Callable[[], onnxruntime.InferenceSession], most: int) -> None:
+        """Opens the first, so that a model that cannot be had fails here."""
+        self._load = load
+        self._most = most
+        self.first = load()
+        self._unused = [self.first]
+        self._of: OrderedDict[Shapes, onnxruntime.InferenceSession] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, feeds: Mapping[str, NDArray[np.generic]]) -> onnxruntime.InferenceSession:
+        """The session for inputs of these shapes."""
+        shapes = tuple(sorted((name, array.shape) for name, array in feeds.items()))
+        with self._lock:
+            if shapes not in self._of:
+                self._of[shapes] = self._another()
+            self._of.move_to_end(shapes)
+            return self._of[shapes]
+
+    def _another(self) -> onnxruntime.InferenceSession:
+        """A new one, or that of the shape that was not seen for longest: it plans anew, which beats not to run."""
+        if self._unused:
+            return self._unused.pop()
+        if len(self._of) < self._most:
+            try:
+                return self._load()
+            except ModelError:  # the device has no memory for one more
+                self._most = len(self._of)
+        return self._of.popitem(last=False)[1]

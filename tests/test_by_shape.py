@@ -1,0 +1,74 @@
+"""Sessions by the shape of what they are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from stream_seg.errors import ModelError
+from stream_seg.segmenters.by_shape import SessionsByShape
+from tests.tiny_models import batched_model
+
+
+def feeds(rows: int, height: int = 32) -> dict[str, np.ndarray]:
+    return {"images": np.zeros((rows, height, 32, 3), np.uint8), "sizes": np.zeros((rows, 2), np.float32)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return batched_model(tmp_path / "tiny.onnx")
+
+
+def load(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_each_shape_has_its_session_and_the_first_is_not_opened_twice(path: Path) -> None:
+    opened: list[onnxruntime.InferenceSession] = []
+
+    def counting() -> onnxruntime.InferenceSession:
+        opened.append(load(path))
+        return opened[-1]
+
+    sessions = SessionsByShape(counting, 8)
+    shapes = [(1, 32), (8, 32), (1, 64)]
+    first = [sessions.of(feeds(*shape)) for shape in shapes]
+    assert first[0] is sessions.first
+    assert len({id(session) for session in first}) == len(opened) == 3
+    assert all(sessions.of(feeds(*shape)) is session for shape, session in zip(shapes * 2, first * 2, strict=True))
+    assert len(opened) == 3
+
+
+def test_beyond_the_most_the_one_that_rested_longest_takes_the_new_shape(path: Path) -> None:
+    sessions = SessionsByShape(lambda: load(path), 2)
+    one, two = sessions.of(feeds(1)), sessions.of(feeds(2))
+    assert sessions.of(feeds(1)) is one
+    assert sessions.of(feeds(3)) is two
+    assert sessions.of(feeds(1)) is one
+    assert sessions.of(feeds(2)) is two
+
+
+def test_where_there_is_no_memory_for_another_one_does_the_work_of_two(path: Path) -> None:
+    tries = 0
+
+    def once() -> onnxruntime.InferenceSession:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            raise ModelError("finds too little memory on the device")
+        return load(path)
+
+    sessions = SessionsByShape(once, 8)
+    assert sessions.of(feeds(1)) is sessions.of(feeds(2)) is sessions.of(feeds(3)) is sessions.first
+    assert tries == 2
+
+
+def test_a_model_that_cannot_be_opened_at_all_is_an_error_at_once() -> None:
+    def never() -> onnxruntime.InferenceSession:
+        raise ModelError("is no ONNX model")
+
+    with pytest.raises(ModelError, match="is no ONNX model"):
+        SessionsByShape(never, 8)

@@ -191,8 +191,8 @@ class FeedMetrics:
         self._worked_before = 0.0
 
     def start(self) -> None:
-        """Time counts from here, and so does the work of a live source's own threads."""
-        self._worked_before = self._worked
+        """Time counts from here, and so does the work: the first frames were had while the model was loaded."""
+        self._worked_before = self.capture.busy + self._worked
 
     @property
     def busy(self) -> float:

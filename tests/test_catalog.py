@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingServer]:
         running.behave("/zoo.onnx", whole(DATA))
         running.behave("/weights.pth", whole(WEIGHTS))
         yield running
+
+
+def test_the_accuracy_of_the_built_in_model_is_that_of_its_card() -> None:
+    card = (Path(__file__).parents[1] / "models" / "compact" / "README.md").read_text()
+    (row,) = re.findall(r"\| int8, long side 416 \|.*", card)
+    _, _, _, masks, _, boxes, _ = (cell.split("/")[0].strip() for cell in row.split("|"))
+    compact = next(entry for entry in catalog.ENTRIES if entry.name == "compact")
+    assert (compact.mask_ap, compact.box_ap) == (float(masks), float(boxes))
 
 
 def entries(server: MisbehavingServer) -> tuple[Entry, ...]:

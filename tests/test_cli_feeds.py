@@ -56,6 +56,7 @@ def test_a_source_that_cannot_be_had_leaves_the_others_alone_and_is_named_at_the
     assert "refused" in bad["error"]
     assert (good["delivered"], good["error"]) == (12, None)
     assert frames_in(tmp_path / f"{good['label']}.mp4") == 12
+    assert written["outputs"] == [str(tmp_path / f"{good['label']}.mp4")]
     assert [path.name for path in tmp_path.glob("*.mp4")] == [f"{good['label']}.mp4"]
     assert f"{bad['label']} failed, the others go on" in printed.err
     assert "failed: " in printed.out

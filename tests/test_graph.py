@@ -244,6 +244,11 @@ def test_the_sizes_of_a_network_are_read_off_its_weights(tiny: tuple[MaskRCNN, S
     check(weights, config)
 
 
+@pytest.mark.parametrize("config", [COMPACT, R50_FPN, R50_FPN_V2])
+def test_without_a_threshold_every_graph_keeps_what_scores_above_0_4(config: MaskRCNN) -> None:
+    assert config.detection.score_threshold == 0.4  # as the help and docs/models.md say
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_batch_gives_what_its_images_give_alone(
     sessions: dict[Device, onnxruntime.InferenceSession], noise: NDArray[np.uint8], device: Device

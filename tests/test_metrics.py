@@ -89,6 +89,19 @@ def test_a_summary_adds_up() -> None:
     assert json.loads(json.dumps(summary.as_dict()))["mean_batch"] == 1.0
 
 
+def test_work_before_the_model_was_warm_does_not_count() -> None:
+    clock = Turned()
+    metrics = Metrics(clock=clock)
+    with metrics.feeds[0].capture:
+        clock.now += 7
+    metrics.start()
+    with metrics.feeds[0].capture:
+        clock.now += 1
+    clock.now += 3
+    metrics.frame_delivered(0, clock.now)
+    assert metrics.summary().busy["capture"] == pytest.approx(0.25)
+
+
 def test_a_live_source_that_is_kept_up_with_is_the_limit() -> None:
     metrics = Metrics(clock=Turned())
     feed = metrics.feeds[0]

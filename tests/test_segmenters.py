@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -279,6 +280,16 @@ class TestOurGraphs:
             assert all(
                 same(*pair) for pair in zip(by_model([photo((320, 192))]), by_user([photo((320, 192))]), strict=True)
             )
+
+    def test_a_size_that_a_graph_cannot_take_gets_a_word(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = batched_model(tmp_path / "t.onnx", images=(1, 96, 160, 3))
+        with caplog.at_level(logging.WARNING, "stream_seg"), load_segmenter(model, device="cpu", long_side=160):
+            assert caplog.messages == []
+        with caplog.at_level(logging.WARNING, "stream_seg"), load_segmenter(model, device="cpu", long_side=64) as other:
+            assert caplog.messages == ["t.onnx takes pictures of 160x96 alone: another size cannot be had"]
+            assert "160 px" in other.description
 
     def test_junk_in_the_metadata_leaves_the_defaults(self, tmp_path: Path) -> None:
         metadata = {"labels": LABELS, "canvases": "large", "stride": "-3", "long_side": "wide"}

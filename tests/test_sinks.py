@@ -112,6 +112,7 @@ def test_the_list_keeps_what_it_was_given() -> None:
         ("a_%d.webp", NumberedImages),
         ("folder", ImageFolder),
         ("folder.d/", ImageFolder),
+        ("folder.mp4/", ImageFolder),
     ],
 )
 def test_the_name_says_what_is_written(name: str, kind: type[Sink], tmp_path: Path) -> None:

@@ -187,6 +187,16 @@ def test_a_run_is_resumed_with_its_own_classes_and_parts(
         assert said in capsys.readouterr().err
 
 
+def test_pictures_to_validate_on_may_lie_elsewhere(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, code in ((tmp_path / "nowhere", 3), (shapes, None)):
+        argv = ["--val-images", str(place), "--rank", "-1"] if code is None else ["--val-images", str(place)]
+        with pytest.raises(SystemExit) as ended:
+            run("train", *options(shapes, tmp_path / "run", *argv))
+        assert (ended.value.code, "is not there" in capsys.readouterr().err) == ((3, True) if code else (2, False))
+
+
 def test_annotations_that_cannot_be_validated_on_stop_no_run_half_way(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

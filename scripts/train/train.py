@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--val", default="val.json", help="annotations to validate on, from DATA (default: %(default)s, if it is there)"
     )
     add("--images", type=Path, help="where the file names start from (default: DATA)")
+    add("--val-images", type=Path, help="where those to validate on start from (default: as --images)")
     add("--cache", type=Path, help="decoded pictures (default: RUN/cache); 3 bytes per pixel")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add(
@@ -126,7 +127,7 @@ def _prepare(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
-    validation = _validation(args, args.images or args.data)
+    validation = _validation(args)
     if validation is not None:
         check(annotations.classes, validation.images, validation.annotations)
     # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
@@ -145,7 +146,7 @@ def _train(team: Team, args: argparse.Namespace) -> None:
     net = net.to(device, memory_format=torch.channels_last).train()
     schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
     losses = mask_losses if args.only else training_losses
-    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args, images), losses, team)
+    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args), losses, team)
     if args.resume:
         trainer.resume(read_checkpoint(args.out / "last.pt"))
     if team.rank == 0:
@@ -190,13 +191,13 @@ def _tuning(args: argparse.Namespace, device: torch.device) -> Tuning:
     )
 
 
-def _validation(args: argparse.Namespace, images: Path) -> Validation | None:
+def _validation(args: argparse.Namespace) -> Validation | None:
     path = args.data / args.val
     if args.validations < 1 or (not path.exists() and args.val == "val.json"):
         return None
     if not path.exists():
         raise SourceError(f"the annotations to validate on are not there: {path}")
-    return Validation(path, images, args.validations, args.size)
+    return Validation(path, args.val_images or args.images or args.data, args.validations, args.size)
 
 
 def _describe(args: argparse.Namespace, annotations: Annotations, schedule: Schedule) -> None:

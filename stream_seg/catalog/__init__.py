@@ -95,8 +95,8 @@ def locate(
     if _graph_on_disk(entry, folder, device):
         return folder / entry.graph_file(device)
     if offline and (build is None or not _weights_on_disk(entry, folder)):
-        raise ModelError(f"the model '{entry.name}' is not on disk; run: {_pull_command(entry, device)}")
-    return pull(entry.name, device=device, model_dir=folder, progress=progress, build=build, entries=entries)
+        raise ModelError(f"the model '{entry.name}' is not on disk; run: {_pull_command(entry, device, model_dir)}")
+    return pull(entry.name, device=device, model_dir=model_dir, progress=progress, build=build, entries=entries)
 
 
 def path(name: str, *, device: Device = "cpu", model_dir: Path | None = None) -> Path:
@@ -129,7 +129,9 @@ def pull(
     if _graph_on_disk(entry, folder, device):
         return graph
     if entry.architecture is not None and build is None:
-        raise ModelError(f"'{name}' has to be built from its weights first; run: {_pull_command(entry, device)}")
+        raise ModelError(
+            f"'{name}' has to be built from its weights first; run: {_pull_command(entry, device, model_dir)}"
+        )
     with locked(_lock_file(entry, _usable(folder))):
         if not _graph_on_disk(entry, folder, device):  # another process may have made it in the meantime
             published = _fetched(entry.download, folder, progress, patience)
@@ -158,7 +160,7 @@ def weights(
         raise ModelError(f"'{name}' is published as a finished graph: there are no weights to build from")
     folder = model_dir or default_model_dir()
     if offline and not _whole(entry.download, folder):
-        raise ModelError(f"the weights of '{name}' are not on disk; run: stream-seg models pull {name}")
+        raise ModelError(f"the weights of '{name}' are not on disk; run: {_pull_command(entry, 'cpu', model_dir)}")
     with locked(_lock_file(entry, _usable(folder))):
         return _fetched(entry.download, folder, progress, patience), entry.architecture
 
@@ -269,9 +271,10 @@ def is_file(file: Path) -> bool:
         raise ModelError(f"cannot read the model {file}: {error.strerror}") from error
 
 
-def _pull_command(entry: Entry, device: Device) -> str:
+def _pull_command(entry: Entry, device: Device, model_dir: Path | None) -> str:
     """What brings a model here; a graph that is built is one for the device."""
-    return f"stream-seg models pull {entry.name}" + (f" --device {device}" if entry.architecture else "")
+    built = f" --device {device}" if entry.architecture else ""
+    return f"stream-seg models pull {entry.name}{built}" + (f" --model-dir {model_dir}" if model_dir else "")
 
 
 def _find(name: str, entries: tuple[Entry, ...]) -> Entry:

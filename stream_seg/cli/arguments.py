@@ -214,7 +214,11 @@ def _add_device(parser: argparse._ActionsContainer, *, help_text: str) -> None:
 def _add_places(parser: argparse._ActionsContainer, *, again: bool = False) -> None:
     absent, on = (argparse.SUPPRESS, argparse.SUPPRESS) if again else (None, False)
     parser.add_argument(
-        "--model-dir", type=Path, default=absent, metavar="DIR", help="where downloaded models are kept"
+        "--model-dir",
+        type=Path,
+        default=absent,
+        metavar="DIR",
+        help="where downloaded models are kept (default: stream-seg/models in the cache folder of the user)",
     )
     parser.add_argument("--offline", action="store_true", default=on, help="never download a model")
 
@@ -247,8 +251,8 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="OUTPUT",
-        help="video file, image or folder; repeatable; {source} in it stands for each source's name, and a video "
-        "without shows several sources side by side",
+        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png) or folder; repeatable; "
+        "{source} in it stands for each source's name, and a video without shows several sources side by side",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video file every so often (s, m, h, d)"
@@ -256,7 +260,11 @@ def _run_parser() -> Parser:
     group.add_argument(
         "--keep", type=keep, metavar="24h|20GB", help="delete the oldest segments beyond this age or size"
     )
-    group.add_argument("--show", action=argparse.BooleanOptionalAction, help="a window (default: if there is no -o)")
+    group.add_argument(
+        "--show",
+        action=argparse.BooleanOptionalAction,
+        help="a window (default: if there is no -o): q or Esc quits, space pauses, any key shows the next image",
+    )
     group.add_argument("--view", type=view, default="both", metavar="both|boxes|masks", help="what is drawn")
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
@@ -268,7 +276,7 @@ def _run_parser() -> Parser:
     group.add_argument("--end", type=seconds, metavar="S", help="stop S seconds in")
     group.add_argument("--max-frames", type=whole, metavar="N", help="stop after N frames of each source")
     group.add_argument("--stride", type=whole, default=1, metavar="N", help="use every Nth frame")
-    group.add_argument("--frame-rate", type=rate, default=25.0, metavar="F", help="rate of image sequences (25)")
+    group.add_argument("--frame-rate", type=rate, metavar="F", help="rate of image sequences (25)")
     group.add_argument("--camera-size", type=size, metavar="WxH", help="picture size to ask a camera for")
     group.add_argument("--camera-fps", type=rate, metavar="F", help="frame rate to ask a camera for")
 
@@ -279,9 +287,9 @@ def _run_parser() -> Parser:
         metavar="N",
         help="tries in a row to have a lost source back, 0 for none (default: for ever; webcams once they worked)",
     )
-    group.add_argument("--transport", type=transport, default="tcp", metavar="tcp|udp", help="how RTSP sends (tcp)")
-    group.add_argument("--open-timeout", type=span, default=10.0, metavar="S", help="wait so long for an answer (10)")
-    group.add_argument("--stall-timeout", type=span, default=5.0, metavar="S", help="and for the next frame (5)")
+    group.add_argument("--transport", type=transport, metavar="tcp|udp", help="how RTSP sends (tcp)")
+    group.add_argument("--open-timeout", type=span, metavar="S", help="wait so long for an answer (10)")
+    group.add_argument("--stall-timeout", type=span, metavar="S", help="and for the next frame (5)")
     group.add_argument("--max-age", type=milliseconds, metavar="MS", help="drop frames that are older than this")
 
     add_model(parser)
@@ -349,6 +357,7 @@ def _eval_parser() -> Parser:
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE.json", help="COCO instances")
     parser.add_argument("--limit", type=whole, metavar="N", help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_model(parser)
     add_common(parser)
     parser.set_defaults(command=evaluate.run, score_threshold=SCORE_THRESHOLD, classes=None)
@@ -367,4 +376,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     first = next((place for place, word in enumerate(argv) if word not in ("--quiet", "--verbose")), len(argv))
     if first < len(argv) and argv[first] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
-    return _run_parser().parse_strictly(argv, intermixed=True)
+    args = _run_parser().parse_strictly(argv, intermixed=True)
+    _refuse_misplaced(args.source)
+    return args
+
+
+def _refuse_misplaced(sources: Sequence[str]) -> None:
+    """Complain of a subcommand that does not come first or is misspelt, rather than of a missing file."""
+    word = sources[0] if sources else ""
+    if word.isalpha() and not Path(word).exists():
+        if word in SUBCOMMANDS:
+            raise UsageError(f"the subcommand comes first: stream-seg {word} ...")
+        hint = did_you_mean(word, SUBCOMMANDS)
+        if hint:
+            raise UsageError(f"there is no file and no subcommand {word}{hint}")

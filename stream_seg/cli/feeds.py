@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from stream_seg.cli.output import refuse_standard_output
+from stream_seg.cli.unused import is_feed, is_video, warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
@@ -19,7 +21,6 @@ from stream_seg.sinks import Window, open_sink, refuse_address
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.part import Target, same_file
 from stream_seg.sources import labels_of, open_source
-from stream_seg.sources.network import names_a_file
 from stream_seg.sources.paced import Paced
 from stream_seg.tiles import Tiles
 
@@ -47,12 +48,13 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     """
     specs = _specs(args)
     sources = [_source(args, spec) for spec in specs]
+    warn_of_unused(args, specs, sources)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
     window = _window(args)
-    on_wall = len(specs) > 1 or _is_camera(specs[0])
-    live = any(map(_may_be_live, specs))
+    on_wall = len(specs) > 1 or is_feed(specs[0])
+    live = any(is_feed(spec) or "://" in str(spec) for spec in specs)
     wall_sinks = [*(_sink(args, path, None) for path in shared), *(window if on_wall else [])]
     if wall_sinks and live:
         sources = [Paced(source) for source in sources]
@@ -75,7 +77,8 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
 
 def _shown(path: str, args: argparse.Namespace) -> str:
     """How an output is named in reports: of a recording in segments, all of them."""
-    return path if args.segment is None else str(Path(path).with_stem(f"{Path(path).stem}_*"))
+    cut = args.segment is not None and is_video(path)
+    return str(Path(path).with_stem(f"{Path(path).stem}_*")) if cut else path
 
 
 def _specs(args: argparse.Namespace) -> list[str | int]:
@@ -95,19 +98,17 @@ def _specs(args: argparse.Namespace) -> list[str | int]:
 
 
 def _source(args: argparse.Namespace, spec: str | int) -> Source:
-    return open_source(
-        spec,
-        start=args.start,
-        end=args.end,
-        stride=args.stride,
-        camera_size=args.camera_size,
-        camera_fps=args.camera_fps,
-        sequence_rate=args.frame_rate,
-        transport=args.transport,
-        open_timeout=args.open_timeout,
-        stall_timeout=args.stall_timeout,
-        reconnect=args.reconnect,
-    )
+    given = {
+        "camera_size": args.camera_size,
+        "camera_fps": args.camera_fps,
+        "sequence_rate": args.frame_rate,
+        "transport": args.transport,
+        "open_timeout": args.open_timeout,
+        "stall_timeout": args.stall_timeout,
+        "reconnect": args.reconnect,
+    }
+    wishes = {name: value for name, value in given.items() if value is not None}
+    return open_source(spec, start=args.start, end=args.end, stride=args.stride, **wishes)
 
 
 def _outputs(
@@ -133,6 +134,8 @@ def _outputs(
 
 def _sink(args: argparse.Namespace, path: str, spec: str | int | None) -> Sink:
     source_path = spec if isinstance(spec, str) else None
+    if not is_video(path) and any(map(is_video, args.output)):  # what is for videos is for the others
+        return open_sink(path, overwrite=args.overwrite, source_path=source_path)
     return open_sink(
         path,
         codec=args.codec,
@@ -177,17 +180,6 @@ def _hud(metrics: Metrics, number: int) -> Callable[[], str]:
     return lambda: feed.status() if feed.is_live else ""
 
 
-def _may_be_live(spec: str | int) -> bool:
-    return _is_camera(spec) or "://" in str(spec)
-
-
-def _is_camera(spec: str | int) -> bool:
-    """Whether a source is live, or may be away for a while: also an HTTP address, unless it looks like a file's."""
-    text = str(spec)
-    is_address = "://" in text and not names_a_file(text)
-    return is_address or text.isdecimal() or text.startswith(("/dev/video", "/dev/v4l/"))
-
-
 def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[str | int]) -> None:
     """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
     names = [*outputs, *([] if args.metrics is None else [str(args.metrics)])]
@@ -206,6 +198,7 @@ def _check_metrics_path(args: argparse.Namespace, inputs: Sequence[Path]) -> Non
     path: Path | None = args.metrics
     if path is None:
         return
+    refuse_standard_output(path)
     with suppress(OSError):
         if path.is_char_device() or path.is_fifo():  # /dev/stdout
             return

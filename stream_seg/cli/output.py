@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm import tqdm
 
-from stream_seg.errors import OutputError
+from stream_seg.errors import OutputError, UsageError
 
 
 def tell(text: object) -> None:
@@ -19,6 +20,12 @@ def tell(text: object) -> None:
 def tell_beside_bars(text: str) -> None:
     """As `tell`, without tearing a progress bar."""
     _write(lambda: tqdm.write(text, file=sys.stdout))
+
+
+def refuse_standard_output(path: Path) -> None:
+    """Raise `UsageError` for `-`: figures go into a file, for the summary is on standard output."""
+    if str(path) == "-":
+        raise UsageError("figures cannot go to standard output (-), where the summary is; name a file")
 
 
 def _write(write: Callable[[], None]) -> None:

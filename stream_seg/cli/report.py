@@ -14,6 +14,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, FeedSummary, Summary
 from stream_seg.protocols import Segmenter
+from stream_seg.sinks.part import newest
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
 
@@ -41,7 +42,7 @@ class Report:
             "outcome": outcome,
             "error": None if error is None else str(error) or type(error).__name__,
             "sources": [describe_source(info, feed) for info, feed in zip(infos, summary.feeds, strict=True)],
-            "outputs": self._outputs,
+            "outputs": written(self._outputs),
             "model": describe_segmenter(segmenter),
             **{key: value for key, value in summary.as_dict().items() if key != "feeds"},
             "versions": versions(),
@@ -53,15 +54,26 @@ class Report:
             raise OutputError(f"the figures could not be written to '{self._path}': {failure.strerror}") from failure
 
 
+def written(outputs: Sequence[str]) -> list[str]:
+    """Those of the outputs that are there, as they were named; one that is unfinished by its partial name."""
+    found = ((output, _found(Path(output))) for output in outputs)
+    return [output if path == Path(output) else str(path) for output, path in found if path is not None]
+
+
+def _found(path: Path) -> Path | None:
+    many = "%" in path.name or ("*" in path.name and any(path.parent.glob(path.name)))  # img_%04d.png, door_*.mp4
+    return path if many else newest(path)
+
+
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
     """The summary of a run in five lines, and one more for each of several sources."""
     model = describe_segmenter(segmenter)
-    written = ", ".join(outputs) or "nothing was written"
+    results = ", ".join(outputs) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
     only = infos[0] if len(infos) == 1 else None
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
     lines = [
-        f"{sources} -> {written}",
+        f"{sources} -> {results}",
         f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped; "
         f"{summary.objects} objects",
         f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",

@@ -158,10 +158,10 @@ class Detection:
     """Which boxes are detections: above the threshold, not suppressed by a better one of their class, the best few.
 
     Scores of those that overlap a better one of their class less than that fall with the overlap: the further, the
-    smaller `decay` is; 0 leaves them as they are.
+    smaller `decay` is; 0 leaves them as they are. The threshold is the graph's default.
     """
 
-    score_threshold: float = 0.05
+    score_threshold: float = 0.4
     nms_iou: float = 0.5
     decay: float = 0.0
     per_image: int = 100
@@ -224,7 +224,7 @@ COMPACT = MaskRCNN(
     pooling=RoiPooling(canonical_side=160.0),
     box_head=BoxHead(fully_connected=(512, 512), refinements=1),
     mask_head=MaskHead((64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32, scores=True),
-    detection=Detection(score_threshold=0.4, nms_iou=0.6, decay=0.5),
+    detection=Detection(nms_iou=0.6, decay=0.5),
     licence="Apache-2.0",
 )
 """The embedded network."""

@@ -21,6 +21,7 @@ from stream_seg.segmenters.onnx_segmenter import (
     class_names,
     given_names,
     shapes_of,
+    warn_of_fixed_size,
 )
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
@@ -61,7 +62,7 @@ class BatchedSegmenter(OnnxSegmenter):
             )
         limit = 1 if batch == 1 else session.batches[-1]
         self._classes = _classes(session, options)
-        super().__init__(session, self._classes.names, _canvases(session.signature, options), limit)
+        super().__init__(session, self._classes.names, _canvases(session, options), limit)
         self._feeds, self._floor = _threshold(session.signature, options)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
@@ -126,9 +127,11 @@ def _within(values: Array, low: int, high: int) -> bool:
     return not values.size or bool(low <= values.min() and values.max() <= high)
 
 
-def _canvases(signature: Signature, options: Options) -> Sequence[Size]:
+def _canvases(session: Session, options: Options) -> Sequence[Size]:
+    signature = session.signature
     _, height, width, _ = signature.inputs["images"].shape
     if isinstance(height, int) and isinstance(width, int):
+        warn_of_fixed_size(session, options, (width, height))
         return [(width, height)]
     given = re.findall(r"(\d+)x(\d+)", signature.metadata.get("canvases", ""))
     if given and options.long_side is None:

@@ -13,7 +13,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
 from stream_seg.segmenters.classes import Classes
-from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, OnnxSegmenter, Options
+from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, OnnxSegmenter, Options, warn_of_fixed_size
 from stream_seg.segmenters.preprocess import Pixels, Placement, Planes, Size, fit, round_up
 from stream_seg.segmenters.session import Array, Session, Signature, Tensor
 
@@ -40,6 +40,8 @@ class ExportSegmenter(OnnxSegmenter):
     ) -> None:
         tensor = images[0]
         self._fixed = fixed_size(tensor)
+        if self._fixed:
+            warn_of_fixed_size(session, options, self._fixed)
         self._input = tensor
         self._rows = _rows(tensor, len(images))
         limit = self._rows or session.batches[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 from abc import abstractmethod
@@ -19,6 +20,8 @@ from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import NO_NAME, is_name
 from stream_seg.segmenters.session import Run, Session
+
+logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 
@@ -168,6 +171,12 @@ def _in_order(names: Mapping[str, str]) -> list[str]:
         return list(names.values())
     first = 0 if is_name(numbered.get(0, NO_NAME)) else 1
     return [numbered.get(number, NO_NAME) for number in range(first, max(numbered) + 1)]
+
+
+def warn_of_fixed_size(session: Session, options: Options, size: Size) -> None:
+    """Say so where a user asks for another size than the only one (width, height) that a graph takes."""
+    if options.long_side is not None and options.long_side != max(size):
+        logger.warning("%s takes pictures of %dx%d alone: another size cannot be had", session.path.name, *size)
 
 
 def shapes_of(long_side: int, stride: int) -> list[Size]:

@@ -81,7 +81,8 @@ def _choose(
 ) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
-    if suffix in CONTAINERS and not name.is_dir():
+    is_folder = name.is_dir() or str(path).endswith("/")
+    if suffix in CONTAINERS and not is_folder:
         if segment is not None:
             return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path)
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
@@ -89,7 +90,7 @@ def _choose(
         raise UsageError(f"--segment is for videos, and {path} is none")
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
-    if name.is_dir() or str(path).endswith("/") or not suffix:
+    if is_folder or not suffix:
         return ImageFolder(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
         known = [*CONTAINERS, *images.SUFFIXES]

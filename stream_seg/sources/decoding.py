@@ -42,6 +42,9 @@ MOST_FAILED_READS = 100
 CUT_OFF_SECONDS = 2
 """How much of what the header promises may be missing without a word; the last picture's own duration is part of it."""
 
+CUT_OFF_FRAMES = 50
+"""Of a short recording it is a fifth, which of so many pictures is ten."""
+
 SHARED_PIXELS = 1920 * 1080
 """How large the pictures of a camera are whose slices are worth sharing among threads. Threads cost a feed of 640x360 a
 sixth more to decode, and most cameras send one slice, with which the others just wait."""
@@ -256,12 +259,16 @@ class Decoder:
     def _report(self, end: Fraction) -> None:
         """Say once what was wrong with the recording, `end` being the time of its last picture."""
         promised = self._promised_end()
-        if promised is not None and promised - end > CUT_OFF_SECONDS and not self._stopping():
+        if promised is not None and not self._stopping() and self._lacks_much(promised, promised - end):
             logger.warning("%s is cut off: it ends at %.1f s of %.1f s", self.name, float(end), float(promised))
         if self.damaged:
             logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
         if self._timeline.repaired:
             logger.debug("%s: %d time stamps were repaired", self.name, self._timeline.repaired)
+
+    def _lacks_much(self, promised: Fraction, missing: Fraction) -> bool:
+        rate = frame_rate(self._stream, live=self.live)
+        return missing > CUT_OFF_SECONDS or (rate is not None and missing > max(promised, CUT_OFF_FRAMES / rate) / 5)
 
     def _duration(self) -> Fraction | None:
         """Length in seconds: to the end of the video track where it says so, else of the whole container."""

@@ -8,8 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from stream_seg.errors import ModelError
+from stream_seg.errors import ModelError, StreamSegError
 from stream_seg.segmenters.by_shape import SessionsByShape
+from stream_seg.segmenters.device import NoCuda
 from tests.tiny_models import batched_model
 
 
@@ -51,14 +52,15 @@ def test_beyond_the_most_the_one_that_rested_longest_takes_the_new_shape(path: P
     assert sessions.of(feeds(2)) is two
 
 
-def test_where_there_is_no_memory_for_another_one_does_the_work_of_two(path: Path) -> None:
+@pytest.mark.parametrize("error", [ModelError("finds too little memory on the device"), NoCuda("it could not start")])
+def test_where_there_is_no_memory_for_another_one_does_the_work_of_two(path: Path, error: StreamSegError) -> None:
     tries = 0
 
     def once() -> onnxruntime.InferenceSession:
         nonlocal tries
         tries += 1
         if tries > 1:
-            raise ModelError("finds too little memory on the device")
+            raise error
         return load(path)
 
     sessions = SessionsByShape(once, 8)

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
+from stream_seg.errors import ModelError
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.config import (
     COMPACT,
@@ -195,6 +196,12 @@ def test_the_half_precision_graph_agrees(
     kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.name.startswith("backbone.")}
     assert kinds == {onnx.TensorProto.FLOAT16}
     assert_same(run(session(model), photos, SIZES), run(compact, photos, SIZES), box=1.0, score=0.01, mask=0.05)
+
+
+def test_weights_beyond_half_precision_are_refused(state: State) -> None:
+    key = "roi_heads.mask_predictor.mask_fcn_logits.weight"
+    with pytest.raises(ModelError, match=r"mask_fcn_logits.* go beyond half precision: use fp32"):
+        build_graph(COMPACT, {**state, key: state[key] * np.float32(1e9)}, half=True)
 
 
 def test_half_precision_stops_before_boxes_suppression_and_pooling(state: State) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.errors import ModelError
 from stream_seg.graph.emit import Array, Graph, Value
 from stream_seg.graph.parameters import State
 
@@ -41,8 +42,14 @@ class Layers:
         return np.asarray(self._state[key], np.float32)
 
     def parameter(self, name: str, value: Floats) -> Value:
-        """A weight in the type of the layers, under a name of its own."""
-        return self.graph.weight(name, value.astype(np.float16) if self._half else value)
+        """A weight in the type of the layers, under a name of its own. Raises ModelError for one beyond its range."""
+        if not self._half:
+            return self.graph.weight(name, value)
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ModelError(f"the weights {name} go beyond half precision: use fp32")
+        return self.graph.weight(name, half)
 
     def conv(
         self,

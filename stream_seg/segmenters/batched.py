@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from stream_seg.segmenters.onnx_segmenter import (
     warn_of_fixed_size,
 )
 from stream_seg.segmenters.session import Array, Run, Session, Signature
+
+logger = logging.getLogger(__name__)
 
 UNDERSTOOD = "stream-seg's own graphs"
 
@@ -55,6 +58,8 @@ class BatchedSegmenter(OnnxSegmenter):
     """
 
     def __init__(self, session: Session, options: Options) -> None:
+        if session.device != "cpu" and session.signature.metadata.get("device") == "cpu":
+            logger.warning("%s is made for a CPU, and slow on CUDA: export it with --device cuda", session.path.name)
         batch = session.signature.inputs["images"].shape[0]
         if isinstance(batch, int) and batch != 1:
             raise ModelError(

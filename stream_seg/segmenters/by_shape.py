@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from stream_seg.errors import ModelError
+from stream_seg.errors import StreamSegError
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -48,6 +48,6 @@ class SessionsByShape:
         if len(self._of) < self._most:
             try:
                 return self._load()
-            except ModelError:  # the device has no memory for one more
+            except StreamSegError:  # the device has no memory for one more
                 self._most = len(self._of)
         return self._of.popitem(last=False)[1]

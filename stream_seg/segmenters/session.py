@@ -52,19 +52,12 @@ little and the wait grows."""
 MOST_SHAPES = 6
 """Sessions of a model on CUDA: two canvases, each with all sizes of batches."""
 
-_ORT_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.EngineError,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
     UnicodeDecodeError,
 )
+"""Its own have no base in common, and new versions have new ones."""
 
 _NO_MEMORY = "out of memory|Failed to allocate|bad allocation"
 

@@ -120,7 +120,7 @@ def session(path: Path, device: str, *, exact: bool = False, profile: bool = Fal
     options.log_severity_level = 3
     options.enable_profiling = profile
     if profile:
-        options.profile_file_prefix = str(path.with_suffix(""))
+        options.profile_file_prefix = str(Path(tempfile.mkdtemp()) / "profile")
     if device == "cpu":
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     settings = cuda_options(0) | {"use_tf32": "0" if exact else "1"}

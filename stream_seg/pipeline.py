@@ -233,7 +233,7 @@ class Pipeline:
 
     def _segment(self) -> None:
         self._intake.first()
-        size = next(lane.info.size for lane in self._lanes if lane.info is not None)  # its pixels may not be had
+        sizes = dict.fromkeys(lane.info.size for lane in self._lanes if lane.info is not None)  # pixels may not be had
         # An only live source gets one call at a time: a second would hold frames that grow old.
         alone = len(self._lanes) == 1 and self._intake.live_feeds == 1
         calls = 1 if alone else getattr(self._segmenter, "concurrency", 1)
@@ -242,7 +242,8 @@ class Pipeline:
         self._intake.room = (calls + 1) * self._batch_size + self._segmented.capacity + self._rendered.capacity
         warm_up = getattr(self._segmenter, "warm_up", None)
         if warm_up is not None:
-            warm_up(size, self._most_at_once())
+            for size in sizes:
+                warm_up(size, self._most_at_once())
         self.metrics.start()
         work = partial(self._infer, 1 / calls)
         others = [

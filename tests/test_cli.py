@@ -21,6 +21,9 @@ from skimage import data
 from stream_seg import __version__
 from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
+from stream_seg.detections import Detections
+from stream_seg.frame import Image
+from stream_seg.segmenters import FunctionSegmenter
 from tests.tiny_models import batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
@@ -147,6 +150,8 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "preson"], 2, "did you mean 'person'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/none/m.json"], 6, "m.json"),
         (["n" * 300 + ".mp4", "-o", "{tmp}/o.mp4"], 3, "too long"),
+        (["n" * 300, "-o", "{tmp}/o.mp4"], 3, "too long"),
+        (["synthetic:64x64@30x3", "synthetic:64x64@30x3", "-o", "{tmp}/o.mp4/"], 2, "cannot hold 2 sources"),
         (["tcp://127.0.0.1:9/?" + "n" * 300, "-o", "{tmp}/o.mp4", "--reconnect", "0"], 3, "refused"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/" + "n" * 300 + ".mp4"], 6, "too long"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "n" * 300], 4, "too long"),
@@ -187,12 +192,12 @@ def test_a_mistake_gets_one_line_and_its_exit_code(
         ),
         (
             ["--transport", "udp", "--max-age", "9"],
-            ["--transport is for rtsp://", "--max-age is for webcams and feeds"],
+            ["--transport is for rtsp://", "--max-age is for webcams and addresses"],
         ),
         (["--open-timeout", "3", "--stall-timeout", "3"], ["--open-timeout is for", "--stall-timeout is for"]),
         (
             ["--reconnect", "3", "--frame-rate", "10"],
-            ["--reconnect is for webcams and feeds", "--frame-rate is for images"],
+            ["--reconnect is for webcams and addresses", "--frame-rate is for images"],
         ),
         (["--codec", "hevc"], ["--codec is for videos"]),
     ],
@@ -205,6 +210,71 @@ def test_an_option_without_effect_gets_a_word(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(about)
     assert all(words in line for words, line in zip(about, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["http://127.0.0.1:1/a.mp4", "--reconnect", "0", "--max-age", "9", "--stall-timeout", "1", "--no-show"],
+        ["http://127.0.0.1:1/a.mp4", "synthetic:64x64@30x3", "--frame-rate", "10", "--reconnect", "0", "--no-show"],
+    ],
+)
+def test_of_what_is_not_open_yet_nothing_is_supposed(
+    argv: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*argv, "--model", str(tiny), "--device", "cpu", "--quiet"]) == 3
+    printed = capsys.readouterr().err
+    assert "refused" in printed
+    assert ("no effect" in printed, "--frame-rate is for images" in printed) == (False, "--frame-rate" in argv)
+
+
+def test_the_age_of_a_made_up_camera_matters(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["synthetic:64x64@30,live", "--max-age", "900", "--max-frames", "2", "--no-show", "--no-hud"]
+    assert main([*argv, "--model", str(tiny), "--device", "cpu", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["-o", "{tmp}/cam[1].mp4", "--segment", "10s"], ["cam[1]_*.mp4"]),
+        (["-o", "{tmp}/50%.mp4", "-o", "{tmp}/f_%03d.png"], ["50%.mp4", "f_%03d.png"]),
+        (["-o", "{tmp}/a.mp4", "-o", "{tmp}/a.part2.mp4", "-o", "{tmp}/all/"], ["a.mp4", "a.part2.mp4", "all"]),
+    ],
+)
+def test_the_outputs_are_named_as_they_were_given(
+    options: list[str], found: list[str], tiny: Path, tmp_path: Path
+) -> None:
+    figures = tmp_path / "run.json"
+    argv = ["synthetic:64x64@30x3", *(word.replace("{tmp}", str(tmp_path)) for word in options)]
+    assert main([*argv, "--metrics", str(figures), "--model", str(tiny), "--device", "cpu", "--quiet"]) == 0
+    assert json.loads(figures.read_text())["outputs"] == [str(tmp_path / name) for name in found]
+
+
+def test_an_unfinished_output_is_named_where_it_is_and_not_what_was_to_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures, out = tmp_path / "run.json", tmp_path / "out.mp4"
+    out.write_bytes(b"mine")
+    segmenter = FunctionSegmenter(Failing(after=150), ["thing"])
+    monkeypatch.setattr("stream_seg.cli.run.load_model", lambda _args: segmenter)
+    argv = ["synthetic:64x64@30x200", "-o", str(out), "--overwrite", "--metrics", str(figures), "--quiet"]
+    assert main(argv) == 1
+    assert json.loads(figures.read_text())["outputs"] == [str(tmp_path / "out.part.mp4")]
+    assert out.read_bytes() == b"mine"
+
+
+class Failing:
+    """Finds nothing, and then breaks."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def __call__(self, _image: Image) -> Detections:
+        self._left -= 1
+        if self._left < 0:
+            raise RuntimeError("broken")
+        return Detections.none(("thing",))
 
 
 def test_an_option_that_has_an_effect_gets_none(

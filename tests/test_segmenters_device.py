@@ -156,6 +156,7 @@ def test_auto_takes_the_cpu_and_its_file_where_cuda_is_there_but_computes_nothin
     """An old driver, say: the device is counted and the libraries load."""
     for name, answer in (("_device_count", lambda: 1), ("_load_libraries", lambda: None)):
         monkeypatch.setattr(device, name, answer)
+    monkeypatch.setattr(device, "_sound", set())
     monkeypatch.setattr(device, "_trouble", lambda _index: ("CUDA failure 35: the driver is old", "update it"))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with caplog.at_level(logging.INFO, "stream_seg"), load_segmenter("compact") as segmenter:
@@ -176,7 +177,18 @@ def test_what_is_tried_on_cuda_is_a_graph_that_runs(monkeypatch: pytest.MonkeyPa
         return made
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
-    assert device._trouble.__wrapped__(0) is None
+    assert device._trouble(0) is None
+
+
+def test_what_failed_on_cuda_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = [("CUDA failure 2: out of memory", "free some"), None]
+    for name, answer in (("_device_count", lambda: 1), ("_load_libraries", lambda: None)):
+        monkeypatch.setattr(device, name, answer)
+    monkeypatch.setattr(device, "_sound", set())
+    monkeypatch.setattr(device, "_trouble", lambda _index: tries.pop(0))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert [device.choose("auto") for _ in range(3)] == ["cpu", "cuda:0", "cuda:0"]
+    assert tries == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from stream_seg import Detections, Pipeline, VideoFile
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame
 from stream_seg.segmenters import FunctionSegmenter
-from stream_seg.sources import Recording, open_source
+from stream_seg.sources import Recording, Synthetic, open_source
 from stream_seg.sources.decoding import open_container
 from stream_seg.sources.picture import Orientation
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
@@ -306,6 +306,23 @@ def test_a_file_cut_off_in_the_middle_gives_what_is_there_and_says_so(
     assert least < len(frames) < count - 1
     assert numbers_of(frames)[:least] == list(range(least))
     assert "is cut off" in caplog.text
+
+
+def test_a_last_picture_that_is_shown_for_long_is_no_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = Synthetic((64, 48), Fraction(30), 45)
+    video = VideoFile(tmp_path / "film.mp4", codec="mpeg4")
+    with source, caplog.at_level(logging.WARNING):
+        video.open(source.info)
+        for frame in source:
+            video.write(frame, Detections.none(("dog",)))
+        video.finish(Fraction(3))
+        assert len(frames_of(tmp_path / "film.mp4")) == 45
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        stream = film.streams.video[0]
+        assert stream.duration is not None
+        assert stream.time_base is not None
+        assert stream.duration * stream.time_base == 3
+    assert "cut off" not in caplog.text
 
 
 class OnABadDisk:

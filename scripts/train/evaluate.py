@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _evaluate_all(args: argparse.Namespace) -> None:
-    if args.out and not args.out.parent.is_dir():
+    if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         raise OutputError(f"cannot write {args.out}: name a file in a folder that is there")
     results = {size: _evaluate(args, size) for size in args.sizes}
     if args.out:

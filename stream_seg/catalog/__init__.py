@@ -11,6 +11,7 @@ length was verified when it came and is not hashed again.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -274,7 +275,8 @@ def is_file(file: Path) -> bool:
 def _pull_command(entry: Entry, device: Device, model_dir: Path | None) -> str:
     """What brings a model here; a graph that is built is one for the device."""
     built = f" --device {device}" if entry.architecture else ""
-    return f"stream-seg models pull {entry.name}{built}" + (f" --model-dir {model_dir}" if model_dir else "")
+    place = f" --model-dir {shlex.quote(str(model_dir))}" if model_dir else ""
+    return f"stream-seg models pull {entry.name}{built}{place}"
 
 
 def _find(name: str, entries: tuple[Entry, ...]) -> Entry:

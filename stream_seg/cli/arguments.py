@@ -384,7 +384,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _refuse_misplaced(sources: Sequence[str]) -> None:
     """Complain of a subcommand that does not come first or is misspelt, rather than of a missing file."""
     word = sources[0] if sources else ""
-    if word.isalpha() and not Path(word).exists():
+    if word.isalpha() and len(word) < 20 and not Path(word).exists():
         if word in SUBCOMMANDS:
             raise UsageError(f"the subcommand comes first: stream-seg {word} ...")
         hint = did_you_mean(word, SUBCOMMANDS)

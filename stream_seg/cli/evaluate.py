@@ -7,16 +7,14 @@ import argparse
 from stream_seg import evaluate
 from stream_seg.cli.console import Bar
 from stream_seg.cli.models import load_model
-from stream_seg.cli.output import refuse_standard_output, tell
+from stream_seg.cli.output import refuse_figures, tell
 from stream_seg.errors import OutputError
-from stream_seg.sinks.part import Target
 
 
 def run(args: argparse.Namespace) -> int:
     """`stream-seg eval --model M --images DIR --annotations instances.json`."""
     if args.json is not None:
-        refuse_standard_output(args.json)
-        Target(args.json, args.overwrite, args.annotations)
+        refuse_figures(args.json, [args.annotations], overwrite=args.overwrite)
     with (
         load_model(args) as segmenter,
         Bar(unit="image", disable=True if args.quiet else None) as bar,

@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from stream_seg.cli.output import refuse_standard_output
-from stream_seg.cli.unused import is_feed, is_video, warn_of_unused
+from stream_seg.cli.output import refuse_figures
+from stream_seg.cli.unused import is_camera, is_feed, is_video, warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
 from stream_seg.protocols import Sink, Source
 from stream_seg.render import Renderer
 from stream_seg.sinks import Window, open_sink, refuse_address
-from stream_seg.sinks.encoders import CONTAINERS
-from stream_seg.sinks.part import Target, same_file
+from stream_seg.sinks.part import same_file
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.paced import Paced
 from stream_seg.tiles import Tiles
@@ -32,12 +30,12 @@ PLACE = "{source}"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a run needs but the model: `feeds`, with sinks of their own or a `wall`, and where results go."""
+    """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`; `outputs` are what writes."""
 
     feeds: Sequence[Feed]
     wall: Tiles | None
     metrics: Metrics
-    outputs: Sequence[str]
+    outputs: Sequence[Sink]
     has_window: bool
 
 
@@ -54,31 +52,26 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
     window = _window(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
-    live = any(is_feed(spec) or "://" in str(spec) for spec in specs)
-    wall_sinks = [*(_sink(args, path, None) for path in shared), *(window if on_wall else [])]
+    live = any(is_camera(spec) or "://" in str(spec) for spec in specs)
+    for_wall = [_sink(args, path, None) for path in shared]
+    wall_sinks = [*for_wall, *(window if on_wall else [])]
     if wall_sinks and live:
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
+    files = [[_sink(args, path, spec) for path in paths] for spec, paths in zip(specs, own, strict=True)]
     feeds = [
         Feed(
             source,
-            [*(_sink(args, path, spec) for path in paths), *([] if on_wall else window), *heard],
+            [*sinks, *([] if on_wall else window), *heard],
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
             label,
             args.max_frames,
         )
-        for number, (source, spec, paths, label) in enumerate(zip(sources, specs, own, labels, strict=True))
+        for number, (source, sinks, label) in enumerate(zip(sources, files, labels, strict=True))
     ]
     wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
-    written = [_shown(path, args) for paths in [*own, shared] for path in paths]
-    return Plan(feeds, wall, metrics, written, bool(window))
-
-
-def _shown(path: str, args: argparse.Namespace) -> str:
-    """How an output is named in reports: of a recording in segments, all of them."""
-    cut = args.segment is not None and is_video(path)
-    return str(Path(path).with_stem(f"{Path(path).stem}_*")) if cut else path
+    return Plan(feeds, wall, metrics, [sink for sinks in [*files, for_wall] for sink in sinks], bool(window))
 
 
 def _specs(args: argparse.Namespace) -> list[str | int]:
@@ -123,7 +116,7 @@ def _outputs(
         refuse_address(path)
     shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
     for path in shared:
-        if Path(path).suffix.lower() not in CONTAINERS:
+        if not is_video(path):
             raise UsageError(
                 f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
                 f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4)"
@@ -191,17 +184,5 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     for name in outputs:
         if any(source.is_file() and same_file(source, Path(name)) for source in inputs):
             raise OutputError(f"{name} is an input; write to another file")
-    _check_metrics_path(args, inputs)
-
-
-def _check_metrics_path(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
-    path: Path | None = args.metrics
-    if path is None:
-        return
-    refuse_standard_output(path)
-    with suppress(OSError):
-        if path.is_char_device() or path.is_fifo():  # /dev/stdout
-            return
-    target = Target(path, args.overwrite)
-    for source in inputs:
-        target.refuse_input(source)
+    if args.metrics is not None:
+        refuse_figures(args.metrics, inputs, overwrite=args.overwrite)

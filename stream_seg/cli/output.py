@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from stream_seg.errors import OutputError, UsageError
+from stream_seg.sinks.part import Target
 
 
 def tell(text: object) -> None:
@@ -22,10 +24,19 @@ def tell_beside_bars(text: str) -> None:
     _write(lambda: tqdm.write(text, file=sys.stdout))
 
 
-def refuse_standard_output(path: Path) -> None:
-    """Raise `UsageError` for `-`: figures go into a file, for the summary is on standard output."""
+def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise an error where figures could not be written to `path`, or would replace an input or an existing file.
+
+    `-` is refused, since the summary is on standard output; what is no file, such as /dev/stdout, may be there.
+    """
     if str(path) == "-":
         raise UsageError("figures cannot go to standard output (-), where the summary is; name a file")
+    with suppress(OSError):
+        if path.is_char_device() or path.is_fifo():
+            return
+    target = Target(path, overwrite)
+    for source in inputs:
+        target.refuse_input(source)
 
 
 def _write(write: Callable[[], None]) -> None:

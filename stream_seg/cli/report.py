@@ -13,8 +13,7 @@ from pathlib import Path
 from stream_seg.errors import OutputError
 from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, FeedSummary, Summary
-from stream_seg.protocols import Segmenter
-from stream_seg.sinks.part import newest
+from stream_seg.protocols import Segmenter, Sink
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
 
@@ -22,7 +21,7 @@ PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av
 class Report:
     """Writes the figures of one run to `path` (nowhere if None)."""
 
-    def __init__(self, path: Path | None, outputs: Sequence[str]) -> None:
+    def __init__(self, path: Path | None, outputs: Sequence[Sink]) -> None:
         self._path = path
         self._outputs = list(outputs)
 
@@ -54,15 +53,9 @@ class Report:
             raise OutputError(f"the figures could not be written to '{self._path}': {failure.strerror}") from failure
 
 
-def written(outputs: Sequence[str]) -> list[str]:
-    """Those of the outputs that are there, as they were named; one that is unfinished by its partial name."""
-    found = ((output, _found(Path(output))) for output in outputs)
-    return [output if path == Path(output) else str(path) for output, path in found if path is not None]
-
-
-def _found(path: Path) -> Path | None:
-    many = "%" in path.name or ("*" in path.name and any(path.parent.glob(path.name)))  # img_%04d.png, door_*.mp4
-    return path if many else newest(path)
+def written(outputs: Sequence[Sink]) -> list[str]:
+    """Where the results are that the outputs have by now; one that is unfinished has a partial name."""
+    return [str(path) for output in outputs if (path := getattr(output, "result", None)) is not None]
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from stream_seg.protocols import Source
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sources.network import RTSP_SCHEMES, names_a_file
+from stream_seg.sources.synthetic import is_synthetic
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,11 @@ def is_video(output: str) -> bool:
     return Path(output).suffix.lower() in CONTAINERS and not output.endswith("/")
 
 
+def may_be_live(spec: Spec) -> bool:
+    """Whether a source may turn out to be live, or to be away for a while."""
+    return is_camera(spec) or _is_address(spec) or (is_synthetic(str(spec)) and ",live" in str(spec))
+
+
 def _is_address(spec: Spec) -> bool:
     return "://" in str(spec)
 
@@ -47,10 +53,10 @@ _FOR_SOURCES: Sequence[tuple[str, Callable[[Spec], bool], str]] = (
     ("--camera-size", is_camera, "webcams"),
     ("--camera-fps", is_camera, "webcams"),
     ("--transport", _is_rtsp, "rtsp:// addresses"),
-    ("--reconnect", is_feed, "webcams and feeds"),
-    ("--max-age", is_feed, "webcams and feeds"),
-    ("--open-timeout", lambda spec: is_camera(spec) or _is_address(spec), "webcams and addresses"),
-    ("--stall-timeout", lambda spec: is_camera(spec) or _is_address(spec), "webcams and addresses"),
+    ("--reconnect", may_be_live, "webcams and addresses"),
+    ("--max-age", may_be_live, "webcams and addresses"),
+    ("--open-timeout", may_be_live, "webcams and addresses"),
+    ("--stall-timeout", may_be_live, "webcams and addresses"),
 )
 
 
@@ -59,7 +65,8 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
     for option, concerns, words in _FOR_SOURCES:
         if _given(args, option) and not any(map(concerns, specs)):
             logger.warning("%s is for %s, of which none was named: it has no effect", option, words)
-    local = [source for spec, source in zip(specs, sources, strict=True) if spec != "-" and not is_feed(spec)]
+    here = [spec != "-" and not may_be_live(spec) for spec in specs]  # so that it is known what they are
+    local = [source for is_here, source in zip(here, sources, strict=True) if is_here]
     if _given(args, "--frame-rate") and not any(source.info.kind == "images" for source in local):
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
     if _given(args, "--codec") and not args.output:

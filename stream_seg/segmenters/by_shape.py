@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
@@ -23,23 +24,46 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 class SessionsByShape:
     """Sessions that `load` opens when a new shape needs one, at most `most`; any number of threads."""
 
+    concurrency = 1
+
     def __init__(self, load: Callable[[], onnxruntime.InferenceSession], most: int) -> None:
         """Opens the first, so that a model that cannot be had fails here."""
         self._load = load
         self._most = most
-        self.first = load()
-        self._unused = [self.first]
+        self._unused = [load()]
         self._of: OrderedDict[Shapes, onnxruntime.InferenceSession] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, feeds: Mapping[str, NDArray[np.generic]]) -> onnxruntime.InferenceSession:
+    def any(self) -> onnxruntime.InferenceSession:
+        """One of them, to ask."""
+        return next(iter([*self._unused, *self._of.values()]))
+
+    def ways(self) -> list[onnxruntime.InferenceSession]:
+        """None by itself: which one is chosen depends on the inputs."""
+        return []
+
+    @contextmanager
+    def lend(self, feeds: Mapping[str, NDArray[np.generic]]) -> Iterator[onnxruntime.InferenceSession]:
         """The session for inputs of these shapes."""
         shapes = tuple(sorted((name, array.shape) for name, array in feeds.items()))
         with self._lock:
             if shapes not in self._of:
                 self._of[shapes] = self._another()
             self._of.move_to_end(shapes)
-            return self._of[shapes]
+            session = self._of[shapes]
+        yield session
+
+    def give_back(self) -> bool:
+        """Close all but one, for their memory; it does the work of all from now on. False where there is but one."""
+        with self._lock:
+            if len(self._of) + len(self._unused) < 2:
+                return False
+            self._most = 1
+            shapes, session = self._of.popitem()
+            self._unused.clear()
+            self._of.clear()
+            self._of[shapes] = session
+            return True
 
     def _another(self) -> onnxruntime.InferenceSession:
         """A new one, or that of the shape that was not seen for longest: it plans anew, which beats not to run."""

@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -93,9 +92,11 @@ def require_cuda(index: int) -> None:
     if index >= count:
         raise NoCuda(f"there is no cuda:{index} on this machine", f"choose from cuda:0 to cuda:{count - 1}")
     _load_libraries()
-    trouble = _trouble(index)
-    if trouble is not None:
-        raise NoCuda(*trouble)
+    if index not in _sound:
+        trouble = _trouble(index)
+        if trouble is not None:
+            raise NoCuda(*trouble)
+        _sound.add(index)
 
 
 def cuda_options(index: int) -> dict[str, str]:
@@ -157,7 +158,10 @@ def _load_libraries() -> None:
             raise NoCuda(f"the library {name} cannot be loaded") from None
 
 
-@cache
+_sound: set[int] = set()
+"""Devices on which something was computed. What fails is tried again: a GPU may have been busy."""
+
+
 def _trouble(index: int) -> tuple[str, str] | None:
     """Why ONNX Runtime can compute nothing on a CUDA device, and what to do; None where it can."""
     options = onnxruntime.SessionOptions()
@@ -177,6 +181,8 @@ def _trouble(index: int) -> tuple[str, str] | None:
 def _lacking() -> str:
     """What the system says of ONNX Runtime's CUDA library, which links to others in each version."""
     folder = Path(onnxruntime.__file__).parent / "capi"
+    if sys.platform == "win32":
+        return ""  # which tells no more than that a library cannot be loaded
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
@@ -187,7 +193,7 @@ def _lacking() -> str:
 
 def cause(message: str) -> str:
     """Of an error of ONNX Runtime, what CUDA said, or else its message without prefix and places in its source."""
-    said = re.search(r"(CUDA|CUDNN\w*|CUBLAS\w*) (failure|error) \w+: ?([^;\n]+)", message)
+    said = re.search(r"(CU[A-Z]+\w*) (failure|error) \w+: ?([^;\n]+)", message)
     text = said[0] if said else re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+", "", message)
     return " ".join(text.split())[:300]
 

@@ -71,6 +71,7 @@ class OnnxSegmenter(ModelSegmenter):
         self._canvases = tuple(canvases)
         self._batch = batch
         self._buffers = _Buffers()
+        self._warmed: set[tuple[Size, int]] = set()
         self.class_names = class_names
         self.max_batch = batch
         self.concurrency = session.concurrency
@@ -91,11 +92,13 @@ class OnnxSegmenter(ModelSegmenter):
         return [placed[place] for place in range(len(images))]
 
     def warm_up(self, size: Size, max_batch: int | None = None) -> None:
-        blank = np.zeros((size[1], size[0], 3), np.uint8)
+        blank, canvas = np.zeros((size[1], size[0], 3), np.uint8), self.canvas_for(size)
         counts = range(1, min(self._batch, max_batch or self._batch) + 1)
-        for run in self._session.ways:
-            for count in {self.rows(count): count for count in counts}.values():
-                self.detect(run, [blank] * count, self.canvas_for(size))
+        for rows, count in {self.rows(count): count for count in counts}.items():
+            if (canvas, rows) not in self._warmed:
+                self._warmed.add((canvas, rows))
+                for run in self._session.ways:
+                    self.detect(run, [blank] * count, canvas)
 
     def canvas_for(self, size: Size) -> Size:
         """The canvas for images of `size`; those that share one go through the model together."""

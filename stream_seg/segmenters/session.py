@@ -6,11 +6,11 @@ is either raised from here or harmless.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,6 @@ from stream_seg.errors import ModelError
 from stream_seg.segmenters.by_shape import SessionsByShape
 from stream_seg.segmenters.device import SILENT, NoCuda, cause, cores, cuda_options, parse_device
 from stream_seg.segmenters.model_file import check_model
-
-logger = logging.getLogger(__name__)
 
 Array = NDArray[np.generic]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -45,11 +43,11 @@ MOST_WORKERS = 8
 MOST_THREADS = 32
 """Threads a heavy model can use."""
 
-CUDA_BATCHES = (1, 4, 8)
+CUDA_BATCHES = (1, 2, 4, 8)
 """Images per run on CUDA, filled up with empty ones: few shapes, for each is planned. Beyond the last, a GPU gains
 little and the wait grows."""
 
-MOST_SHAPES = 6
+MOST_SHAPES = 8
 """Sessions of a model on CUDA: two canvases, each with all sizes of batches."""
 
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -59,7 +57,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 """Its own have no base in common, and new versions have new ones."""
 
-_NO_MEMORY = "out of memory|Failed to allocate|bad allocation"
+_NO_MEMORY = "(?i)out of memory|failed to allocate|bad allocation|ALLOC_FAILED|smaller than requested"
 
 _REFUSALS = (
     (r"Protobuf parsing failed|No graph was found", "is no ONNX model, or is cut short or damaged: fetch it again"),
@@ -98,6 +96,49 @@ class Signature:
         return f"inputs {_listed(self.inputs)}; outputs {_listed(self.outputs)}"
 
 
+class _NoMemory(ModelError):
+    """A run failed for want of memory."""
+
+
+class SessionsOnCores:
+    """Sessions of a model on a CPU: with all `threads`, and where they `share` the work, one with a single thread."""
+
+    def __init__(self, load: Callable[[int], onnxruntime.InferenceSession], threads: int, *, share: bool) -> None:
+        if not share or threads == 1:
+            self._wide = self._narrow = load(threads)
+        else:
+            with ThreadPoolExecutor(1, "stream-seg-load") as beside:  # half a second of work on one thread for either
+                narrow = beside.submit(load, 1)
+                self._wide, self._narrow = load(threads), narrow.result()
+        self.concurrency = 1 if self._narrow is self._wide else threads
+        self._running = 0
+        self._counting = threading.Lock()
+
+    def any(self) -> onnxruntime.InferenceSession:
+        """One of them, to ask."""
+        return self._wide
+
+    def ways(self) -> list[onnxruntime.InferenceSession]:
+        """Those that `lend` chooses from."""
+        return [self._wide] if self._narrow is self._wide else [self._wide, self._narrow]
+
+    @contextmanager
+    def lend(self, _feeds: Mapping[str, Array]) -> Iterator[onnxruntime.InferenceSession]:
+        """The session for a run: with all threads where it is alone."""
+        with self._counting:
+            session = self._narrow if self._running else self._wide
+            self._running += 1
+        try:
+            yield session
+        finally:
+            with self._counting:
+                self._running -= 1
+
+    def give_back(self) -> bool:
+        """None of them can be done without."""
+        return False
+
+
 class Session:
     """A model on a device. `threads` (default: the physical cores) bounds the CPU threads in use.
 
@@ -113,23 +154,20 @@ class Session:
 
         Raise `ModelError` for a file that is no usable model, `DeviceError` where the device fails after all.
         """
-        self._light = check_model(path) <= LIGHT_BYTES
+        is_light = check_model(path) <= LIGHT_BYTES
         self.path = path
         self.device = device
-        self._threads = min(threads or cores(), MOST_WORKERS if self._light else MOST_THREADS)
-        self.batches: tuple[int, ...]
-        self._by_shape: SessionsByShape | None
+        self._threads = min(threads or cores(), MOST_WORKERS if is_light else MOST_THREADS)
+        self.batches: tuple[int, ...] = (1,)
+        self.provider = "CPUExecutionProvider"
+        self._sessions: SessionsOnCores | SessionsByShape
         if device == "cpu":
-            self.provider, self.batches, self._by_shape = "CPUExecutionProvider", (1,), None
-            self._wide, self._narrow = self._on_cpu()
+            self._sessions = SessionsOnCores(self._on_cpu, self._threads, share=is_light)
         else:
-            self.provider, self.batches = "CUDAExecutionProvider", CUDA_BATCHES
-            self._by_shape = SessionsByShape(partial(self._on_cuda, parse_device(device)[1]), MOST_SHAPES)
-            self._wide = self._narrow = self._by_shape.first
-        self.signature = _signature(path, self._wide)
-        self.concurrency = 1 if self._narrow is self._wide else self._threads
-        self._running = 0
-        self._counting = threading.Lock()
+            self.batches, self.provider = CUDA_BATCHES, "CUDAExecutionProvider"
+            self._sessions = SessionsByShape(partial(self._on_cuda, parse_device(device)[1]), MOST_SHAPES)
+        self.signature = _signature(path, self._sessions.any())
+        self.concurrency = self._sessions.concurrency
 
     def filled(self, images: int) -> int:
         """How many images, some of them empty, a run with so many should have."""
@@ -137,42 +175,32 @@ class Session:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name. Any number of threads. Raises `ModelError` when the model fails."""
-        if self._by_shape is not None:
-            return self._run(self._by_shape.of(feeds), feeds)
-        with self._counting:
-            session = self._narrow if self._running else self._wide
-            self._running += 1
         try:
+            with self._sessions.lend(feeds) as session:
+                return self._run(session, feeds)
+        except _NoMemory:
+            if not self._sessions.give_back():
+                raise
+        with self._sessions.lend(feeds) as session:
             return self._run(session, feeds)
-        finally:
-            with self._counting:
-                self._running -= 1
 
     @property
     def ways(self) -> list[Run]:
         """What `run` chooses from, for warming up: on all threads, and on one."""
-        if self._by_shape is not None:
-            return [self.run]
-        sessions = [self._wide] if self._narrow is self._wide else [self._wide, self._narrow]
-        return [partial(self._run, session) for session in sessions]
+        return [partial(self._run, session) for session in self._sessions.ways()] or [self.run]
 
     def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = list(self.signature.outputs)
         try:
             return dict(zip(names, session.run(names, feeds), strict=True))
         except _ORT_ERRORS as error:
-            raise ModelError(f"the model {self.path.name} failed on {self.device}: {_failure(str(error))}") from error
+            failed = f"the model {self.path.name} failed on {self.device}"
+            if re.search(_NO_MEMORY, str(error)):
+                raise _NoMemory(f"{failed}: out of memory; try --batch-size 1 or another device") from error
+            raise ModelError(f"{failed}: {cause(str(error))}") from error
 
-    def _on_cpu(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
-        def load(threads: int) -> onnxruntime.InferenceSession:
-            return _load(self.path, _options(threads), ["CPUExecutionProvider"])
-
-        if not self._light or self._threads == 1:
-            session = load(self._threads)
-            return session, session
-        with ThreadPoolExecutor(1, "stream-seg-load") as beside:  # half a second of work on one thread for either
-            narrow = beside.submit(load, 1)
-            return load(self._threads), narrow.result()
+    def _on_cpu(self, threads: int) -> onnxruntime.InferenceSession:
+        return _load(self.path, _options(threads), ["CPUExecutionProvider"])
 
     def _on_cuda(self, index: int) -> onnxruntime.InferenceSession:
         providers: list[Provider] = [("CUDAExecutionProvider", cuda_options(index)), "CPUExecutionProvider"]
@@ -209,12 +237,6 @@ def _refusal(message: str) -> str:
         if match:
             return sentence.format(*[Path(group).name for group in match.groups() if group])
     return f"cannot be loaded: {cause(message)}"
-
-
-def _failure(message: str) -> str:
-    if re.search(_NO_MEMORY, message, re.IGNORECASE):
-        return "out of memory; try --batch-size 1 or another device"
-    return cause(message)
 
 
 def _signature(path: Path, session: onnxruntime.InferenceSession) -> Signature:

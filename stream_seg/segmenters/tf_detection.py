@@ -53,6 +53,7 @@ class TfDetectionSegmenter(ExportSegmenter):
         pixels = self.buffer((self._rows or self.rows(len(images)), canvas[1], canvas[0], 3))
         for box, image, out in zip(boxes, images, pixels, strict=False):
             box.apply(image, out)
+        pixels[len(images) :] = 0
         outputs = {_plain(name): value for name, value in run({self._input.name: pixels}).items()}
         if len({outputs[name].shape[0] for name in _OUTPUTS} | {len(pixels)}) != 1:
             raise self.misfit(outputs)

@@ -40,6 +40,11 @@ class _Images(Sink):
         self._written: set[Path] = set()
         self._inputs: set[tuple[int, int] | None] = set()
 
+    @property
+    def result(self) -> Path | None:
+        """Where the images are, as it was named; None where none was written."""
+        return self.path if self._written else None
+
     def open(self, info: SourceInfo) -> None:
         if info.path is not None:
             self._source = info.path

@@ -7,7 +7,6 @@ whatever bears the name a user asked for is complete.
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import sys
 from dataclasses import dataclass
@@ -180,13 +179,6 @@ class PartFile:
         except OSError as error:
             left = "the result is in the former" if self.path.exists() else "it was deleted while it was being written"
             raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {left}") from error
-
-
-def newest(path: Path) -> Path | None:
-    """The result or a partial file of it, whichever was written last; None where there is neither."""
-    partial = path.parent.glob(f"{glob.escape(path.stem)}.part*{glob.escape(path.suffix)}")
-    found = [one for one in (path, *partial) if one.exists()]
-    return max(found, key=lambda one: one.stat().st_mtime_ns, default=None)
 
 
 def is_being_written(path: Path) -> bool:

@@ -67,6 +67,11 @@ class SegmentedVideo(Sink):
         """The partial file of the last segment, if that was not finished."""
         return None if self._file is None else self._file.kept
 
+    @property
+    def result(self) -> Path | None:
+        """What the names of the segments have in common, with a star, None where there is none."""
+        return None if self._file is None else self.path.with_stem(f"{self.path.stem}_*")
+
     def open(self, info: SourceInfo) -> None:
         """Delete what is old. Raises `OutputError` when the input is the output."""
         self._target.refuse_input(info.path)

@@ -31,7 +31,8 @@ class VideoFile(Sink):
     file's metadata.
 
     The file grows under a partial name (`a.part.mp4`) that plays at any moment, also after the process was killed, and
-    gets its own when the run ends. After a failure the partial file stays: `kept` is its path.
+    gets its own when the run ends. After a failure the partial file stays: `kept` is its path. `result` is where what
+    was written is found, None where nothing was.
 
     Raises `OutputError` from the constructor for an unknown suffix or codec, a codec the container cannot hold, an
     existing file without `overwrite`, a folder that is missing or cannot be written to, and an output that is the
@@ -49,6 +50,7 @@ class VideoFile(Sink):
     ) -> None:
         self.path = Path(path)
         self.kept: Path | None = None
+        self.result: Path | None = None
         self._encoder = codec if isinstance(codec, Encoder) else Encoder(self.path, codec)
         self._comment = comment
         self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
@@ -98,13 +100,13 @@ class VideoFile(Sink):
         if film is None:
             part.discard()
             return
-        self.kept = part.path
+        self.kept = self.result = part.path
         try:
             film.finish(complete=complete, until=until)
         except (av.FFmpegError, OSError) as error:
             raise self._unwritable(part, error) from error
         part.publish()
-        self.kept = None
+        self.kept, self.result = None, self.path
 
     def _keep(self, part: PartFile, film: Film | None) -> None:
         if film is not None:
@@ -113,7 +115,7 @@ class VideoFile(Sink):
         if part.is_empty():
             part.discard()
             return
-        self.kept = part.path
+        self.kept = self.result = part.path
         logger.warning("what was written until then is in %s", part.path)
 
     def _unwritable(self, part: PartFile, error: av.FFmpegError | OSError) -> OutputError:

@@ -40,7 +40,7 @@ MOST_FAILED_READS = 100
 """Damaged reads in a row after which a container is taken to have no more."""
 
 CUT_OFF_SECONDS = 2
-"""How much of what the header promises may be missing without a word; the last picture's own duration is part of it."""
+"""How much of what the header promises may be missing without a word."""
 
 CUT_OFF_FRAMES = 50
 """Of a short recording it is a fifth, which of so many pictures is ten."""
@@ -138,11 +138,12 @@ class Decoder:
         self._container.close()
 
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
-        pts = Fraction(0)
+        end = Fraction(0)
         for picture in self._pictures:
             pts = self._timeline.next(picture.pts, picture.dts)
+            end = pts + (picture.duration or 0) * (picture.time_base or 0)
             yield pts, picture
-        self._report(pts)
+        self._report(end)
 
     def image(self, picture: VideoFrame) -> Image:
         """Return the pixels of a picture, upright, (H, W, 3) uint8 BGR."""
@@ -257,7 +258,7 @@ class Decoder:
         logger.debug("left out a damaged packet of %s: %s", self.name, error.strerror)
 
     def _report(self, end: Fraction) -> None:
-        """Say once what was wrong with the recording, `end` being the time of its last picture."""
+        """Say once what was wrong with the recording, `end` being that of its last picture."""
         promised = self._promised_end()
         if promised is not None and not self._stopping() and self._lacks_much(promised, promised - end):
             logger.warning("%s is cut off: it ends at %.1f s of %.1f s", self.name, float(end), float(promised))

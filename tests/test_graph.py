@@ -27,6 +27,7 @@ from stream_seg.graph.config import (
     Proposals,
     ResNet,
 )
+from stream_seg.graph.emit import OPSET
 from stream_seg.graph.parameters import State, check, expected, modern_names, recognise
 from stream_seg.graph.weights import read_weights
 
@@ -249,6 +250,15 @@ def test_the_sizes_of_a_network_are_read_off_its_weights(tiny: tuple[MaskRCNN, S
     assert replace(found, proposals=config.proposals) == config
     assert found.proposals.convolutions == config.proposals.convolutions
     check(weights, config)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_shipped_files_are_of_the_form_that_is_built(precision: str) -> None:
+    model = onnx.load(MODEL / f"{precision}.onnx")
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
+    assert [node.name for node in model.graph.node if node.op_type == "Loop"] == ["mask/head/Loop"] * (
+        precision == "fp32"
+    )
 
 
 @pytest.mark.parametrize("config", [COMPACT, R50_FPN, R50_FPN_V2])

@@ -46,7 +46,7 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
     with mixed:
         box_deltas = heads.box_predictor.bbox_pred(heads.box_head(_pool_for_boxes(pooler, found.boxes)))
     box_losses["refined"] = _delta_loss(_of_label(box_deltas.float(), found), found, targets) / rois.count()
-    outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(positives, targets), targets, mixed)
+    outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(positives, found, targets), targets, mixed)
     return losses | box_losses | outlines, counters
 
 
@@ -222,17 +222,18 @@ class MaskRois(NamedTuple):
 
 
 @torch.no_grad()
-def _choose_mask_rois(positives: Rois, targets: Targets) -> MaskRois:
+def _choose_mask_rois(positives: Rois, found: Rois, targets: Targets) -> MaskRois:
     """Positives with a usable mask, drawn from the whole batch so that few places stay empty.
 
-    As they were proposed, not as the box head places them: it knows the pictures it is trained on, so that masks would
-    see only boxes that fit, and learn to fill them.
+    Half of them as the box head places them (`found`), as in graphs, and half as they were proposed: it knows the
+    pictures it is trained on, so that masks would see only boxes that fit, and learn to fill them.
     """
     crop = take(targets.crop_row, positives.which)
     eligible = (positives.labels > 0) & (crop >= 0)
     index, real = sample(eligible.view(1, -1), len(crop) * a.MASK_ROIS)
     index, real = index[0], real[0]
-    boxes = positives.boxes.flatten(0, 1)[index]
+    placed = (found.labels > 0) & (torch.rand(found.labels.shape, device=found.labels.device) < 0.5)
+    boxes = torch.where(placed[..., None], found.boxes, positives.boxes).flatten(0, 1)[index]
     return MaskRois(boxes, index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real)
 
 

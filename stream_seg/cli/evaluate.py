@@ -7,7 +7,8 @@ import argparse
 from stream_seg import evaluate
 from stream_seg.cli.console import Bar
 from stream_seg.cli.models import load_model
-from stream_seg.cli.output import refuse_figures, tell
+from stream_seg.cli.output import tell
+from stream_seg.cli.report import refuse_figures
 from stream_seg.errors import OutputError
 
 

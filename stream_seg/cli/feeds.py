@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from stream_seg.cli.output import refuse_figures
+from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import is_camera, is_feed, is_video, warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
 from stream_seg.metrics import Metrics

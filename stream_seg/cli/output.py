@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 
 from tqdm import tqdm
 
-from stream_seg.errors import OutputError, UsageError
-from stream_seg.sinks.part import Target
+from stream_seg.errors import OutputError
 
 
 def tell(text: object) -> None:
@@ -22,21 +19,6 @@ def tell(text: object) -> None:
 def tell_beside_bars(text: str) -> None:
     """As `tell`, without tearing a progress bar."""
     _write(lambda: tqdm.write(text, file=sys.stdout))
-
-
-def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise an error where figures could not be written to `path`, or would replace an input or an existing file.
-
-    `-` is refused, since the summary is on standard output; what is no file, such as /dev/stdout, may be there.
-    """
-    if str(path) == "-":
-        raise UsageError("figures cannot go to standard output (-), where the summary is; name a file")
-    with suppress(OSError):
-        if path.is_char_device() or path.is_fifo():
-            return
-    target = Target(path, overwrite)
-    for source in inputs:
-        target.refuse_input(source)
 
 
 def _write(write: Callable[[], None]) -> None:

@@ -5,17 +5,34 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stream_seg.errors import OutputError
+from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, FeedSummary, Summary
 from stream_seg.protocols import Segmenter, Sink
+from stream_seg.sinks.part import Target
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
+
+
+def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise an error where figures could not be written to `path`, or would replace an input or an existing file.
+
+    `-` is refused, since the summary is on standard output; what is no file, such as /dev/stdout, may be there.
+    """
+    if str(path) == "-":
+        raise UsageError("figures cannot go to standard output (-), where the summary is; name a file")
+    with suppress(OSError):
+        if path.is_char_device() or path.is_fifo():
+            return
+    target = Target(path, overwrite)
+    for source in inputs:
+        target.refuse_input(source)
 
 
 class Report:

@@ -52,7 +52,7 @@ MUST_RUN_ON_CUDA = {
 
 SECONDS = 2.0
 TARGET = 4.0
-"""Per image: eager fp32 at batch 1 over fp16 at batch 8; a wish, and no check."""
+"""Per image: eager fp32 at batch 1 over fp16 at batch 8."""
 
 
 T = TypeVar("T")
@@ -114,13 +114,14 @@ FULL = Scale(((1344, 800), (640, 480)), (1, 2, 4, 8, 16, 32), (640, 480))
 QUICK = Scale(((128, 96),), (1, 2), (128, 96))
 
 
-def session(path: Path, device: str, *, exact: bool = False, profile: bool = False) -> onnxruntime.InferenceSession:
-    """A session on the device and nowhere else; `exact` forbids TF32."""
+def session(
+    path: Path, device: str, *, exact: bool = False, profile: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the device and nowhere else; `exact` forbids TF32, `profile` is a folder for one."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.enable_profiling = profile
-    if profile:
-        options.profile_file_prefix = str(Path(tempfile.mkdtemp()) / "profile")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile / "profile")
     if device == "cpu":
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     settings = cuda_options(0) | {"use_tf32": "0" if exact else "1"}
@@ -153,9 +154,10 @@ def threshold_for(model: MaskRCNN, images: np.ndarray, objects: int = 15) -> flo
 
 def check_placement(name: str, path: Path, device: str, images: np.ndarray, results: Results) -> None:
     """Count nodes by provider, from a profile; heavy ones on the host are failures."""
-    profiled = session(path, device, profile=True)
-    detect(profiled, images, 0.05)
-    events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        profiled = session(path, device, profile=Path(folder))
+        detect(profiled, images, 0.05)
+        events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
     counts: dict[str, Counter[str]] = {}
     for event in events:
         arguments = event.get("args", {})
@@ -172,7 +174,7 @@ def check_placement(name: str, path: Path, device: str, images: np.ndarray, resu
 def check_equality(
     name: str, precision: str, path: Path, device: str, model: MaskRCNN, images: np.ndarray, results: Results
 ) -> None:
-    """fp32 must match in every detection; of fp16, three in four: one in ten of random weights' are close calls."""
+    """fp32 must match in every detection; of fp16, nine in ten."""
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     threshold = threshold_for(model, images)
@@ -186,7 +188,7 @@ def check_equality(
     results.equality[f"{name} {precision}"] = f"against eager {worst}; batch against singles {split}"
     print(f"  {precision} against eager:             {worst}")
     print(f"  {precision} batch against single runs: {split}")
-    near = worst.is_small if precision == "fp32" else worst.unmatched <= 0.25 * worst.expected
+    near = worst.is_small if precision == "fp32" else worst.unmatched <= 0.1 * worst.expected
     if not near or (precision == "fp32" and not split.is_small):
         results.failures.append(f"{name} {precision} differs: {results.equality[f'{name} {precision}']}")
 
@@ -237,13 +239,15 @@ def check_speed(
                 measure(row, partial(detect, ours, images, threshold), results, shortest)
 
 
-def say_target(name: str, results: Results) -> None:
+def check_target(name: str, results: Results, device: str) -> None:
     """fp16 at batch 8 against eager fp32 at batch 1, per image."""
     rows = {(row.size, row.runner, row.batch): row.fps for row in results.speeds if row.model == name and row.fps}
     for size in dict.fromkeys(row.size for row in results.speeds):
         eager, ours = rows.get((size, "torchvision eager", 1)), rows.get((size, "ours fp16", 8))
         if eager and ours:
             print(f"  {size}: fp16 at batch 8 is {ours / eager:.1f} times eager fp32 at batch 1 (target {TARGET})")
+            if device == "cuda" and ours / eager < TARGET:
+                results.failures.append(f"{name} {size}: {ours / eager:.1f} times eager, target {TARGET}")
 
 
 def check_shipped(device: str, shortest: float, results: Results) -> None:
@@ -259,7 +263,7 @@ def check_shipped(device: str, shortest: float, results: Results) -> None:
     placed = reference.scenes(2, 256, 416, seed=3)
     file = gpu_shipped.MODELS / "fp32.onnx"
     results.attempt("nodes", lambda: check_placement("compact fp32", file, device, placed, results))
-    told = note("fp32 beside the CPU", lambda: gpu_shipped.agreement("fp32", device, images))
+    told = note("fp32 beside the CPU", lambda: gpu_shipped.agreement(device, images))
     if told and (told["found"] < 0.95 * told["expected"] or told["more"] > 0.05 * told["expected"]):
         results.failures.append(f"the built-in model finds something else on {device}: {told}")
     told = note("milliseconds", lambda: gpu_shipped.calls(device, images, shortest))
@@ -292,7 +296,7 @@ def check_network(name: str, device: Device, scale: Scale, shortest: float, fold
         results.attempt(title, partial(check_placement, title, path, device, images[:2], results))
         results.attempt(title, partial(check_equality, name, precision, path, device, model, images, results))
     check_speed(name, paths, device, model, scale, shortest, results)
-    say_target(name, results)
+    check_target(name, results, device)
 
 
 def machine(device: str) -> dict[str, str]:

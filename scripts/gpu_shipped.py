@@ -37,11 +37,12 @@ def frames(count: int) -> list[Image]:
     return [some[i % len(some)] for i in range(count)]
 
 
-def agreement(precision: str, device: str, images: Sequence[Image]) -> dict[str, float]:
-    """How many detections of fp32 on the CPU a file finds on the device, and how many more."""
-    with load_segmenter(MODELS / "fp32.onnx", device="cpu") as cpu:
+def agreement(device: str, images: Sequence[Image]) -> dict[str, float]:
+    """How many detections of fp32 on the CPU the same file finds on the device, and how many more."""
+    file = MODELS / "fp32.onnx"
+    with load_segmenter(file, device="cpu") as cpu:
         expected = [found for image in images for found in cpu([image])]
-    with load_segmenter(MODELS / f"{precision}.onnx", device=device) as segmenter:
+    with load_segmenter(file, device=device) as segmenter:
         size = segmenter.max_batch
         got = [found for i in range(0, len(images), size) for found in segmenter(images[i : i + size])]
     found = sum(_matched(one, other) for one, other in zip(expected, got, strict=True))

@@ -304,7 +304,7 @@ class TestOurGraphs:
         assert found.scores[0] > 0.9
         left, top, right, bottom = found.boxes[0]
         assert (left, top, bottom) == pytest.approx((0, 0, 300), abs=15)
-        assert right == pytest.approx(400, abs=40)  # the tip of its ear
+        assert 365 < right < 438  # the tip of its ear is at 400: as far off either way, by IoU of the boxes
         assert [same(found, one) for one in among[:2]] == [False, True]
         assert among[2].names == ["cat"]
 

@@ -92,7 +92,8 @@ def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], args: argp
         model, kept = shorten(model, feeds, args.rank)
         print(f"rank {args.rank} keeps {100 * kept:.1f}% of the variance")
     model = quantise(model, feeds, lambda _done, _total: None)
-    thin(model)
+    if not thin(model):
+        raise ModelError("the graph has no RoiAlign to look into with less care")
     print(f"int8 beside fp32: {compare(fp32, model, feeds)}")
     said = {entry.key: entry.value for entry in fp32.metadata_props}
     of_int8 = {"precision": "int8", "device": "cpu", "config": json.dumps(asdict(config))}

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from stream_seg.cli.names import Spec, is_feed, is_video, may_be_live
 from stream_seg.cli.report import refuse_figures
-from stream_seg.cli.unused import is_camera, is_feed, is_video, warn_of_unused
+from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
@@ -52,7 +53,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
     window = _window(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
-    live = any(is_camera(spec) or "://" in str(spec) for spec in specs)
+    live = any(map(may_be_live, specs))
     for_wall = [_sink(args, path, None) for path in shared]
     wall_sinks = [*for_wall, *(window if on_wall else [])]
     if wall_sinks and live:
@@ -74,7 +75,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     return Plan(feeds, wall, metrics, [sink for sinks in [*files, for_wall] for sink in sinks], bool(window))
 
 
-def _specs(args: argparse.Namespace) -> list[str | int]:
+def _specs(args: argparse.Namespace) -> list[Spec]:
     specs = [*args.source, *args.webcam]
     if not specs:
         raise UsageError("no source was named; name a file, an address or a camera, or see stream-seg --help")
@@ -90,7 +91,7 @@ def _specs(args: argparse.Namespace) -> list[str | int]:
     return specs
 
 
-def _source(args: argparse.Namespace, spec: str | int) -> Source:
+def _source(args: argparse.Namespace, spec: Spec) -> Source:
     given = {
         "camera_size": args.camera_size,
         "camera_fps": args.camera_fps,
@@ -105,7 +106,7 @@ def _source(args: argparse.Namespace, spec: str | int) -> Source:
 
 
 def _outputs(
-    args: argparse.Namespace, specs: Sequence[str | int], labels: Sequence[str]
+    args: argparse.Namespace, specs: Sequence[Spec], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[str]]:
     """The outputs of each source, and those that several share."""
     if args.keep is not None and args.segment is None:
@@ -125,7 +126,7 @@ def _outputs(
     return own, shared
 
 
-def _sink(args: argparse.Namespace, path: str, spec: str | int | None) -> Sink:
+def _sink(args: argparse.Namespace, path: str, spec: Spec | None) -> Sink:
     source_path = spec if isinstance(spec, str) else None
     if not is_video(path) and any(map(is_video, args.output)):  # what is for videos is for the others
         return open_sink(path, overwrite=args.overwrite, source_path=source_path)
@@ -173,7 +174,7 @@ def _hud(metrics: Metrics, number: int) -> Callable[[], str]:
     return lambda: feed.status() if feed.is_live else ""
 
 
-def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[str | int]) -> None:
+def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
     names = [*outputs, *([] if args.metrics is None else [str(args.metrics)])]
     paths = [os.path.realpath(name) for name in names]

@@ -11,16 +11,17 @@ from stream_seg.cli.export import build_graph
 from stream_seg.cli.output import tell
 from stream_seg.errors import UsageError
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
-from stream_seg.segmenters.device import kind_of
+from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.model_file import check_model
 
 
 def load_model(args: argparse.Namespace) -> ModelSegmenter:
     """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use."""
+    device = choose(args.device)
     with download_bar(quiet=args.quiet) as progress:
         path = catalog.locate(
             args.model,
-            device=kind_of(args.device),
+            device=kind_of(device),
             model_dir=args.model_dir,
             offline=args.offline,
             progress=progress,
@@ -28,7 +29,7 @@ def load_model(args: argparse.Namespace) -> ModelSegmenter:
         )
     segmenter = load_segmenter(
         path,
-        device=args.device,
+        device=device,
         score_threshold=args.score_threshold,
         classes=args.classes,
         labels=args.labels,

@@ -5,54 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 
+from stream_seg.cli.names import Spec, is_rtsp, may_be_live
 from stream_seg.protocols import Source
-from stream_seg.sinks.encoders import CONTAINERS
-from stream_seg.sources.network import RTSP_SCHEMES, names_a_file
-from stream_seg.sources.synthetic import is_synthetic
+from stream_seg.sources.camera import is_webcam
 
 logger = logging.getLogger(__name__)
 
-Spec = str | int
-
-
-def is_camera(spec: Spec) -> bool:
-    """Whether a source is a webcam."""
-    return str(spec).isdecimal() or str(spec).startswith(("/dev/video", "/dev/v4l/"))
-
-
-def is_feed(spec: Spec) -> bool:
-    """Whether a source is live, or may be away for a while: also an HTTP address, unless it looks like a file's."""
-    return is_camera(spec) or ("://" in str(spec) and not names_a_file(str(spec)))
-
-
-def is_video(output: str) -> bool:
-    """Whether an output is a video file, by its name."""
-    with suppress(OSError):  # a name too long, which the sink will say
-        if Path(output).is_dir():
-            return False
-    return Path(output).suffix.lower() in CONTAINERS and not output.endswith("/")
-
-
-def may_be_live(spec: Spec) -> bool:
-    """Whether a source may turn out to be live, or to be away for a while."""
-    return is_camera(spec) or _is_address(spec) or (is_synthetic(str(spec)) and ",live" in str(spec))
-
-
-def _is_address(spec: Spec) -> bool:
-    return "://" in str(spec)
-
-
-def _is_rtsp(spec: Spec) -> bool:
-    return str(spec).partition("://")[0].lower() in RTSP_SCHEMES
-
-
 _FOR_SOURCES: Sequence[tuple[str, Callable[[Spec], bool], str]] = (
-    ("--camera-size", is_camera, "webcams"),
-    ("--camera-fps", is_camera, "webcams"),
-    ("--transport", _is_rtsp, "rtsp:// addresses"),
+    ("--camera-size", is_webcam, "webcams"),
+    ("--camera-fps", is_webcam, "webcams"),
+    ("--transport", is_rtsp, "rtsp:// addresses"),
     ("--reconnect", may_be_live, "webcams and addresses"),
     ("--max-age", may_be_live, "webcams and addresses"),
     ("--open-timeout", may_be_live, "webcams and addresses"),

@@ -28,14 +28,6 @@ class Detected:
     def take(self, index: Value) -> Detected:
         return Detected(self.rois.take(index), self.labels.gather(index), self.scores.gather(index))
 
-    def filled(self, missing: Value) -> Detected:
-        """And so many that are nothing; `missing` is a scalar."""
-        labels, scores = (
-            one.graph.concat([one, one.graph.op("Expand", zero, missing.unsqueeze(0))], axis=0)
-            for one, zero in ((self.labels, np.zeros(1, np.int64)), (self.scores, np.zeros(1, np.float32)))
-        )
-        return Detected(self.rois.filled(missing), labels, scores)
-
     def above(self, threshold: Value) -> Value:
         """Indices (K,) of those with a score above the threshold, grouped by image and best first."""
         graph = self.scores.graph

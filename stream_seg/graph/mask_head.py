@@ -8,10 +8,11 @@ import numpy as np
 
 from stream_seg.graph.box_head import Detected
 from stream_seg.graph.config import Device, MaskHead, MaskRCNN
-from stream_seg.graph.emit import Value
+from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.fpn import doubled
 from stream_seg.graph.layers import Floats, Layers
 from stream_seg.graph.roi import Pooler, make_pooler
+from stream_seg.graph.rpn import Rois
 
 _PREDICTOR = "roi_heads.mask_predictor"
 _FINE_STRIDE = 4
@@ -34,21 +35,23 @@ def masks(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected)
     """Probabilities (D, 2S, 2S) on a grid over each box, in the order of the detections."""
     graph, size = layers.graph, config.pooling.mask_size
     with graph.scope("mask"):
+        rois, labels, count = found.rois, found.labels, found.labels.length(0)
         if config.even:
-            count = found.labels.length(0)
             trips = ((count + (_TOGETHER - 1)) // _TOGETHER).maximum(1)
-            found = found.filled(trips * _TOGETHER - count)
+            missing = trips * _TOGETHER - count
+            rois = rois.filled(missing)
+            labels = graph.concat([labels, graph.op("Expand", ints(0), missing.unsqueeze(0))], axis=0)
         with graph.scope("pool"):
-            features = outlines.pooler.pool(found.rois, size).head(found.labels.length(0))
-        details = _details(layers, config, outlines, found) if config.mask_head.detail else None
+            features = outlines.pooler.pool(rois, size).head(labels.length(0))
+        details = _details(layers, config, outlines, rois) if config.mask_head.detail else None
         with graph.scope("head"):
             if not config.even:
-                return _probabilities(layers, config, features, details, found.labels)
+                return _probabilities(layers, config, features, details, labels)
 
             def some(trip: Value) -> Value:
                 rows = graph.arange(graph.value(_TOGETHER)) + trip * _TOGETHER
                 fine = None if details is None else details.gather(rows)
-                return _probabilities(layers, config, features.gather(rows), fine, found.labels.gather(rows))
+                return _probabilities(layers, config, features.gather(rows), fine, labels.gather(rows))
 
             return graph.loop(trips, some).reshape(-1, 2 * size, 2 * size).head(count)
 
@@ -88,7 +91,7 @@ def _sums(masks: Value, size: int) -> Value:
     return masks.graph.op("MatMul", masks.reshape(-1, size * size), ones).squeeze(1)
 
 
-def _details(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected) -> Value:
+def _details(layers: Layers, config: MaskRCNN, outlines: Outlines, rois: Rois) -> Value:
     """Features (D, C, 2S, 2S) of stride 4: edges from the backbone, and what they belong to from the pyramid.
 
     Both are brought to few channels before they are pooled, since pooling costs more than that does.
@@ -101,7 +104,7 @@ def _details(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detect
     with graph.scope("pool"):
         once = replace(config.pooling, samples=1)  # cells are about as small as those of the map
         pooler = make_pooler([layers.leave(merged)], [_FINE_STRIDE], width, once, outlines.device)
-        return pooler.pool(found.rois, size).head(found.labels.length(0))
+        return pooler.pool(rois, size).head(rois.image.length(0))
 
 
 def _detailed_logits(layers: Layers, x: Value, details: Value) -> Value:

@@ -36,7 +36,7 @@ class SessionsByShape:
 
     def any(self) -> onnxruntime.InferenceSession:
         """One of them, to ask."""
-        return next(iter([*self._unused, *self._of.values()]))
+        return [*self._unused, *self._of.values()][0]
 
     def ways(self) -> list[onnxruntime.InferenceSession]:
         """None by itself: which one is chosen depends on the inputs."""

@@ -27,6 +27,7 @@ __all__ = [
     "SegmentedVideo",
     "VideoFile",
     "Window",
+    "is_video",
     "open_sink",
     "parse_duration",
     "parse_keep",
@@ -65,6 +66,15 @@ def open_sink(
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
+def is_video(path: str | Path) -> bool:
+    """Whether `open_sink` writes a video there. Raises `OSError` for a name too long."""
+    return Path(path).suffix.lower() in CONTAINERS and not _is_folder(path)
+
+
+def _is_folder(path: str | Path) -> bool:
+    return Path(path).is_dir() or str(path).endswith("/")
+
+
 def refuse_address(path: str | Path) -> None:
     """Raise `OutputError` for an output that is an address, without repeating it: it may hold a secret."""
     if _ADDRESS.match(str(path)) and not Path(path).parent.is_dir():
@@ -81,8 +91,7 @@ def _choose(
 ) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
-    is_folder = name.is_dir() or str(path).endswith("/")
-    if suffix in CONTAINERS and not is_folder:
+    if is_video(path):
         if segment is not None:
             return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path)
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
@@ -90,7 +99,7 @@ def _choose(
         raise UsageError(f"--segment is for videos, and {path} is none")
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
-    if is_folder or not suffix:
+    if _is_folder(path) or not suffix:
         return ImageFolder(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
         known = [*CONTAINERS, *images.SUFFIXES]

@@ -12,7 +12,7 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.protocols import Source
-from stream_seg.sources.camera import Webcam
+from stream_seg.sources.camera import Webcam, is_webcam
 from stream_seg.sources.clip import Clip
 from stream_seg.sources.credentials import label_of, labels_of
 from stream_seg.sources.fake import ListSource
@@ -103,7 +103,7 @@ def open_source(
 
     name = str(spec)
     source: Source
-    if name.isdecimal() or name.startswith(("/dev/video", "/dev/v4l/")):
+    if is_webcam(name):
         device = int(name) if name.isdecimal() else name
         source = reconnecting(
             lambda _: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None

@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 MOTION_JPEG = cv2.VideoWriter.fourcc(*"MJPG")
 
 
+def is_webcam(spec: str | int) -> bool:
+    """Whether a source that is named like this is a webcam: by its number, or its path on Linux."""
+    return str(spec).isdecimal() or str(spec).startswith(("/dev/video", "/dev/v4l/"))
+
+
 class Webcam(Stoppable):
     """Frames of a camera, with times from the clock, beginning with 0.
 

@@ -138,12 +138,12 @@ class Decoder:
         self._container.close()
 
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
-        end = Fraction(0)
+        pts, picture = Fraction(0), None
         for picture in self._pictures:
             pts = self._timeline.next(picture.pts, picture.dts)
-            end = pts + (picture.duration or 0) * (picture.time_base or 0)
             yield pts, picture
-        self._report(end)
+        shown = (picture.duration or 0) * (picture.time_base or 0) if picture is not None else 0
+        self._report(pts + shown)
 
     def image(self, picture: VideoFrame) -> Image:
         """Return the pixels of a picture, upright, (H, W, 3) uint8 BGR."""

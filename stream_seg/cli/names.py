@@ -1,0 +1,35 @@
+"""What the names of sources and outputs tell, before anything is opened."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from stream_seg import sinks
+from stream_seg.sources.camera import is_webcam
+from stream_seg.sources.network import RTSP_SCHEMES, names_a_file
+from stream_seg.sources.synthetic import is_synthetic
+
+Spec = str | int
+"""Of a source: what stands on the command line, or a camera's number."""
+
+
+def is_feed(spec: Spec) -> bool:
+    """Whether a source is live, or may be away for a while: also an HTTP address, unless it looks like a file's."""
+    return is_webcam(spec) or ("://" in str(spec) and not names_a_file(str(spec)))
+
+
+def may_be_live(spec: Spec) -> bool:
+    """Whether a source may turn out to be live, or to be away for a while."""
+    return is_webcam(spec) or "://" in str(spec) or (is_synthetic(str(spec)) and ",live" in str(spec))
+
+
+def is_rtsp(spec: Spec) -> bool:
+    """Whether a source is an RTSP address."""
+    return str(spec).partition("://")[0].lower() in RTSP_SCHEMES
+
+
+def is_video(output: str) -> bool:
+    """Whether an output is a video file."""
+    with suppress(OSError):  # a name too long, which the sink will say
+        return sinks.is_video(output)
+    return False

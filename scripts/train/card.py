@@ -102,9 +102,15 @@ def _training(facts: Facts) -> str:
     rows = [[one["source"] or "-", one["licence"] or "-", str(one["pictures"])] for one in run["sources"]]
     return (
         f"## Training\n\n{run['steps']:,} steps in {run['minutes']:.0f} minutes on {run['pictures']:,} pictures with "
-        f"{run['objects']:,} objects, from `{Path(run['options']['weights']).name}`, by `scripts/train/train.py`.\n\n"
-        + _table(["source of pictures", "licence", "pictures"], rows)
+        f"{run['objects']:,} objects, from `{Path(run['options']['weights']).name}`, by `scripts/train/train.py`."
+        f"{_mean(run)}\n\n" + _table(["source of pictures", "licence", "pictures"], rows)
     )
+
+
+def _mean(run: dict[str, Any]) -> str:
+    """Of what the weights are the mean, where `average.py` made one."""
+    parts = [f"{share:.2f} of `{Path(path).parent.name}/{Path(path).name}`" for path, share in run.get("mean", [])]
+    return f" The weights are a mean: {', '.join(parts)}." if parts else ""
 
 
 def _limits(facts: Facts) -> str:

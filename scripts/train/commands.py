@@ -1,12 +1,15 @@
-"""What the commands of this folder share: how they end, and options that are lists."""
+"""What the commands of this folder share: how they end, options that are lists, and what is noted of a run."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import ModelError, StreamSegError
 
 
 def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") -> None:
@@ -30,3 +33,11 @@ def long_sides(text: str) -> list[int]:
     if not sides or min(sides) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be pixels, such as 320 or 320,416,640")
     return sides
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What train.py noted of a run. Raises ModelError."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not what train.py writes: {error}") from error

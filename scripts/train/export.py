@@ -16,12 +16,11 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import architecture as a
 import onnx
 from card import Facts, measure_speed, write_card
-from commands import carry_out, long_sides
+from commands import carry_out, long_sides, read_run
 from low_rank import shorten
 
 from stream_seg import load_segmenter
@@ -64,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> None:
     weights = args.run / "weights.safetensors"
-    classes, run = read_classes(weights), _read_run(args.run / "run.json")
+    classes, run = read_classes(weights), read_run(args.run / "run.json")
     feeds = make_feeds(calibration_frames(args.calibrate), ())
     if args.data:
         check(classes, args.images or args.data, args.data / args.val)
@@ -99,14 +98,6 @@ def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], args: argp
     of_int8 = {"precision": "int8", "device": "cpu", "config": json.dumps(asdict(config))}
     onnx.helper.set_model_props(model, said | of_int8)
     return model
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    """What train.py noted of a run. Raises ModelError."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not what train.py writes: {error}") from error
 
 
 def read_classes(weights: Path) -> tuple[str, ...]:

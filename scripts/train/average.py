@@ -1,0 +1,77 @@
+"""Averages trained weights: the mean of those before and after a run is often better than either (Wortsman 2022).
+
+    python scripts/train/average.py BEFORE.safetensors RUN/weights.safetensors --shares 0.25,0.75 --out MEAN
+
+MEAN is a folder like a run's, for evaluate.py and export.py: what is noted of it is what RUN, the last one, has noted.
+Weights that were not trained one from the other, or from the same, have no mean that is worth anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+from commands import carry_out, read_run
+from weights import State, read_weights, write_weights
+
+from stream_seg.errors import ModelError, OutputError, UsageError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, nargs="+", help="safetensors files, that of a run last")
+    parser.add_argument("--shares", type=_shares, help="how much of each, e.g. 0.25,0.75 (default: as much of each)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    args = parser.parse_args()
+    carry_out("average", partial(_average, args.weights, args.shares or [1.0] * len(args.weights), args.out))
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < one < math.inf for one in found):
+        raise argparse.ArgumentTypeError(f"{text!r} should be positive numbers, such as 0.25,0.75")
+    return found
+
+
+def _average(files: list[Path], shares: list[float], out: Path) -> None:
+    if len(files) < 2 or len(files) != len(shares):
+        raise UsageError(f"{len(files)} files and {len(shares)} shares: give two files or more, and a share for each")
+    run = read_run(files[-1].with_name("run.json"))
+    parts = [share / sum(shares) for share in shares]
+    mean, classes = read_weights(files[0])
+    mean = {name: parts[0] * value.double() for name, value in mean.items()}
+    for file, part in zip(files[1:], parts[1:], strict=True):
+        state, its_classes = read_weights(file)
+        if its_classes != classes:
+            raise ModelError(f"{file} is for other classes than {files[0]}")
+        _check_alike(mean, state, files[0], file)
+        for name, value in state.items():
+            mean[name] += part * value
+    run["mean"] = [[str(file), part] for file, part in zip(files, parts, strict=True)]
+    try:
+        out.mkdir(parents=True)
+        write_weights(out / "weights.safetensors", mean, classes)
+        (out / "run.json").write_text(json.dumps(run, indent=2))
+    except OSError as error:
+        raise OutputError(f"cannot make {out}: {error.strerror}; name a folder that is not there yet") from error
+    print(f"{out / 'weights.safetensors'}: the mean of {len(files)}")
+
+
+def _check_alike(state: State, other: State, path: Path, other_path: Path) -> None:
+    differ = [
+        name
+        for name in sorted(state.keys() | other.keys())
+        if name not in state or name not in other or state[name].shape != other[name].shape
+    ]
+    if differ:
+        raise ModelError(f"{other_path} is of another network than {path}: {differ[0]} differs")
+
+
+if __name__ == "__main__":
+    main()

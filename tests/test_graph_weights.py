@@ -162,6 +162,16 @@ def test_every_array_is_read_exactly_and_floats_become_float32(write: Writer, tm
         np.testing.assert_array_equal(state[key], expected.astype(state[key].dtype))
 
 
+def test_safetensors_may_begin_as_a_pickle_does(tmp_path: Path) -> None:
+    """Their first byte is that of the length of their header, which is anything."""
+    plain = safetensors({"a": STATE["a.weight"]})
+    (length,) = struct.unpack("<Q", plain[:8])
+    padded = plain[8 : 8 + length] + b" " * (0x180 - length)
+    data = struct.pack("<Q", len(padded)) + padded + plain[8 + length :]
+    assert data.startswith(b"\x80\x01")
+    np.testing.assert_array_equal(read(tmp_path, data)["a"], STATE["a.weight"])
+
+
 def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
     import hashlib
 

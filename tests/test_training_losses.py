@@ -183,7 +183,39 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
         assert all(value.isfinite() for value in losses.values())
         found[exhaustive] = {name: value.item() for name, value in losses.items()}
     assert found[False]["class"] < 1e-3 < 0.05 < found[True]["class"]
+    assert found[False]["named"] < 1e-3 < 0.05 < found[True]["named"]
     assert found[False]["objectness"] < found[True]["objectness"]
+
+
+def test_background_that_looks_like_an_object_is_looked_at_where_the_head_puts_it(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    losses, architecture = scripts["losses"], importlib.import_module("architecture")
+    monkeypatch.setattr(architecture, "DOUBTFUL", 4)
+    cat = [10.0, 10, 50, 50]
+    #               an object, a cat?     a cat?       a person?    nothing       a cat, moved
+    boxes = torch.tensor(
+        [[cat, [60.0, 60, 90, 90], [0, 60, 30, 90], [60, 0, 90, 30], [70, 0, 90, 9], [34, 10, 74, 50]]]
+    )
+    labels, which = torch.tensor([[2, 0, 0, 0, 0, 0]]), torch.zeros(1, 6, dtype=torch.int64)
+    rois = losses.Rois(boxes, labels, which, torch.ones(1, 6, dtype=torch.bool))
+    logits = torch.tensor([[0.0, 0, 9], [0, 0, 3], [0, 0, 4], [0, 8, 0], [9, 0, 0], [0, 0, 2]])
+    deltas = torch.zeros(6, 3, 4)
+    deltas[5, 2, 0] = -6.0  # by 0.6 of its width to the left
+    known, ignore = torch.tensor([[False, False, True]]), torch.zeros(1, 25, 25, dtype=torch.uint8)
+    ignore[0, 15:, :8] = 1  # the third box
+    targets = scripts["batches"].Targets(
+        torch.tensor([[cat]]), torch.tensor([[2]]), torch.full((1, 1), -1), torch.zeros(1, 64, 64), torch.zeros(1, 4),
+        known, ignore,
+    )  # fmt: skip
+    covers = scripts["boxes"].IgnoreMap(ignore)
+    found = losses._doubtful(logits, deltas.view(6, 12), rois, targets, covers, (100, 100))
+    where = [boxes[0, 2].tolist(), boxes[0, 1].tolist(), cat, boxes[0, 3].tolist()]
+    assert torch.allclose(found.boxes[0], torch.tensor(where), atol=1e-4)
+    assert found.labels.tolist() == [[0, 0, 2, 0]]  # persons are not annotated here, so that one may be none
+    assert found.real.tolist() == [[False, True, True, True]]
 
 
 def test_the_graph_outlines_objects_as_the_network_in_training_does(
@@ -203,6 +235,7 @@ def test_the_graph_outlines_objects_as_the_network_in_training_does(
             (found,) = segmenter([photo])
         assert found.names == wanted.names
         np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.05)
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
         np.testing.assert_allclose(found.masks, wanted.masks, atol=2e-3)
 
 

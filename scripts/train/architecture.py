@@ -13,7 +13,7 @@ ANCHOR_SIZES = (24, 52, 108, 220)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FULLY_CONNECTED = 512
 REFINEMENTS = 1
-"""How many more times the box head looks at what it has found, to place it better."""
+"""How many more times the box head looks at what it has found, to place and to score it better."""
 MASK_CHANNELS, MASK_DILATIONS = (64, 64, 64, 64), (1, 2, 2, 1)
 FINE_TAP, FINE_CHANNELS, FINE_STRIDE = 3, 24, 4
 """The block whose output shows masks the edges in the picture."""
@@ -43,6 +43,8 @@ WHOLE_PIXELS = 0.5
 TRAINING_PER_LEVEL, TRAINING_PROPOSALS = 400, 200
 RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, RPN_SAMPLES, RPN_POSITIVES = 0.6, 0.3, 128, 64
 ROI_IOU, ROI_SAMPLES, ROI_POSITIVES = 0.5, 64, 16
+DOUBTFUL = 16
+"""Per image: background that looks most like objects, for the box head to look at again."""
 MASK_ROIS, ONLY_MASK_ROIS = 4, 24
 """Per image, on average over a batch: a region costs the mask head ten times what it costs the box head."""
 BOX_SHIFT, BOX_STRETCH = 0.07, 0.13

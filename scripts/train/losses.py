@@ -42,10 +42,13 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
         logits, box_deltas = heads.box_predictor(heads.box_head(_pool_for_boxes(pooler, rois.boxes)))
     positives = rois.positives()
     box_losses, counters, predicted = _box_losses(logits.float(), box_deltas.float(), rois, positives, targets)
-    found = _found(predicted, positives, targets, (x.shape[-2], x.shape[-1]))
+    size = (x.shape[-2], x.shape[-1])
+    found = _found(predicted, positives, targets, size)
+    doubtful = _doubtful(logits.float(), box_deltas.float(), rois, targets, ignored, size)
     with mixed:
-        box_deltas = heads.box_predictor.bbox_pred(heads.box_head(_pool_for_boxes(pooler, found.boxes)))
-    box_losses["refined"] = _delta_loss(_of_label(box_deltas.float(), found), found, targets) / rois.count()
+        seen = _pool_for_boxes(pooler, torch.cat([found.boxes, doubtful.boxes], 1))
+        logits, box_deltas = heads.box_predictor(heads.box_head(seen))
+    box_losses |= _second_losses(logits.float(), box_deltas.float(), found, doubtful, rois.count(), targets)
     outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(positives, found, targets), targets, mixed)
     return losses | box_losses | outlines, counters
 
@@ -210,6 +213,43 @@ def _found(deltas: Tensor, rois: Rois, targets: Targets, size: tuple[int, int]) 
     boxes = clip(decode(deltas, rois.boxes, a.BOX_POSITION, a.BOX_SIZE), *size)
     near = pairwise_iou(boxes[:, :, None], take(targets.boxes, rois.which)[:, :, None])[..., 0, 0] >= a.ROI_IOU
     return rois._replace(boxes=boxes, labels=rois.labels * near, real=rois.real & near)
+
+
+@torch.no_grad()
+def _doubtful(
+    logits: Tensor, deltas: Tensor, rois: Rois, targets: Targets, ignored: IgnoreMap, size: tuple[int, int]
+) -> Rois:
+    """The background among `rois` that looks most like an object, where the first look puts that: (B, DOUBTFUL).
+
+    Some of it is one, when it has been placed. What may be an object that is not annotated is not among it.
+    """
+    b, r = rois.labels.shape
+    likely = logits.view(b, r, -1).softmax(-1).masked_fill(~targets.exhaustive[:, None], 0)
+    score, label = likely.max(-1)
+    score, index = score.masked_fill(~(rois.real & (rois.labels == 0)), -1).topk(min(a.DOUBTFUL, r), 1)
+    chosen = Rois(*(take(values, index) for values in (rois.boxes, label, rois.which, rois.real)))
+    moved = decode(_of_label(take(deltas.view(b, r, -1), index), chosen), chosen.boxes, a.BOX_POSITION, a.BOX_SIZE)
+    boxes = clip(moved, *size)
+    iou = pairwise_iou(boxes, targets.boxes).masked_fill(~(targets.labels > 0)[:, None], -1)
+    best, which = iou.max(2)
+    labels = take(targets.labels, which) * (best >= a.ROI_IOU)
+    return Rois(boxes, labels, which, (score > 0) & ((labels > 0) | ~ignored.covers(boxes)))
+
+
+def _second_losses(
+    logits: Tensor, deltas: Tensor, found: Rois, doubtful: Rois, count: Tensor, targets: Targets
+) -> Losses:
+    """Losses of the second look at what is `found` and what is `doubtful`, one after the other; as a share of `count`.
+
+    Objects are placed and named again, and what was taken for one is told from them, as in a cascade (Cai 2018).
+    """
+    objects = found.labels.shape[1]
+    labels = torch.cat([found.labels, doubtful.labels], 1)
+    real = torch.cat([found.labels > 0, doubtful.real], 1)
+    exhaustive = targets.exhaustive[:, None].expand(*labels.shape, -1)
+    classes = marginal_cross_entropy(logits.view(*labels.shape, -1), labels, exhaustive)
+    placed = _of_label(deltas.view(*labels.shape, -1)[:, :objects], found)
+    return {"named": (classes * real).sum() / count, "refined": _delta_loss(placed, found, targets) / count}
 
 
 class MaskRois(NamedTuple):

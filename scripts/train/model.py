@@ -137,17 +137,24 @@ class Heads(RoIHeads):
         return self.outline(self.mask_roi_pool(features, boxes, sizes), details).float().sigmoid()
 
     def refined(
-        self, features: dict[str, Tensor], boxes: list[Tensor], labels: list[Tensor], sizes: list[tuple[int, int]]
-    ) -> list[Tensor]:
-        """Found boxes of each image, where the head puts them when it looks at them once more."""
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        scores: list[Tensor],
+        labels: list[Tensor],
+        sizes: list[tuple[int, int]],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Found boxes of each image, where the head puts them when it looks at them once more, and their new scores."""
         own, counts = torch.cat(labels), [len(one) for one in boxes]
         if not len(own):
-            return boxes
-        deltas = self.box_predictor.bbox_pred(self.box_head(self.box_roi_pool(features, boxes, sizes))).float()
-        moved = self.box_coder.decode(deltas, boxes)[torch.arange(len(own), device=own.device), own].split(counts)
+            return boxes, scores
+        each = torch.arange(len(own), device=own.device)
+        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
+        moved = self.box_coder.decode(deltas.float(), boxes)[each, own].split(counts)
         clipped = [clip_boxes_to_image(one, size) for one, size in zip(moved, sizes, strict=True)]
         is_box = [(one[:, 2:] - one[:, :2]).amin(1, keepdim=True) >= a.LEAST_SIDE for one in clipped]
-        return [torch.where(*three) for three in zip(is_box, clipped, boxes, strict=True)]
+        both = (torch.cat(scores) * logits.float().softmax(-1)[each, own]).sqrt().split(counts)
+        return [torch.where(*three) for three in zip(is_box, clipped, boxes, strict=True)], list(both)
 
 
 class Net(nn.Module):
@@ -173,7 +180,7 @@ class Net(nn.Module):
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, sizes)))
         boxes, scores, labels = heads.postprocess_detections(logits.float(), deltas.float(), proposals, sizes)
         for _ in range(a.REFINEMENTS):
-            boxes = heads.refined(features, boxes, labels, sizes)
+            boxes, scores = heads.refined(features, boxes, scores, labels, sizes)
         left = [_decayed(*one, threshold) for one in zip(boxes, scores, labels, strict=True)]
         boxes, scores, labels = map(list, zip(*left, strict=True))
         masks = heads.outlined(features, fine, boxes, sizes).split([len(one) for one in boxes])

@@ -55,6 +55,8 @@ def detect(
             found = _best(config.detection, found, limits)
         for _ in range(config.box_head.refinements):
             found = _refined(layers, config, pooler, found, limits)
+            with graph.scope("refine"):
+                found = found.take(found.above(threshold))
         if config.detection.decay:
             with graph.scope("decay"):
                 cells = found.rois.image * config.classes + found.labels
@@ -104,15 +106,20 @@ def _predicted(layers: Layers, x: Value, name: str) -> Value:
 def _refined(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, limits: Value) -> Detected:
     """The same detections, where the head puts them when it looks once more, at each box that it has found.
 
-    Iterative regression (Gidaris 2015, arXiv 1505.01749). Detections are few, so it costs little.
+    Iterative regression (Gidaris 2015, arXiv 1505.01749). A score becomes the geometric mean of both looks': background
+    that resembles an object in the box of a proposal does so less in the one that would fit. Detections are few, so it
+    costs little.
     """
     graph, rois, count = layers.graph, found.rois, found.labels.length(0)
-    deltas = _predicted(layers, _looked_at(layers, config, pooler, rois), "bbox_pred").head(count)
+    x = _looked_at(layers, config, pooler, rois)
+    logits, deltas = (_predicted(layers, x, name).head(count) for name in ("cls_score", "bbox_pred"))
     with graph.scope("refine"):
         own = graph.concat([graph.arange(count).unsqueeze(1), found.labels.unsqueeze(1)], axis=1)
         boxes = _moved(config, rois, deltas, own, limits)
         is_box = (shorter_side(boxes) >= config.detection.min_side).unsqueeze(1)
-        return replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)))
+        again = graph.op("Softmax", logits, axis=-1).gather_nd(own)
+        scores = graph.op("Sqrt", found.scores * again)
+        return replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)), scores=scores)
 
 
 def _candidates(

@@ -127,7 +127,8 @@ class RoiPooling:
 class BoxHead:
     """Convolutions, then fully connected layers, then the two predictors. `coder` divides the four box deltas.
 
-    The head looks at the boxes of what it has found so many more times, to place them better (`refinements`).
+    The head looks at the boxes of what it has found so many more times, to place them and to score them better
+    (`refinements`).
     """
 
     convolutions: int = 0

@@ -81,10 +81,11 @@ def _reader(data: bytes) -> Callable[[bytes], State]:
     """The container, by its first bytes: file names lie."""
     if data.startswith(b"PK\x03\x04"):
         return _read_zip
+    # Safetensors begin with the length of their header, whose lowest byte may be the one that pickles begin with.
+    if data[8:9] == b"{" and (data[:1] != b"\x80" or int.from_bytes(data[:8], "little") <= _MAX_HEADER):
+        return _read_safetensors
     if data[:1] == b"\x80":
         return _read_legacy
-    if data[8:9] == b"{":
-        return _read_safetensors
     raise ModelError("these are not weights: neither a PyTorch file nor safetensors")
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from commands import carry_out, read_run
-from weights import State, read_weights, write_weights
+from weights import first_difference, read_weights, write_weights
 
 from stream_seg.errors import ModelError, OutputError, UsageError
 
@@ -50,7 +50,8 @@ def _average(files: list[Path], shares: list[float], out: Path) -> None:
         state, its_classes = read_weights(file)
         if its_classes != classes:
             raise ModelError(f"{file} is for other classes than {files[0]}")
-        _check_alike(mean, state, files[0], file)
+        if differs := first_difference(state, mean):
+            raise ModelError(f"{file} is of another network than {files[0]}: {differs} differs")
         for name, value in state.items():
             mean[name] += part * value
     run["mean"] = [[str(file), part] for file, part in zip(files, parts, strict=True)]
@@ -61,16 +62,6 @@ def _average(files: list[Path], shares: list[float], out: Path) -> None:
     except OSError as error:
         raise OutputError(f"cannot make {out}: {error.strerror}; name a folder that is not there yet") from error
     print(f"{out / 'weights.safetensors'}: the mean of {len(files)}")
-
-
-def _check_alike(state: State, other: State, path: Path, other_path: Path) -> None:
-    differ = [
-        name
-        for name in sorted(state.keys() | other.keys())
-        if name not in state or name not in other or state[name].shape != other[name].shape
-    ]
-    if differ:
-        raise ModelError(f"{other_path} is of another network than {path}: {differ[0]} differs")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The five losses of Mask R-CNN, batched: a few thousand kernels whatever the batch, no loop over images or regions.
+"""The losses of Mask R-CNN and of a second look at what it finds, batched: no loop over images or regions.
 
 What is not annotated is not punished: where a class is not exhaustively labelled, "background" means "background or
 that class" (marginal softmax) and confident proposals are left alone; ignored regions are never drawn as background,
@@ -221,7 +221,7 @@ def _doubtful(
 ) -> Rois:
     """The background among `rois` that looks most like an object, where the first look puts that: (B, DOUBTFUL).
 
-    Some of it is one, when it has been placed. What may be an object that is not annotated is not among it.
+    Some of it is one, when it has been placed. To look like a class that is not annotated in the image does not count.
     """
     b, r = rois.labels.shape
     likely = logits.view(b, r, -1).softmax(-1).masked_fill(~targets.exhaustive[:, None], 0)

@@ -58,13 +58,16 @@ def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
     if classes != known:
         for layer in _PER_CLASS:
             state |= _adapted(layer, state, known, net)
-    wanted = net.state_dict()
-    differ = [key for key in wanted.keys() | state.keys() if key not in state or key not in wanted]
-    differ = differ or [key for key in wanted if wanted[key].shape != state[key].shape]
-    if differ:
-        raise ModelError(f"the weights {path} are not of the compact network: {min(differ)} differs")
+    if differs := first_difference(state, net.state_dict()):
+        raise ModelError(f"the weights {path} are not of the compact network: {differs} differs")
     net.load_state_dict(state)
     return net
+
+
+def first_difference(state: State, wanted: State) -> str:
+    """A parameter that one of them lacks or that has another shape; empty where there is none."""
+    lacking = state.keys() ^ wanted.keys()
+    return min(lacking or [key for key in wanted if wanted[key].shape != state[key].shape], default="")
 
 
 def _adapted(layer: str, state: State, known: tuple[str, ...], net: Net) -> State:

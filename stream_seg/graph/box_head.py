@@ -28,6 +28,11 @@ class Detected:
     def take(self, index: Value) -> Detected:
         return Detected(self.rois.take(index), self.labels.gather(index), self.scores.gather(index))
 
+    def scored(self, scores: Value, threshold: Value) -> Detected:
+        """Those whose new scores (D,) are above the threshold."""
+        found = replace(self, scores=scores)
+        return found.take(found.above(threshold))
+
     def above(self, threshold: Value) -> Value:
         """Indices (K,) of those with a score above the threshold, grouped by image and best first."""
         graph = self.scores.graph
@@ -54,15 +59,12 @@ def detect(
             found = _candidates(config, probability, deltas, proposals, limits, threshold)
             found = _best(config.detection, found, limits)
         for _ in range(config.box_head.refinements):
-            found = _refined(layers, config, pooler, found, limits)
-            with graph.scope("refine"):
-                found = found.take(found.above(threshold))
+            found = _refined(layers, config, pooler, found, limits, threshold)
         if config.detection.decay:
             with graph.scope("decay"):
                 cells = found.rois.image * config.classes + found.labels
                 scores = decayed(found.rois.boxes, found.scores, cells, config.detection.decay)
-                found = replace(found, scores=scores)
-                found = found.take(found.above(threshold))
+                found = found.scored(scores, threshold)
         return found
 
 
@@ -103,8 +105,10 @@ def _predicted(layers: Layers, x: Value, name: str) -> Value:
         return layers.leave(layers.linear(x, f"roi_heads.box_predictor.{name}"))
 
 
-def _refined(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, limits: Value) -> Detected:
-    """The same detections, where the head puts them when it looks once more, at each box that it has found.
+def _refined(
+    layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, limits: Value, threshold: Value
+) -> Detected:
+    """What is above the threshold when the head looks once more, at each box that it has found, and where it puts that.
 
     Iterative regression (Gidaris 2015, arXiv 1505.01749). A score becomes the geometric mean of both looks': background
     that resembles an object in the box of a proposal does so less in the one that would fit. Detections are few, so it
@@ -118,8 +122,8 @@ def _refined(layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, 
         boxes = _moved(config, rois, deltas, own, limits)
         is_box = (shorter_side(boxes) >= config.detection.min_side).unsqueeze(1)
         again = graph.op("Softmax", logits, axis=-1).gather_nd(own)
-        scores = graph.op("Sqrt", found.scores * again)
-        return replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)), scores=scores)
+        moved = replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)))
+        return moved.scored(graph.op("Sqrt", found.scores * again), threshold)
 
 
 def _candidates(

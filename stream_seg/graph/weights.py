@@ -81,8 +81,9 @@ def _reader(data: bytes) -> Callable[[bytes], State]:
     """The container, by its first bytes: file names lie."""
     if data.startswith(b"PK\x03\x04"):
         return _read_zip
-    # Safetensors begin with the length of their header, whose lowest byte may be the one that pickles begin with.
-    if data[8:9] == b"{" and (data[:1] != b"\x80" or int.from_bytes(data[:8], "little") <= _MAX_HEADER):
+    # First: the length of a header, which they begin with, may itself begin as a pickle does. PyTorch's pickles have a
+    # magic number where this looks.
+    if data[8:9] == b"{":
         return _read_safetensors
     if data[:1] == b"\x80":
         return _read_legacy

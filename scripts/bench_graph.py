@@ -12,6 +12,7 @@ objects.
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
@@ -135,14 +136,18 @@ def _photo(width: int, height: int) -> np.ndarray:
 
 
 def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run in each round; the first round warms up and is thrown away."""
+    """Seconds of each run in each round; the first round warms up and is thrown away.
+
+    In another order each time, so that none always comes after the largest.
+    """
     found = {name: run() for name, run in runs.items()}
     print("objects:", ", ".join(f"{name} {count}" for name, count in found.items()))
     times: dict[str, list[float]] = {name: [] for name in runs}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, run in runs.items():
+        for name in order.sample(list(runs), len(runs)):
             start = time.perf_counter()
-            run()
+            runs[name]()
             times[name].append(time.perf_counter() - start)
     return times
 

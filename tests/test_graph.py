@@ -24,6 +24,7 @@ from stream_seg.graph.config import (
     Device,
     MaskHead,
     MaskRCNN,
+    Presence,
     Proposals,
     ResNet,
 )
@@ -98,6 +99,7 @@ GAINS = {
     "rpn.head.cls_logits": 0.15,
     "roi_heads.box_predictor.bbox_pred": 0.05,
     "roi_heads.box_predictor.cls_score": 0.08,
+    "presence.classes": 0.05,
     "roi_heads.mask_predictor.mask_fcn_logits": 0.2,
 }
 """How much smaller than usual the predictors' weights must be, for boxes of all sizes and scores between 0 and 1."""
@@ -208,7 +210,7 @@ def test_weights_beyond_half_precision_are_refused(state: State) -> None:
 def test_half_precision_stops_before_boxes_suppression_and_pooling(state: State) -> None:
     model = onnx.shape_inference.infer_shapes(build_graph(COMPACT, state, half=True, device="cuda"))
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    single = ("RoiAlign", "NonMaxSuppression", "TopK", "Exp", "Softmax", "Sigmoid")
+    single = ("RoiAlign", "NonMaxSuppression", "TopK", "Exp", "Softmax", "Sigmoid", "Softplus")
     nodes = [node for node in model.graph.node if node.op_type in single]
     assert {node.op_type for node in nodes} == set(single)
     puts_in_order = [node for node in nodes if node.name in ("box/refine/TopK", "box/decay/TopK", "score/TopK")]
@@ -390,6 +392,39 @@ def test_a_second_look_at_what_has_not_moved_changes_nothing(noise: NDArray[np.u
     assert len(after["scores"]) >= 12
     for index in range(len(MIXED)):
         assert_same(of_image(after, index), of_image(before, index))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_the_whole_image_shows_counts_for_all_looks_at_its_regions(
+    noise: NDArray[np.uint8], device: Device
+) -> None:
+    seeing = replace(TWICE, presence=Presence(hidden=6))
+    weights = random_state(seeing)
+    check(weights, seeing)
+    assert recognise(weights).presence == seeing.presence
+    without = {key: value for key, value in weights.items() if not key.startswith("presence.")}
+    before = run(session(build_graph(TWICE, without, device=device)), noise, MIXED, 0.2)
+    model = session(build_graph(seeing, weights, device=device))
+    together = run(model, noise, MIXED, 0.05)
+    assert len(together["scores"]) >= 12
+    for index in range(len(noise)):
+        alone = run(model, noise[index : index + 1], MIXED[index : index + 1], 0.05)
+        assert_same(of_image(together, index), of_image(alone, 0))
+
+    def certain(*logits: float) -> Outputs:
+        fixed = {"classes.weight": np.zeros((3, 6), np.float32), "classes.bias": np.array(logits, np.float32)}
+        told = {**weights, **{f"presence.{key}": value for key, value in fixed.items()}}
+        return run(session(build_graph(seeing, told, device=device)), noise, MIXED, 0.2)
+
+    for index in range(len(noise)):
+        assert_same(of_image(certain(99, 99, 99), index), of_image(before, index))
+    label = int(before["labels"][0])
+    absent = certain(*(-99.0 if label == one else 99.0 for one in (1, 2, 3)))
+    assert label not in absent["labels"]
+    others = before["labels"] != label
+    assert others.sum() <= len(absent["labels"])  # what was taken for that class may turn out to be of another
+    best = [found["scores"][found["labels"] != label].max() for found in (before, absent)]
+    assert best[0] <= best[1]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,14 +11,15 @@ from numpy.typing import NDArray
 from stream_seg.graph import roi
 from stream_seg.graph.anchors import anchor_shapes, anchors
 from stream_seg.graph.boxes import clip, decode, shorter_side
-from stream_seg.graph.config import Device, RoiPooling
+from stream_seg.graph.config import COMPACT, Device, Presence, RoiPooling
 from stream_seg.graph.emit import Graph, Value
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import decayed, suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.pixels import TAPS, PixelPooler
+from stream_seg.graph.presence import prior
 from stream_seg.graph.roi import make_pooler
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.rpn import Canvas, Rois
 from tests.small_graphs import compute
 
 Floats = NDArray[np.float32]
@@ -212,6 +215,34 @@ def test_no_region_at_all_can_be_pooled(device: Device) -> None:
 
     got = compute(write, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), level, rank=4)
     assert got.shape == (0, 3, 7, 7)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_what_an_image_shows_is_judged_from_its_cells_alone(half: bool) -> None:
+    random = np.random.default_rng(0)
+    shapes = {"hidden": (5, 2 * 3), "classes": (2, 5)}
+    state = {f"presence.{name}.weight": random.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    state |= {
+        f"presence.{name}.bias": random.normal(0, 1, shape[0]).astype(np.float32) for name, shape in shapes.items()
+    }
+    cells = random.uniform(0, 6, (3, 3, 4, 5)).astype(np.float16 if half else np.float32)
+    # Canvases of 160x128: one image fills its own, one is of 65x32 pixels, three cells and one, one of none.
+    limits = np.array([[[160, 128, 160, 128]], [[65, 32, 65, 32]], [[0, 0, 0, 0]]], np.float32)
+    config = replace(COMPACT, classes=3, presence=Presence(hidden=5, weight=0.7))
+
+    def write(cells: Value, limits: Value) -> Value:
+        layers = Layers(cells.graph, state, norm_eps=1e-5, half=half)
+        side = cells.graph.value(np.array(0, np.int64))
+        return prior(layers, config, cells, Canvas(side, side, limits))
+
+    got = compute(write, cells, limits, rank=2)
+    for image, (rows, columns) in enumerate([(4, 5), (1, 3), (0, 0)]):
+        seen = cells[image, :, :rows, :columns].astype(np.float32)
+        pooled = np.concatenate([seen.mean((1, 2)), seen.max((1, 2))]) if rows else np.zeros(6)
+        hidden = np.maximum(state["presence.hidden.weight"] @ pooled + state["presence.hidden.bias"], 0)
+        logits = state["presence.classes.weight"] @ hidden + state["presence.classes.bias"]
+        wanted = -0.7 * np.logaddexp(0, -logits)
+        np.testing.assert_allclose(got[image], [0, *wanted], rtol=1e-2 if half else 1e-5, atol=1e-7)
 
 
 def test_the_results_of_a_loop_are_stacked_and_see_what_is_outside() -> None:

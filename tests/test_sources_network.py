@@ -108,6 +108,7 @@ def test_a_finished_playlist_is_a_recording(tmp_path: Path) -> None:
         assert numbers_of(list(source)) == list(range(60))
 
 
+@pytest.mark.alone  # it watches the clock
 def test_a_live_playlist_plays_smoothly_from_its_newest_segments_on(tmp_path: Path) -> None:
     write_playlist(tmp_path / "all.m3u8", 250, 1.0)
     with (

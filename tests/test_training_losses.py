@@ -6,6 +6,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import pytest
 
 from stream_seg import load_segmenter
 from stream_seg.graph import export_graph
-from stream_seg.graph.config import RoiPooling
+from stream_seg.graph.config import COMPACT, RoiPooling
 from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.rpn import Rois
 from tests.small_graphs import compute
@@ -177,7 +178,8 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
         known[:, 0] = False
         blank = torch.zeros(1, 8, 4), torch.zeros(1, 8, dtype=torch.int64), torch.full((1, 8), -1)
         crops = torch.zeros(1, 64, 64, dtype=torch.uint8), torch.zeros(1, 4)
-        targets = scripts["batches"].Targets(*blank, *crops, known, torch.zeros(1, 56, 80, dtype=torch.uint8))
+        ignore, nowhere = torch.zeros(1, 56, 80, dtype=torch.uint8), torch.zeros_like(known)
+        targets = scripts["batches"].Targets(*blank, *crops, known, ignore, nowhere)
         torch.manual_seed(0)
         losses, _ = scripts["losses"].training_losses(net, x, targets, amp=False)
         assert all(value.isfinite() for value in losses.values())
@@ -185,6 +187,57 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
     assert found[False]["class"] < 1e-3 < 0.05 < found[True]["class"]
     assert found[False]["named"] < 1e-3 < 0.05 < found[True]["named"]
     assert found[False]["objectness"] < found[True]["objectness"]
+
+
+def test_an_image_shows_what_is_labelled_and_lacks_only_what_is_known_to_be_missing(
+    scripts: dict[str, ModuleType],
+) -> None:
+    import torch
+
+    labels = torch.tensor([[2, 0], [0, 0]])
+    known = torch.tensor([[False, True, False, True, True], [False, True, False, False, True]])
+    ignored = torch.tensor([[False, False, False, True, False], [False, True, False, False, False]])
+    blank = torch.zeros(2, 2, 4), labels, torch.full((2, 2), -1), torch.zeros(1, 64, 64), torch.zeros(1, 4)
+    targets = scripts["batches"].Targets(*blank, known, torch.zeros(2, 8, 8), ignored)
+    logits = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]], requires_grad=True)
+    scripts["losses"]._presence_loss(logits, targets).backward()
+    # Missing are classes 1 and 4 of the first image, and 4 of the second; 2 is there, in whatever is exhaustive.
+    probability = logits.detach().sigmoid()
+    wanted = torch.zeros(2, 4)
+    wanted[0, [0, 3]], wanted[1, 3], wanted[0, 1] = probability[0, [0, 3]], probability[1, 3], probability[0, 1] - 1
+    weight = importlib.import_module("architecture").PRESENCE_LOSS
+    assert torch.allclose(logits.grad, weight * wanted / 4)
+
+
+def test_what_an_image_shows_does_not_depend_on_its_canvas(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    presence = scripts["model"].Presence(3).eval()
+    cells = torch.rand(2, 256, 4, 5)
+    large = torch.rand(2, 256, 7, 8)  # and anything beside the image
+    large[:, :, :4, :5] = cells
+    alone = presence(cells, [(128, 160), (97, 160)])
+    assert torch.allclose(presence(large, [(128, 160), (97, 160)]), alone, atol=1e-6)
+    assert (presence(cells, [(96, 160)] * 2) - alone).abs().min() > 1e-5
+
+
+def test_weights_without_what_an_image_shows_are_exported_and_not_trained(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    from stream_seg.errors import ModelError
+
+    weights, file = scripts["weights"], tmp_path / "before.safetensors"
+    state, classes = weights.read_weights(weights.BUILT_IN)
+    before = {key: value for key, value in state.items() if not key.startswith("presence.")}
+    assert len(before) == len(state) - 4
+    weights.write_weights(file, before, classes)
+    for wanted in (classes, ("cat", "robot")):
+        with pytest.raises(ModelError, match=r"before\.safetensors are not of .* presence\.classes\.bias differs"):
+            weights.start_from(file, wanted, -1)
+    config = export_graph(file, tmp_path / "m.onnx").config
+    without = replace(COMPACT.presence, hidden=0)
+    assert config == replace(COMPACT, presence=without, licence="unknown")
 
 
 def test_background_that_looks_like_an_object_is_looked_at_where_the_head_puts_it(
@@ -208,7 +261,7 @@ def test_background_that_looks_like_an_object_is_looked_at_where_the_head_puts_i
     ignore[0, 15:, :8] = 1  # the third box
     targets = scripts["batches"].Targets(
         torch.tensor([[cat]]), torch.tensor([[2]]), torch.full((1, 1), -1), torch.zeros(1, 64, 64), torch.zeros(1, 4),
-        known, ignore,
+        known, ignore, torch.zeros_like(known),
     )  # fmt: skip
     covers = scripts["boxes"].IgnoreMap(ignore)
     found = losses._doubtful(logits, deltas.view(6, 12), rois, targets, covers, (100, 100))
@@ -252,7 +305,7 @@ def test_when_only_masks_are_trained_nothing_else_is(scripts: dict[str, ModuleTy
     crops = torch.full((2, 64, 64), 255, dtype=torch.uint8)
     crop_boxes = torch.stack([torch.zeros(4), boxes[0, 0]])
     known, ignore = torch.ones(2, 21, dtype=torch.bool), torch.zeros(2, 40, 40, dtype=torch.uint8)
-    targets = batches.Targets(boxes, labels, rows, crops, crop_boxes, known, ignore)
+    targets = batches.Targets(boxes, labels, rows, crops, crop_boxes, known, ignore, torch.zeros_like(known))
     losses, counters = scripts["losses"].mask_losses(net, torch.rand(2, 3, 160, 160), targets, amp=False)
     assert 0 < counters["positives"] <= 3  # one object, in three variants, of which some may be too far off
     sum(losses.values()).backward()
@@ -272,6 +325,9 @@ def test_classes_of_the_same_name_keep_their_predictor(scripts: dict[str, Module
     assert torch.equal(new[box][8:12], old[box][4 * cat : 4 * cat + 4])
     assert torch.allclose(new[box][4:8], old[box].view(21, 4, -1)[1:].mean(0), atol=1e-6)
     assert new[score][1].abs().max() < 0.1
+    for shown in ("presence.classes.weight", "presence.classes.bias"):
+        assert torch.equal(new[shown][[1, 2]], old[shown][[cat - 1, 0]])
+        assert new[shown][0].abs().max() < 0.1
 
 
 def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

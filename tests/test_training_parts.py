@@ -73,6 +73,7 @@ def test_training_and_the_graph_builder_agree_on_the_network(scripts: dict[str, 
     assert COMPACT.box_head.fully_connected == (a.FULLY_CONNECTED,) * 2
     assert COMPACT.box_head.coder == (a.BOX_POSITION,) * 2 + (a.BOX_SIZE,) * 2
     assert COMPACT.box_head.refinements == a.REFINEMENTS
+    assert (COMPACT.presence.hidden, COMPACT.presence.weight) == (a.PRESENCE_HIDDEN, a.PRESENCE_WEIGHT)
     head, body = COMPACT.mask_head, COMPACT.backbone
     assert (head.convolutions, head.dilations, head.detail) == (a.MASK_CHANNELS, a.MASK_DILATIONS, a.DETAIL_CHANNELS)
     assert head.scores
@@ -267,6 +268,8 @@ def test_what_cannot_be_learned_from_is_ignored(training_set: Any, scripts: dict
     assert len(sample.instances) == 1
     assert sample.ignore.any()
     assert sample.ignore.shape == (SIDES[1] // 2, SIDES[0] // 2)
+    (crowd,) = training_set.objects[5].labels[training_set.objects[5].crowd]
+    assert np.flatnonzero(sample.ignored).tolist() == [crowd]
 
 
 def test_a_mosaic_knows_only_what_all_its_parts_know(training_set: Any, scripts: dict[str, ModuleType]) -> None:
@@ -277,6 +280,8 @@ def test_a_mosaic_knows_only_what_all_its_parts_know(training_set: Any, scripts:
     assert whole.image.shape == (128, 192, 3)
     assert whole.exhaustive.tolist() == [False, False, True, False]
     assert len(whole.instances) == sum(len(part.instances) for part in parts)
+    parts[2].ignored[3] = True
+    assert augment.mosaic(parts).ignored.tolist() == [False, False, False, True]
 
 
 def test_the_schedule_warms_up_ends_near_zero_and_ignores_pauses(scripts: dict[str, ModuleType]) -> None:

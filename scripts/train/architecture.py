@@ -12,6 +12,10 @@ STRIDES = (8, 16, 32)
 ANCHOR_SIZES = (24, 52, 108, 220)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FULLY_CONNECTED = 512
+PRESENCE_HIDDEN = 256
+"""Of the layer between what is pooled of a whole image and which classes it shows."""
+PRESENCE_WEIGHT = 0.7
+"""The power to which a probability that an image shows a class counts for what is taken for one."""
 REFINEMENTS = 1
 """How many more times the box head looks at what it has found, to place and to score it better."""
 MASK_CHANNELS, MASK_DILATIONS = (64, 64, 64, 64), (1, 2, 2, 1)
@@ -54,6 +58,8 @@ VIEWS = 3
 DICE = 0.5
 """Of the dice loss beside the cross entropy of masks: small and thin objects count as much as large ones."""
 BOX_BETA = 1 / 9
+PRESENCE_LOSS, PRESENCE_DROPOUT = 2.0, 0.5
+"""Weight of the loss of which classes an image shows, and how much of what that is judged from is left out."""
 IGNORE_STRIDE = 4
 """The map of ignored regions has a quarter of the input's resolution."""
 MASK_CROP = 64

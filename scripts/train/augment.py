@@ -43,14 +43,19 @@ class Instance:
 
 @dataclass
 class Sample:
-    """`image` (H, W, 3) RGB, `exhaustive` (classes + 1,), `ignore` (H / 4, W / 4) of 0 and 1."""
+    """`image` (H, W, 3) RGB, `exhaustive` (classes + 1,), `ignore` (H / 4, W / 4) of 0 and 1.
+
+    `ignored` (classes + 1,): of which classes something may be seen in the ignored regions.
+    """
 
     image: Pixels
     exhaustive: NDArray[np.bool_]
     ignore: Pixels
+    ignored: NDArray[np.bool_]
     instances: list[Instance] = field(default_factory=list)
 
-    def ignore_box(self, box: Box) -> None:
+    def ignore_box(self, box: Box, label: int) -> None:
+        self.ignored[label] = True
         x1, y1 = np.floor(box[:2] / IGNORE_STRIDE).astype(int).clip(0)
         x2, y2 = np.ceil(box[2:] / IGNORE_STRIDE).astype(int)
         self.ignore[y1:y2, x1:x2] = 1
@@ -80,7 +85,8 @@ class Sampler:
         image = self.data.image(index)
         view = random_view(image.shape[:2], canvas, self.how.scales, self.rng)
         ignore = np.zeros((canvas[0] // IGNORE_STRIDE, canvas[1] // IGNORE_STRIDE), np.uint8)
-        sample = Sample(warp_image(image, view, canvas), self.data.exhaustive[index], ignore)
+        exhaustive = self.data.exhaustive[index]
+        sample = Sample(warp_image(image, view, canvas), exhaustive, ignore, np.zeros_like(exhaustive))
         _label(sample, self.data, self.data.objects[index], view)
         return sample
 
@@ -114,7 +120,7 @@ def _label(sample: Sample, data: TrainingSet, objects: Cached, view: View) -> No
     for j in np.flatnonzero(side.min(1, initial=math.inf) >= 1):
         mask = data.mask(objects.masks[j]) if objects.masks[j, 0] >= 0 else None
         if objects.crowd[j] or visible[j] < MIN_VISIBLE or side[j].min() < MIN_SIDE:
-            _ignore(sample, mask if objects.crowd[j] else None, view, clipped[j])
+            _ignore(sample, mask if objects.crowd[j] else None, view, clipped[j], int(objects.labels[j]))
         elif mask is None:
             sample.instances.append(Instance(clipped[j], int(objects.labels[j])))
         else:
@@ -124,10 +130,11 @@ def _label(sample: Sample, data: TrainingSet, objects: Cached, view: View) -> No
                 sample.instances.append(_with_crop(box, int(objects.labels[j]), mask, view))
 
 
-def _ignore(sample: Sample, mask: MaskCrop | None, view: View, box: Box) -> None:
+def _ignore(sample: Sample, mask: MaskCrop | None, view: View, box: Box, label: int) -> None:
     if mask is None:
-        sample.ignore_box(box)
+        sample.ignore_box(box, label)
         return
+    sample.ignored[label] = True
     height, width = sample.image.shape[:2]
     region = warp_mask(mask, view, np.array([0.0, 0.0, width, height]), sample.ignore.shape)
     sample.ignore |= np.asarray(cv2.dilate((region > 0).astype(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
@@ -151,7 +158,7 @@ def _hide_behind(sample: Sample, alpha: Pixels, left: int, top: int) -> None:
     for item in sample.instances:
         hidden = _box_is_hidden(item, alpha, left, top) if item.crop is None else _cut(item, alpha, left, top)
         if hidden:
-            sample.ignore_box(item.box)
+            sample.ignore_box(item.box, item.label)
         else:
             kept.append(item)
     sample.instances = kept
@@ -184,8 +191,9 @@ def _cut(item: Instance, alpha: Pixels, left: int, top: int) -> bool:
 def mosaic(parts: list[Sample]) -> Sample:
     """Four samples in one (Bochkovskiy 2020, arXiv 2004.10934). Exhaustive is what is exhaustive in all of them."""
     height, width = parts[0].image.shape[:2]
-    images, ignored = [part.image for part in parts], [part.ignore for part in parts]
-    whole = Sample(_joined(images), np.logical_and.reduce([part.exhaustive for part in parts]), _joined(ignored))
+    exhaustive = np.logical_and.reduce([part.exhaustive for part in parts])
+    ignored = np.logical_or.reduce([part.ignored for part in parts])
+    whole = Sample(_joined([p.image for p in parts]), exhaustive, _joined([p.ignore for p in parts]), ignored)
     for number, part in enumerate(parts):
         shift = np.array([number % 2 * width, number // 2 * height] * 2, np.float64)
         for item in part.instances:

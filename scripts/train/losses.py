@@ -28,7 +28,7 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
     heads, ignored = net.roi_heads, IgnoreMap(targets.ignore)
     mixed = torch.autocast(x.device.type, torch.bfloat16, enabled=amp)
     with mixed:
-        levels, fine = net.backbone(x)
+        levels, fine, coarsest = net.backbone(x)
         maps = list(levels.values())
         raw_objectness, raw_deltas = net.rpn.head(maps)
     # One size in the ImageList: all images share the canvas, so one copy of the anchors serves the batch.
@@ -50,14 +50,16 @@ def training_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tupl
         logits, box_deltas = heads.box_predictor(heads.box_head(seen))
     box_losses |= _second_losses(logits.float(), box_deltas.float(), found, doubtful, rois.count(), targets)
     outlines = _outline_losses(net, pooler, maps[0], fine, _choose_mask_rois(positives, found, targets), targets, mixed)
-    return losses | box_losses | outlines, counters
+    with mixed:
+        shown = net.presence(coarsest, [size] * len(x)).float()
+    return losses | box_losses | outlines | {"presence": _presence_loss(shown, targets)}, counters
 
 
 def mask_losses(net: Net, x: Tensor, targets: Targets, *, amp: bool) -> tuple[Losses, Losses]:
     """As `training_losses`, of the mask branch alone: the rest of the network is used as it is, and not trained."""
     mixed = torch.autocast(x.device.type, torch.bfloat16, enabled=amp)
     with mixed, torch.no_grad():
-        levels, fine = net.backbone(x)
+        levels, fine, _ = net.backbone(x)
     chosen = _imagine_detections(targets)
     maps = list(levels.values())[:-1]
     outlines = _outline_losses(net, RegionPooler(maps, a.STRIDES), maps[0], fine, chosen, targets, mixed)
@@ -250,6 +252,14 @@ def _second_losses(
     classes = marginal_cross_entropy(logits.view(*labels.shape, -1), labels, exhaustive)
     placed = _of_label(deltas.view(*labels.shape, -1)[:, :objects], found)
     return {"named": (classes * real).sum() / count, "refined": _delta_loss(placed, found, targets) / count}
+
+
+def _presence_loss(logits: Tensor, targets: Targets) -> Tensor:
+    """Cross entropy of which classes each image shows, logits (B, classes), where that is known."""
+    shown = functional.one_hot(targets.labels, logits.shape[1] + 1).amax(1)[:, 1:]
+    known = (shown > 0) | (targets.exhaustive & ~targets.ignored)[:, 1:]
+    each = functional.binary_cross_entropy_with_logits(logits, shown.float(), reduction="none")
+    return a.PRESENCE_LOSS * (each * known).sum() / known.sum().clamp(min=1)
 
 
 class MaskRois(NamedTuple):

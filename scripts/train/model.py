@@ -6,6 +6,8 @@ and masks that are refined at their own resolution.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import architecture as a
 import torch
 import vision_ops  # noqa: F401  before torchvision
@@ -68,6 +70,17 @@ class Body(nn.Module):
         return features, fine
 
 
+class Maps(NamedTuple):
+    """Feature maps (B, C, H / stride, W / stride) of images."""
+
+    levels: dict[str, Tensor]
+    """The pyramid's, finest first."""
+    fine: Tensor
+    """The body's of stride 4."""
+    coarsest: Tensor
+    """The body's of stride 32."""
+
+
 class Backbone(nn.Module):
     """Body and pyramid."""
 
@@ -76,11 +89,41 @@ class Backbone(nn.Module):
         self.body = Body(frozen)
         self.fpn = FeaturePyramidNetwork(list(a.TAP_CHANNELS), a.PYRAMID_CHANNELS, LastLevelMaxPool())
 
-    def forward(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The pyramid's maps, finest first, and the body's map of stride 4."""
+    def forward(self, x: Tensor) -> Maps:
         features, fine = self.body(x)
-        found: dict[str, Tensor] = self.fpn(features)
-        return found, fine
+        return Maps(self.fpn(features), fine, features[str(len(a.TAPS) - 1)])
+
+
+class Presence(nn.Module):
+    """Which classes an image shows at all, judged from the whole of it: the mean and the maximum of its coarsest map.
+
+    A cow is likelier among cows than in a kitchen, which nothing in its box tells.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * a.LAST_CHANNELS, a.PRESENCE_HIDDEN)
+        self.classes = nn.Linear(a.PRESENCE_HIDDEN, classes)
+        self.dropout = nn.Dropout(a.PRESENCE_DROPOUT)
+
+    def forward(self, coarsest: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        """Logits (B, classes), without the background, of images whose valid (h, w) is given in pixels."""
+        stride, limits = a.STRIDES[-1], torch.tensor(sizes, device=coarsest.device)
+        row, column = (torch.arange(side, device=coarsest.device) * stride for side in coarsest.shape[2:])
+        inside = (row < limits[:, :1])[:, :, None] & (column < limits[:, 1:])[:, None]
+        cells = coarsest * inside[:, None]  # which are not negative, so that outside there is no maximum
+        mean = cells.sum((2, 3)) / inside.sum((1, 2))[:, None].clamp(min=1)
+        pooled = self.dropout(torch.cat([mean, cells.amax((2, 3))], 1))
+        logits: Tensor = self.classes(self.dropout(functional.relu(self.hidden(pooled))))
+        return logits
+
+    def prior(self, coarsest: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        """What to add to the logits of regions of each image, (B, classes + 1): nothing for the background.
+
+        Bayes' rule with another prior, were PRESENCE_WEIGHT 1; but regions have seen some of the image, too.
+        """
+        certainty = functional.logsigmoid(self(coarsest, sizes).float())
+        return functional.pad(a.PRESENCE_WEIGHT * certainty, (1, 0))
 
 
 class MaskDetail(nn.Module):
@@ -143,17 +186,22 @@ class Heads(RoIHeads):
         scores: list[Tensor],
         labels: list[Tensor],
         sizes: list[tuple[int, int]],
+        prior: Tensor,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Found boxes of each image, where the head puts them when it looks at them once more, and their new scores."""
+        """Found boxes of each image, where the head puts them when it looks at them once more, and their new scores.
+
+        `prior` (B, classes + 1) is added to the logits, at the first look as well.
+        """
         own, counts = torch.cat(labels), [len(one) for one in boxes]
         if not len(own):
             return boxes, scores
         each = torch.arange(len(own), device=own.device)
         logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
+        logits = logits.float() + _of_each(prior, boxes)
         moved = self.box_coder.decode(deltas.float(), boxes)[each, own].split(counts)
         clipped = [clip_boxes_to_image(one, size) for one, size in zip(moved, sizes, strict=True)]
         is_box = [(one[:, 2:] - one[:, :2]).amin(1, keepdim=True) >= a.LEAST_SIDE for one in clipped]
-        both = (torch.cat(scores) * logits.float().softmax(-1)[each, own]).sqrt().split(counts)
+        both = (torch.cat(scores) * logits.softmax(-1)[each, own]).sqrt().split(counts)
         return [torch.where(*three) for three in zip(is_box, clipped, boxes, strict=True)], list(both)
 
 
@@ -166,6 +214,7 @@ class Net(nn.Module):
         self.backbone = Backbone(frozen)
         self.rpn = _region_proposals()
         self.roi_heads = _heads(len(classes) + 1)
+        self.presence = Presence(len(classes))
 
     @torch.no_grad()
     def detect(self, x: Tensor, sizes: list[tuple[int, int]], threshold: float) -> list[dict[str, Tensor]]:
@@ -175,12 +224,14 @@ class Net(nn.Module):
         """
         heads = self.roi_heads
         heads.score_thresh = threshold
-        features, fine = self.backbone(x)
+        features, fine, coarsest = self.backbone(x)
         proposals, _ = self.rpn(ImageList(x, sizes), features)
         logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, sizes)))
-        boxes, scores, labels = heads.postprocess_detections(logits.float(), deltas.float(), proposals, sizes)
+        prior = self.presence.prior(coarsest, sizes)
+        logits = logits.float() + _of_each(prior, proposals)
+        boxes, scores, labels = heads.postprocess_detections(logits, deltas.float(), proposals, sizes)
         for _ in range(a.REFINEMENTS):
-            boxes, scores = heads.refined(features, boxes, scores, labels, sizes)
+            boxes, scores = heads.refined(features, boxes, scores, labels, sizes, prior)
         left = [_decayed(*one, threshold) for one in zip(boxes, scores, labels, strict=True)]
         boxes, scores, labels = map(list, zip(*left, strict=True))
         masks = heads.outlined(features, fine, boxes, sizes).split([len(one) for one in boxes])
@@ -208,6 +259,11 @@ def _scored(boxes: Tensor, scores: Tensor, labels: Tensor, masks: Tensor, thresh
     order = scores.argsort(descending=True, stable=True)
     best = order[scores[order] > threshold]
     return {"boxes": boxes[best], "scores": scores[best], "labels": labels[best], "masks": masks[best]}
+
+
+def _of_each(prior: Tensor, boxes: list[Tensor]) -> Tensor:
+    """Of the rows of `prior`, one for each image, that of each box."""
+    return prior.repeat_interleave(torch.tensor([len(one) for one in boxes], device=prior.device), 0)
 
 
 def freeze_all_but_masks(net: Net) -> None:

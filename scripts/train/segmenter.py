@@ -41,7 +41,7 @@ class NetSegmenter:
 
     def _outline(self, image: Image, boxes: Boxes) -> NDArray[np.float32]:
         x, letterbox = self._prepared(image)
-        features, fine = self._net.backbone(x)
+        features, fine, _ = self._net.backbone(x)
         placed = torch.from_numpy(letterbox.to_canvas(boxes)).to(x.device)
         masks = self._net.roi_heads.outlined(features, fine, [placed], [letterbox.valid[::-1]])
         return np.asarray(masks.cpu().numpy(), np.float32)

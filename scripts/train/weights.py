@@ -17,7 +17,9 @@ from stream_seg.errors import ModelError
 State = dict[str, Tensor]
 
 BUILT_IN = Path(__file__).parents[2] / "models" / "compact" / "weights.safetensors"
-_PER_CLASS = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
+_SCORES = "roi_heads.box_predictor.cls_score"
+_PER_CLASS = {_SCORES: 1, "roi_heads.box_predictor.bbox_pred": 1, "presence.classes": 0}
+"""Layers with rows for each class, and whether they have some for the background before those."""
 
 
 def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
@@ -28,10 +30,10 @@ def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
             named = (file.metadata() or {}).get("classes", "")
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the weights {path} cannot be read: {error}") from error
-    count = len(state.get(f"{_PER_CLASS[0]}.bias", [])) - 1
+    count = len(state.get(f"{_SCORES}.bias", [])) - 1
     classes = _names(named) if named else a.DEFAULT_CLASSES
     if count < 0:
-        raise ModelError(f"the weights {path} are not of the compact network: they have no {_PER_CLASS[0]}")
+        raise ModelError(f"the weights {path} are not of the compact network: they have no {_SCORES}")
     if len(classes) != count:
         raise ModelError(f"the weights {path} have {count} classes, but {len(classes)} names")
     return state, classes
@@ -55,7 +57,7 @@ def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
     """A network for `classes` with the weights of a file; new classes get a new predictor. Raises ModelError."""
     state, known = read_weights(path)
     net = Net(classes, frozen)
-    if classes != known:
+    if classes != known and state.keys() == net.state_dict().keys():
         for layer in _PER_CLASS:
             state |= _adapted(layer, state, known, net)
     if differs := first_difference(state, net.state_dict()):
@@ -75,17 +77,18 @@ def _adapted(layer: str, state: State, known: tuple[str, ...], net: Net) -> Stat
 
     Scores of new classes start from almost nothing, so that they are learned from their own pictures.
     """
-    fresh = net.state_dict()
+    fresh, first = net.state_dict(), _PER_CLASS[layer]
     result = {}
     for kind in ("weight", "bias"):
         key = f"{layer}.{kind}"
-        rows = fresh[key].view(len(net.classes) + 1, -1).clone()
-        old = state[key].view(len(known) + 1, -1)
+        rows = fresh[key].view(len(net.classes) + first, -1).clone()
+        old = state[key].view(len(known) + first, -1)
         if layer.endswith("bbox_pred"):
             rows[:] = old[1:].mean(0)
-        for label, name in enumerate(("background", *net.classes)):
-            if label == 0 or name in known:  # a class of the user's may be called "background"
-                rows[label] = old[known.index(name) + 1 if label else 0]
+        rows[:first] = old[:first]
+        for place, name in enumerate(net.classes, first):
+            if name in known:
+                rows[place] = old[known.index(name) + first]
         result[key] = rows.view(-1, *fresh[key].shape[1:])
     return result
 

@@ -18,6 +18,18 @@ from stream_seg.graph.rpn import Rois
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """What the head looks at: features of their regions, and `limits` (N, 1, 4): w, h, w, h of each image.
+
+    `prior` (N, classes), or none, is added to the logits of all regions of an image.
+    """
+
+    pooler: Pooler
+    limits: Value
+    prior: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Detected:
     """Boxes with their image, grouped by image and best first; labels (D,) int64 from 1 on, scores (D,) float32."""
 
@@ -43,23 +55,21 @@ class Detected:
         return kept.gather(graph.ops(2, "TopK", place, kept.lengths(0))[1])
 
 
-def detect(
-    layers: Layers, config: MaskRCNN, pooler: Pooler, proposals: Rois, limits: Value, threshold: Value
-) -> Detected:
+def detect(layers: Layers, config: MaskRCNN, images: Images, proposals: Rois, threshold: Value) -> Detected:
     """Detections among the proposals: scores above the threshold, at most `per_image` per image."""
-    graph = layers.graph
+    graph, limits = layers.graph, images.limits
     with graph.scope("box"):
         count, regions = proposals.image.length(0), proposals
         if config.even and config.box_head.convolutions:
             regions = proposals.filled(limits.length(0) * config.proposals.count - count)
-        x = _looked_at(layers, config, pooler, regions)
+        x = _looked_at(layers, config, images.pooler, regions)
         logits, deltas = (_predicted(layers, x, name).head(count) for name in ("cls_score", "bbox_pred"))
         with graph.scope("select"):
-            probability = graph.op("Softmax", logits, axis=-1)
+            probability = _probability(logits, proposals, images)
             found = _candidates(config, probability, deltas, proposals, limits, threshold)
             found = _best(config.detection, found, limits)
         for _ in range(config.box_head.refinements):
-            found = _refined(layers, config, pooler, found, limits, threshold)
+            found = _refined(layers, config, images, found, threshold)
         if config.detection.decay:
             with graph.scope("decay"):
                 cells = found.rois.image * config.classes + found.labels
@@ -105,9 +115,14 @@ def _predicted(layers: Layers, x: Value, name: str) -> Value:
         return layers.leave(layers.linear(x, f"roi_heads.box_predictor.{name}"))
 
 
-def _refined(
-    layers: Layers, config: MaskRCNN, pooler: Pooler, found: Detected, limits: Value, threshold: Value
-) -> Detected:
+def _probability(logits: Value, rois: Rois, images: Images) -> Value:
+    """Of each class, (R, classes), with what is known of the images beforehand."""
+    if images.prior is not None:
+        logits = logits + images.prior.gather(rois.image)
+    return logits.graph.op("Softmax", logits, axis=-1)
+
+
+def _refined(layers: Layers, config: MaskRCNN, images: Images, found: Detected, threshold: Value) -> Detected:
     """What is above the threshold when the head looks once more, at each box that it has found, and where it puts that.
 
     Iterative regression (Gidaris 2015, arXiv 1505.01749). A score becomes the geometric mean of both looks': background
@@ -115,13 +130,13 @@ def _refined(
     costs little.
     """
     graph, rois, count = layers.graph, found.rois, found.labels.length(0)
-    x = _looked_at(layers, config, pooler, rois)
+    x = _looked_at(layers, config, images.pooler, rois)
     logits, deltas = (_predicted(layers, x, name).head(count) for name in ("cls_score", "bbox_pred"))
     with graph.scope("refine"):
         own = graph.concat([graph.arange(count).unsqueeze(1), found.labels.unsqueeze(1)], axis=1)
-        boxes = _moved(config, rois, deltas, own, limits)
+        boxes = _moved(config, rois, deltas, own, images.limits)
         is_box = (shorter_side(boxes) >= config.detection.min_side).unsqueeze(1)
-        again = graph.op("Softmax", logits, axis=-1).gather_nd(own)
+        again = _probability(logits, rois, images).gather_nd(own)
         moved = replace(found, rois=replace(rois, boxes=boxes.where(is_box, rois.boxes)))
         return moved.scored(graph.op("Sqrt", found.scores * again), threshold)
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from stream_seg.graph.backbone import backbone
-from stream_seg.graph.box_head import Detected, detect
+from stream_seg.graph.box_head import Detected, Images, detect
 from stream_seg.graph.config import Device, MaskRCNN, Pixels
 from stream_seg.graph.emit import Graph, Value, ints
 from stream_seg.graph.fpn import pyramid
@@ -22,6 +22,7 @@ from stream_seg.graph.layers import Layers
 from stream_seg.graph.mask_head import Outlines, masks, scored
 from stream_seg.graph.parameters import State
 from stream_seg.graph.pixels import PixelPooler
+from stream_seg.graph.presence import prior
 from stream_seg.graph.roi import make_pooler
 from stream_seg.graph.rpn import Canvas, propose
 
@@ -56,7 +57,8 @@ def build_graph(
         with graph.scope("pixels"):
             pixels = PixelPooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling)
     proposals = propose(layers, config.proposals, levels, canvas, device)
-    found = detect(layers, config, pixels or pooler, proposals, canvas.limits, threshold)
+    known = prior(layers, config, features.levels[-1], canvas) if config.presence.hidden else None
+    found = detect(layers, config, Images(pixels or pooler, canvas.limits, known), proposals, threshold)
     outlines = Outlines(pooler, features.fine, levels[0], device)
     small_masks, size = masks(layers, config, outlines, found), 2 * config.pooling.mask_size
     if config.mask_head.scores:

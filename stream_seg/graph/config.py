@@ -138,6 +138,17 @@ class BoxHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """Which classes an image shows, by a layer of `hidden` units on the whole of its coarsest map; 0 is for without.
+
+    The probabilities, to the power of `weight`, count for the regions in it.
+    """
+
+    hidden: int = 0
+    weight: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
 class MaskHead:
     """Convolutions, then an upsampling by two, then one mask per class or one for all (`class_agnostic`).
 
@@ -190,6 +201,7 @@ class MaskRCNN:
     norm_eps: float = 1e-5
     pooling: RoiPooling = RoiPooling()
     box_head: BoxHead = BoxHead()
+    presence: Presence = Presence()
     mask_head: MaskHead = MaskHead()
     detection: Detection = Detection()
     canvases: tuple[tuple[int, int], ...] = ()
@@ -224,6 +236,7 @@ COMPACT = MaskRCNN(
     pyramid_channels=96,
     pooling=RoiPooling(canonical_side=160.0),
     box_head=BoxHead(fully_connected=(512, 512), refinements=1),
+    presence=Presence(hidden=256),
     mask_head=MaskHead((64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32, scores=True),
     detection=Detection(nms_iou=0.6, decay=0.5),
     licence="Apache-2.0",

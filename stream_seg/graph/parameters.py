@@ -89,6 +89,7 @@ def expected(config: MaskRCNN) -> Iterator[Entry]:
     yield from _pyramid(config)
     yield from _rpn(config)
     yield from _box_head(config)
+    yield from _presence(config)
     yield from _mask_head(config)
 
 
@@ -153,6 +154,12 @@ def _box_head(config: MaskRCNN) -> Iterator[Entry]:
     yield from _linear("roi_heads.box_predictor.bbox_pred", size, 4 * config.classes)
 
 
+def _presence(config: MaskRCNN) -> Iterator[Entry]:
+    if config.presence.hidden:
+        yield from _linear("presence.hidden", 2 * config.backbone.channels[-1], config.presence.hidden)
+        yield from _linear("presence.classes", config.presence.hidden, config.classes - 1)
+
+
 def _mask_head(config: MaskRCNN) -> Iterator[Entry]:
     channels = config.pyramid_channels
     for index, width in enumerate(config.mask_head.convolutions):
@@ -209,6 +216,7 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
     names = fully_connected_names(replace(base.box_head, convolutions=convolutions, fully_connected=(0,) * 8))
     keys = [f"roi_heads.box_head.{name}.weight" for name in names]
     masks = _count(state, "roi_heads.mask_head.{}.0.weight")
+    presence = "presence.hidden.weight"
     detailed = "roi_heads.mask_detail.fine.weight" in state
     return replace(
         base,
@@ -220,6 +228,7 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
             convolutions=convolutions,
             fully_connected=tuple(_size(state, key) for key in keys if key in state),
         ),
+        presence=replace(base.presence, hidden=_size(state, presence) if presence in state else 0),
         mask_head=replace(
             base.mask_head,
             convolutions=tuple(_size(state, f"roi_heads.mask_head.{index}.0.weight") for index in range(masks)),

@@ -232,8 +232,8 @@ def test_what_an_image_shows_is_judged_from_its_cells_alone(half: bool) -> None:
 
     def write(cells: Value, limits: Value) -> Value:
         layers = Layers(cells.graph, state, norm_eps=1e-5, half=half)
-        side = cells.graph.value(np.array(0, np.int64))
-        return prior(layers, config, cells, Canvas(side, side, limits))
+        height, width = (cells.graph.value(np.array(side, np.int64)) for side in (128, 160))
+        return prior(layers, config, cells, Canvas(height, width, limits))
 
     got = compute(write, cells, limits, rank=2)
     for image, (rows, columns) in enumerate([(4, 5), (1, 3), (0, 0)]):

@@ -77,12 +77,8 @@ def _prepare(images: Value, sizes: Value, pixels: Pixels) -> tuple[Value, Canvas
         height, width = images.length(1), images.length(2)
         mean = np.array(pixels.mean, np.float32)[:, None, None]
         x = images.transpose(0, 3, 1, 2).cast(np.float32) - mean
-        row = graph.arange(height).cast(np.float32).unsqueeze(0) < sizes.slice(0, 1, axis=1)
-        column = graph.arange(width).cast(np.float32).unsqueeze(0) < sizes.slice(1, 2, axis=1)
-        # As a product, because Where costs four times as much.
-        inside = row.cast(np.float32).unsqueeze(1, 3) * column.cast(np.float32).unsqueeze(1, 2)
-        limits = sizes.gather(ints(1, 0, 1, 0), axis=1).unsqueeze(1)
-        return x * inside, Canvas(height, width, limits)
+        canvas = Canvas(height, width, sizes.gather(ints(1, 0, 1, 0), axis=1).unsqueeze(1))
+        return x * canvas.inside(), canvas
 
 
 def _declare_outputs(graph: Graph, found: Detected, small_masks: Value, size: int) -> None:

@@ -6,8 +6,6 @@ for object detection").
 
 from __future__ import annotations
 
-import numpy as np
-
 from stream_seg.graph.config import MaskRCNN
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.layers import Layers
@@ -24,7 +22,7 @@ def prior(layers: Layers, config: MaskRCNN, coarsest: Value, canvas: Canvas) -> 
     """
     graph = layers.graph
     with graph.scope(_PREFIX):
-        inside = _inside(coarsest, config.backbone.strides[-1], canvas)
+        inside = canvas.inside(config.backbone.strides[-1])
         cells = layers.leave(coarsest) * inside  # 0 outside, where no maximum is
         # At least 1, for where a batch is filled up with images without any pixels.
         area = graph.op("ReduceSum", inside, ints(1, 2, 3), keepdims=0).unsqueeze(1).maximum(1.0)
@@ -34,15 +32,4 @@ def prior(layers: Layers, config: MaskRCNN, coarsest: Value, canvas: Canvas) -> 
         x = layers.linear(x, f"{_PREFIX}.hidden", activation="relu")
         logits = layers.leave(layers.linear(x, f"{_PREFIX}.classes"))
         certainty = graph.op("Softplus", logits * -1.0) * -config.presence.weight  # log of the sigmoid
-        nothing = certainty.slice(0, 1, axis=1) * 0.0
-        return graph.concat([nothing, certainty], axis=1)
-
-
-def _inside(cells: Value, stride: int, canvas: Canvas) -> Value:
-    """(N, 1, H/s, W/s) float32: 1 for the cells that begin inside their image, else 0."""
-    graph = cells.graph
-    row, column = (graph.arange(cells.length(axis)).cast(np.float32).unsqueeze(0) * float(stride) for axis in (2, 3))
-    limits = canvas.limits.squeeze(1)
-    is_row = (row < limits.slice(1, 2, axis=1)).cast(np.float32)
-    is_column = (column < limits.slice(0, 1, axis=1)).cast(np.float32)
-    return is_row.unsqueeze(1, 3) * is_column.unsqueeze(1, 2)
+        return graph.op("Pad", certainty, ints(0, 1, 0, 0))

@@ -18,10 +18,10 @@ from skimage import data
 
 from stream_seg import catalog
 from stream_seg.catalog import ENTRIES, Device, Download, Entry
-from stream_seg.catalog.locking import locked
 from stream_seg.cli.export import build_graph
 from stream_seg.errors import ModelError
 from stream_seg.graph import ARCHITECTURES
+from stream_seg.locking import Purpose, locked
 from stream_seg.segmenters import load_segmenter
 from tests.misbehaving_server import MisbehavingServer, whole
 
@@ -234,12 +234,13 @@ def test_a_folder_that_cannot_be_made_is_said(server: MisbehavingServer, tmp_pat
 
 
 def test_a_lock_that_cannot_be_had_is_given_up(tmp_path: Path) -> None:
-    lock = tmp_path / ".lock"
-    with locked(lock), pytest.raises(ModelError, match="another process has been holding"), locked(lock, wait=0):
+    lock, purpose = tmp_path / ".lock", Purpose("at work", "--model-dir", ModelError)
+    held = pytest.raises(ModelError, match="another process has been holding")
+    with locked(lock, purpose), held, locked(lock, purpose, wait=0):
         pytest.fail("two hold the lock")
-    with locked(lock, wait=0):
+    with locked(lock, purpose, wait=0):
         pass
-    with pytest.raises(ModelError, match="--model-dir"), locked(tmp_path / "absent" / ".lock"):
+    with pytest.raises(ModelError, match="--model-dir"), locked(tmp_path / "absent" / ".lock", purpose):
         pass
 
 

@@ -26,7 +26,7 @@ import pytest
 from stream_seg import load_segmenter
 from stream_seg.cli import main
 from stream_seg.graph.labels import COMPACT_LABELS
-from tests.training_scripts import FOLDER, importable, run
+from tests.training_scripts import FOLDER, file_limit, importable, run
 from tests.training_shapes import CATEGORIES, draw, write_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +141,11 @@ def test_a_preview_that_cannot_be_written_is_refused_before_the_work(
         (["evaluate", "{run}/weights.safetensors", "{data}", "--sizes", "320,"], 2, "'320,' should be pixels, such as"),
         (["evaluate", "{run}/weights.safetensors", "{data}", "--out", "{new}/ap.json"], 6, "a folder that is there"),
         (["outline", "{data}", "--out", "{new}", "--weights", "x.safetensors"], 4, "x.safetensors cannot be read"),
+        (
+            ["train", "{data}", "--out", "{data}/val.json/new", "--steps", "1"],
+            6,
+            "new: Not a directory; give another --out",
+        ),
     ],
 )
 def test_what_a_command_cannot_do_it_says_before_it_writes_anything(
@@ -166,6 +171,15 @@ def test_ctrl_c_ends_a_command_with_a_line(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as ended:
         importlib.import_module("commands").carry_out("preview", interrupted)
     assert (ended.value.code, capsys.readouterr().err) == (130, "preview: stopped\n")
+
+
+def test_what_cannot_be_written_ends_a_command_with_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with file_limit(10), pytest.raises(SystemExit) as ended:
+        importlib.import_module("commands").carry_out("train", lambda: (tmp_path / "log").write_text("x" * 99) and None)
+    assert (ended.value.code, capsys.readouterr().err) == (6, "train: File too large\n")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("commands").carry_out("train", lambda: (tmp_path / "no" / "log").touch())
+    assert capsys.readouterr().err == f"train: {tmp_path}/no/log: No such file or directory\n"
 
 
 def test_a_run_is_resumed_with_its_own_classes_and_parts(

@@ -20,7 +20,7 @@ from stream_seg.graph.config import COMPACT, RoiPooling
 from stream_seg.graph.pixels import TAPS, PixelPooler
 from stream_seg.graph.rpn import Rois
 from tests.small_graphs import compute
-from tests.training_scripts import importable, settings_kept
+from tests.training_scripts import file_limit, importable, settings_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -341,6 +341,46 @@ def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], 
     assert state.keys() == net.state_dict().keys()
     with pytest.raises(ModelError, match="cannot be read"):
         weights.read_weights(tmp_path / "none.safetensors")
+
+
+def test_bfloat16_leaves_out_what_it_slows_down_and_cpus_without_it(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    net, seen = scripts["model"].Net(("a",)), {}
+    for name, layer in net.backbone.body.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda layer, _, y, name=name: seen.update({name: (layer, y.dtype)}))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        net.backbone.body(torch.rand(1, 3, 64, 64))
+    exact = [name for name, (_, kind) in seen.items() if kind == torch.float32]
+    assert exact == [name for name, (layer, _) in seen.items() if layer.groups > 1 and layer.stride == (2, 2)]
+    assert exact == [f"{block}.conv.1.0" for block in (2, 4, 7, 14)]
+    fast = scripts["train"]._computes_in_bfloat16
+    for known, is_fast in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", known.copy, raising=False)
+        assert fast(torch.device("cpu")) is is_fast
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert [fast(torch.device(kind)) for kind in ("cpu", "cuda")] == [False, True]
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_saved_before(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    import torch
+
+    from stream_seg.errors import OutputError
+
+    weights = scripts["weights"]
+    for name, write in (
+        ("w.safetensors", lambda path, value: weights.write_weights(path, {"x": value}, ("a",))),
+        ("last.pt", lambda path, value: weights.write_checkpoint(path, {"x": value})),
+    ):
+        write(tmp_path / name, torch.ones(10))
+        before = (tmp_path / name).read_bytes()
+        with file_limit(20_000), pytest.raises(OutputError, match=rf"{name}: File too large; what .* before is intact"):
+            write(tmp_path / name, torch.ones(10_000))
+        assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "w.safetensors"]
 
 
 def test_classes_may_have_any_name(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import importlib
 import json
 import random
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from stream_seg.errors import ModelError, SourceError
+from stream_seg.errors import ModelError, OutputError, SourceError
 from stream_seg.graph import COMPACT, export_graph
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import COMPACT_LABELS
@@ -28,7 +29,8 @@ from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.pixels import TAPS
 from stream_seg.graph.precision import compare, make_feeds, quantise
 from stream_seg.graph.weights import read_weights
-from tests.training_scripts import importable
+from stream_seg.locking import Purpose, locked
+from tests.training_scripts import file_limit, importable
 from tests.training_shapes import SIDES, write_shapes
 
 # pycocotools' own.
@@ -155,7 +157,38 @@ def test_a_cache_that_is_made_anew_leaves_that_of_a_run_alone(
     cache.build_cache(read(shapes / "val.json", shapes), tmp_path, workers=1)
     assert np.array_equal(running.image(23), training_set.image(23))
     assert len(cache.TrainingSet(read(shapes / "val.json", shapes), tmp_path, {}).rows) == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"images.bin", "masks.bin", "index.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images.bin", "masks.bin", "index.npz", ".lock"}
+
+
+def test_runs_that_start_together_make_a_cache_once(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    cache, folder = scripts["cache"], tmp_path / "shared"
+    annotations = scripts["annotations"].read_annotations(shapes / "val.json", shapes)
+    cache.build_cache(annotations, tmp_path / "made", workers=1)
+    folder.mkdir()
+    second = threading.Thread(target=cache.build_cache, args=(annotations, folder, 1))
+    with locked(folder / ".lock", Purpose("a test", "--cache", OutputError)):
+        second.start()
+        second.join(0.3)
+        assert (second.is_alive(), [path.name for path in folder.iterdir()]) == (True, [".lock"])
+        for name in ("images.bin", "masks.bin", "index.npz"):
+            (tmp_path / "made" / name).rename(folder / name)
+        made = (folder / "images.bin").stat().st_ino
+    second.join()
+    assert (folder / "images.bin").stat().st_ino == made
+
+
+def test_a_cache_that_cannot_be_written_is_said(scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path) -> None:
+    annotations = scripts["annotations"].read_annotations(shapes / "val.json", shapes)
+    (tmp_path / "file").touch()
+    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "x", "Not a directory")):
+        with pytest.raises(
+            OutputError, match=rf"cannot write the decoded pictures to .*: {reason}; give another --cache"
+        ):
+            scripts["cache"].build_cache(annotations, folder, workers=1)
+    with file_limit(10_000), pytest.raises(OutputError, match=r"full: File too large; give another --cache"):
+        scripts["cache"].build_cache(annotations, tmp_path / "full", workers=1)
 
 
 def test_a_cache_is_that_of_its_pictures_by_whatever_path_and_a_broken_one_is_none(

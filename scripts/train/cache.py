@@ -19,14 +19,16 @@ from annotations import Annotations, Picture, Segmentation
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stream_seg.errors import SourceError
+from stream_seg.errors import OutputError, SourceError
 from stream_seg.evaluate import read_annotated
 from stream_seg.ground_truth import run_lengths
+from stream_seg.locking import Purpose, locked
 
 LONGEST_SIDE = 640
 """Larger pictures are shrunk: training sees them smaller still."""
 
 Pixels = NDArray[np.uint8]
+_DECODING = Purpose("decoding the same pictures", "--cache", OutputError)
 
 
 class MaskCrop(NamedTuple):
@@ -47,10 +49,24 @@ class Cached(NamedTuple):
 
 
 def build_cache(annotations: Annotations, folder: Path, workers: int) -> None:
-    """Decode everything once, unless `folder` holds the cache of exactly these annotations already."""
+    """Decode everything once, unless `folder` holds the cache of exactly these annotations already.
+
+    Runs that start together wait for the first. Raises OutputError where the folder cannot be written.
+    """
     if _is_current(annotations, folder):
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", _DECODING):
+            if not _is_current(annotations, folder):  # another run may have made it in the meantime
+                _write(annotations, folder, workers)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the decoded pictures to {folder}: {error.strerror}; give another --cache"
+        ) from error
+
+
+def _write(annotations: Annotations, folder: Path, workers: int) -> None:
     # Into new files: a run that trains from the old ones has them mapped, and would crash where they got shorter.
     parts = {name: folder / f"{name}.part" for name in ("images.bin", "masks.bin", "index.npz")}
     image_rows: list[tuple[int, int, int]] = []

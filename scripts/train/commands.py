@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stream_seg.errors import ModelError, StreamSegError
+from stream_seg.errors import ModelError, OutputError, StreamSegError
 
 
 def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") -> None:
@@ -19,6 +19,10 @@ def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") 
     except StreamSegError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # of what is written all along, such as a log
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(OutputError.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(130)

@@ -36,9 +36,16 @@ def _without_normalisation(module: nn.Module) -> None:
 
 
 def _with_bias(old: nn.Conv2d) -> nn.Conv2d:
-    return nn.Conv2d(
-        old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups
-    )
+    kind = _Float32Conv2d if old.groups > 1 and old.stride != (1, 1) else nn.Conv2d
+    return kind(old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
+
+
+class _Float32Conv2d(nn.Conv2d):
+    """In float32 under autocast, too: of what halves a map depthwise, a CPU takes many times as long in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
 
 
 class Body(nn.Module):

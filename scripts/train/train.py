@@ -34,7 +34,7 @@ from team import Team, work_together
 from trainer import Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
 
-from stream_seg.errors import SourceError, UsageError
+from stream_seg.errors import OutputError, SourceError, UsageError
 from stream_seg.evaluate import check
 
 RANK_SEED = 100_003
@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, help="decoded pictures (default: RUN/cache); 3 bytes per pixel")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add(
-        "--amp", action=argparse.BooleanOptionalAction, help="bfloat16 (default: on CUDA; CPUs need AVX512_BF16 or AMX)"
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        help="bfloat16 (default: where it is faster: on CUDA, and on CPUs with AVX512_BF16 or AMX)",
     )
     add("--processes", type=int, default=1, help="that train together, each with its batches (default: %(default)s)")
     add("--threads", type=int, help="of a CPU, in each process (default: the cores, shared between the processes)")
@@ -124,7 +126,10 @@ def _prepare(args: argparse.Namespace) -> None:
         raise UsageError(f"--processes {args.processes}: several are for --device cpu, one for each core")
     if not 0 <= args.rank < FULLY_CONNECTED:
         raise UsageError(f"--rank {args.rank}: it must be from 1 to {FULLY_CONNECTED - 1}, or 0 for any")
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {args.out}: {error.strerror}; give another --out") from error
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
     validation = _validation(args)
@@ -185,10 +190,16 @@ def _tuning(args: argparse.Namespace, device: torch.device) -> Tuning:
         average=args.average,
         mask_weight=args.mask_weight,
         rank=args.rank,
-        amp=device.type == "cuda" if args.amp is None else args.amp,
+        amp=_computes_in_bfloat16(device) if args.amp is None else args.amp,
         log_every=args.log_every,
         save_minutes=args.save_every,
     )
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Of CPUs, whether it is known that they do: others take many times as long as in float32."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # which not every version of PyTorch tells
+    return device.type == "cuda" or any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _validation(args: argparse.Namespace) -> Validation | None:

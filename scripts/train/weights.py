@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import architecture as a
 import torch
 from model import Net
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from stream_seg.errors import ModelError
+from stream_seg.errors import ModelError, OutputError
 
 State = dict[str, Tensor]
 
@@ -40,12 +44,25 @@ def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
 
 
 def write_weights(path: Path, state: State, classes: tuple[str, ...]) -> None:
-    """Write whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
+    """Write whole or not at all. Raises OutputError."""
     tensors = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}
     # As JSON, for names may have commas.
-    save_file(tensors, part, {"classes": json.dumps(["background", *classes], ensure_ascii=False)})
-    part.replace(path)
+    said = {"classes": json.dumps(["background", *classes], ensure_ascii=False)}
+    with _whole(path) as file:
+        file.write(save(tensors, said))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that replaces `path` at the end: being killed while writing, or a full disk, leaves the previous one."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -103,7 +120,8 @@ def read_checkpoint(path: Path) -> dict[str, object]:
 
 
 def write_checkpoint(path: Path, content: dict[str, object]) -> None:
-    """Write, then rename: being killed while saving leaves the previous one intact."""
-    part = path.with_name(f"{path.name}.part")
-    torch.save(content, part)
-    part.replace(path)
+    """Write whole or not at all. Raises OutputError."""
+    saved = io.BytesIO()  # of a file, torch does not say why it could not be written
+    torch.save(content, saved)
+    with _whole(path) as file:
+        file.write(saved.getbuffer())

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from stream_seg.catalog.downloads import PATIENCE, Download, Patience, Progress, fetch
 from stream_seg.catalog.entries import ENTRIES, Device, Entry
-from stream_seg.catalog.locking import locked
 from stream_seg.catalog.onnxfile import ModelInfo, TensorInfo, info
 from stream_seg.errors import ModelError, did_you_mean
+from stream_seg.locking import Purpose, locked
 
 __all__ = [
     "ENTRIES",
@@ -50,6 +50,7 @@ Build = Callable[[Path, str, Device, Path], None]
 """Makes an ONNX graph: (weights file, architecture, device it is for, file to write). Raises `ModelError`."""
 
 _PACKAGE = Path(__file__).parents[1]
+_FETCHING = Purpose("fetching the same model", "--model-dir", ModelError)
 
 
 def default_model_dir() -> Path:
@@ -133,7 +134,7 @@ def pull(
         raise ModelError(
             f"'{name}' has to be built from its weights first; run: {_pull_command(entry, device, model_dir)}"
         )
-    with locked(_lock_file(entry, _usable(folder))):
+    with locked(_lock_file(entry, _usable(folder)), _FETCHING):
         if not _graph_on_disk(entry, folder, device):  # another process may have made it in the meantime
             published = _fetched(entry.download, folder, progress, patience)
             if entry.architecture is not None and build is not None:
@@ -162,7 +163,7 @@ def weights(
     folder = model_dir or default_model_dir()
     if offline and not _whole(entry.download, folder):
         raise ModelError(f"the weights of '{name}' are not on disk; run: {_pull_command(entry, 'cpu', model_dir)}")
-    with locked(_lock_file(entry, _usable(folder))):
+    with locked(_lock_file(entry, _usable(folder)), _FETCHING):
         return _fetched(entry.download, folder, progress, patience), entry.architecture
 
 
@@ -179,7 +180,7 @@ def remove(name: str, *, model_dir: Path | None = None, entries: tuple[Entry, ..
     found = [file for stem in names for file in (folder / stem, folder / f"{stem}.part") if is_file(file)]
     if not found:
         raise ModelError(f"the model '{name}' is not on disk: there is nothing to remove in {folder}")
-    with locked(_lock_file(entry, folder)):
+    with locked(_lock_file(entry, folder), _FETCHING):
         try:
             for file in found:
                 file.unlink(missing_ok=True)

@@ -73,8 +73,8 @@ class _Broken(Exception):
 def fetch(download: Download, folder: Path, progress: Progress | None = None, patience: Patience = PATIENCE) -> Path:
     """Bring `download` into `folder` and return its path; a half-finished `FILE.part` there is continued.
 
-    One caller at a time (see `locking`). Raises `ModelError` when no mirror gives the file (naming each with its
-    reason), when the disk is full or when the folder cannot be written.
+    One caller at a time (see `stream_seg.locking`). Raises `ModelError` when no mirror gives the file (naming each with
+    its reason), when the disk is full or when the folder cannot be written.
     """
     target = folder / download.file
     with _Part(folder / f"{download.file}.part") as part:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _Entry = dict[str, Any]
 
+_LEAST_NUMBERS = 6
+"""Of a polygon: x and y of three points."""
+
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
@@ -145,12 +148,22 @@ def _outlined(data: Mapping[str, list[_Entry]]) -> list[_Entry]:
 
 
 def _with_run_lengths(entry: _Entry, size: tuple[int, int]) -> _Entry:
-    segmentation = entry.get("segmentation")
-    if segmentation and (entry["iscrowd"] or entry.get("mask_valid", True)):
+    if segmentation := usable_outline(entry):
         return {**entry, "segmentation": run_lengths(segmentation, size)}
     x, y, width, height = entry["bbox"]
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return {**entry, "segmentation": run_lengths([corners], size), "iscrowd": 1}
+
+
+def usable_outline(annotation: Mapping[str, Any]) -> _Segmentation | None:
+    """That of an annotation as it is in the file; None where there is none, or one that should not be trusted.
+
+    What has two points or none encloses nothing; pycocotools would take the two for a box.
+    """
+    found = annotation.get("segmentation") if annotation.get("iscrowd") or annotation.get("mask_valid", True) else None
+    if isinstance(found, list):
+        found = [part for part in found if not isinstance(part, list) or len(part) >= _LEAST_NUMBERS]
+    return found or None
 
 
 def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedRLE:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError
+from stream_seg.ground_truth import usable_outline
 
 Segmentation = dict[str, Any] | list[list[float]]
 
@@ -111,9 +112,3 @@ def _objects(annotations: list[dict[str, Any]], labels: dict[int, int]) -> Objec
         crowd=np.array([bool(one.get("iscrowd")) for one in useful], np.bool_),
         outlines=[usable_outline(one) for one in useful],
     )
-
-
-def usable_outline(annotation: dict[str, Any]) -> Segmentation | None:
-    """That of an annotation as it is in the file; None where there is none, or one that should not be trusted."""
-    usable = annotation.get("mask_valid", True) or annotation.get("iscrowd")
-    return (annotation.get("segmentation") or None) if usable else None

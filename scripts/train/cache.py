@@ -150,10 +150,6 @@ def _bitmask(outline: Segmentation, size: tuple[int, int]) -> Pixels:
     """Polygons or run lengths, compressed or not, as (height, width) of 0 and 1. Raises ValueError."""
     from pycocotools import mask as coco
 
-    if isinstance(outline, list):
-        outline = [part for part in outline if len(part) >= 6]  # what has two points or none has no inside
-        if not outline:
-            return np.zeros(size, np.uint8)
     return np.asarray(coco.decode(run_lengths(outline, size)), np.uint8)
 
 

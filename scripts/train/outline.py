@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from annotations import Picture, read_annotations, usable_outline
+from annotations import Picture, read_annotations
 from commands import carry_out
 from numpy.typing import NDArray
 from segmenter import NetSegmenter
@@ -28,6 +28,7 @@ from weights import BUILT_IN, read_weights, start_from
 
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.evaluate import encoded, read_annotated
+from stream_seg.ground_truth import usable_outline
 
 LEAST_SIDE = 6.0
 """Of a box, in pixels: smaller ones hardly have an outline."""

@@ -141,6 +141,15 @@ def paste(detections: Detections, size: tuple[int, int]) -> NDArray[np.bool_]:
     return pasted
 
 
+def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    """Intersection over union of boxes (N, 4) with boxes (M, 4): (N, M), 0 where either has no area."""
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    shared = np.maximum(sides, 0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1] - shared
+    return np.where(shared > 0, shared / np.maximum(union, 1e-9), 0).astype(np.float32)
+
+
 def _scale(size: tuple[int, int], canvas: tuple[int, int]) -> float:
     return min(canvas[0] / size[0], canvas[1] / size[1])
 

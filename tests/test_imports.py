@@ -17,7 +17,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
-    ("frame", "detections", "availability", "channel", "intake", "metrics", "protocols"),
+    ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
     ("geometry", "render"),
     ("catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
@@ -41,6 +41,7 @@ ALLOWED = {
     "availability": set(),
     "channel": set(),
     "intake": set(),
+    "locking": set(),
     "metrics": set(),
     "protocols": set(),
     "pipeline": set(),

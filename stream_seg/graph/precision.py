@@ -24,7 +24,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox, choose_canvas
+from stream_seg.geometry import Letterbox, choose_canvas, pairwise_iou
 from stream_seg.graph.config import STRIDE
 from stream_seg.graph.shared_scale import PIXEL_NODES, share_scale
 
@@ -152,20 +152,11 @@ def _counterparts(ones: _Found, others: _Found, wanted: NDArray[np.bool_]) -> It
     """IoU and indices of each wanted one and its best counterpart among the others, where it has one."""
     if not len(others.scores):
         return
-    overlap = _iou(ones.boxes, others.boxes) * (ones.labels[:, None] == others.labels)
+    overlap = pairwise_iou(ones.boxes, others.boxes) * (ones.labels[:, None] == others.labels)
     for index in np.flatnonzero(wanted):
         best = int(overlap[index].argmax())
         if overlap[index, best] >= _SAME_IOU:
             yield float(overlap[index, best]), (int(index), best)
-
-
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    top_left = np.maximum(a[:, None, :2], b[:, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[:, 2:])
-    common = (bottom_right - top_left).clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1] - common
-    return np.asarray(common / np.maximum(union, 1e-6), np.float32)
 
 
 def _is_quantised(node: onnx.NodeProto) -> bool:

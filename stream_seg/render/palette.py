@@ -12,9 +12,9 @@ import itertools
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
+from stream_seg.geometry import pairwise_iou
 
 Colour = tuple[int, int, int]
 """Blue, green, red, each 0..255."""
@@ -69,7 +69,7 @@ class Shades:
         shades = [-1] * len(detections)
         if not (self._shades and shades):
             return shades
-        overlap = _iou(detections.boxes, self._boxes)
+        overlap = pairwise_iou(detections.boxes, self._boxes)
         overlap[detections.class_ids[:, None] != self._class_ids] = 0
         for i in range(len(shades)):
             best = int(overlap[i].argmax())
@@ -77,15 +77,6 @@ class Shades:
                 shades[i] = self._shades[best]
                 overlap[:, best] = 0
         return shades
-
-
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of boxes (N, 4) with boxes (M, 4): (N, M), 0 where either has no area."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    shared = np.maximum(sides, 0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1] - shared
-    return np.where(shared > 0, shared / np.maximum(union, 1e-9), 0).astype(np.float32)
 
 
 def _srgb(lightness: float, chroma: float, hue: float) -> Colour | None:

@@ -156,7 +156,7 @@ def _with_run_lengths(entry: _Entry, size: tuple[int, int]) -> _Entry:
 
 
 def usable_outline(annotation: Mapping[str, Any]) -> _Segmentation | None:
-    """That of an annotation as it is in the file; None where there is none, or one that should not be trusted.
+    """Polygons or run lengths of an annotation; None where there are none, or some that should not be trusted.
 
     What has two points or none encloses nothing; pycocotools would take the two for a box.
     """

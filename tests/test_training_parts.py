@@ -189,6 +189,7 @@ def test_a_cache_that_cannot_be_written_is_said(scripts: dict[str, ModuleType], 
             scripts["cache"].build_cache(annotations, folder, workers=1)
     with file_limit(10_000), pytest.raises(OutputError, match=r"full: File too large; give another --cache"):
         scripts["cache"].build_cache(annotations, tmp_path / "full", workers=1)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == [".lock"]
 
 
 def test_a_cache_is_that_of_its_pictures_by_whatever_path_and_a_broken_one_is_none(

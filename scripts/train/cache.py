@@ -59,16 +59,27 @@ def build_cache(annotations: Annotations, folder: Path, workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", _DECODING):
             if not _is_current(annotations, folder):  # another run may have made it in the meantime
-                _write(annotations, folder, workers)
+                _renew(annotations, folder, workers)
     except OSError as error:
         raise OutputError(
             f"cannot write the decoded pictures to {folder}: {error.strerror}; give another --cache"
         ) from error
 
 
-def _write(annotations: Annotations, folder: Path, workers: int) -> None:
-    # Into new files: a run that trains from the old ones has them mapped, and would crash where they got shorter.
+def _renew(annotations: Annotations, folder: Path, workers: int) -> None:
+    """By new files: a run that trains from the old ones has them mapped, and would crash where they got shorter."""
     parts = {name: folder / f"{name}.part" for name in ("images.bin", "masks.bin", "index.npz")}
+    try:
+        _write(annotations, parts, workers)
+        (folder / "index.npz").unlink(missing_ok=True)  # which must not be taken for that of the other new files
+        for name, part in parts.items():
+            part.replace(folder / name)
+    finally:  # of a full disk, none of it may stay taken
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _write(annotations: Annotations, parts: dict[str, Path], workers: int) -> None:
     image_rows: list[tuple[int, int, int]] = []
     mask_rows: list[tuple[int, int, int, int, int]] = []
     with parts["images.bin"].open("wb") as images, parts["masks.bin"].open("wb") as masks:
@@ -85,9 +96,6 @@ def _write(annotations: Annotations, folder: Path, workers: int) -> None:
     of = np.array(_fingerprint(annotations))
     with parts["index.npz"].open("wb") as index:
         np.savez(index, of=of, images=np.array(image_rows, np.int64), masks=mask_array)
-    (folder / "index.npz").unlink(missing_ok=True)  # which must not be taken for that of the other new files
-    for name, part in parts.items():
-        part.replace(folder / name)
 
 
 def _decoded(pictures: list[Picture], workers: int) -> Iterator[tuple[Pixels, list[MaskCrop | None]]]:

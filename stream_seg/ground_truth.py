@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 _Entry = dict[str, Any]
 
-_LEAST_NUMBERS = 6
-"""Of a polygon: x and y of three points."""
-
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
@@ -158,11 +155,12 @@ def _with_run_lengths(entry: _Entry, size: tuple[int, int]) -> _Entry:
 def usable_outline(annotation: Mapping[str, Any]) -> _Segmentation | None:
     """Polygons or run lengths of an annotation; None where there are none, or some that should not be trusted.
 
-    What has two points or none encloses nothing; pycocotools would take the two for a box.
+    What has two points or none encloses nothing; pycocotools would take the two for a box. A single point is damage,
+    which `run_lengths` refuses.
     """
     found = annotation.get("segmentation") if annotation.get("iscrowd") or annotation.get("mask_valid", True) else None
     if isinstance(found, list):
-        found = [part for part in found if not isinstance(part, list) or len(part) >= _LEAST_NUMBERS]
+        found = [part for part in found if not isinstance(part, list) or len(part) // 2 not in (0, 2)]
     return found or None
 
 

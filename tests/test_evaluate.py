@@ -309,6 +309,7 @@ def test_annotations_that_cannot_be_used_are_refused(folder: Path, body: str, sa
     ("wrong", "said"),
     [
         ({"bbox": [4, 4, 56]}, r"'annotations' has the bbox \[4, 4, 56\]"),
+        ({"segmentation": [[4, 4]]}, r"a segmentation cannot be read: \[\[4, 4\]\]"),
         ({"segmentation": [["x", 4, 5, 5, 4, 6]]}, r'a segmentation cannot be read: \[\["x", 4, 5, 5, 4, 6\]\]'),
         ({"segmentation": [4, 4, 5, 5, 4, 6]}, r"a segmentation cannot be read: \[4, 4, 5, 5, 4, 6\]"),
         ({"segmentation": {"counts": [10240]}}, r"has the size null in an image of \[80, 128\]"),
@@ -335,7 +336,7 @@ def test_area_and_crowd_may_be_null(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "lack",
-    [{"segmentation": None}, {"segmentation": []}, {"segmentation": [[4, 4], [4, 4, 80, 80]]}, {"mask_valid": False}],
+    [{"segmentation": None}, {"segmentation": []}, {"segmentation": [[4, 4, 80, 80], []]}, {"mask_valid": False}],
 )
 def test_an_object_without_an_outline_is_scored_as_a_box_alone(folder: Path, lack: dict[str, Any]) -> None:
     """Its detection comes first: were its mask taken for wrong, the other's precision would be a half."""

@@ -233,6 +233,10 @@ def test_outlines_that_enclose_nothing_are_none_and_those_of_another_size_are_re
     (tmp_path / "val.json").write_text(json.dumps(document))
     with pytest.raises(SourceError, match=r"\.png: a segmentation has the size \[10, 10\] in an image of \[128, 160\]"):
         cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
+    document["annotations"][0]["segmentation"] = [[4, 4]]
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    with pytest.raises(SourceError, match=r"\.png: a segmentation cannot be read: \[\[4, 4\]\]"):
+        cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
 
 
 def test_large_pictures_are_shrunk_with_their_annotations(

@@ -80,6 +80,7 @@ def _renew(annotations: Annotations, folder: Path, workers: int) -> None:
 
 
 def _write(annotations: Annotations, parts: dict[str, Path], workers: int) -> None:
+    """Pixels and masks one behind the other, and then where each is."""
     image_rows: list[tuple[int, int, int]] = []
     mask_rows: list[tuple[int, int, int, int, int]] = []
     with parts["images.bin"].open("wb") as images, parts["masks.bin"].open("wb") as masks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -71,7 +72,9 @@ def random_boxes(count: int) -> Tensor:
 def test_background_may_be_any_class_that_is_not_annotated(scripts: dict[str, ModuleType]) -> None:
     import torch
 
-    loss = scripts["losses"].marginal_cross_entropy
+    def loss(logits: Tensor, labels: Tensor, known: Tensor, confidence: float = 1.0) -> Tensor:
+        return scripts["losses"].marginal_cross_entropy(logits, labels, known, torch.full(labels.shape, confidence))
+
     logits = torch.tensor([[0.0, 8.0, 0.0]])
     background, cat = torch.tensor([0]), torch.tensor([2])
     known, cats_only = torch.tensor([[False, True, True]]), torch.tensor([[False, False, True]])
@@ -80,6 +83,11 @@ def test_background_may_be_any_class_that_is_not_annotated(scripts: dict[str, Mo
     assert loss(logits, cat, cats_only).item() == pytest.approx(loss(logits, cat, known).item())
     expected = torch.nn.functional.cross_entropy(logits, background).item()
     assert loss(logits, background, known).item() == pytest.approx(expected)
+    # An annotation that is right three times in four: the loss is least where the class is as likely.
+    for known_here in (known, torch.tensor([[False, True, False]])):
+        leaning = [torch.tensor([[0.0, -20, math.log(share / (1 - share))]]) for share in (0.7, 0.75, 0.8)]
+        found = [loss(logits, cat, known_here, 0.75).item() for logits in leaning]
+        assert found[1] < min(found[0], found[2])
 
 
 def test_batched_suppression_is_torchvisions(scripts: dict[str, ModuleType]) -> None:
@@ -176,7 +184,8 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
     for exhaustive in (True, False):
         known = torch.full((1, len(classes) + 1), exhaustive)
         known[:, 0] = False
-        blank = torch.zeros(1, 8, 4), torch.zeros(1, 8, dtype=torch.int64), torch.full((1, 8), -1)
+        labels, certain = torch.zeros(1, 8, dtype=torch.int64), torch.ones(1, 8)
+        blank = torch.zeros(1, 8, 4), labels, certain, torch.full((1, 8), -1)
         crops = torch.zeros(1, 64, 64, dtype=torch.uint8), torch.zeros(1, 4)
         ignore, nowhere = torch.zeros(1, 56, 80, dtype=torch.uint8), torch.zeros_like(known)
         targets = scripts["batches"].Targets(*blank, *crops, known, ignore, nowhere)
@@ -194,17 +203,18 @@ def test_an_image_shows_what_is_labelled_and_lacks_only_what_is_known_to_be_miss
 ) -> None:
     import torch
 
-    labels = torch.tensor([[2, 0], [0, 0]])
+    labels, confidence = torch.tensor([[2, 2], [0, 0]]), torch.tensor([[0.25, 0.75], [1, 1]])
     known = torch.tensor([[False, True, False, True, True], [False, True, False, False, True]])
     ignored = torch.tensor([[False, False, False, True, False], [False, True, False, False, False]])
-    blank = torch.zeros(2, 2, 4), labels, torch.full((2, 2), -1), torch.zeros(1, 64, 64), torch.zeros(1, 4)
-    targets = scripts["batches"].Targets(*blank, known, torch.zeros(2, 8, 8), ignored)
+    blank = torch.zeros(2, 2, 4), labels, confidence, torch.full((2, 2), -1)
+    crops = torch.zeros(1, 64, 64), torch.zeros(1, 4)
+    targets = scripts["batches"].Targets(*blank, *crops, known, torch.zeros(2, 8, 8), ignored)
     logits = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]], requires_grad=True)
     scripts["losses"]._presence_loss(logits, targets).backward()
-    # Missing are classes 1 and 4 of the first image, and 4 of the second; 2 is there, in whatever is exhaustive.
+    # Missing are classes 1 and 4 of the first image, and 4 of the second; 2 is there as far as the surer one is.
     probability = logits.detach().sigmoid()
     wanted = torch.zeros(2, 4)
-    wanted[0, [0, 3]], wanted[1, 3], wanted[0, 1] = probability[0, [0, 3]], probability[1, 3], probability[0, 1] - 1
+    wanted[0, [0, 3]], wanted[1, 3], wanted[0, 1] = probability[0, [0, 3]], probability[1, 3], probability[0, 1] - 0.75
     weight = importlib.import_module("architecture").PRESENCE_LOSS
     assert torch.allclose(logits.grad, weight * wanted / 4)
 
@@ -260,8 +270,8 @@ def test_background_that_looks_like_an_object_is_looked_at_where_the_head_puts_i
     known, ignore = torch.tensor([[False, False, True]]), torch.zeros(1, 25, 25, dtype=torch.uint8)
     ignore[0, 15:, :8] = 1  # the third box
     targets = scripts["batches"].Targets(
-        torch.tensor([[cat]]), torch.tensor([[2]]), torch.full((1, 1), -1), torch.zeros(1, 64, 64), torch.zeros(1, 4),
-        known, ignore, torch.zeros_like(known),
+        torch.tensor([[cat]]), torch.tensor([[2]]), torch.ones(1, 1), torch.full((1, 1), -1), torch.zeros(1, 64, 64),
+        torch.zeros(1, 4), known, ignore, torch.zeros_like(known),
     )  # fmt: skip
     covers = scripts["boxes"].IgnoreMap(ignore)
     found = losses._doubtful(logits, deltas.view(6, 12), rois, targets, covers, (100, 100))
@@ -305,7 +315,8 @@ def test_when_only_masks_are_trained_nothing_else_is(scripts: dict[str, ModuleTy
     crops = torch.full((2, 64, 64), 255, dtype=torch.uint8)
     crop_boxes = torch.stack([torch.zeros(4), boxes[0, 0]])
     known, ignore = torch.ones(2, 21, dtype=torch.bool), torch.zeros(2, 40, 40, dtype=torch.uint8)
-    targets = batches.Targets(boxes, labels, rows, crops, crop_boxes, known, ignore, torch.zeros_like(known))
+    objects, nowhere = (boxes, labels, torch.ones(2, 8), rows), torch.zeros_like(known)
+    targets = batches.Targets(*objects, crops, crop_boxes, known, ignore, nowhere)
     losses, counters = scripts["losses"].mask_losses(net, torch.rand(2, 3, 160, 160), targets, amp=False)
     assert 0 < counters["positives"] <= 3  # one object, in three variants, of which some may be too far off
     sum(losses.values()).backward()

@@ -2,8 +2,9 @@
 
 Beyond COCO's fields an image may say `exhaustive`, the ids of the categories of which every instance in it is annotated
 (without the field: all of them), and `source`, where it comes from; an annotation may say `mask_valid: false` when its
-box can be used and its outline cannot. An annotation without a segmentation is a box without a mask, and
-`iscrowd` marks regions that are neither object nor background.
+box can be used and its outline cannot, and, where a detector drew it, its `confidence`, how likely it is to be right
+(without the field: certain). An annotation without a segmentation is a box without a mask, and `iscrowd` marks regions
+that are neither object nor background.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ Segmentation = dict[str, Any] | list[list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The annotations of one image. `boxes` (n, 4) xyxy, `labels` (n,) from 1 on, `crowd` (n,), `outlines` or None."""
+    """The annotations of one image.
+
+    `boxes` (n, 4) xyxy, `labels` (n,) from 1 on, `crowd` (n,), `confidence` (n,) in 0..1, `outlines` or None.
+    """
 
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
     outlines: list[Segmentation | None]
 
 
@@ -110,5 +115,13 @@ def _objects(annotations: list[dict[str, Any]], labels: dict[int, int]) -> Objec
         boxes=boxes,
         labels=np.array([labels[one["category_id"]] for one in useful], np.int64),
         crowd=np.array([bool(one.get("iscrowd")) for one in useful], np.bool_),
+        confidence=np.array([_confidence(one) for one in useful], np.float32),
         outlines=[usable_outline(one) for one in useful],
     )
+
+
+def _confidence(annotation: dict[str, Any]) -> float:
+    confidence = float(annotation.get("confidence", 1))
+    if not 0 <= confidence <= 1:
+        raise ValueError(f"a confidence of {confidence} is not from 0 to 1")
+    return confidence

@@ -37,6 +37,7 @@ class Instance:
 
     box: Box
     label: int
+    confidence: float
     crop: Pixels | None = None
     window: Box | None = None
 
@@ -108,7 +109,7 @@ class Sampler:
         if min(w, h) >= MIN_SIDE:
             box = np.array([left + x, top + y, left + x + w, top + y + h], np.float64)
             label = int(self.data.objects[index].labels[j])
-            sample.instances.append(_with_crop(box, label, mask, view.shifted(left, top)))
+            sample.instances.append(_with_crop(box, label, 1.0, mask, view.shifted(left, top)))
 
 
 def _label(sample: Sample, data: TrainingSet, objects: Cached, view: View) -> None:
@@ -118,16 +119,17 @@ def _label(sample: Sample, data: TrainingSet, objects: Cached, view: View) -> No
     side = clipped[:, 2:] - clipped[:, :2]
     visible = side.prod(1) / np.maximum((full[:, 2:] - full[:, :2]).prod(1), 1e-6)
     for j in np.flatnonzero(side.min(1, initial=math.inf) >= 1):
+        label, confidence = int(objects.labels[j]), float(objects.confidence[j])
         mask = data.mask(objects.masks[j]) if objects.masks[j, 0] >= 0 else None
         if objects.crowd[j] or visible[j] < MIN_VISIBLE or side[j].min() < MIN_SIDE:
-            _ignore(sample, mask if objects.crowd[j] else None, view, clipped[j], int(objects.labels[j]))
+            _ignore(sample, mask if objects.crowd[j] else None, view, clipped[j], label)
         elif mask is None:
-            sample.instances.append(Instance(clipped[j], int(objects.labels[j])))
+            sample.instances.append(Instance(clipped[j], label, confidence))
         else:
             # The box of what is still visible, not the visible part of the box.
             box = visible_box(mask, view, (height, width)) if visible[j] < 0.99 else clipped[j]
             if box is not None and (box[2:] - box[:2]).min() >= MIN_SIDE:
-                sample.instances.append(_with_crop(box, int(objects.labels[j]), mask, view))
+                sample.instances.append(_with_crop(box, label, confidence, mask, view))
 
 
 def _ignore(sample: Sample, mask: MaskCrop | None, view: View, box: Box, label: int) -> None:
@@ -140,10 +142,10 @@ def _ignore(sample: Sample, mask: MaskCrop | None, view: View, box: Box, label: 
     sample.ignore |= np.asarray(cv2.dilate((region > 0).astype(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
 
 
-def _with_crop(box: Box, label: int, mask: MaskCrop, view: View) -> Instance:
+def _with_crop(box: Box, label: int, confidence: float, mask: MaskCrop, view: View) -> Instance:
     margin = 2 + 0.04 * (box[2:] - box[:2])  # proposals reach a little beyond the object
     window = np.concatenate([box[:2] - margin, box[2:] + margin])
-    return Instance(box, label, warp_mask(mask, view, window, (MASK_CROP, MASK_CROP)), window)
+    return Instance(box, label, confidence, warp_mask(mask, view, window, (MASK_CROP, MASK_CROP)), window)
 
 
 def _blend(sample: Sample, image: Pixels, alpha: Pixels, left: int, top: int) -> None:
@@ -199,7 +201,7 @@ def mosaic(parts: list[Sample]) -> Sample:
         for item in part.instances:
             _cut_at_edges(item, width, height)
             window = None if item.window is None else item.window + shift
-            whole.instances.append(Instance(item.box + shift, item.label, item.crop, window))
+            whole.instances.append(Instance(item.box + shift, item.label, item.confidence, item.crop, window))
     return whole
 
 

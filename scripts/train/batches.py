@@ -23,13 +23,15 @@ SHORT_SIDE = 0.77
 class Targets(NamedTuple):
     """Labels of a batch, padded to the same number of objects G per image. A NamedTuple, so that it can be pinned.
 
-    `boxes` (B, G, 4) float32, `labels` (B, G) int64 with 0 for padding, `crop_row` (B, G) row of `crops` or -1 where
-    the object has no usable mask, `crops` (N, S, S) uint8 masks resampled inside `crop_boxes` (N, 4), `exhaustive`
-    (B, classes + 1) bool, `ignore` (B, H / 4, W / 4) uint8, `ignored` (B, classes + 1) bool: the classes seen there.
+    `boxes` (B, G, 4) float32, `labels` (B, G) int64 with 0 for padding, `confidence` (B, G) float32, how likely each
+    object is to be one, `crop_row` (B, G) row of `crops` or -1 where it has no usable mask, `crops` (N, S, S) uint8
+    masks resampled inside `crop_boxes` (N, 4), `exhaustive` (B, classes + 1) bool, `ignore` (B, H / 4, W / 4) uint8,
+    `ignored` (B, classes + 1) bool: the classes seen there.
     """
 
     boxes: Tensor
     labels: Tensor
+    confidence: Tensor
     crop_row: Tensor
     crops: Tensor
     crop_boxes: Tensor
@@ -52,18 +54,18 @@ def collate(samples: list[Sample]) -> tuple[Tensor, Targets]:
     most = max(len(sample.instances) for sample in samples)
     count, padded = len(samples), max(8, -(-most // 8) * 8)  # few different shapes suit a GPU's allocator
     boxes, labels = np.zeros((count, padded, 4), np.float32), np.zeros((count, padded), np.int64)
-    rows = np.full((count, padded), -1, np.int64)
+    rows, confidence = np.full((count, padded), -1, np.int64), np.ones((count, padded), np.float32)
     crops, windows = [np.zeros((MASK_CROP, MASK_CROP), np.uint8)], [np.zeros(4)]  # row 0, so that there always is one
     for n, sample in enumerate(samples):
         for m, item in enumerate(sample.instances):
-            boxes[n, m], labels[n, m] = item.box, item.label
+            boxes[n, m], labels[n, m], confidence[n, m] = item.box, item.label, item.confidence
             if item.crop is not None and item.window is not None:
                 rows[n, m] = len(crops)
                 crops.append(item.crop)
                 windows.append(item.window)
     exhaustive = np.stack([sample.exhaustive for sample in samples])
     ignore, ignored = np.stack([one.ignore for one in samples]), np.stack([one.ignored for one in samples])
-    objects = boxes, labels, rows, np.stack(crops), np.stack(windows).astype(np.float32)
+    objects = boxes, labels, confidence, rows, np.stack(crops), np.stack(windows).astype(np.float32)
     arrays = *objects, exhaustive, ignore, ignored
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
     return images, Targets(*(torch.from_numpy(one) for one in arrays))

@@ -27,6 +27,9 @@ from stream_seg.locking import Purpose, locked
 LONGEST_SIDE = 640
 """Larger pictures are shrunk: training sees them smaller still."""
 
+SURE = 0.9
+"""Confidence of an annotation whose object may be shown elsewhere, at least."""
+
 Pixels = NDArray[np.uint8]
 _DECODING = Purpose("decoding the same pictures", "--cache", OutputError)
 
@@ -45,6 +48,7 @@ class Cached(NamedTuple):
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
     masks: NDArray[np.int64]
 
 
@@ -189,11 +193,13 @@ class TrainingSet:
         return MaskCrop(self._mask_pixels[offset : offset + height * width].reshape(height, width), x, y)
 
     def _pasteable(self) -> list[tuple[int, int]]:
-        """(picture, object) of every mask that is large enough to be shown elsewhere."""
+        """(picture, object) of every mask that is large enough to be shown elsewhere, and surely of an object."""
         return [
             (k, int(j))
             for k, found in enumerate(self.objects)
-            for j in np.flatnonzero(~found.crowd & (found.masks[:, 0] >= 0) & (found.masks[:, 3:].min(1) >= 40))
+            for j in np.flatnonzero(
+                ~found.crowd & (found.masks[:, 0] >= 0) & (found.masks[:, 3:].min(1) >= 40) & (found.confidence >= SURE)
+            )
         ]
 
 
@@ -204,7 +210,8 @@ def _cached(annotations: Annotations, rows: NDArray[np.int64], masks: NDArray[np
     for picture, row, (start, end) in zip(annotations.pictures, rows, pairwise(ends), strict=True):
         scale = np.array([row[2] / picture.size[1], row[1] / picture.size[0]] * 2)
         objects = picture.objects
-        found.append(Cached(objects.boxes * scale, objects.labels, objects.crowd, masks[start:end]))
+        boxes = objects.boxes * scale
+        found.append(Cached(boxes, objects.labels, objects.crowd, objects.confidence, masks[start:end]))
     return found
 
 

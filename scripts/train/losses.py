@@ -2,7 +2,8 @@
 
 What is not annotated is not punished: where a class is not exhaustively labelled, "background" means "background or
 that class" (marginal softmax) and confident proposals are left alone; ignored regions are never drawn as background,
-and objects without a usable mask have no mask loss.
+and objects without a usable mask have no mask loss. An annotation that is not certain counts as its class as far as it
+is likely to be right, and as background for the rest.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def _proposal_losses(
     bg, bg_real = sample(background, a.RPN_SAMPLES)
     bg_real &= torch.arange(bg.shape[1], device=bg.device) < a.RPN_SAMPLES - fg_real.sum(1, keepdim=True)
     weight = torch.cat([fg_real, bg_real], 1).float()
-    wanted = torch.cat([torch.ones_like(fg), torch.zeros_like(bg)], 1).float()
+    likely = targets.confidence.gather(1, which.gather(1, fg))
+    wanted = torch.cat([likely, torch.zeros_like(likely[:, :1]).expand(bg.shape)], 1)
     logits = objectness.gather(1, torch.cat([fg, bg], 1))
     count = weight.sum().clamp(min=1)
     objects = functional.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="sum") / count
@@ -169,13 +171,16 @@ def _sample_rois(proposals: Tensor, usable: Tensor, targets: Targets, ignored: I
     return Rois(take(boxes, index), labels, which.gather(1, index), value >= 0)
 
 
-def marginal_cross_entropy(logits: Tensor, labels: Tensor, exhaustive: Tensor) -> Tensor:
+def marginal_cross_entropy(logits: Tensor, labels: Tensor, exhaustive: Tensor, confidence: Tensor) -> Tensor:
     """Cross entropy where background means "background or any class that is not exhaustively labelled here".
 
-    `logits` and `exhaustive` (..., C), `labels` (...) with 0 for the background; the loss has the shape of `labels`.
+    `logits` and `exhaustive` (..., C), `labels` and their `confidence` (...), labels with 0 for the background; the
+    loss has the shape of `labels`. What counts as background for a label counts as none of its class.
     """
-    background = logits.masked_fill(exhaustive, -1e4).logsumexp(-1)
-    chosen = logits.gather(-1, labels[..., None])[..., 0]
+    index = labels[..., None]
+    others = exhaustive | torch.zeros_like(exhaustive).scatter(-1, index, labels[..., None] > 0)
+    background = logits.masked_fill(others, -1e4).logsumexp(-1)
+    chosen = torch.lerp(background, logits.gather(-1, index)[..., 0], confidence)
     return logits.logsumexp(-1) - torch.where(labels == 0, background, chosen)
 
 
@@ -185,7 +190,8 @@ def _box_losses(
     """Losses and counters of the first look, and what it says of the positives' boxes: deltas (B, P, 4)."""
     b, r = rois.labels.shape
     logits, count = logits.view(b, r, -1), rois.count()
-    classes = marginal_cross_entropy(logits, rois.labels, targets.exhaustive[:, None].expand(b, r, -1))
+    exhaustive = targets.exhaustive[:, None].expand(b, r, -1)
+    classes = marginal_cross_entropy(logits, rois.labels, exhaustive, take(targets.confidence, rois.which))
     predicted = _of_label(deltas.view(b, r, -1)[:, : a.ROI_POSITIVES], positives)
     right = ((logits[:, : a.ROI_POSITIVES].argmax(-1) == positives.labels) & (positives.labels > 0)).sum()
     objects = (positives.labels > 0).sum()
@@ -206,7 +212,7 @@ def _delta_loss(deltas: Tensor, rois: Rois, targets: Targets) -> Tensor:
     """The sum over all objects among `rois` of how far `deltas` (B, P, 4) are off."""
     goal = encode(take(targets.boxes, rois.which), rois.boxes, a.BOX_POSITION, a.BOX_SIZE)
     each = functional.smooth_l1_loss(deltas, goal, beta=a.BOX_BETA, reduction="none").sum(-1)
-    return (each * (rois.labels > 0)).sum()
+    return (each * (rois.labels > 0) * take(targets.confidence, rois.which)).sum()
 
 
 @torch.no_grad()
@@ -249,16 +255,18 @@ def _second_losses(
     labels = torch.cat([found.labels, doubtful.labels], 1)
     real = torch.cat([found.labels > 0, doubtful.real], 1)
     exhaustive = targets.exhaustive[:, None].expand(*labels.shape, -1)
-    classes = marginal_cross_entropy(logits.view(*labels.shape, -1), labels, exhaustive)
+    confidence = take(targets.confidence, torch.cat([found.which, doubtful.which], 1))
+    classes = marginal_cross_entropy(logits.view(*labels.shape, -1), labels, exhaustive, confidence)
     placed = _of_label(deltas.view(*labels.shape, -1)[:, :objects], found)
     return {"named": (classes * real).sum() / count, "refined": _delta_loss(placed, found, targets) / count}
 
 
 def _presence_loss(logits: Tensor, targets: Targets) -> Tensor:
     """Cross entropy of which classes each image shows, logits (B, classes), where that is known."""
-    shown = functional.one_hot(targets.labels, logits.shape[1] + 1).amax(1)[:, 1:]
+    nothing = torch.zeros(len(logits), logits.shape[1] + 1, device=logits.device)
+    shown = nothing.scatter_reduce(1, targets.labels, targets.confidence, "amax")[:, 1:]
     known = (shown > 0) | (targets.exhaustive & ~targets.ignored)[:, 1:]
-    each = functional.binary_cross_entropy_with_logits(logits, shown.float(), reduction="none")
+    each = functional.binary_cross_entropy_with_logits(logits, shown, reduction="none")
     return a.PRESENCE_LOSS * (each * known).sum() / known.sum().clamp(min=1)
 
 

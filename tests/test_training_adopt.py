@@ -53,6 +53,7 @@ def test_finds_become_boxes_with_the_confidence_of_their_score(data: Path) -> No
             (1, 5, [70, 10, 20, 20], 0.3),  # 0.2 likely
             (1, 9, [70, 10, 20, 20], 0.9),  # none of the classes
             (1, 5, [70, 10, 0, 20], 0.9),
+            (2, 7, [70, 70, 20, 20], 0.05),
         ],
     )
     cat = {"image_id": 1, "category_id": 5, "iscrowd": 0}
@@ -82,6 +83,7 @@ def test_what_annotators_overlooked_is_ignored(data: Path) -> None:
             (2, 5, [12, 12, 50, 50], 0.95),  # the cat
             (2, 7, [12, 12, 50, 50], 0.55),  # no dog is annotated there
             (2, 7, [70, 70, 20, 20], 0.45),
+            (2, 7, [10, 70, 20, 20], 0.05),
         ],
     )
     added = written["annotations"][2:]
@@ -95,6 +97,10 @@ def test_what_annotators_overlooked_is_ignored(data: Path) -> None:
         ("{}", "does not hold COCO results: it is not a list"),
         ("[1]", "does not hold COCO results"),
         ('[{"image_id": 1}]', "an entry lacks 'score'"),
+        (
+            '[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9], "score": 0.3}]',
+            "does not tell what is absent: it holds no score below --absent 0.1",
+        ),
     ],
 )
 def test_results_that_are_none_are_a_line(

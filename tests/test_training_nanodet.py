@@ -110,11 +110,17 @@ def test_what_is_no_such_graph_is_a_line(nanodet: Any, tmp_path: Path, capsys: p
     document = {"images": [image], "categories": [{"id": 1, "name": "person"}], "annotations": []}
     (tmp_path / "train.json").write_text(json.dumps(document))
     graph = write_graph(tmp_path, [node("a", "Softmax", "b")], {}, ["a"])
+    (tmp_path / "whole").mkdir()
+    whole = write_graph(tmp_path / "whole", [node("a", "Identity", "a")], {}, ["a"])
     for model, message in ((tmp_path / "none.json", "cannot be read"), (graph, "it has nodes of Softmax")):
         with pytest.raises(SystemExit) as ended:
             run("nanodet", tmp_path, "--model", model, "--out", tmp_path / "found.json")
         assert ended.value.code == 4
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        run("nanodet", tmp_path, "--model", whole, "--out", tmp_path / "nowhere" / "found.json")
+    assert ended.value.code == 6
+    assert "cannot be written: No such file" in capsys.readouterr().err
     document["categories"] = [{"id": 1, "name": "unicorn"}]
     (tmp_path / "train.json").write_text(json.dumps(document))
     with pytest.raises(SystemExit) as ended:

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from annotations import read_annotations
-from commands import carry_out
+from commands import carry_out, write
 from numpy.typing import NDArray
 
-from stream_seg.errors import OutputError, SourceError, UsageError
+from stream_seg.errors import SourceError, UsageError
 from stream_seg.geometry import pairwise_iou
 
 SAME_IOU = 0.7
@@ -65,6 +65,12 @@ def _adopt(args: argparse.Namespace) -> None:
     document = json.loads(path.read_text("utf-8"))
     categories = {category["id"] for category in document["categories"]}
     found = _read_results(args.results, categories)
+    lowest = min((finds[-1]["score"] for finds in found.values()), default=0)
+    if lowest > args.absent:
+        raise SourceError(
+            f"{args.results} does not tell what is absent: it holds no score below --absent {args.absent:g}; let the "
+            "detector write lower ones, too"
+        )
     present: dict[Any, list[dict[str, Any]]] = {}
     for one in document["annotations"]:
         present.setdefault(one["image_id"], []).append(one)
@@ -77,15 +83,13 @@ def _adopt(args: argparse.Namespace) -> None:
         if finds:  # a picture the detector was not shown, or sees nothing in, stays as it is
             objects = present.get(image["id"], [])
             added += _boxes(finds, objects, known, rule)
-            now = known | _absent(finds, objects, categories, rule)
-            absent += len(now - known)
-            image["exhaustive"] = sorted(now)
+            also = _absent(finds, objects, categories, rule) - known
+            if also:
+                image["exhaustive"] = sorted(known | also)
+            absent += len(also)
     _number(added, document["annotations"])
     document["annotations"] += added
-    try:
-        args.out.write_text(json.dumps(document), "utf-8")
-    except OSError as error:
-        raise OutputError(f"{args.out} cannot be written: {error.strerror}") from error
+    write(args.out, json.dumps(document))
     regions = sum(one["iscrowd"] for one in added)
     print(
         f"{len(added) - regions} boxes and {regions} regions to ignore were added, and {absent} times a class is known "

@@ -39,6 +39,14 @@ def long_sides(text: str) -> list[int]:
     return sides
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file. Raises OutputError."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """What train.py noted of a run. Raises ModelError."""
     try:

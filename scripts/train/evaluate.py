@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from commands import carry_out, long_sides
+from commands import carry_out, long_sides, write
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import read_weights, start_from
@@ -42,10 +42,7 @@ def _evaluate_all(args: argparse.Namespace) -> None:
     results = {size: _evaluate(args, size) for size in args.sizes}
     if args.out:
         by_size = {size: json.loads(result.to_json()) for size, result in results.items()}
-        try:
-            args.out.write_text(json.dumps(by_size, indent=2))
-        except OSError as error:
-            raise OutputError(f"{args.out} cannot be written: {error.strerror}") from error
+        write(args.out, json.dumps(by_size, indent=2))
 
 
 def _evaluate(args: argparse.Namespace, size: int) -> Result:

@@ -21,14 +21,14 @@ import cv2
 import numpy as np
 import torch
 from annotations import Picture, read_annotations
-from commands import carry_out, long_sides
+from commands import carry_out, long_sides, write
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from stream_seg.coco import COCO_NAMES
-from stream_seg.errors import ModelError, OutputError, UsageError
+from stream_seg.errors import ModelError, UsageError
 from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Image
 from stream_seg.geometry import pairwise_iou
@@ -83,6 +83,8 @@ def _look(args: argparse.Namespace) -> None:
     columns = [COCO_NAMES.index(name) for name in annotations.classes]
     categories = sorted(category["id"] for category in document["categories"])
     detector = NanoDet(Graph(args.model), columns, torch.bfloat16 if args.bfloat16 else torch.float32, args.device)
+    part = args.out.with_name(f"{args.out.name}.part")
+    write(part, "")  # looking takes long: see that it can be kept before it is done
     results: list[dict[str, Any]] = []
     bar = tqdm(annotations.pictures, "looking", unit=" pictures", leave=False)
     for picture, image in zip(bar, document["images"], strict=True):
@@ -92,10 +94,8 @@ def _look(args: argparse.Namespace) -> None:
             bbox = [round(value, 2) for value in (*box[:2], box[2] - box[0], box[3] - box[1])]
             result = {"image_id": image_id, "category_id": categories[label], "bbox": bbox, "score": round(score, 4)}
             results.append(result)
-    try:
-        args.out.write_text(json.dumps(results), "utf-8")
-    except OSError as error:
-        raise OutputError(f"{args.out} cannot be written: {error.strerror}") from error
+    write(part, json.dumps(results))
+    part.replace(args.out)
     print(f"{len(results)} finds in {len(annotations.pictures)} pictures; written to {args.out}")
 
 

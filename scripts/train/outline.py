@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from annotations import Picture, read_annotations
-from commands import carry_out
+from commands import carry_out, write
 from numpy.typing import NDArray
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
-from stream_seg.errors import OutputError, UsageError
+from stream_seg.errors import UsageError
 from stream_seg.evaluate import encoded, read_annotated
 from stream_seg.ground_truth import usable_outline
 
@@ -64,19 +64,12 @@ def _outline(args: argparse.Namespace) -> None:
     net = start_from(args.weights, classes, frozen=-1).to(args.device, memory_format=torch.channels_last)
     segmenter = NetSegmenter(net, args.size)
     part = args.out.with_name(f"{args.out.name}.part")
-    _write(part, "")  # drawing takes long: see that it can be kept before it is done
+    write(part, "")  # drawing takes long: see that it can be kept before it is done
     todo = [(p, lacking[im["id"]]) for p, im in zip(pictures, document["images"], strict=True) if im["id"] in lacking]
     drawn = sum(_draw(segmenter, *one, args.sure) for one in tqdm(todo, "outlining", unit=" pictures", leave=False))
-    _write(part, json.dumps(document))
+    write(part, json.dumps(document))
     part.replace(args.out)
     print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _lacks_outline(one: dict[str, Any]) -> bool:

@@ -52,6 +52,9 @@ def program(display: str, *args: str, module: str = PROGRAM) -> Iterator[tuple[s
         window = int(found.split()[0])
         xdotool(display, "windowfocus", "--sync", str(window))
         yield running, window
+    except subprocess.TimeoutExpired as late:  # rarely, on a busy machine: a lost key is only found where it went
+        focused = xdotool(display, "getwindowfocus").strip()
+        raise AssertionError(f"it goes on: its window is {window}, and keys go to {focused}") from late
     finally:
         running.kill()
         running.communicate()

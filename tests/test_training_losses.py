@@ -198,12 +198,13 @@ def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str,
     assert found[False]["objectness"] < found[True]["objectness"]
 
 
+@pytest.mark.parametrize("likely", [1.0, 0.75])
 def test_an_image_shows_what_is_labelled_and_lacks_only_what_is_known_to_be_missing(
-    scripts: dict[str, ModuleType],
+    likely: float, scripts: dict[str, ModuleType]
 ) -> None:
     import torch
 
-    labels, confidence = torch.tensor([[2, 2], [0, 0]]), torch.tensor([[0.25, 0.75], [1, 1]])
+    labels, confidence = torch.tensor([[2, 2], [0, 0]]), torch.tensor([[0.25, likely], [1, 1]])
     known = torch.tensor([[False, True, False, True, True], [False, True, False, False, True]])
     ignored = torch.tensor([[False, False, False, True, False], [False, True, False, False, False]])
     blank = torch.zeros(2, 2, 4), labels, confidence, torch.full((2, 2), -1)
@@ -214,7 +215,8 @@ def test_an_image_shows_what_is_labelled_and_lacks_only_what_is_known_to_be_miss
     # Missing are classes 1 and 4 of the first image, and 4 of the second; 2 is there as far as the surer one is.
     probability = logits.detach().sigmoid()
     wanted = torch.zeros(2, 4)
-    wanted[0, [0, 3]], wanted[1, 3], wanted[0, 1] = probability[0, [0, 3]], probability[1, 3], probability[0, 1] - 0.75
+    wanted[0, [0, 3]], wanted[1, 3] = probability[0, [0, 3]], probability[1, 3]
+    wanted[0, 1] = probability[0, 1] - likely
     weight = importlib.import_module("architecture").PRESENCE_LOSS
     assert torch.allclose(logits.grad, weight * wanted / 4)
 

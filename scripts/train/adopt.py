@@ -33,7 +33,7 @@ SAME_IOU = 0.7
 """Two finds that overlap so are of one object, whatever their classes: the surer one counts."""
 
 LEAST_CONFIDENCE = 0.25
-"""Of a find that becomes a box."""
+"""Of a find that becomes a box; with less, nothing is claimed."""
 
 OVERLAP_IOU = 0.3
 """A find that overlaps an annotated object of its class so is that object, or a part of it."""
@@ -49,7 +49,12 @@ def main() -> None:
     add("--images", type=Path, help="where the file names start from (default: DATA)")
     add("--never", type=float, default=0.21, help="score up to which finds are wrong (default: %(default)s)")
     add("--always", type=float, default=0.67, help="score from which finds are right (default: %(default)s)")
-    add("--overlooked", type=float, default=0.5, help="the same, where all are annotated (default: %(default)s)")
+    add(
+        "--overlooked",
+        type=float,
+        default=0.5,
+        help="where all are annotated, score from which one was overlooked (default: %(default)s)",
+    )
     add("--absent", type=float, default=0.1, help="a class whose finds score less is not there (default: %(default)s)")
     args = parser.parse_args()
     carry_out("adopt", partial(_adopt, args))

@@ -1,4 +1,5 @@
-"""Measures a segmenter's accuracy on annotated pictures: COCO's average precision of boxes and masks, and its speed.
+"""Measures a segmenter's accuracy on annotated pictures: COCO's average precision of boxes and masks, what is right of
+the objects that a user is shown and how many are found, and its speed.
 
 Scoring is pycocotools' (the extra `eval`), at most 100 detections per picture and class. Only classes that both the
 model and the annotations know are scored, matched by name, so that a model of 20 classes can be judged on 80.
@@ -12,6 +13,7 @@ import math
 import re
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +29,11 @@ from stream_seg.frame import Image
 from stream_seg.geometry import mask_roi
 from stream_seg.ground_truth import GroundTruth, index, quiet, read_ground_truth
 from stream_seg.protocols import Segmenter
+from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
-    from pycocotools.cocoeval import _ImageEvaluationResult
+    from pycocotools.cocoeval import COCOeval, _ImageEvaluationResult
 
 SCORE_THRESHOLD = 0.05
 """Load the segmenter with this one: average precision counts doubtful detections too."""
@@ -46,7 +49,8 @@ class Accuracy:
     """Average precision of one class, or the mean of several, in per cent: over IoU 0.50 to 0.95, and at 0.50.
 
     `objects` is how many there were to find, crowds not counted. Masks have the figures NaN where no object has an
-    outline.
+    outline. Of the boxes above the score that detections are shown from, `precision` per cent are right (IoU 0.50; NaN
+    where none is shown), and `recall` per cent of the objects are among them.
     """
 
     name: str
@@ -55,6 +59,18 @@ class Accuracy:
     box_ap50: float
     mask_ap: float
     mask_ap50: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The boxes with a score above `score_threshold`, of all classes together; see `Accuracy` for the per cents."""
+
+    score_threshold: float
+    boxes: int
+    precision: float
+    recall: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,7 @@ class Result:
 
     mean: Accuracy
     classes: tuple[Accuracy, ...]
+    shown: Shown
     images: int
     fps: float
     unknown_to_model: tuple[str, ...]
@@ -82,6 +99,10 @@ class Result:
         return "\n".join([*_table([*self.classes, self.mean]), "", *self._notes()])
 
     def _notes(self) -> Iterator[str]:
+        shown = self.shown
+        right = f", right {shown.precision:.1f} % (IoU 0.50)" if shown.boxes else ""
+        above = f"above a score of {shown.score_threshold:g}"
+        yield f"{above}: boxes {shown.boxes}{right}, objects found {shown.recall:.1f} %"
         yield f"{self.images} images, {self.fps:.1f} per second"
         if self.unknown_to_model:
             yield f"not scored, unknown to the model: {', '.join(self.unknown_to_model)}"
@@ -113,14 +134,16 @@ def evaluate(
     images_dir: Path,
     annotations: Path,
     *,
+    shown_above: float = DEFAULT_THRESHOLD,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Run `segmenter` over the images of a COCO instances file and score what it finds.
 
-    `images_dir` is the folder that the file's `file_name`s start from. `limit` takes only the first images, by id. Load
-    the segmenter with `SCORE_THRESHOLD`. Raises `SourceError` for annotations or images that are missing or damaged,
-    `UsageError` where model and annotations have no class in common, `StreamSegError` where pycocotools is missing.
+    `images_dir` is the folder that the file's `file_name`s start from. `shown_above` is the score that a user would see
+    detections from. `limit` takes only the first images, by id. Load the segmenter with `SCORE_THRESHOLD`. Raises
+    `SourceError` for annotations or images that are missing or damaged, `UsageError` where model and annotations have
+    no class in common, `StreamSegError` where pycocotools is missing.
     """
     truth = read_ground_truth(annotations)
     matching = _match(segmenter.class_names, truth.boxes, annotations)
@@ -130,9 +153,9 @@ def evaluate(
         raise SourceError(f"there are no images to score in {annotations}")
     rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
     ids = [picture["id"] for picture in pictures]
-    mean, classes = _score(truth, rows, ids, matching)
+    mean, classes, shown = _score(truth, rows, ids, matching, shown_above)
     fps = len(pictures) / seconds
-    return Result(mean, classes, len(pictures), fps, matching.unknown_to_model, matching.not_annotated)
+    return Result(mean, classes, shown, len(pictures), fps, matching.unknown_to_model, matching.not_annotated)
 
 
 def _silent(done: int, total: int) -> None:
@@ -292,27 +315,36 @@ def encoded(box: NDArray[np.float32], mask: NDArray[np.float32], size: tuple[int
 
 
 def _score(
-    truth: GroundTruth, rows: list[_Row], ids: list[int], matching: _Matching
-) -> tuple[Accuracy, tuple[Accuracy, ...]]:
+    truth: GroundTruth, rows: list[_Row], ids: list[int], matching: _Matching, shown_above: float
+) -> tuple[Accuracy, tuple[Accuracy, ...], Shown]:
     found = index({**truth.boxes.dataset, "annotations": rows})
     category_ids = sorted(matching.names)
-    boxes = _average_precisions(truth, found, ids, category_ids, "bbox")
-    masks = _average_precisions(truth, found, ids, category_ids, "segm")
-    counts = _count(truth.boxes, ids)
+    boxes = _judge(truth, found, ids, category_ids, "bbox")
+    masks = _judge(truth, found, ids, category_ids, "segm")
+    objects = _count(truth.boxes, ids)
+    shown, right = _count_shown(boxes, shown_above)
     classes = tuple(
-        Accuracy(matching.names[c], counts.get(c, 0), *box, *mask)
-        for c, box, mask in zip(category_ids, boxes, masks, strict=True)
+        Accuracy(
+            matching.names[c],
+            objects.get(c, 0),
+            *box,
+            *mask,
+            precision=_per_cent(right[c], shown[c]),
+            recall=_per_cent(right[c], objects.get(c, 0)),
+        )
+        for c, box, mask in zip(category_ids, _average_precisions(boxes), _average_precisions(masks), strict=True)
         if not math.isnan(box[0])
     )
     if not classes:
         raise SourceError("none of the images shows an annotated object of a class that the model knows")
-    return _mean(classes), classes
+    mean = _mean(classes)
+    recall = _per_cent(right.total(), mean.objects)
+    return mean, classes, Shown(shown_above, shown.total(), _per_cent(right.total(), shown.total()), recall)
 
 
-def _average_precisions(
+def _judge(
     truth: GroundTruth, found: COCO, ids: list[int], category_ids: list[int], kind: Literal["bbox", "segm"]
-) -> list[tuple[float, float]]:
-    """(AP, AP50) of each category, in per cent; NaN where there was nothing to find."""
+) -> COCOeval:
     from pycocotools.cocoeval import COCOeval
 
     judge = COCOeval(truth.boxes if kind == "bbox" else truth.masks, found, kind)
@@ -322,9 +354,34 @@ def _average_precisions(
         judge.evaluate()
         _forgive(judge.evalImgs, truth)
         judge.accumulate()
+    return judge
+
+
+def _average_precisions(judge: COCOeval) -> list[tuple[float, float]]:
+    """(AP, AP50) of each category, in per cent; NaN where there was nothing to find."""
     # Axes: IoU threshold, recall, category, object size (0: any), most detections (-1: 100).
     precision = judge.eval["precision"][:, :, :, 0, -1]
-    return [(_average(precision[:, :, k]), _average(precision[:1, :, k])) for k in range(len(category_ids))]
+    return [(_average(precision[:, :, k]), _average(precision[:1, :, k])) for k in range(precision.shape[2])]
+
+
+def _count_shown(judge: COCOeval, shown_above: float) -> tuple[Counter[int], Counter[int]]:
+    """How many detections of each category score above `shown_above`, and how many of them match an object, IoU 0.50.
+
+    What lies in a crowd or may be an object that nobody annotated counts for neither. Objects go to detections by
+    falling score, so that those below `shown_above` take nothing from those above.
+    """
+    shown, right = Counter[int](), Counter[int]()
+    any_size = judge.params.areaRng[0]
+    for match in judge.evalImgs:
+        if match and match["aRng"] == any_size:
+            counts = (np.array(match["dtScores"]) > shown_above) & ~np.array(match["dtIgnore"][0], bool)
+            shown[match["category_id"]] += int(counts.sum())
+            right[match["category_id"]] += int((counts & (np.array(match["dtMatches"][0]) > 0)).sum())
+    return shown, right
+
+
+def _per_cent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else math.nan
 
 
 def _forgive(matches: Sequence[_ImageEvaluationResult], truth: GroundTruth) -> None:
@@ -348,7 +405,9 @@ def _count(truth: COCO, ids: Sequence[int]) -> dict[int, int]:
 
 
 def _mean(classes: Sequence[Accuracy]) -> Accuracy:
-    columns = zip(*((c.box_ap, c.box_ap50, c.mask_ap, c.mask_ap50) for c in classes), strict=True)
+    columns = zip(
+        *((c.box_ap, c.box_ap50, c.mask_ap, c.mask_ap50, c.precision, c.recall) for c in classes), strict=True
+    )
     return Accuracy(f"mean of {len(classes)}", sum(c.objects for c in classes), *map(_mean_of_known, columns))
 
 
@@ -359,11 +418,12 @@ def _mean_of_known(figures: Sequence[float]) -> float:
 
 def _table(lines: Sequence[Accuracy]) -> list[str]:
     width = max(len("class"), *(len(line.name) for line in lines))
-    heading = f"{'class':<{width}}  objects  box AP   AP50  mask AP   AP50"
+    heading = f"{'class':<{width}}  objects  box AP   AP50  mask AP   AP50  precision  recall"
     return [heading, *(_line(accuracy, width) for accuracy in lines)]
 
 
 def _line(accuracy: Accuracy, width: int) -> str:
     boxes = f"{accuracy.box_ap:>6.1f} {accuracy.box_ap50:>6.1f}"
     masks = f"{accuracy.mask_ap:>7.1f} {accuracy.mask_ap50:>6.1f}"
-    return f"{accuracy.name:<{width}}  {accuracy.objects:>7}  {boxes}  {masks}"
+    shown = f"{accuracy.precision:>9.1f} {accuracy.recall:>7.1f}"
+    return f"{accuracy.name:<{width}}  {accuracy.objects:>7}  {boxes}  {masks}  {shown}"

@@ -23,7 +23,7 @@ from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.segmenters import FunctionSegmenter
+from stream_seg.segmenters import FunctionSegmenter, load_segmenter
 from tests.tiny_models import batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
@@ -169,6 +169,7 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["model", "list"], 2, "no file and no subcommand model (did you mean 'models'?)"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "-"], 2, "name a file"),
         (["eval", "--images", "{tmp}", "--annotations", "{tmp}/a.json", "--json", "-"], 2, "name a file"),
+        (["eval", "--images", "a", "--annotations", "a.json", "--score-threshold", "0.01"], 2, "scored from 0.05 on"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.png", "-o", "{tmp}/frames/", "--codec", "hevc"], 2, "o.png is none"),
         (["models", "remove", "compact"], 4, "part of the package"),
         (["export", "nothing.pth", "-o", "{tmp}/m.onnx"], 4, "nothing.pth"),
@@ -294,6 +295,37 @@ def test_what_is_for_videos_is_for_the_videos_among_the_outputs(tiny: Path, tmp_
     assert sum(map(frames_in, segments)) == 90
     with av.open(str(segments[0])) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_eval_tells_what_is_right_of_what_is_shown(
+    higher: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the model shows is annotated as true, and one box more."""
+    picture = Path(__file__).parents[1] / "samples" / "photo.jpg"
+    with load_segmenter("compact", device="cpu", long_side=320) as segmenter:
+        (found,) = segmenter([cv2.imread(str(picture))])
+    boxes = [(*box[:2], *(box[2:] - box[:2])) for box in found.boxes.astype(float)]
+    truth = [(box, k) for box, k in zip(boxes, found.class_ids, strict=True)] + [((0, 0, 9, 9), 0)]
+    height, width = cv2.imread(str(picture)).shape[:2]
+    annotations = {
+        "images": [{"id": 1, "file_name": picture.name, "width": width, "height": height}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(found.class_names)],
+        "annotations": [{"image_id": 1, "category_id": int(k), "bbox": list(box)} for box, k in truth],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(annotations))
+    out = tmp_path / "result.json"
+    argv = ["eval", "--images", str(picture.parent), "--annotations", str(tmp_path / "a.json"), "--json", str(out)]
+    threshold = round(float(found.scores.mean()), 3) if higher else 0.4
+    argv += ["--size", "320", "--device", "cpu"] + (["--score-threshold", str(threshold)] if higher else [])
+    assert main(argv) == 0
+    shown = int((found.scores > threshold).sum())
+    assert 0 < shown < len(found) or not higher
+    result = json.loads(out.read_text())["shown"]
+    assert (result["score_threshold"], result["boxes"], result["precision"]) == (threshold, shown, 100)
+    assert result["recall"] == pytest.approx(100 * shown / (len(found) + 1))
+    printed = capsys.readouterr().out
+    assert f"above a score of {threshold}: boxes {shown}, right 100.0 % (IoU 0.50)" in printed
 
 
 def test_the_result_of_eval_is_kept_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,6 +132,7 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(folder: Path) -> No
     result = evaluate(finder((RIGHT, 0.9), (LEFT, 0.8)), folder, truth(folder, annotation(LEFT), crowd))
     assert figures(result) == pytest.approx([100] * 4)
     assert result.mean.objects == 1
+    assert (result.shown.boxes, result.shown.precision, result.shown.recall) == (1, 100, 100)
 
 
 def test_the_mean_is_over_the_classes_that_occur(folder: Path) -> None:
@@ -140,6 +141,50 @@ def test_the_mean_is_over_the_classes_that_occur(folder: Path) -> None:
     assert [(c.name, c.box_ap) for c in result.classes] == [("person", pytest.approx(100)), ("dog", 0)]
     assert result.mean.box_ap == pytest.approx(50)
     assert result.mean.name == "mean of 2"
+
+
+@pytest.mark.parametrize(
+    ("found", "shown_above", "boxes", "precision", "recall"),
+    [
+        ([(LEFT, 0.9), (RIGHT, 0.3)], 0.4, 1, 100, 50),
+        ([(LEFT, 0.9), (RIGHT, 0.3)], 0.2, 2, 100, 100),
+        ([(LEFT, 0.75), (RIGHT, 0.5)], 0.5, 1, 100, 50),  # what is just as high is not shown in a window either
+        ([((4, 4, 44, 60), 0.9)], 0.4, 1, 100, 50),  # IoU 0.714
+        ([((4, 4, 28, 60), 0.9)], 0.4, 1, 0, 0),  # IoU 0.429
+        ([(LEFT, 0.9), (LEFT, 0.8), (RIGHT, 0.7)], 0.4, 3, 200 / 3, 100),
+        ([((4, 4, 44, 60), 0.9), (LEFT, 0.3)], 0.4, 1, 100, 50),  # a better one that is not shown takes nothing
+        ([(LEFT, 0.3)], 0.4, 0, np.nan, 0),
+    ],
+)
+def test_precision_and_recall_are_of_what_is_shown(
+    folder: Path, found: list[tuple[Box, float]], shown_above: float, boxes: int, precision: float, recall: float
+) -> None:
+    result = evaluate(finder(*found), folder, truth(folder, *BOTH), shown_above=shown_above)
+    assert (result.shown.score_threshold, result.shown.boxes) == (shown_above, boxes)
+    for figure in (result.shown, result.mean, result.classes[0]):
+        assert (figure.precision, figure.recall) == pytest.approx((precision, recall), nan_ok=True)
+
+
+def test_what_is_shown_is_told_of_all_classes_together_and_of_each(folder: Path) -> None:
+    path = truth(folder, *BOTH, annotation(LEFT, category=2), names=("person", "dog"))
+    result = evaluate(finder((LEFT, 0.9), names=("person", "dog")), folder, path)
+    assert [c.precision for c in result.classes] == pytest.approx([100, np.nan], nan_ok=True)
+    assert [c.recall for c in result.classes] == [50, 0]
+    assert (result.mean.precision, result.mean.recall) == pytest.approx((100, 25))
+    assert (result.shown.boxes, result.shown.precision, result.shown.recall) == (1, 100, pytest.approx(100 / 3))
+
+
+def test_where_nothing_is_shown_no_share_of_it_is_told(folder: Path) -> None:
+    result = evaluate(finder((LEFT, 0.3)), folder, truth(folder, *BOTH))
+    assert "above a score of 0.4: boxes 0, objects found 0.0 %" in str(result).splitlines()
+    assert json.loads(result.to_json())["shown"]["precision"] is None
+
+
+def test_a_class_that_no_picture_has_is_shown_in_vain(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT, category=2), names=("person", "dog"))
+    result = evaluate(finder((LEFT, 0.9), names=("person", "dog")), folder, path)
+    assert [c.name for c in result.classes] == ["dog"]
+    assert (result.shown.boxes, result.shown.precision, result.shown.recall) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -261,9 +306,10 @@ def test_the_result_reads_as_json_and_as_a_table(folder: Path) -> None:
     assert data["classes"][0]["name"] == "person"
     assert data["not_annotated"] == ["unicorn"]
     lines = str(result).splitlines()
-    assert lines[0].split() == ["class", "objects", "box", "AP", "AP50", "mask", "AP", "AP50"]
-    assert lines[1].split() == ["person", "1", "100.0", "100.0", "100.0", "100.0"]
+    assert lines[0].split() == ["class", "objects", "box", "AP", "AP50", "mask", "AP", "AP50", "precision", "recall"]
+    assert lines[1].split() == ["person", "1", "100.0", "100.0", "100.0", "100.0", "100.0", "100.0"]
     assert len({len(line) for line in lines[:3]}) == 1
+    assert lines[4] == "above a score of 0.4: boxes 1, right 100.0 % (IoU 0.50), objects found 100.0 %"
     assert lines[-1] == "not scored, not annotated: unicorn"
 
 
@@ -367,10 +413,12 @@ def test_what_nobody_annotated_is_not_taken_for_wrong(folder: Path) -> None:
     found = finder((RIGHT, 0.9), (LEFT, 0.8))
     assert figures(evaluate(found, folder, path)) == pytest.approx([50] * 4)
     data = json.loads(path.read_text())
-    for exhaustive, expected in (([1], 50), ([], 100)):
+    for exhaustive, expected, shown in (([1], 50, 2), ([], 100, 1)):
         data["images"][0]["exhaustive"] = exhaustive
         path.write_text(json.dumps(data))
-        assert figures(evaluate(found, folder, path)) == pytest.approx([expected] * 4)
+        result = evaluate(found, folder, path)
+        assert figures(result) == pytest.approx([expected] * 4)
+        assert (result.shown.boxes, result.shown.precision, result.shown.recall) == (shown, expected, 100)
 
 
 def test_annotations_are_checked_without_a_model(folder: Path) -> None:

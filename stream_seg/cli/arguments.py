@@ -13,6 +13,7 @@ from stream_seg.cli import evaluate, export, models, run
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.render import VIEWS
+from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sources.network import Transport
 from stream_seg.version import __version__
@@ -351,10 +352,20 @@ def _export_parser() -> Parser:
 
 def _eval_parser() -> Parser:
     parser = Parser(
-        prog="stream-seg eval", description="COCO box and mask AP of a model, with its speed.", allow_abbrev=False
+        prog="stream-seg eval",
+        description="COCO box and mask AP of a model, what is right of what it shows, and its speed.",
+        allow_abbrev=False,
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE.json", help="COCO instances")
+    parser.add_argument(
+        "--score-threshold",
+        type=probability,
+        default=DEFAULT_THRESHOLD,
+        dest="shown_above",
+        metavar="F",
+        help="precision and recall of objects above this score (0.4)",
+    )
     parser.add_argument("--limit", type=whole, metavar="N", help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")

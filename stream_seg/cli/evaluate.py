@@ -9,11 +9,15 @@ from stream_seg.cli.console import Bar
 from stream_seg.cli.models import load_model
 from stream_seg.cli.output import tell
 from stream_seg.cli.report import refuse_figures
-from stream_seg.errors import OutputError
+from stream_seg.errors import OutputError, UsageError
 
 
 def run(args: argparse.Namespace) -> int:
     """`stream-seg eval --model M --images DIR --annotations instances.json`."""
+    if args.shown_above < evaluate.SCORE_THRESHOLD:
+        raise UsageError(
+            f"--score-threshold is {args.shown_above:g}, but objects are scored from {evaluate.SCORE_THRESHOLD} on"
+        )
     if args.json is not None:
         refuse_figures(args.json, [args.annotations], overwrite=args.overwrite)
     with (
@@ -25,7 +29,14 @@ def run(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = evaluate.evaluate(segmenter, args.images, args.annotations, limit=args.limit, progress=progress)
+        result = evaluate.evaluate(
+            segmenter,
+            args.images,
+            args.annotations,
+            shown_above=args.shown_above,
+            limit=args.limit,
+            progress=progress,
+        )
         bar.close()
         tell(result)
         tell(f"model {segmenter.model_name} on {segmenter.provider}")

@@ -241,15 +241,15 @@ def test_weights_without_what_an_image_shows_are_exported_and_not_trained(
 
     weights, file = scripts["weights"], tmp_path / "before.safetensors"
     state, classes = weights.read_weights(weights.BUILT_IN)
-    before = {key: value for key, value in state.items() if not key.startswith("presence.")}
-    assert len(before) == len(state) - 4
+    assert sum(key.startswith("presence.") for key in state) == 4
+    before = {key: value for key, value in state.items() if not key.startswith(("presence.", "roi_heads.mask_class."))}
     weights.write_weights(file, before, classes)
     for wanted in (classes, ("cat", "robot")):
         with pytest.raises(ModelError, match=r"before\.safetensors are not of .* presence\.classes\.bias differs"):
             weights.start_from(file, wanted, -1)
     config = export_graph(file, tmp_path / "m.onnx").config
-    without = replace(COMPACT.presence, hidden=0)
-    assert config == replace(COMPACT, presence=without, licence="unknown")
+    presence, masks = replace(COMPACT.presence, hidden=0), replace(COMPACT.mask_head, class_embedding=False)
+    assert config == replace(COMPACT, presence=presence, mask_head=masks, licence="unknown")
 
 
 def test_background_that_looks_like_an_object_is_looked_at_where_the_head_puts_it(
@@ -288,20 +288,68 @@ def test_the_graph_outlines_objects_as_the_network_in_training_does(
 ) -> None:
     import cv2
     import numpy as np
+    import torch
 
     weights = scripts["weights"]
     net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
     photo = np.asarray(cv2.imread(str(ROOT / "samples" / "photo.jpg")), np.uint8)
-    (wanted,) = scripts["segmenter"].NetSegmenter(net, 320, 0.3)([photo])
-    assert len(wanted)
+    segmenter = scripts["segmenter"].NetSegmenter(net, 320, 0.3)
+    (before,) = segmenter([photo])
+    torch.manual_seed(0)
+    torch.nn.init.normal_(net.roi_heads.mask_class.weight, std=2.0)
+    (wanted,) = segmenter([photo])
+    assert len(set(wanted.names)) > 1
+    for name in set(wanted.names):  # what a class adds shows
+        mask, same = (found.masks[found.names.index(name)] for found in (wanted, before))
+        assert np.abs(mask - same).max() > 0.1
+    file = tmp_path / "w.safetensors"
+    weights.write_weights(file, net.state_dict(), net.classes)
     for device in ("cpu", "cuda"):
-        export_graph(weights.BUILT_IN, tmp_path / "model.onnx", device=device)
+        export_graph(file, tmp_path / "model.onnx", device=device)
         with load_segmenter(tmp_path / "model.onnx", device="cpu", long_side=320, score_threshold=0.3) as segmenter:
             (found,) = segmenter([photo])
         assert found.names == wanted.names
         np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.05)
         np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
         np.testing.assert_allclose(found.masks, wanted.masks, atol=2e-3)
+
+
+def test_weights_from_before_masks_knew_classes_are_trained_further(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    weights, file, key = scripts["weights"], tmp_path / "before.safetensors", "roi_heads.mask_class.weight"
+    state, classes = weights.read_weights(weights.BUILT_IN)
+    state.pop(key, None)
+    weights.write_weights(file, state, classes)
+    for wanted in (classes, ("cat", "robot")):
+        vectors = weights.start_from(file, wanted, -1).state_dict()[key]
+        assert (tuple(vectors.shape), vectors.abs().max()) == ((len(wanted) + 1, 96), 0)
+    assert not export_graph(file, tmp_path / "m.onnx").config.mask_head.class_embedding
+
+
+def test_regions_for_masks_have_the_label_of_the_object_whose_outline_they_get(scripts: dict[str, ModuleType]) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    losses, objects = scripts["losses"], torch.tensor([[20.0, 30, 100, 140], [60, 20, 150, 150], [5, 5, 40, 60]])
+    boxes, labels, rows = (
+        objects.repeat(2, 1, 1),
+        torch.tensor([[3, 7, 9], [4, 0, 1]]),
+        torch.tensor([[1, -1, 2], [3, -1, 4]]),
+    )
+    label_of_crop = torch.tensor([0, 3, 9, 4, 1])
+    known, ignore = torch.ones(2, 21, dtype=torch.bool), torch.zeros(2, 40, 40, dtype=torch.uint8)
+    crops, nowhere = torch.zeros(5, 64, 64, dtype=torch.uint8), torch.zeros(2, 21, dtype=torch.bool)
+    targets = scripts["batches"].Targets(
+        boxes, labels, torch.ones(2, 3), rows, crops, torch.zeros(5, 4), known, ignore, nowhere
+    )
+    which = torch.tensor([[0, 2, 1, 0, 2], [2, 0, 0, 2, 1]])
+    own = labels.gather(1, which)
+    positives = losses.Rois(torch.rand(2, 5, 4), own, which, own > 0)
+    for chosen in (losses._choose_mask_rois(positives, positives, targets), losses._imagine_detections(targets)):
+        assert chosen.real.sum() >= 4
+        assert torch.equal(chosen.labels[chosen.real], label_of_crop[chosen.crop[chosen.real]])
+        assert set(chosen.labels[chosen.real].tolist()) == {3, 9, 4, 1}
 
 
 def test_when_only_masks_are_trained_nothing_else_is(scripts: dict[str, ModuleType]) -> None:
@@ -341,6 +389,20 @@ def test_classes_of_the_same_name_keep_their_predictor(scripts: dict[str, Module
     for shown in ("presence.classes.weight", "presence.classes.bias"):
         assert torch.equal(new[shown][[1, 2]], old[shown][[cat - 1, 0]])
         assert new[shown][0].abs().max() < 0.1
+
+
+def test_of_classes_of_other_names_masks_are_as_of_the_mean_of_all(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    import torch
+
+    weights, key = scripts["weights"], "roi_heads.mask_class.weight"
+    net = scripts["model"].Net(("dog", "cat"))
+    torch.nn.init.normal_(net.roi_heads.mask_class.weight)
+    old = net.state_dict()[key]
+    weights.write_weights(tmp_path / "w.safetensors", net.state_dict(), net.classes)
+    new = weights.start_from(tmp_path / "w.safetensors", ("robot", "cat"), -1).state_dict()[key]
+    assert torch.allclose(new, torch.stack([old[0], (old[1] + old[2]) / 2, old[2]]))
 
 
 def test_weights_are_written_with_their_classes(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

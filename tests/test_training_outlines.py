@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
+IMAGE = {"id": 1, "file_name": "grey.png", "width": 96, "height": 64}
 PHOTO = Path(__file__).parents[1] / "samples" / "photo.jpg"
 
 
@@ -100,13 +101,80 @@ def test_outlines_that_the_model_is_not_sure_of_are_left_out(scripts: dict[str, 
     assert not (tmp_path / "other.json").exists()
 
 
+def test_what_a_box_is_said_to_show_is_outlined(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both overlap, the person or the dog; what the weights have no name for is outlined all the same."""
+    asked = []
+
+    class Noting:
+        def __init__(self, *_: object) -> None: ...
+
+        def outlines(self, _: object, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+            asked.append((boxes.tolist(), labels.tolist()))
+            return np.full((len(boxes), 28, 28), 0.9, np.float32)
+
+    monkeypatch.setattr(scripts["outline"], "NetSegmenter", Noting)
+    names = {4: "dog", 5: "unicorn", 9: "person"}
+    boxes = [{"id": k, "image_id": 1, "category_id": k, "bbox": [10, 10, 40, 40]} for k in names]
+    document = {"images": [IMAGE], "categories": [{"id": k, "name": name} for k, name in names.items()]}
+    (tmp_path / "train.json").write_text(json.dumps(document | {"annotations": boxes}))
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 96, 3), 127, np.uint8))
+    assert run("outline", tmp_path, "--out", tmp_path / "more.json").startswith("3 of 3 boxes")
+    assert asked == [([[10, 10, 50, 50]] * 3, [11, 0, 1])]
+
+
+@pytest.mark.parametrize(("side", "drawn"), [(19, True), (21, False)])
+def test_an_outline_that_takes_in_another_object_is_left_out(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, drawn: bool
+) -> None:
+    """A quarter of 40 x 40 pixels may be known to belong to something else; regions to ignore are no objects."""
+
+    class Filling:
+        def __init__(self, *_: object) -> None: ...
+
+        def outlines(self, _: object, boxes: NDArray[np.float32], __: object) -> NDArray[np.float32]:
+            return np.full((len(boxes), 28, 28), 0.9, np.float32)
+
+    monkeypatch.setattr(scripts["outline"], "NetSegmenter", Filling)
+    right, bottom = 10 + side, 10 + side
+    given = {"id": 1, "image_id": 1, "category_id": 9, "bbox": [0, 0, 30, 30]}
+    polygon = [[10, 10, right, 10, right, bottom, 10, bottom]]
+    annotations = [
+        given | {"segmentation": polygon},
+        given | {"id": 2, "iscrowd": 1, "segmentation": [[0, 0, 90, 0, 90, 60, 0, 60]]},
+        given | {"id": 3, "bbox": [10, 10, 40, 40]},
+    ]
+    document = {"images": [IMAGE], "categories": [{"id": 9, "name": "person"}], "annotations": annotations}
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 96, 3), 127, np.uint8))
+    assert run("outline", tmp_path, "--out", tmp_path / "more.json").startswith(f"{int(drawn)} of 1 boxes")
+    written = json.loads((tmp_path / "more.json").read_text())["annotations"]
+    assert written[:2] == annotations[:2]
+    assert ("segmentation" in written[2]) == drawn
+
+
+def test_a_damaged_outline_beside_is_named(segmenter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box = {"id": 1, "image_id": 1, "category_id": 9, "bbox": [10, 10, 40, 40]}
+    damaged = box | {"id": 2, "segmentation": {"size": [5, 5], "counts": ""}}
+    document = {"images": [IMAGE], "categories": [{"id": 9, "name": "person"}], "annotations": [box, damaged]}
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 96, 3), 127, np.uint8))
+    with pytest.raises(SystemExit) as ended:
+        run("outline", tmp_path, "--out", tmp_path / "more.json", "--size", "96")
+    assert ended.value.code == 3
+    assert "grey.png: a segmentation has the size [5, 5]" in capsys.readouterr().err
+    assert not (tmp_path / "more.json").exists()
+
+
 def test_a_mirror_image_has_mirrored_outlines(segmenter: Any) -> None:
     photo = np.asarray(cv2.imread(str(PHOTO)), np.uint8)
     (found,) = segmenter([photo])
     mirrored = found.boxes.copy()
     mirrored[:, 0::2] = photo.shape[1] - found.boxes[:, 2::-2]
-    there = segmenter.outlines(photo, found.boxes)
-    back = segmenter.outlines(np.ascontiguousarray(photo[:, ::-1]), mirrored)
+    labels = found.class_ids + 1
+    there = segmenter.outlines(photo, found.boxes, labels)
+    back = segmenter.outlines(np.ascontiguousarray(photo[:, ::-1]), mirrored, labels)
     np.testing.assert_allclose(back[:, :, ::-1], there, atol=1e-3)
 
 

@@ -79,6 +79,7 @@ def test_training_and_the_graph_builder_agree_on_the_network(scripts: dict[str, 
     head, body = COMPACT.mask_head, COMPACT.backbone
     assert (head.convolutions, head.dilations, head.detail) == (a.MASK_CHANNELS, a.MASK_DILATIONS, a.DETAIL_CHANNELS)
     assert head.scores
+    assert head.class_embedding
     assert (body.fine_tap, body.fine_channels) == (a.FINE_TAP, a.FINE_CHANNELS)
     assert a.STRIDES[0] == 2 * a.FINE_STRIDE
     kept = COMPACT.detection

@@ -49,7 +49,7 @@ RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, RPN_SAMPLES, RPN_POSITIVES = 0.6, 0.3, 128, 
 ROI_IOU, ROI_SAMPLES, ROI_POSITIVES = 0.5, 64, 16
 DOUBTFUL = 16
 """Per image: background that looks most like objects, for the box head to look at again."""
-MASK_ROIS, ONLY_MASK_ROIS = 4, 24
+MASK_ROIS, ONLY_MASK_ROIS = 6, 24
 """Per image, on average over a batch: a region costs the mask head ten times what it costs the box head."""
 BOX_SHIFT, BOX_STRETCH = 0.07, 0.13
 """Deviations of detected boxes from true ones: of their centres, in sides, and of the logarithm of their sides."""

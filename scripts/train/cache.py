@@ -151,7 +151,7 @@ def _shrink(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 def _crop(outline: Segmentation | None, size: tuple[int, int], stored: tuple[int, int]) -> MaskCrop | None:
     if outline is None:
         return None
-    mask = _shrink(_bitmask(outline, size) * np.uint8(255), stored)
+    mask = _shrink(bitmask(outline, size) * np.uint8(255), stored)
     mask = np.where(mask > 127, np.uint8(255), np.uint8(0))
     x, y, width, height = cv2.boundingRect(mask)
     if not width:
@@ -159,7 +159,7 @@ def _crop(outline: Segmentation | None, size: tuple[int, int], stored: tuple[int
     return MaskCrop(np.pad(np.ascontiguousarray(mask[y : y + height, x : x + width]), 1), x - 1, y - 1)
 
 
-def _bitmask(outline: Segmentation, size: tuple[int, int]) -> Pixels:
+def bitmask(outline: Segmentation, size: tuple[int, int]) -> Pixels:
     """Polygons or run lengths, compressed or not, as (height, width) of 0 and 1. Raises ValueError."""
     from pycocotools import mask as coco
 

@@ -271,9 +271,13 @@ def _presence_loss(logits: Tensor, targets: Targets) -> Tensor:
 
 
 class MaskRois(NamedTuple):
-    """Regions drawn for the mask head: `boxes` (N, 4), `image` (N,), `crop` (N,) row of Targets.crops, `real` (N,)."""
+    """Regions drawn for the mask head: `boxes` (N, 4), `image` (N,), `crop` (N,) row of Targets.crops, `real` (N,).
+
+    `labels` (N,) are those of their objects.
+    """
 
     boxes: Tensor
+    labels: Tensor
     image: Tensor
     crop: Tensor
     real: Tensor
@@ -292,7 +296,8 @@ def _choose_mask_rois(positives: Rois, found: Rois, targets: Targets) -> MaskRoi
     index, real = index[0], real[0]
     placed = (found.labels > 0) & (torch.rand(found.labels.shape, device=found.labels.device) < 0.5)
     boxes = torch.where(placed[..., None], found.boxes, positives.boxes).flatten(0, 1)[index]
-    return MaskRois(boxes, index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real)
+    labels = positives.labels.flatten()[index]
+    return MaskRois(boxes, labels, index // crop.shape[1], crop.reshape(-1)[index].clamp(min=0), real)
 
 
 @torch.no_grad()
@@ -321,7 +326,8 @@ def _imagine_detections(targets: Targets) -> MaskRois:
     half = side * (torch.randn_like(side) * a.BOX_STRETCH).exp() / 2
     boxes = torch.cat([middle - half, middle + half], 1)
     alike = pairwise_iou(true[:, None], boxes[:, None])[:, 0, 0] >= a.ROI_IOU
-    return MaskRois(boxes, index // crops.shape[1], crops.view(-1)[index].clamp(min=0), real & alike)
+    labels = targets.labels.repeat(1, a.VIEWS).view(-1)[index]
+    return MaskRois(boxes, labels, index // crops.shape[1], crops.view(-1)[index].clamp(min=0), real & alike)
 
 
 def _outline_losses(
@@ -338,7 +344,7 @@ def _outline_losses(
         pooled = pooler.aligned(chosen.boxes, chosen.image, a.MASK_CELLS, a.POOL_SAMPLES)
         merged = RegionPooler([heads.mask_detail(fine, finest)], [a.FINE_STRIDE])
         details = merged.aligned(chosen.boxes, chosen.image, 2 * a.MASK_CELLS, 1)
-        logits = heads.outline(pooled, details).float()
+        logits = heads.outline(pooled, details, chosen.labels).float()
     wanted = _mask_targets(chosen, targets, logits.shape[-1])
     weight = chosen.real / chosen.real.sum().clamp(min=1)
     each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2))

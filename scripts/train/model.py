@@ -162,21 +162,35 @@ class MaskPredictor(nn.Module):
 
 
 class Heads(RoIHeads):
-    """torchvision's, with details for the masks and a second look at boxes."""
+    """torchvision's, with details for the masks, which know the label of what they outline, and a second look at boxes.
 
-    def __init__(self, *arguments: object) -> None:
+    `labels` counts the background, whose vector is for what has no label.
+    """
+
+    def __init__(self, labels: int, *arguments: object) -> None:
         super().__init__(*arguments)
         self.mask_detail = MaskDetail()
+        self.mask_class = nn.Embedding(labels, a.PYRAMID_CHANNELS)
+        nn.init.zeros_(self.mask_class.weight)
 
-    def outline(self, pooled: Tensor, details: Tensor) -> Tensor:
-        """Logits (N, 28, 28) of regions, from their features (N, C, 14, 14) and details (N, D, 28, 28)."""
-        logits: Tensor = self.mask_predictor(self.mask_head(pooled), details)
+    def outline(self, pooled: Tensor, details: Tensor, labels: Tensor) -> Tensor:
+        """Logits (N, 28, 28) of regions, from their features (N, C, 14, 14), details (N, D, 28, 28) and labels (N,).
+
+        What is meant is not to be seen in a box alone, where a rider and a horse share it.
+        """
+        seen = pooled + self.mask_class(labels)[:, :, None, None]
+        logits: Tensor = self.mask_predictor(self.mask_head(seen), details)
         return logits[:, 0]
 
     def outlined(
-        self, features: dict[str, Tensor], fine: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]
+        self,
+        features: dict[str, Tensor],
+        fine: Tensor,
+        boxes: list[Tensor],
+        labels: list[Tensor],
+        sizes: list[tuple[int, int]],
     ) -> Tensor:
-        """Masks (N, 28, 28), as probabilities, of the boxes of all images, one image after the other."""
+        """Masks (N, 28, 28), as probabilities, of labelled boxes of all images, one image after the other."""
         counts = torch.tensor([len(one) for one in boxes], device=fine.device)
         if not counts.sum():
             return fine.new_zeros(0, 2 * a.MASK_CELLS, 2 * a.MASK_CELLS)
@@ -184,7 +198,7 @@ class Heads(RoIHeads):
         merged = self.mask_detail(fine, features["0"])
         rows = torch.cat([image[:, None].to(fine.dtype), torch.cat(boxes)], 1)
         details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
-        return self.outline(self.mask_roi_pool(features, boxes, sizes), details).float().sigmoid()
+        return self.outline(self.mask_roi_pool(features, boxes, sizes), details, torch.cat(labels)).float().sigmoid()
 
     def refined(
         self,
@@ -241,7 +255,7 @@ class Net(nn.Module):
             boxes, scores = heads.refined(features, boxes, scores, labels, sizes, prior)
         left = [_decayed(*one, threshold) for one in zip(boxes, scores, labels, strict=True)]
         boxes, scores, labels = map(list, zip(*left, strict=True))
-        masks = heads.outlined(features, fine, boxes, sizes).split([len(one) for one in boxes])
+        masks = heads.outlined(features, fine, boxes, labels, sizes).split([len(one) for one in boxes])
         found = zip(boxes, scores, labels, masks, strict=True)
         return [_scored(*one, threshold) for one in found]
 
@@ -304,6 +318,7 @@ def _heads(labels: int) -> Heads:
     levels = [str(level) for level in range(len(a.TAPS))]
     width, hidden = a.PYRAMID_CHANNELS, a.FULLY_CONNECTED
     heads = Heads(
+        labels,
         MultiScaleRoIAlign(levels, a.BOX_CELLS, a.POOL_SAMPLES, canonical_scale=a.CANONICAL_SIDE),
         TwoMLPHead(width * a.BOX_CELLS**2, hidden),
         FastRCNNPredictor(hidden, labels),

@@ -5,8 +5,8 @@
 
 A model that is told the right box, and looks at a large and a mirrored picture, outlines an object better than it does
 when it finds it by itself in a small one: that is what there is to learn (self-training). Outlines that it is not
-sure of are left out, and nothing else in the annotations changes. An annotation that got an outline says how sure the
-model was of it, under "outline_score". The class does not matter: masks are the same for all.
+sure of are left out, and so are those that take in what is annotated as another object's; nothing else in the
+annotations changes. An annotation that got an outline says how sure the model was of it, under "outline_score".
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from annotations import Picture, read_annotations
 from commands import carry_out, write
-from numpy.typing import NDArray
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
-from stream_seg.errors import UsageError
+from stream_seg.errors import SourceError, UsageError
 from stream_seg.evaluate import encoded, read_annotated
-from stream_seg.ground_truth import usable_outline
+from stream_seg.ground_truth import run_lengths, usable_outline
+
+if TYPE_CHECKING:
+    from pycocotools import _EncodedRLE
 
 LEAST_SIDE = 6.0
 """Of a box, in pixels: smaller ones hardly have an outline."""
+
+MOST_SHARED = 0.25
+"""Of an outline, may lie in those of other objects: with more, it is of the rider and not of the horse."""
+
+Entry = dict[str, Any]
 
 
 def main() -> None:
@@ -55,45 +62,72 @@ def _outline(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.out} is there already: give another --out")
     pictures = read_annotations(path, args.images or args.data).pictures
     document = json.loads(path.read_text("utf-8"))
-    lacking: dict[Any, list[dict[str, Any]]] = {}
-    for one in document["annotations"]:
-        if _lacks_outline(one):
-            lacking.setdefault(one["image_id"], []).append(one)
+    lacking, given = _sorted(document["annotations"])
     torch.set_flush_denormal(True)
     _, classes = read_weights(args.weights)
+    labels = {one["id"]: classes.index(one["name"]) + 1 for one in document["categories"] if one["name"] in classes}
     net = start_from(args.weights, classes, frozen=-1).to(args.device, memory_format=torch.channels_last)
-    segmenter = NetSegmenter(net, args.size)
+    draw = partial(_draw, NetSegmenter(net, args.size), labels, args.sure)
     part = args.out.with_name(f"{args.out.name}.part")
     write(part, "")  # drawing takes long: see that it can be kept before it is done
-    todo = [(p, lacking[im["id"]]) for p, im in zip(pictures, document["images"], strict=True) if im["id"] in lacking]
-    drawn = sum(_draw(segmenter, *one, args.sure) for one in tqdm(todo, "outlining", unit=" pictures", leave=False))
+    ids = [image["id"] for image in document["images"]]
+    todo = [(picture, lacking[i], given.get(i, [])) for picture, i in zip(pictures, ids, strict=True) if i in lacking]
+    drawn = sum(draw(*one) for one in tqdm(todo, "outlining", unit=" pictures", leave=False))
     write(part, json.dumps(document))
     part.replace(args.out)
     print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
 
 
-def _lacks_outline(one: dict[str, Any]) -> bool:
-    return usable_outline(one) is None and not one.get("iscrowd") and min(one["bbox"][2:]) >= LEAST_SIDE
+def _sorted(annotations: list[Entry]) -> tuple[dict[Any, list[Entry]], dict[Any, list[Entry]]]:
+    """Those that lack an outline, and those that have one, by image."""
+    lacking: dict[Any, list[Entry]] = {}
+    given: dict[Any, list[Entry]] = {}
+    for one in annotations:
+        if one.get("iscrowd"):
+            continue
+        if usable_outline(one) is not None:
+            given.setdefault(one["image_id"], []).append(one)
+        elif min(one["bbox"][2:]) >= LEAST_SIDE:
+            lacking.setdefault(one["image_id"], []).append(one)
+    return lacking, given
 
 
-def _draw(segmenter: NetSegmenter, picture: Picture, annotations: list[dict[str, Any]], sure: float) -> int:
+def _draw(
+    segmenter: NetSegmenter,
+    labels: dict[Any, int],
+    sure: float,
+    picture: Picture,
+    annotations: list[Entry],
+    given: list[Entry],
+) -> int:
     """Give annotations the outlines the segmenter is sure of, in place; how many that were."""
     boxes = np.array([one["bbox"] for one in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    drawn, image = 0, read_annotated(picture.path, picture.size)
-    for one, box, mask in zip(annotations, boxes, segmenter.outlines(image, boxes), strict=True):
+    meant = np.array([labels.get(one["category_id"], 0) for one in annotations], np.int64)
+    masks, drawn = segmenter.outlines(read_annotated(picture.path, picture.size), boxes, meant), 0
+    try:
+        others = [run_lengths(outline, picture.size) for one in given if (outline := usable_outline(one)) is not None]
+    except ValueError as error:
+        raise SourceError(f"{picture.path}: {error}") from error
+    for one, box, mask in zip(annotations, boxes, masks, strict=True):
         inside = mask[mask > 0.5]
-        if inside.size and inside.mean() >= sure:
-            outline = _run_lengths(box, mask, picture.size)
+        if not inside.size or inside.mean() < sure:
+            continue
+        outline = encoded(box, mask, picture.size)
+        if shared(outline, others) <= MOST_SHARED:
+            outline["counts"] = outline["counts"].decode("ascii")  # as JSON can hold them
             one |= {"segmentation": outline, "mask_valid": True, "outline_score": round(float(inside.mean()), 3)}
             drawn += 1
     return drawn
 
 
-def _run_lengths(box: NDArray[np.float32], mask: NDArray[np.float32], size: tuple[int, int]) -> dict[str, Any]:
-    """COCO's compressed run lengths of a mask in a picture of (height, width) `size`, as JSON can hold them."""
-    found = encoded(box, mask, size)
-    return found | {"counts": found["counts"].decode("ascii")}
+def shared(outline: _EncodedRLE, others: list[_EncodedRLE]) -> float:
+    """How much of an outline lies in any of the others; all are COCO's compressed run lengths."""
+    from pycocotools import mask as coco_mask
+
+    area = coco_mask.area(outline)
+    both = coco_mask.merge([outline, coco_mask.merge(others)], intersect=True) if others else None
+    return float(coco_mask.area(both) / area) if both and area else 0.0
 
 
 if __name__ == "__main__":

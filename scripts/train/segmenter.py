@@ -30,20 +30,21 @@ class NetSegmenter:
         return [self._detect(image) for image in images]
 
     @torch.no_grad()
-    def outlines(self, image: Image, boxes: Boxes) -> NDArray[np.float32]:
+    def outlines(self, image: Image, boxes: Boxes, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Masks (N, 28, 28), as probabilities, of what is in the given boxes (N, 4) of an image: see `mask_roi`.
 
-        The mean of those of the image and of its mirror image.
+        `labels` (N,) say what is meant, counted from 1; 0 is for another class. The mean of those of the image and of
+        its mirror image.
         """
         width, mirror = image.shape[1], np.ascontiguousarray(image[:, ::-1])
         mirrored = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
-        return (self._outline(image, boxes) + self._outline(mirror, mirrored)[:, :, ::-1]) / 2
+        return (self._outline(image, boxes, labels) + self._outline(mirror, mirrored, labels)[:, :, ::-1]) / 2
 
-    def _outline(self, image: Image, boxes: Boxes) -> NDArray[np.float32]:
+    def _outline(self, image: Image, boxes: Boxes, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         x, letterbox = self._prepared(image)
         features, fine, _ = self._net.backbone(x)
-        placed = torch.from_numpy(letterbox.to_canvas(boxes)).to(x.device)
-        masks = self._net.roi_heads.outlined(features, fine, [placed], [letterbox.valid[::-1]])
+        placed, meant = (torch.from_numpy(one).to(x.device) for one in (letterbox.to_canvas(boxes), labels))
+        masks = self._net.roi_heads.outlined(features, fine, [placed], [meant], [letterbox.valid[::-1]])
         return np.asarray(masks.cpu().numpy(), np.float32)
 
     def _detect(self, image: Image) -> Detections:

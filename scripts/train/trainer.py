@@ -23,12 +23,14 @@ from team import Team
 from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
-from weights import write_checkpoint, write_weights
+from weights import EMBEDDING, write_checkpoint, write_weights
 
 from stream_seg.errors import StreamSegError, UsageError
 from stream_seg.evaluate import evaluate
 
 WEIGHT_DECAY, CLIP_NORM, BETAS = 0.02, 10.0, (0.9, 0.99)
+EMBEDDING_RATE = 10.0
+"""Times the rate: most steps see few of the classes, and what their vectors are added to is large beside a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +212,16 @@ class Trainer:
 BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
 
 
-def _peaks(tuning: Tuning) -> tuple[float, float]:
-    return tuning.rate * tuning.body, tuning.rate
+def _peaks(tuning: Tuning) -> tuple[float, float, float]:
+    """Of the body, of the classes' vectors, and of all else."""
+    return tuning.rate * tuning.body, tuning.rate * EMBEDDING_RATE, tuning.rate
 
 
 def _optimizer(net: Net, tuning: Tuning) -> AdamW:
     """Fused AdamW; the key "peak" of a group is its highest rate."""
-    trained = [(name, one) for name, one in net.named_parameters() if one.requires_grad]
-    parts = [[one for name, one in trained if name.startswith("backbone.body") is of_body] for of_body in (True, False)]
+    parts: list[list[Tensor]] = [[], [], []]
+    for name, one in net.named_parameters():
+        if one.requires_grad:
+            parts[0 if name.startswith("backbone.body") else 1 if name == EMBEDDING else 2].append(one)
     groups = [{"params": part, "peak": peak} for part, peak in zip(parts, _peaks(tuning), strict=True)]
     return AdamW(groups, lr=tuning.rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)

@@ -22,8 +22,20 @@ State = dict[str, Tensor]
 
 BUILT_IN = Path(__file__).parents[2] / "models" / "compact" / "weights.safetensors"
 _SCORES = "roi_heads.box_predictor.cls_score"
-_PER_CLASS = {_SCORES: 1, "roi_heads.box_predictor.bbox_pred": 1, "presence.classes": 0}
-"""Layers with rows for each class, and whether they have some for the background before those."""
+EMBEDDING = "roi_heads.mask_class.weight"
+"""A vector for each class, which tells the mask head what is meant."""
+_PER_CLASS = {
+    f"{_SCORES}.weight": 1,
+    f"{_SCORES}.bias": 1,
+    "roi_heads.box_predictor.bbox_pred.weight": 1,
+    "roi_heads.box_predictor.bbox_pred.bias": 1,
+    "presence.classes.weight": 0,
+    "presence.classes.bias": 0,
+    EMBEDDING: 1,
+}
+"""Parameters with rows for each class, and whether they have some for the background before those."""
+_LIKE_OTHERS = ("roi_heads.box_predictor.bbox_pred", EMBEDDING)
+"""What a new class is like in the mean, until it is known better: refinement of boxes, outlines."""
 
 
 def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
@@ -71,12 +83,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
-    """A network for `classes` with the weights of a file; new classes get a new predictor. Raises ModelError."""
+    """A network for `classes` with the weights of a file; new classes get a new predictor. Raises ModelError.
+
+    Masks of weights without an embedding of the classes are the same for all, until they are trained.
+    """
     state, known = read_weights(path)
     net = Net(classes, frozen)
+    state.setdefault(EMBEDDING, torch.zeros(len(known) + 1, a.PYRAMID_CHANNELS))
     if classes != known and state.keys() == net.state_dict().keys():
-        for layer in _PER_CLASS:
-            state |= _adapted(layer, state, known, net)
+        for key in _PER_CLASS:
+            state[key] = _adapted(key, state, known, net)
     if differs := first_difference(state, net.state_dict()):
         raise ModelError(f"the weights {path} are not of the compact network: {differs} differs")
     net.load_state_dict(state)
@@ -89,25 +105,21 @@ def first_difference(state: State, wanted: State) -> str:
     return min(lacking or [key for key in wanted if wanted[key].shape != state[key].shape], default="")
 
 
-def _adapted(layer: str, state: State, known: tuple[str, ...], net: Net) -> State:
-    """The predictor for other classes: rows of the same name are kept, box refinement of new ones starts at the mean.
+def _adapted(key: str, state: State, known: tuple[str, ...], net: Net) -> Tensor:
+    """The parameter for other classes: rows of the same name are kept.
 
     Scores of new classes start from almost nothing, so that they are learned from their own pictures.
     """
-    fresh, first = net.state_dict(), _PER_CLASS[layer]
-    result = {}
-    for kind in ("weight", "bias"):
-        key = f"{layer}.{kind}"
-        rows = fresh[key].view(len(net.classes) + first, -1).clone()
-        old = state[key].view(len(known) + first, -1)
-        if layer.endswith("bbox_pred"):
-            rows[:] = old[1:].mean(0)
-        rows[:first] = old[:first]
-        for place, name in enumerate(net.classes, first):
-            if name in known:
-                rows[place] = old[known.index(name) + first]
-        result[key] = rows.view(-1, *fresh[key].shape[1:])
-    return result
+    fresh, first = net.state_dict()[key], _PER_CLASS[key]
+    rows = fresh.view(len(net.classes) + first, -1).clone()
+    old = state[key].view(len(known) + first, -1)
+    if key.startswith(_LIKE_OTHERS):
+        rows[:] = old[1:].mean(0)
+    rows[:first] = old[:first]
+    for place, name in enumerate(net.classes, first):
+        if name in known:
+            rows[place] = old[known.index(name) + first]
+    return rows.view(fresh.shape)
 
 
 def read_checkpoint(path: Path) -> dict[str, object]:

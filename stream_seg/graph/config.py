@@ -156,6 +156,8 @@ class MaskHead:
     upsampled features are joined by as many that are pooled at the masks' own resolution from a map of stride 4, and
     refined by one more convolution: outlines follow edges that a cell of the pyramid is too coarse for. Only together
     with `class_agnostic` and a backbone that has such a map. `scores`: a detection is only as certain as its mask.
+    `class_embedding`: a vector of each class is added to what the head sees of a region, so that it knows whether the
+    rider or the horse is meant.
     """
 
     convolutions: tuple[int, ...] = (256, 256, 256, 256)
@@ -163,6 +165,7 @@ class MaskHead:
     dilations: tuple[int, ...] = ()
     detail: int = 0
     scores: bool = False
+    class_embedding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,9 @@ COMPACT = MaskRCNN(
     pooling=RoiPooling(canonical_side=160.0),
     box_head=BoxHead(fully_connected=(512, 512), refinements=1),
     presence=Presence(hidden=256),
-    mask_head=MaskHead((64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32, scores=True),
+    mask_head=MaskHead(
+        (64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32, scores=True, class_embedding=True
+    ),
     detection=Detection(nms_iou=0.6, decay=0.5),
     licence="Apache-2.0",
 )

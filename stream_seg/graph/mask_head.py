@@ -11,6 +11,7 @@ from stream_seg.graph.config import Device, MaskHead, MaskRCNN
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.fpn import doubled
 from stream_seg.graph.layers import Floats, Layers
+from stream_seg.graph.parameters import CLASS_EMBEDDING
 from stream_seg.graph.roi import Pooler, make_pooler
 from stream_seg.graph.rpn import Rois
 
@@ -43,6 +44,8 @@ def masks(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected)
             labels = graph.concat([labels, graph.op("Expand", ints(0), missing.unsqueeze(0))], axis=0)
         with graph.scope("pool"):
             features = outlines.pooler.pool(rois, size).head(labels.length(0))
+        if config.mask_head.class_embedding:
+            features = features + _embedded(layers, labels)
         details = _details(layers, config, outlines, rois) if config.mask_head.detail else None
         with graph.scope("head"):
             if not config.even:
@@ -54,6 +57,13 @@ def masks(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected)
                 return _probabilities(layers, config, features.gather(rows), fine, labels.gather(rows))
 
             return graph.loop(trips, some).reshape(-1, 2 * size, 2 * size).head(count)
+
+
+def _embedded(layers: Layers, labels: Value) -> Value:
+    """The vector of each label (D,), for all cells of its region: (D, C, 1, 1), in float32."""
+    vectors = layers.array(CLASS_EMBEDDING)
+    with layers.graph.scope("class"):
+        return layers.leave(layers.parameter(CLASS_EMBEDDING, vectors[:, :, None, None]).gather(labels))
 
 
 def _probabilities(layers: Layers, config: MaskRCNN, features: Value, details: Value | None, labels: Value) -> Value:

@@ -23,6 +23,8 @@ Shape: TypeAlias = tuple[int, ...]
 Entry: TypeAlias = tuple[str, Shape]
 
 NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
+CLASS_EMBEDDING = "roi_heads.mask_class.weight"
+"""Of the mask head."""
 _LISTED = 3
 
 
@@ -162,6 +164,8 @@ def _presence(config: MaskRCNN) -> Iterator[Entry]:
 
 def _mask_head(config: MaskRCNN) -> Iterator[Entry]:
     channels = config.pyramid_channels
+    if config.mask_head.class_embedding:
+        yield CLASS_EMBEDDING, (config.classes, channels)
     for index, width in enumerate(config.mask_head.convolutions):
         yield from _block(config, f"roi_heads.mask_head.{index}", channels, width, 3)
         channels = width
@@ -236,6 +240,7 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
             # Not to be seen in the arrays: heads with details are dilated as COMPACT's, those without are not.
             dilations=base.mask_head.dilations if detailed else (),
             detail=_size(state, "roi_heads.mask_predictor.refine.weight") if detailed else 0,
+            class_embedding=CLASS_EMBEDDING in state,
         ),
     )
 

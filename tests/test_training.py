@@ -6,10 +6,13 @@ processes that train together are started first, and work while the other tests 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -108,7 +111,11 @@ def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert first.returncode == 0
     before = json.loads((out / "run.json").read_text())
     assert 0 < before["steps"] < STEPS
-    assert f"{STEPS} steps" in run("train", *options(shapes, out, "--resume"))
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        assert f"{STEPS} steps" in run("train", *options(shapes, out, "--resume"))
+    shares = [int(share) for share in re.findall(r"(\d+)%\|", told.getvalue())]
+    assert shares[0] == round(100 * before["steps"] / STEPS)  # the bar goes on where it stopped
+    assert shares[-1] == 100
     return out
 
 

@@ -104,7 +104,11 @@ class Trainer:
         """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C or SIGTERM; then save."""
         until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
         validations, last, stops = self._validations(), time.monotonic(), 0.0
-        with StopSignals() as stop, tqdm(total=100, bar_format=BAR, disable=not self._is_first) as bar:
+        begun = 100 * self.schedule.progress  # of a resumed run that is not what the time since then was spent on
+        with (
+            StopSignals() as stop,
+            tqdm(total=100, initial=begun, bar_format=BAR, disable=not self._is_first) as bar,
+        ):
             while self.schedule.progress < 1 and not stops:
                 start = time.monotonic()
                 try:

@@ -326,11 +326,11 @@ def _score(
     classes = tuple(
         Accuracy(
             matching.names[c],
-            objects.get(c, 0),
+            objects[c],
             *box,
             *mask,
             precision=_per_cent(right[c], shown[c]),
-            recall=_per_cent(right[c], objects.get(c, 0)),
+            recall=_per_cent(right[c], objects[c]),
         )
         for c, box, mask in zip(category_ids, _average_precisions(boxes), _average_precisions(masks), strict=True)
         if not math.isnan(box[0])
@@ -397,11 +397,9 @@ def _average(precision: NDArray[np.float64]) -> float:
     return float(precision.mean()) * 100 if (precision > -1).all() else math.nan
 
 
-def _count(truth: COCO, ids: Sequence[int]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for annotation in truth.loadAnns(truth.getAnnIds(imgIds=ids, iscrowd=False)):
-        counts[annotation["category_id"]] = counts.get(annotation["category_id"], 0) + 1
-    return counts
+def _count(truth: COCO, ids: Sequence[int]) -> Counter[int]:
+    annotations = truth.loadAnns(truth.getAnnIds(imgIds=ids, iscrowd=False))
+    return Counter(annotation["category_id"] for annotation in annotations)
 
 
 def _mean(classes: Sequence[Accuracy]) -> Accuracy:

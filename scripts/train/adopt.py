@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from annotations import read_annotations
-from commands import carry_out, write
+from commands import carry_out, data_parser, refuse_existing, write
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
@@ -40,13 +40,10 @@ OVERLAP_IOU = 0.3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     add = parser.add_argument
-    add("data", type=Path)
     add("--results", type=Path, required=True, help="COCO results of the detector, of all pictures")
     add("--out", type=Path, required=True, help="the annotations with what was added")
-    add("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
-    add("--images", type=Path, help="where the file names start from (default: DATA)")
     add("--never", type=float, default=0.21, help="score up to which finds are wrong (default: %(default)s)")
     add("--always", type=float, default=0.67, help="score from which finds are right (default: %(default)s)")
     add(
@@ -62,8 +59,7 @@ def main() -> None:
 
 def _adopt(args: argparse.Namespace) -> None:
     path = args.data / args.train
-    if args.out.exists():
-        raise UsageError(f"{args.out} is there already: give another --out")
+    refuse_existing(args.out)
     if not args.never < args.always:
         raise UsageError(f"--never {args.never} must be less than --always {args.always}")
     read_annotations(path, args.images or args.data)  # says what is wrong with them

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stream_seg.errors import ModelError, OutputError, StreamSegError
+from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
 
 
 def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") -> None:
@@ -26,6 +26,21 @@ def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") 
     except KeyboardInterrupt:
         print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(130)
+
+
+def data_parser(description: str | None) -> argparse.ArgumentParser:
+    """Of a command about annotated pictures: with DATA, --train and --images."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
+    parser.add_argument("--images", type=Path, help="where the file names start from (default: DATA)")
+    return parser
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise UsageError where a command would write over something."""
+    if path.exists():
+        raise UsageError(f"{path} is there already: give another --out")
 
 
 def long_sides(text: str) -> list[int]:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from annotations import read_annotations
 from cache import bitmask
-from commands import carry_out, write
+from commands import carry_out, data_parser, refuse_existing, write
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
@@ -28,14 +28,11 @@ from stream_seg.ground_truth import usable_outline
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     add = parser.add_argument
-    add("data", type=Path)
     add("--classes", type=lambda text: text.split(","), required=True, help="names, such as bicycle,motorcycle")
     add("--out", type=Path, required=True, help="the annotations with the outlines filled")
     add("--source", help="only in pictures with this source (default: in all)")
-    add("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
-    add("--images", type=Path, help="where the file names start from (default: DATA)")
     add("--gap", type=float, default=0.16, help="of the shorter side of a box, closed (default: %(default)s)")
     args = parser.parse_args()
     carry_out("fill", partial(_fill, args))
@@ -43,8 +40,7 @@ def main() -> None:
 
 def _fill(args: argparse.Namespace) -> None:
     path = args.data / args.train
-    if args.out.exists():
-        raise UsageError(f"{args.out} is there already: give another --out")
+    refuse_existing(args.out)
     known = read_annotations(path, args.images or args.data).classes
     if unknown := [name for name in args.classes if name not in known]:
         raise UsageError(f"{path} has no class {', '.join(unknown)}; it has {', '.join(known)}")

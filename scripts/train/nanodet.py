@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 from annotations import Picture, read_annotations
-from commands import carry_out, long_sides, write
+from commands import carry_out, data_parser, long_sides, refuse_existing, write
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -57,13 +57,10 @@ class Finds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     add = parser.add_argument
-    add("data", type=Path)
     add("--model", type=Path, required=True, help="nanodet.json, beside its weights")
     add("--out", type=Path, required=True, help="what it found, as COCO results")
-    add("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
-    add("--images", type=Path, help="where the file names start from (default: DATA)")
     add("--sizes", type=long_sides, default="320,416,512,640", help="long sides of what it sees (default: %(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--bfloat16", action="store_true", help="compute in it")
@@ -72,8 +69,7 @@ def main() -> None:
 
 
 def _look(args: argparse.Namespace) -> None:
-    if args.out.exists():
-        raise UsageError(f"{args.out} is there already: give another --out")
+    refuse_existing(args.out)
     path = args.data / args.train
     annotations = read_annotations(path, args.images or args.data)
     document = json.loads(path.read_text("utf-8"))

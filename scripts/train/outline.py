@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from annotations import Picture, read_annotations
-from commands import carry_out, write
+from commands import carry_out, data_parser, refuse_existing, write
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
-from stream_seg.errors import SourceError, UsageError
+from stream_seg.errors import SourceError
 from stream_seg.evaluate import encoded, read_annotated
 from stream_seg.ground_truth import run_lengths, usable_outline
 
@@ -42,12 +42,9 @@ Entry = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = data_parser(__doc__)
     add = parser.add_argument
-    add("data", type=Path)
     add("--out", type=Path, required=True, help="the annotations with the outlines that were drawn")
-    add("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
-    add("--images", type=Path, help="where the file names start from (default: DATA)")
     add("--weights", type=Path, default=BUILT_IN, help="of the model that outlines (default: the built-in one's)")
     add("--size", type=int, default=640, help="long side at which it looks at pictures (default: %(default)s)")
     add("--sure", type=float, default=0.75, help="mean probability inside an outline, at least (default: %(default)s)")
@@ -58,8 +55,7 @@ def main() -> None:
 
 def _outline(args: argparse.Namespace) -> None:
     path = args.data / args.train
-    if args.out.exists():
-        raise UsageError(f"{args.out} is there already: give another --out")
+    refuse_existing(args.out)
     pictures = read_annotations(path, args.images or args.data).pictures
     document = json.loads(path.read_text("utf-8"))
     lacking, given = _sorted(document["annotations"])

@@ -19,7 +19,7 @@ from annotations import read_annotations
 from augment import Augmentation, Instance, Sample, Sampler
 from batches import canvas_size
 from cache import MaskCrop, Pixels, TrainingSet, build_cache
-from commands import carry_out
+from commands import carry_out, data_parser
 from views import View, warp_mask
 
 from stream_seg.errors import OutputError
@@ -28,10 +28,7 @@ ROWS, COLUMNS = 3, 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--train", default="train.json", help="annotations, from DATA (default: %(default)s)")
-    parser.add_argument("--images", type=Path, help="where the file names start from (default: DATA)")
+    parser = data_parser(__doc__)
     parser.add_argument("--cache", type=Path, help="decoded pictures of a run; without it they are decoded once more")
     parser.add_argument("--out", type=Path, default=Path("preview.png"))
     parser.add_argument("--seed", type=int, default=1)

@@ -23,10 +23,11 @@ from team import Team
 from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
-from weights import EMBEDDING, write_checkpoint, write_weights
+from weights import write_checkpoint, write_weights
 
 from stream_seg.errors import StreamSegError, UsageError
 from stream_seg.evaluate import evaluate
+from stream_seg.graph.parameters import CLASS_EMBEDDING
 
 WEIGHT_DECAY, CLIP_NORM, BETAS = 0.02, 10.0, (0.9, 0.99)
 EMBEDDING_RATE = 10.0
@@ -226,6 +227,6 @@ def _optimizer(net: Net, tuning: Tuning) -> AdamW:
     parts: list[list[Tensor]] = [[], [], []]
     for name, one in net.named_parameters():
         if one.requires_grad:
-            parts[0 if name.startswith("backbone.body") else 1 if name == EMBEDDING else 2].append(one)
+            parts[0 if name.startswith("backbone.body") else 1 if name == CLASS_EMBEDDING else 2].append(one)
     groups = [{"params": part, "peak": peak} for part, peak in zip(parts, _peaks(tuning), strict=True)]
     return AdamW(groups, lr=tuning.rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)

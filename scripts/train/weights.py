@@ -17,13 +17,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stream_seg.errors import ModelError, OutputError
+from stream_seg.graph.parameters import CLASS_EMBEDDING
 
 State = dict[str, Tensor]
 
 BUILT_IN = Path(__file__).parents[2] / "models" / "compact" / "weights.safetensors"
 _SCORES = "roi_heads.box_predictor.cls_score"
-EMBEDDING = "roi_heads.mask_class.weight"
-"""A vector for each class, which tells the mask head what is meant."""
 _PER_CLASS = {
     f"{_SCORES}.weight": 1,
     f"{_SCORES}.bias": 1,
@@ -31,10 +30,10 @@ _PER_CLASS = {
     "roi_heads.box_predictor.bbox_pred.bias": 1,
     "presence.classes.weight": 0,
     "presence.classes.bias": 0,
-    EMBEDDING: 1,
+    CLASS_EMBEDDING: 1,
 }
 """Parameters with rows for each class, and whether they have some for the background before those."""
-_LIKE_OTHERS = ("roi_heads.box_predictor.bbox_pred", EMBEDDING)
+_LIKE_OTHERS = ("roi_heads.box_predictor.bbox_pred", CLASS_EMBEDDING)
 """What a new class is like in the mean, until it is known better: refinement of boxes, outlines."""
 
 
@@ -89,7 +88,7 @@ def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
     """
     state, known = read_weights(path)
     net = Net(classes, frozen)
-    state.setdefault(EMBEDDING, torch.zeros(len(known) + 1, a.PYRAMID_CHANNELS))
+    state.setdefault(CLASS_EMBEDDING, torch.zeros(len(known) + 1, a.PYRAMID_CHANNELS))
     if classes != known and state.keys() == net.state_dict().keys():
         for key in _PER_CLASS:
             state[key] = _adapted(key, state, known, net)

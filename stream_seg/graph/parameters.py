@@ -24,7 +24,7 @@ Entry: TypeAlias = tuple[str, Shape]
 
 NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
 CLASS_EMBEDDING = "roi_heads.mask_class.weight"
-"""Of the mask head."""
+"""A vector for each class, which tells the mask head what is meant."""
 _LISTED = 3
 
 

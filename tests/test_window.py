@@ -54,7 +54,8 @@ def program(display: str, *args: str, module: str = PROGRAM) -> Iterator[tuple[s
         yield running, window
     except subprocess.TimeoutExpired as late:  # rarely, on a busy machine: a lost key is only found where it went
         focused = xdotool(display, "getwindowfocus").strip()
-        raise AssertionError(f"it goes on: its window is {window}, and keys go to {focused}") from late
+        said = (late.output or b"")[-200:]  # whether it hangs or shows one frame after the other
+        raise AssertionError(f"it goes on: its window is {window}, keys go to {focused}, it said {said!r}") from late
     finally:
         running.kill()
         running.communicate()

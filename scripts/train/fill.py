@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from annotations import read_annotations
+from annotations import Segmentation, read_annotations
 from cache import bitmask
 from commands import carry_out, data_parser, refuse_existing, write
 from numpy.typing import NDArray
@@ -56,24 +56,22 @@ def _fill(args: argparse.Namespace) -> None:
     if not sizes:
         raise UsageError(f"{path} has no picture with the source {args.source}")
     todo = [
-        one
+        (one, outline)
         for one in document["annotations"]
         if one["category_id"] in wanted
         and one["image_id"] in sizes
         and not one.get("iscrowd")
-        and usable_outline(one) is not None
+        and (outline := usable_outline(one)) is not None
     ]
-    grown = sum(_fill_one(one, sizes[one["image_id"]], args.gap) for one in todo)
+    grown = sum(_fill_one(one, outline, sizes[one["image_id"]], args.gap) for one, outline in todo)
     write(args.out, json.dumps(document))
     print(f"{grown} of {len(todo)} outlines were filled; written to {args.out}")
 
 
-def _fill_one(one: dict[str, Any], size: tuple[int, int], gap: float) -> bool:
+def _fill_one(one: dict[str, Any], outline: Segmentation, size: tuple[int, int], gap: float) -> bool:
     """Fill the outline of an annotation, in place; whether that added to it."""
     from pycocotools import mask as coco_mask
 
-    outline = usable_outline(one)
-    assert outline is not None
     try:
         mask = bitmask(outline, size)
     except ValueError as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from annotations import Picture, read_annotations
+from annotations import Picture, Segmentation, read_annotations
 from commands import carry_out, data_parser, refuse_existing, write
 from segmenter import NetSegmenter
 from tqdm import tqdm
@@ -74,15 +74,15 @@ def _outline(args: argparse.Namespace) -> None:
     print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
 
 
-def _sorted(annotations: list[Entry]) -> tuple[dict[Any, list[Entry]], dict[Any, list[Entry]]]:
-    """Those that lack an outline, and those that have one, by image."""
+def _sorted(annotations: list[Entry]) -> tuple[dict[Any, list[Entry]], dict[Any, list[Segmentation]]]:
+    """Those that lack an outline, and the outlines of those that have one, by image."""
     lacking: dict[Any, list[Entry]] = {}
-    given: dict[Any, list[Entry]] = {}
+    given: dict[Any, list[Segmentation]] = {}
     for one in annotations:
         if one.get("iscrowd"):
             continue
-        if usable_outline(one) is not None:
-            given.setdefault(one["image_id"], []).append(one)
+        if (outline := usable_outline(one)) is not None:
+            given.setdefault(one["image_id"], []).append(outline)
         elif min(one["bbox"][2:]) >= LEAST_SIDE:
             lacking.setdefault(one["image_id"], []).append(one)
     return lacking, given
@@ -94,7 +94,7 @@ def _draw(
     sure: float,
     picture: Picture,
     annotations: list[Entry],
-    given: list[Entry],
+    given: list[Segmentation],
 ) -> int:
     """Give annotations the outlines the segmenter is sure of, in place; how many that were."""
     boxes = np.array([one["bbox"] for one in annotations], np.float32)
@@ -102,7 +102,7 @@ def _draw(
     meant = np.array([labels.get(one["category_id"], 0) for one in annotations], np.int64)
     masks, drawn = segmenter.outlines(read_annotated(picture.path, picture.size), boxes, meant), 0
     try:
-        others = [run_lengths(outline, picture.size) for one in given if (outline := usable_outline(one)) is not None]
+        others = [run_lengths(outline, picture.size) for outline in given]
     except ValueError as error:
         raise SourceError(f"{picture.path}: {error}") from error
     for one, box, mask in zip(annotations, boxes, masks, strict=True):

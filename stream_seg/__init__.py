@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stream_seg.segmenters import load_segmenter
     from stream_seg.sinks import VideoFile, Window, open_sink
     from stream_seg.sources import open_source
+    from stream_seg.steady import Steady
 
 __all__ = [
     "Detections",
@@ -32,6 +33,7 @@ __all__ = [
     "Pipeline",
     "Renderer",
     "SourceInfo",
+    "Steady",
     "StreamSegError",
     "Summary",
     "VideoFile",
@@ -50,6 +52,7 @@ _HOMES = {
     "Pipeline": "pipeline",
     "Renderer": "render",
     "SourceInfo": "frame",
+    "Steady": "steady",
     "StreamSegError": "errors",
     "Summary": "metrics",
     "VideoFile": "sinks",

@@ -150,6 +150,25 @@ def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     return np.where(shared > 0, shared / np.maximum(union, 1e-9), 0).astype(np.float32)
 
 
+def continued(found: Detections, before: Detections, least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which detection of the frame before each one continues, (N,), -1 for none; and their overlaps, (N,), else 0.
+
+    It is the one of the same class with the greatest intersection over union, above `least`. Each is continued by one
+    at most: the first one chooses first.
+    """
+    which, overlaps = np.full(len(found), -1, np.int64), np.zeros(len(found), np.float32)
+    if not (len(found) and len(before)):
+        return which, overlaps
+    overlap = pairwise_iou(found.boxes, before.boxes)
+    overlap[found.class_ids[:, None] != before.class_ids] = 0
+    for i in range(len(found)):
+        best = int(overlap[i].argmax())
+        if overlap[i, best] > least:
+            which[i], overlaps[i] = best, overlap[i, best]
+            overlap[:, best] = 0
+    return which, overlaps
+
+
 def _scale(size: tuple[int, int], canvas: tuple[int, int]) -> float:
     return min(canvas[0] / size[0], canvas[1] / size[1])
 

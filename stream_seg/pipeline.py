@@ -20,7 +20,7 @@ from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary
-from stream_seg.protocols import Outcome, Renderer, Segmenter, Sink, Source, Wall
+from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
 from stream_seg.render import Renderer as DefaultRenderer
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,9 @@ DEPTH = 4
 class Feed:
     """One of several sources, with what is its own: sinks that get only its frames, a renderer, a name to tell it by.
 
-    `name` is safe to print. Frames are drawn in full only for sinks of its own. `max_frames` is the most frames of it
-    that are delivered: those of a live source that are dropped do not count.
+    `follower` makes what the segmenter finds into what is shown; without one, all of it is. `name` is safe to print.
+    Frames are drawn in full only for sinks of its own. `max_frames` is the most frames of it that are delivered: those
+    of a live source that are dropped do not count.
     """
 
     source: Source
@@ -50,6 +51,7 @@ class Feed:
     renderer: Renderer | None = None
     name: str = "source"
     max_frames: int | None = None
+    follower: Follower | None = None
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:
@@ -66,6 +68,7 @@ class _Lane:
         self.sinks = feed.sinks
         self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in feed.sinks)
         self.renderer = feed.renderer or DefaultRenderer()
+        self.follower = feed.follower
         self.metrics = metrics
         self.info: SourceInfo | None = None
         self.is_open = False
@@ -117,8 +120,9 @@ class Pipeline:
     sinks are closed, and `failures` says why. Any other failure, or that of an only source, or of all, stops everything
     and is raised from `run`. Like a thread, a pipeline runs once.
 
-    `sinks` and `renderer` are those of an only source. `batch_size` is the most frames the segmenter gets in one call:
-    by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter gets it.
+    `sinks`, `renderer` and `follower` are those of an only source. `batch_size` is the most frames the segmenter gets
+    in one call: by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter
+    gets it.
     The segmenter stays open: whoever made it closes it.
     """
 
@@ -129,6 +133,7 @@ class Pipeline:
         *,
         sinks: Sequence[Sink] = (),
         renderer: Renderer | None = None,
+        follower: Follower | None = None,
         wall: Wall | None = None,
         batch_size: int | None = None,
         max_age: float | None = None,
@@ -136,9 +141,9 @@ class Pipeline:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
-        if isinstance(source, Sequence) and (sinks or renderer is not None):
-            raise UsageError("sinks and renderer are those of an only source; give each Feed its own")
-        feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer)]
+        if isinstance(source, Sequence) and (sinks or renderer is not None or follower is not None):
+            raise UsageError("sinks, renderer and follower are those of an only source; give each Feed its own")
+        feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer, follower=follower)]
         if not feeds:
             raise UsageError("a pipeline needs at least one source")
         self.metrics = metrics or Metrics([feed.name for feed in feeds])
@@ -308,10 +313,14 @@ class Pipeline:
                 self._calls.popleft()
 
     def _pass_on(self, call: _Call, found: list[Detections]) -> None:
-        if found:
-            self.metrics.batch_segmented(len(found), sum(map(len, found)), call.seconds)
-        for (lane, frame), detections in zip(call.frames, found, strict=True):
-            self._segmented.put(_Segmented(lane, frame, detections))
+        shown = [
+            _Segmented(lane, frame, one if lane.follower is None else lane.follower(frame, one))
+            for (lane, frame), one in zip(call.frames, found, strict=True)
+        ]
+        if shown:
+            self.metrics.batch_segmented(len(shown), sum(len(item.detections) for item in shown), call.seconds)
+        for item in shown:
+            self._segmented.put(item)
 
     def _render(self) -> None:
         for item in self._segmented:

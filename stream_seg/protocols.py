@@ -61,6 +61,15 @@ class Segmenter(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Makes what was found in each frame of one source into what is shown of it: `stream_seg.steady.Steady` is one.
+
+    Called once per frame, in order, but not always on the same thread.
+    """
+
+    def __call__(self, frame: Frame, found: Detections) -> Detections: ...
+
+
 class Renderer(Protocol):
     """Draws detections: returns a new frame and leaves the given one alone."""
 

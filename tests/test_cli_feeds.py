@@ -12,6 +12,7 @@ import pytest
 from stream_seg.cli import feeds, main
 from stream_seg.cli.arguments import parse
 from stream_seg.sinks import ListSink
+from stream_seg.steady import Steady
 from tests.test_cli import failure, frames_in
 
 NOBODY = "tcp://127.0.0.1:1/"
@@ -140,3 +141,12 @@ def test_the_window_of_whatever_can_be_away_tells_of_it(spec: str, monkeypatch: 
     monkeypatch.setattr(feeds, "Window", lambda paced: ListSink())
     job = feeds.plan(parse([spec, "--show"]), lambda metrics: [])
     assert (job.wall is not None) == (spec != "http://cam/a.mp4")
+
+
+def test_a_film_is_shown_steadily_unless_told_otherwise() -> None:
+    specs = ["synthetic:64x64@30x3", "synthetic:32x32@30x3", "-o", "{source}.mp4"]
+    followers = [feed.follower for feed in feeds.plan(parse(specs), lambda metrics: []).feeds]
+    assert [type(follower) for follower in followers] == [Steady, Steady]
+    assert followers[0] is not followers[1]
+    raw = feeds.plan(parse([*specs, "--no-steady"]), lambda metrics: []).feeds
+    assert [feed.follower for feed in raw] == [None, None]

@@ -18,7 +18,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "render"),
+    ("geometry", "render", "steady"),
     ("catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -53,6 +53,7 @@ ALLOWED = {
     "sinks": {"cv2", "av"},
     "evaluate": {"cv2"},
     "ground_truth": set(),
+    "steady": set(),
     "tiles": {"cv2"},
     "cli": {"tqdm"},
     "graph": {"onnxruntime"},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Self
 
+import numpy as np
 import pytest
 
 from stream_seg.detections import Detections
@@ -17,8 +18,11 @@ from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Wall
+from stream_seg.segmenters import FunctionSegmenter
+from stream_seg.sinks import ListSink
+from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles
-from tests.test_pipeline import Boom, Counting, Kept, Numbers, run_in_time, same
+from tests.test_pipeline import NAMES, Boom, Counting, Kept, Numbers, run_in_time, same
 
 
 def feed(name: str, source: Numbers, *sinks: Kept) -> Feed:
@@ -100,6 +104,34 @@ class Late(Counting):
 
     def warm_up(self, size: tuple[int, int], max_batch: int) -> None:
         assert self.ready.wait(5)
+
+
+def test_what_is_shown_of_a_source_is_up_to_its_own_follower_and_is_what_counts() -> None:
+    class Every:
+        """Shows what is found in every second of its frames."""
+
+        def __init__(self) -> None:
+            self.indices: list[int] = []
+
+        def __call__(self, frame: Frame, found: Detections) -> Detections:
+            self.indices.append(frame.index)
+            return found if frame.index % 2 else found[:0]
+
+    thing = Detections(
+        np.array([[0, 0, 2, 2]], np.float32),
+        np.ones(1, np.float32),
+        np.zeros(1, np.int64),
+        np.ones((1, 1, 1), np.float32),
+        NAMES,
+    )
+    follower, sinks = Every(), [ListSink(), ListSink()]
+    feeds = [Feed(Numbers(20), [sinks[0]], same, "a", follower=follower), Feed(Numbers(7), [sinks[1]], same, "b")]
+    pipeline = Pipeline(feeds, FunctionSegmenter(lambda image: thing, NAMES, max_batch=4))
+    run_in_time(pipeline)
+    assert follower.indices == list(range(20))
+    assert [len(shown) for shown in sinks[0].detections] == [0, 1] * 10
+    assert [len(shown) for shown in sinks[1].detections] == [1] * 7
+    assert pipeline.metrics.summary().objects == 17
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -388,6 +420,8 @@ def test_frames_older_than_allowed_are_dropped_and_counted() -> None:
 def test_sinks_for_no_feed_in_particular_are_refused() -> None:
     with pytest.raises(UsageError, match="each Feed its own"):
         Pipeline([feed("a", Numbers(1))], Counting(), sinks=[Kept()])
+    with pytest.raises(UsageError, match="each Feed its own"):
+        Pipeline([feed("a", Numbers(1))], Counting(), follower=Steady())
 
 
 def test_a_pipeline_without_sources_is_refused() -> None:

@@ -296,6 +296,12 @@ def _run_parser() -> Parser:
     add_model(parser)
     group = parser.add_argument_group("segmentation")
     group.add_argument("--score-threshold", type=probability, metavar="F", help="least score of an object (0.4)")
+    group.add_argument(
+        "--steady",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of films, show what is not sure once several frames agree on it (default), or each frame as it is",
+    )
     group.add_argument("--classes", type=names, metavar="person,dog", help="only these classes")
     group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
     parser.set_defaults(command=run.run)

@@ -21,6 +21,7 @@ from stream_seg.sinks import Window, open_sink, refuse_address
 from stream_seg.sinks.part import same_file
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.paced import Paced
+from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles
 
 MOST_SOURCES = 32
@@ -68,6 +69,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
             label,
             args.max_frames,
+            Steady() if args.steady else None,
         )
         for number, (source, sinks, label) in enumerate(zip(sources, files, labels, strict=True))
     ]

@@ -11,10 +11,8 @@ import functools
 import itertools
 import math
 
-import numpy as np
-
 from stream_seg.detections import Detections
-from stream_seg.geometry import pairwise_iou
+from stream_seg.geometry import continued
 
 Colour = tuple[int, int, int]
 """Blue, green, red, each 0..255."""
@@ -49,34 +47,21 @@ class Shades:
     """Gives each object a shade: the one it had in the frame before, else the first one free in its class."""
 
     def __init__(self) -> None:
-        self._boxes = np.zeros((0, 4), np.float32)
-        self._class_ids = np.zeros(0, np.int64)
+        self._before: Detections | None = None
         self._shades: list[int] = []
 
     def assign(self, detections: Detections) -> list[int]:
         """The shade of each detection, the first one choosing first. Call once per frame, in order; boxes finite."""
-        shades = self._inherit(detections)
+        before = detections[:0] if self._before is None else self._before
+        continues, _ = continued(detections, before, _SAME_OBJECT)
+        shades = [-1 if i < 0 else self._shades[i] for i in continues.tolist()]
         taken = set(zip(detections.class_ids.tolist(), shades, strict=True))
         for i, class_id in enumerate(detections.class_ids.tolist()):
             if shades[i] < 0:
                 shades[i] = next(shade for shade in itertools.count() if (class_id, shade) not in taken)
                 taken.add((class_id, shades[i]))
-        self._boxes, self._class_ids, self._shades = detections.boxes, detections.class_ids, shades
+        self._before, self._shades = detections, shades
         return shades.copy()
-
-    def _inherit(self, detections: Detections) -> list[int]:
-        """The shade of the object in the frame before that each detection continues, -1 where there is none."""
-        shades = [-1] * len(detections)
-        if not (self._shades and shades):
-            return shades
-        overlap = pairwise_iou(detections.boxes, self._boxes)
-        overlap[detections.class_ids[:, None] != self._class_ids] = 0
-        for i in range(len(shades)):
-            best = int(overlap[i].argmax())
-            if overlap[i, best] > _SAME_OBJECT:
-                shades[i] = self._shades[best]
-                overlap[:, best] = 0
-        return shades
 
 
 def _srgb(lightness: float, chroma: float, hue: float) -> Colour | None:

@@ -1,0 +1,95 @@
+"""Owns what is shown of a film, whose objects should not flicker: what is found, given what was found before.
+
+A network that looks at each frame by itself sees an object in one, misses it in the next, and sees a ghost in a third.
+So what it is not sure of is shown once it has been found a few times, and what was shown and hardly moved is shown for
+a moment longer where it is missed. Trackers begin and end tracks like that (SORT: Bewley 2016, arXiv 1602.00763).
+What it gives is in docs/performance.md, as scripts/bench_steady.py measures it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stream_seg.detections import Detections
+from stream_seg.frame import Frame
+from stream_seg.geometry import continued
+
+SURE = 0.65
+"""What has this score is shown at once."""
+OFTEN = 4
+"""In how many frames an object must have been found that is less sure."""
+MISSED = 2
+"""In how many frames in a row an object may be missed, and be the same one afterwards."""
+APART = 0.25
+"""Seconds between frames from which on each is shown by itself; an object that is missed for longer is gone."""
+
+_SAME = 0.3  # intersection over union with the box before
+_STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
+_NEWEST = 0.3  # share of the newest score in the one that is shown
+
+_KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("still", "?")])
+
+
+class Steady:
+    """Makes what a segmenter finds in the frames of a film into what is shown. Use one per film.
+
+    Scores are averaged over the frames of an object. Images of their own are shown as they are, and so are the first
+    frame and one that comes more than `APART` after the one before: nothing is known then that tells ghosts apart.
+    """
+
+    def __init__(self) -> None:
+        self._objects = Detections.none(())
+        self._known = np.zeros(0, _KNOWN)
+        self._at: float | None = None
+
+    def __call__(self, frame: Frame, found: Detections) -> Detections:
+        """What to show of `frame`, most confident first. Call it once per frame, in order."""
+        if frame.is_still:
+            self._at = None
+            return found
+        found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
+        now = float(frame.pts)
+        begins = self._at is None or not 0 < now - self._at <= APART
+        self._at = now
+        if begins:
+            self._objects, self._known = found[:0], self._known[:0]
+        self._add(found, now)
+        self._known["shown"] |= begins
+        shown = np.flatnonzero(self._known["shown"] & (self._known["still"] | (self._known["missed"] == 0)))
+        return self._objects[shown[np.argsort(-self._objects.scores[shown], kind="stable")]]
+
+    def _add(self, found: Detections, now: float) -> None:
+        """Put what is found in the place of the objects that it continues, and let go of those gone for too long."""
+        before, overlap = continued(found, self._objects, _SAME)
+        again = before >= 0
+        known = np.zeros(len(found), _KNOWN)
+        known[again] = self._known[before[again]]
+        known["seen"], known["missed"] = now, 0
+        known["times"] += 1
+        known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
+        known["still"] = overlap >= _STILL
+        scores = found.scores.copy()
+        scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
+
+        absent = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
+        absent[before[again]] = False
+        self._known["missed"] += 1
+        self._objects = _joined(replace(found, scores=scores), self._objects[absent])
+        self._known = np.concatenate([known, self._known[absent]])[: len(self._objects)]
+
+
+def _joined(first: Detections, second: Detections) -> Detections:
+    """Both; only the first where their masks are of different sizes, for which they have no place."""
+    if not len(second) or (len(first) and first.masks.shape[1:] != second.masks.shape[1:]):
+        return first
+    if not len(first):
+        return second
+    return Detections(
+        np.concatenate([first.boxes, second.boxes]),
+        np.concatenate([first.scores, second.scores]),
+        np.concatenate([first.class_ids, second.class_ids]),
+        np.concatenate([first.masks, second.masks]),
+        first.class_names,
+    )

@@ -1,0 +1,133 @@
+"""What is shown of a film: sure things at once, others once several frames agree, and no gaps in what stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from stream_seg.detections import Detections
+from stream_seg.frame import Frame
+from stream_seg.steady import APART, MISSED, OFTEN, SURE, Steady
+
+NAMES = ("cat", "dog")
+HERE = (10.0, 10.0, 50.0, 60.0)
+THERE = (200.0, 10.0, 260.0, 60.0)
+Box = tuple[float, float, float, float]
+
+
+def found(*objects: tuple[Box, float], class_id: int = 0, mask: int = 28) -> Detections:
+    return Detections(
+        np.array([box for box, _ in objects], np.float32).reshape(-1, 4),
+        np.array([score for _, score in objects], np.float32),
+        np.full(len(objects), class_id, np.int64),
+        np.full((len(objects), mask, mask), 0.9, np.float32),
+        NAMES,
+    )
+
+
+NOTHING = found()
+UNSURE = found((HERE, SURE - 0.1))
+
+
+class Film:
+    """Asks for frame after frame, `gap` seconds apart. In the first there is nothing, unless said."""
+
+    def __init__(self, *, gap: float = 0.04, first: Detections = NOTHING) -> None:
+        self._steady = Steady()
+        self._gap = Fraction(gap).limit_denominator(1000)
+        self._number = 0
+        self.first = self.next(first)
+
+    def next(self, detections: Detections, *, still: bool = False, later: float = 0) -> Detections:
+        self._number += 1
+        pts = self._number * self._gap + Fraction(later)
+        frame = Frame(np.zeros((2, 2, 3), np.uint8), self._number, pts, 0.0, is_still=still)
+        return self._steady(frame, detections)
+
+    def counts(self, frames: Sequence[Detections]) -> list[int]:
+        return [len(self.next(frame)) for frame in frames]
+
+
+def test_what_is_sure_is_shown_at_once_and_the_rest_when_it_was_found_often() -> None:
+    assert Film().counts([found((HERE, SURE + 0.01))] * 2) == [1, 1]
+    assert Film().counts([UNSURE] * (OFTEN + 1)) == [0] * (OFTEN - 1) + [1, 1]
+
+
+def test_a_ghost_of_a_frame_or_two_is_never_seen_however_often_it_comes() -> None:
+    ghost = [UNSURE, UNSURE, *[NOTHING] * (MISSED + 1)]
+    assert Film().counts(ghost * 5) == [0] * len(ghost) * 5
+
+
+def test_a_frame_in_which_it_is_missed_does_not_make_an_object_new() -> None:
+    film = Film()
+    frames = [UNSURE, NOTHING, UNSURE, NOTHING, UNSURE, NOTHING, UNSURE]
+    assert film.counts(frames) == [0] * 6 + [1]
+
+
+def test_an_object_that_stands_is_shown_where_it_is_missed_but_not_for_long() -> None:
+    film = Film()
+    one = found((HERE, 0.9))
+    assert film.counts([one, one, *[NOTHING] * (MISSED + 2), one]) == [1, 1, *[1] * MISSED, 0, 0, 1]
+    film.next(one)
+    filled = film.next(found((THERE, 0.8)))
+    assert filled.boxes.tolist() == [list(HERE), list(THERE)]
+    assert filled.masks.shape == (2, 28, 28)
+
+
+def test_an_object_that_moves_is_not_shown_where_it_was() -> None:
+    film = Film()
+    places = [(HERE[0] + 16 * step, HERE[1], HERE[2] + 16 * step, HERE[3]) for step in range(4)]
+    for place in places[:3]:
+        assert film.next(found((place, 0.9))).boxes.tolist() == [list(place)]
+    assert len(film.next(NOTHING)) == 0
+    # It is still the same one: it need not be sure to be shown again.
+    assert len(film.next(found((places[3], 0.45)))) == 1
+
+
+def test_scores_are_averaged_and_the_best_comes_first() -> None:
+    film = Film(first=found((HERE, 0.9), (THERE, 0.8)))
+    after = film.next(found((THERE, 0.82), (HERE, 0.5)))
+    assert after.boxes.tolist() == [list(THERE), list(HERE)]
+    assert after.scores.tolist() == pytest.approx([0.806, 0.78])
+
+
+def test_another_class_in_the_same_place_is_another_object() -> None:
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    assert film.next(found((HERE, 0.5), class_id=1)).names == ["cat"]
+
+
+def test_nothing_is_held_back_where_nothing_is_known() -> None:
+    film = Film(first=UNSURE)
+    assert len(film.first) == 1
+    assert len(film.next(found((THERE, 0.5)))) == 0
+    assert len(film.next(found((THERE, 0.5)), later=APART)) == 1
+    # Its time goes back, as when a camera was away and begins anew.
+    assert len(film.next(UNSURE, later=-10)) == 1
+
+
+def test_frames_far_apart_and_images_of_their_own_are_shown_as_they_are() -> None:
+    slow = Film(gap=APART + 0.01)
+    assert slow.counts([UNSURE, NOTHING, UNSURE]) == [1, 0, 1]
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    image = found((THERE, 0.41))
+    assert film.next(image, still=True) is image
+    assert len(film.next(NOTHING)) == 0
+
+
+def test_no_object_is_shown_for_longer_than_that_where_it_is_missed() -> None:
+    assert MISSED * 0.2 > APART
+    film = Film(gap=0.2, first=found((HERE, 0.9)))
+    assert film.counts([found((HERE, 0.9)), NOTHING, NOTHING]) == [1, 1, 0]
+
+
+def test_masks_of_another_size_and_boxes_without_a_place_do_no_harm() -> None:
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    odd = film.next(found((THERE, 0.9), ((np.nan, 0.0, 10.0, 10.0), 0.8), ((0.0, 0.0, np.inf, 5.0), 0.7), mask=14))
+    assert odd.boxes.tolist() == [list(THERE)]
+    assert odd.masks.shape == (1, 14, 14)

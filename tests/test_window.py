@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,13 +52,29 @@ def program(display: str, *args: str, module: str = PROGRAM) -> Iterator[tuple[s
         window = int(found.split()[0])
         xdotool(display, "windowfocus", "--sync", str(window))
         yield running, window
-    except subprocess.TimeoutExpired as late:  # rarely, on a busy machine: a lost key is only found where it went
+    except subprocess.TimeoutExpired as late:  # rarely, on a busy machine: what is lost is only found where it went
         focused = xdotool(display, "getwindowfocus").strip()
-        said = (late.output or b"")[-200:]  # whether it hangs or shows one frame after the other
-        raise AssertionError(f"it goes on: its window is {window}, keys go to {focused}, it said {said!r}") from late
+        said = (late.output or b"")[-60:]  # whether it hangs or shows one frame after the other
+        waits = waiting_in(running.pid)
+        xdotool(display, "key", "q")
+        with suppress(subprocess.TimeoutExpired):
+            running.communicate(timeout=5)
+        raise AssertionError(
+            f"it goes on: its window is {window}, keys go to {focused}, it said {said!r}, its threads wait in {waits}; "
+            f"it {'goes on' if running.returncode is None else 'ends'} after another key"
+        ) from late
     finally:
         running.kill()
         running.communicate()
+
+
+def waiting_in(process: int) -> list[str]:
+    """The name of each thread and the kernel's function it sleeps in, as far as one may look."""
+    found = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with suppress(OSError):
+            found.append(" ".join((thread / name).read_text().strip() for name in ("comm", "wchan")))
+    return found
 
 
 def xdotool(display: str, *args: str) -> str:

@@ -1,9 +1,9 @@
-"""Compares what is shown of films with and without `stream_seg.steady`: what is right, what is found, what flickers.
+"""Compares what is shown of films with and without `stream_seg.steady`: what is right, found, flickers, shakes.
 
 Run from a checkout: `python scripts/bench_steady.py ANNOTATIONS.json --images DIR [--model NAME|FILE] [--every N]`,
 with pictures annotated as for `stream-seg eval`, whose extra it needs. Of films hardly any are annotated, so a camera
-moves over each picture, slowly (by up to 1 % of its width from one frame to the next) or fast (6 %), in a hand that is
-not quite still, with a sensor that adds noise and an encoder. All rows judge the same detections.
+looks at each picture, still or moving slowly (by up to 1 % of its width from one frame to the next) or fast (6 %), in a
+hand that shakes a little, with a sensor that adds noise and an encoder. All rows judge the same detections.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -43,12 +45,13 @@ class Camera:
     least: float
     most: float
     frames: int
-    corner_to_corner: bool
+    way: Literal["none", "any", "corner to corner"]
 
 
 CAMERAS = (
-    Camera("slow", 0.70, 0.95, 24, corner_to_corner=False),
-    Camera("fast", 0.55, 0.65, 12, corner_to_corner=True),
+    Camera("still", 0.70, 0.95, 24, "none"),
+    Camera("slow", 0.70, 0.95, 24, "any"),
+    Camera("fast", 0.55, 0.65, 12, "corner to corner"),
 )
 
 
@@ -62,6 +65,8 @@ class Way:
     shown: int = 0
     right: int = 0
     flickers: int = 0
+    shakes: float = 0.0
+    pairs: int = 0
     film: list[Detections] = field(default_factory=list)
 
     def watch(self, frames: Sequence[tuple[Frame, Detections]]) -> None:
@@ -72,15 +77,20 @@ class Way:
             kept = found[found.scores > self.threshold]
             self.film.append(follow(frame, kept) if self.steady else kept)
 
-    def judge(self, truths: Sequence[tuple[Detections, Detections]]) -> None:
-        """Count what of it is right, and what was not there one frame before or after."""
+    def judge(self, truths: Sequence[tuple[Detections, Detections]], views: Sequence[NDArray[np.float64]]) -> None:
+        """Count what of it is right, what was not there one frame before or after, and how far what was has moved."""
         for shown, (objects, either) in zip(self.film, truths, strict=True):
             is_right = continued(shown, objects, RIGHT)[0] >= 0
             self.right += int(is_right.sum())
             self.shown += int((is_right | ~_inside(shown, either)).sum())
-        for before, after in zip(self.film, self.film[1:], strict=False):
-            kept = int((continued(after, before, SAME)[0] >= 0).sum())
-            self.flickers += len(before) + len(after) - 2 * kept
+        placed = [_in_picture(shown.boxes, view) for shown, view in zip(self.film, views, strict=True)]
+        for i, (before, after) in enumerate(pairwise(self.film)):
+            which, _ = continued(after, before, SAME)
+            kept = which >= 0
+            self.flickers += len(before) + len(after) - 2 * int(kept.sum())
+            steps = np.abs(placed[i + 1][kept] - placed[i][which[kept]]).mean(1)
+            self.shakes += float((steps / np.sqrt(_areas(placed[i + 1][kept]))).sum())
+            self.pairs += int(kept.sum())
 
 
 def main() -> None:
@@ -110,23 +120,26 @@ def main() -> None:
                 truths = [_seen(truth, picture, view, image.shape[1::-1], segmenter.class_names) for view in views]
                 for way in ways:
                     way.watch(list(zip(frames, found, strict=True)))
-                    way.judge(truths)
+                    way.judge(truths, views)
                 frames_seen += len(frames)
                 objects += sum(len(certain) for certain, _ in truths)
             print(f"{camera.name}: {frames_seen} frames, {objects} objects in them")
-            print(
-                "| shown | boxes per frame | right | found | boxes that come or go, per frame |\n|---|---|---|---|---|"
-            )
+            print("| shown | boxes per frame | right | found | boxes that come or go, per frame | edges shake by |")
+            print("|---|---|---|---|---|---|")
             for way in ways:
-                right, shares = way.right / max(way.shown, 1), (way.shown / frames_seen, way.flickers / frames_seen)
-                print(f"| {way.name} | {shares[0]:.2f} | {right:.1%} | {way.right / objects:.1%} | {shares[1]:.2f} |")
+                right, recall = way.right / max(way.shown, 1), way.right / objects
+                row = [f"{way.shown / frames_seen:.2f}", f"{right:.1%}", f"{recall:.1%}"]
+                row += [f"{way.flickers / frames_seen:.2f}", f"{way.shakes / max(way.pairs, 1):.2%}"]
+                print(f"| {way.name} | {' | '.join(row)} |")
 
 
 def _moves(camera: Camera, size: Sequence[int], rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
     """The affine map (2, 3) from the picture to each frame, which is as large."""
     zoom = rng.uniform(camera.least, camera.most, 2)
     ends = rng.uniform(0, 1, (2, 2))
-    if camera.corner_to_corner:
+    if camera.way == "none":
+        zoom[1], ends[1] = zoom[0], ends[0]
+    elif camera.way == "corner to corner":
         ends[0] = ends[0].round()
         ends[1] = 1 - ends[0]
     for share in np.linspace(0, 1, camera.frames):
@@ -163,6 +176,12 @@ def _seen(
     return everything[certain], everything[~certain & (visible > 0)]
 
 
+def _in_picture(boxes: Boxes, view: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes of a frame in the pixels of the picture, in which nothing moves."""
+    corners = boxes.reshape(-1, 2, 2).astype(np.float64) - view[:, 2]
+    return np.asarray(corners @ np.linalg.inv(view[:, :2]).T).reshape(-1, 4)
+
+
 def _inside(shown: Detections, regions: Detections) -> NDArray[np.bool_]:
     """Which detections lie by half in a region of their class."""
     if not len(regions):
@@ -174,8 +193,8 @@ def _inside(shown: Detections, regions: Detections) -> NDArray[np.bool_]:
     return np.asarray(((share > 0.5) & (shown.class_ids[:, None] == regions.class_ids)).any(1))
 
 
-def _areas(boxes: Boxes) -> NDArray[np.float32]:
-    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(1))
+def _areas(boxes: Boxes | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(1), np.float64)
 
 
 if __name__ == "__main__":

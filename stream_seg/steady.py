@@ -14,7 +14,7 @@ import numpy as np
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame
-from stream_seg.geometry import continued
+from stream_seg.geometry import Boxes, continued
 
 SURE = 0.65
 """What has this score is shown at once."""
@@ -28,6 +28,7 @@ APART = 0.25
 _SAME = 0.3  # intersection over union with the box before
 _STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
 _NEWEST = 0.3  # share of the newest score in the one that is shown
+_NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
 
 _KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("still", "?")])
 
@@ -35,8 +36,9 @@ _KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", 
 class Steady:
     """Makes what a segmenter finds in the frames of a film into what is shown. Use one per film.
 
-    Scores are averaged over the frames of an object. Images of their own are shown as they are, and so are the first
-    frame and one that comes more than `APART` after the one before: nothing is known then that tells ghosts apart.
+    Scores are averaged over the frames of an object, and so are boxes, the more so the less they move. Images of their
+    own are shown as they are, and so are the first frame and one that comes more than `APART` after the one before:
+    nothing is known then that tells ghosts apart.
     """
 
     def __init__(self) -> None:
@@ -70,14 +72,23 @@ class Steady:
         known["times"] += 1
         known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["still"] = overlap >= _STILL
-        scores = found.scores.copy()
+        scores, boxes = found.scores.copy(), found.boxes.copy()
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
+        boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
 
         absent = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
         absent[before[again]] = False
         self._known["missed"] += 1
-        self._objects = _joined(replace(found, scores=scores), self._objects[absent])
+        self._objects = _joined(replace(found, boxes=boxes, scores=scores), self._objects[absent])
         self._known = np.concatenate([known, self._known[absent]])[: len(self._objects)]
+
+
+def _eased(old: Boxes, new: Boxes) -> Boxes:
+    """Boxes on the way from the old ones to the new: small steps are mostly the network's, large ones the object's."""
+    step = new - old
+    size = np.sqrt(np.maximum((new[:, 2:] - new[:, :2]).prod(1), 1))
+    share = np.minimum(1, _NEAR + _PER_SIZE * np.abs(step).mean(1) / size)
+    return np.asarray(old + share[:, None] * step, np.float32)
 
 
 def _joined(first: Detections, second: Detections) -> Detections:

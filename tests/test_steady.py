@@ -94,6 +94,15 @@ def test_scores_are_averaged_and_the_best_comes_first() -> None:
     assert after.scores.tolist() == pytest.approx([0.806, 0.78])
 
 
+def test_a_box_that_trembles_is_held_and_one_that_moves_is_followed() -> None:
+    film = Film(first=found((HERE, 0.9)))
+    for step in (2, -2, 2, -2):
+        trembling = film.next(found(((HERE[0] + step, *HERE[1:]), 0.9)))
+        assert abs(trembling.boxes[0, 0] - HERE[0]) < 1.2
+    far = (HERE[0] + 10, HERE[1] + 10, HERE[2] + 10, HERE[3] + 10)
+    assert film.next(found((far, 0.9))).boxes.tolist() == [list(far)]
+
+
 def test_another_class_in_the_same_place_is_another_object() -> None:
     film = Film(first=found((HERE, 0.9)))
     film.next(found((HERE, 0.9)))

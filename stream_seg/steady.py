@@ -2,8 +2,8 @@
 
 A network that looks at each frame by itself sees an object in one, misses it in the next, and sees a ghost in a third.
 So what it is not sure of is shown once it has been found a few times, and what was shown and hardly moved is shown for
-a moment longer where it is missed. Trackers begin and end tracks like that (SORT: Bewley 2016, arXiv 1602.00763).
-What it gives is in docs/performance.md, as scripts/bench_steady.py measures it.
+a moment longer where it is missed, unless the picture has changed there. Trackers begin and end tracks like that (SORT:
+Bewley 2016, arXiv 1602.00763). What it gives is in docs/performance.md, as scripts/bench_steady.py measures it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.frame import Frame
-from stream_seg.geometry import Boxes, continued
+from stream_seg.frame import Frame, Image
+from stream_seg.geometry import Boxes, continued, resize
 
 SURE = 0.65
 """What has this score is shown at once."""
@@ -27,9 +28,11 @@ APART = 0.25
 
 _SAME = 0.3  # intersection over union with the box before
 _STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
+_CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of 255 where there is something else
 _NEWEST = 0.3  # share of the newest score in the one that is shown
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
 
+_NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
 _KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("still", "?")])
 
 
@@ -44,26 +47,27 @@ class Steady:
     def __init__(self) -> None:
         self._objects = Detections.none(())
         self._known = np.zeros(0, _KNOWN)
-        self._at: float | None = None
+        self._image = _NOTHING
+        self._at = 0.0
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
         """What to show of `frame`, most confident first. Call it once per frame, in order."""
         if frame.is_still:
-            self._at = None
+            self._image = _NOTHING
             return found
         found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
         now = float(frame.pts)
-        begins = self._at is None or not 0 < now - self._at <= APART
-        self._at = now
+        begins = frame.image.shape != self._image.shape or not 0 < now - self._at <= APART
         if begins:
             self._objects, self._known = found[:0], self._known[:0]
-        self._add(found, now)
+        self._add(found, frame.image, now)
+        self._image, self._at = frame.image, now
         self._known["shown"] |= begins
         shown = np.flatnonzero(self._known["shown"] & (self._known["still"] | (self._known["missed"] == 0)))
         return self._objects[shown[np.argsort(-self._objects.scores[shown], kind="stable")]]
 
-    def _add(self, found: Detections, now: float) -> None:
-        """Put what is found in the place of the objects that it continues, and let go of those gone for too long."""
+    def _add(self, found: Detections, image: Image, now: float) -> None:
+        """Put what is found in the place of the objects that it continues, and let go of others that are gone."""
         before, overlap = continued(found, self._objects, _SAME)
         again = before >= 0
         known = np.zeros(len(found), _KNOWN)
@@ -76,11 +80,23 @@ class Steady:
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
 
-        absent = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
-        absent[before[again]] = False
+        missed = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
+        missed[before[again]] = False
         self._known["missed"] += 1
-        self._objects = _joined(replace(found, boxes=boxes, scores=scores), self._objects[absent])
-        self._known = np.concatenate([known, self._known[absent]])[: len(self._objects)]
+        for i in np.flatnonzero(missed & self._known["still"]):
+            self._known["still"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
+        self._objects = _joined(replace(found, boxes=boxes, scores=scores), self._objects[missed])
+        self._known = np.concatenate([known, self._known[missed]])[: len(self._objects)]
+
+
+def _looks_alike(before: Image, after: Image, box: NDArray[np.float32]) -> bool:
+    """Whether two images show about the same in a box; after a cut they do not."""
+    x1, y1, x2, y2 = (int(edge) for edge in box.clip(0, [*after.shape[1::-1]] * 2))
+    pair = [image[y1 : y2 + 1, x1 : x2 + 1] for image in (before, after)]
+    if not pair[0].size:
+        return False
+    one, other = (resize(image, _CELLS).astype(np.int16) for image in pair)
+    return bool(np.abs(one - other).mean() < _CHANGED)
 
 
 def _eased(old: Boxes, new: Boxes) -> Boxes:

@@ -39,12 +39,16 @@ class Film:
         self._steady = Steady()
         self._gap = Fraction(gap).limit_denominator(1000)
         self._number = 0
+        self.brightness = 100
         self.first = self.next(first)
 
-    def next(self, detections: Detections, *, still: bool = False, later: float = 0) -> Detections:
+    def next(
+        self, detections: Detections, *, still: bool = False, later: float = 0, size: tuple[int, int] = (64, 48)
+    ) -> Detections:
         self._number += 1
         pts = self._number * self._gap + Fraction(later)
-        frame = Frame(np.zeros((2, 2, 3), np.uint8), self._number, pts, 0.0, is_still=still)
+        image = np.full((size[1], size[0], 3), self.brightness, np.uint8)
+        frame = Frame(image, self._number, pts, 0.0, is_still=still)
         return self._steady(frame, detections)
 
     def counts(self, frames: Sequence[Detections]) -> list[int]:
@@ -75,6 +79,19 @@ def test_an_object_that_stands_is_shown_where_it_is_missed_but_not_for_long() ->
     filled = film.next(found((THERE, 0.8)))
     assert filled.boxes.tolist() == [list(HERE), list(THERE)]
     assert filled.masks.shape == (2, 28, 28)
+
+
+def test_after_a_cut_nothing_is_left_of_what_was_seen_before_it() -> None:
+    film = Film()
+    one = found((HERE, 0.9))
+    assert film.counts([one, one]) == [1, 1]
+    film.brightness += 20  # a lamp
+    assert film.counts([NOTHING, one]) == [1, 1]
+    film.brightness += 40
+    assert film.counts([NOTHING]) == [0]
+    film.next(one)
+    film.next(one)
+    assert len(film.next(NOTHING, size=(48, 64))) == 0
 
 
 def test_an_object_that_moves_is_not_shown_where_it_was() -> None:

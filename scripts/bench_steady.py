@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import Boxes, continued
 from stream_seg.ground_truth import GroundTruth, read_ground_truth
+from stream_seg.protocols import Segmenter
 from stream_seg.segmenters import load_segmenter
 from stream_seg.steady import Steady
 
@@ -45,14 +46,23 @@ class Camera:
     least: float
     most: float
     frames: int
-    way: Literal["none", "any", "corner to corner"]
+    moves: Literal["not", "anyhow", "corner to corner"]
 
 
 CAMERAS = (
-    Camera("still", 0.70, 0.95, 24, "none"),
-    Camera("slow", 0.70, 0.95, 24, "any"),
+    Camera("still", 0.70, 0.95, 24, "not"),
+    Camera("slow", 0.70, 0.95, 24, "anyhow"),
     Camera("fast", 0.55, 0.65, 12, "corner to corner"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """Frames with all that was found in each; where each looks; the objects in it, and what may be found or not."""
+
+    frames: Sequence[tuple[Frame, Detections]]
+    views: Sequence[NDArray[np.float64]]
+    truths: Sequence[tuple[Detections, Detections]]
 
 
 @dataclass(slots=True)
@@ -67,30 +77,34 @@ class Way:
     flickers: int = 0
     shakes: float = 0.0
     pairs: int = 0
-    film: list[Detections] = field(default_factory=list)
 
-    def watch(self, frames: Sequence[tuple[Frame, Detections]]) -> None:
-        """Choose what is shown of each frame."""
-        follow = Steady()
-        self.film = []
-        for frame, found in frames:
-            kept = found[found.scores > self.threshold]
-            self.film.append(follow(frame, kept) if self.steady else kept)
-
-    def judge(self, truths: Sequence[tuple[Detections, Detections]], views: Sequence[NDArray[np.float64]]) -> None:
-        """Count what of it is right, what was not there one frame before or after, and how far what was has moved."""
-        for shown, (objects, either) in zip(self.film, truths, strict=True):
+    def judge(self, film: Film) -> None:
+        """Count what is right of what is shown, what comes or goes from frame to frame, how far the rest moves."""
+        shows = self._watch(film)
+        for shown, (objects, either) in zip(shows, film.truths, strict=True):
             is_right = continued(shown, objects, RIGHT)[0] >= 0
             self.right += int(is_right.sum())
             self.shown += int((is_right | ~_inside(shown, either)).sum())
-        placed = [_in_picture(shown.boxes, view) for shown, view in zip(self.film, views, strict=True)]
-        for i, (before, after) in enumerate(pairwise(self.film)):
+        placed = [_in_picture(shown.boxes, view) for shown, view in zip(shows, film.views, strict=True)]
+        for i, (before, after) in enumerate(pairwise(shows)):
             which, _ = continued(after, before, SAME)
             kept = which >= 0
             self.flickers += len(before) + len(after) - 2 * int(kept.sum())
             steps = np.abs(placed[i + 1][kept] - placed[i][which[kept]]).mean(1)
             self.shakes += float((steps / np.sqrt(_areas(placed[i + 1][kept]))).sum())
             self.pairs += int(kept.sum())
+
+    def _watch(self, film: Film) -> list[Detections]:
+        follow = Steady()
+        kept = [(frame, found[found.scores > self.threshold]) for frame, found in film.frames]
+        return [follow(frame, found) if self.steady else found for frame, found in kept]
+
+    def row(self, frames: int, objects: int) -> str:
+        """A row of the table, after films of so many frames with so many objects in them."""
+        right, found = self.right / max(self.shown, 1), self.right / max(objects, 1)
+        per_frame, flickers = self.shown / frames, self.flickers / frames
+        shakes = self.shakes / max(self.pairs, 1)
+        return f"| {self.name} | {per_frame:.2f} | {right:.1%} | {found:.1%} | {flickers:.2f} | {shakes:.2%} |"
 
 
 def main() -> None:
@@ -109,37 +123,42 @@ def main() -> None:
             thresholds = (args.threshold, args.threshold + 0.05, args.threshold + 0.1)
             ways = [Way(f"each frame, {least:g}", least, steady=False) for least in thresholds]
             ways.append(Way(f"steady, {args.threshold:g}", args.threshold, steady=True))
-            frames_seen = objects = 0
+            frames = objects = 0
             for picture in sorted(truth.boxes.imgs)[:: args.every]:
-                entry = truth.boxes.imgs[picture]
-                image = read_annotated(args.images / entry["file_name"], (entry["height"], entry["width"]))
-                views = list(_moves(camera, image.shape[1::-1], rng))
-                images = [_taken(image, view, rng) for view in views]
-                frames = [Frame(one, i, Fraction(i, FRAME_RATE), 0.0) for i, one in enumerate(images)]
-                found = [segmenter([one])[0] for one in images]
-                truths = [_seen(truth, picture, view, image.shape[1::-1], segmenter.class_names) for view in views]
+                film = _film(camera, truth, picture, args.images, segmenter, rng)
                 for way in ways:
-                    way.watch(list(zip(frames, found, strict=True)))
-                    way.judge(truths, views)
-                frames_seen += len(frames)
-                objects += sum(len(certain) for certain, _ in truths)
-            print(f"{camera.name}: {frames_seen} frames, {objects} objects in them")
+                    way.judge(film)
+                frames += len(film.frames)
+                objects += sum(len(certain) for certain, _ in film.truths)
+            print(f"{camera.name}: {frames} frames, {objects} objects in them")
             print("| shown | boxes per frame | right | found | boxes that come or go, per frame | edges shake by |")
             print("|---|---|---|---|---|---|")
             for way in ways:
-                right, recall = way.right / max(way.shown, 1), way.right / objects
-                row = [f"{way.shown / frames_seen:.2f}", f"{right:.1%}", f"{recall:.1%}"]
-                row += [f"{way.flickers / frames_seen:.2f}", f"{way.shakes / max(way.pairs, 1):.2%}"]
-                print(f"| {way.name} | {' | '.join(row)} |")
+                print(way.row(frames, objects))
+
+
+def _film(
+    camera: Camera, truth: GroundTruth, picture: int, folder: Path, segmenter: Segmenter, rng: np.random.Generator
+) -> Film:
+    entry = truth.boxes.imgs[picture]
+    image = read_annotated(folder / entry["file_name"], (entry["height"], entry["width"]))
+    size = image.shape[1::-1]
+    views = list(_moves(camera, size, rng))
+    frames = [Frame(_taken(image, view, rng), i, Fraction(i, FRAME_RATE), 0.0) for i, view in enumerate(views)]
+    return Film(
+        [(frame, segmenter([frame.image])[0]) for frame in frames],
+        views,
+        [_seen(truth, picture, view, size, segmenter.class_names) for view in views],
+    )
 
 
 def _moves(camera: Camera, size: Sequence[int], rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
     """The affine map (2, 3) from the picture to each frame, which is as large."""
     zoom = rng.uniform(camera.least, camera.most, 2)
     ends = rng.uniform(0, 1, (2, 2))
-    if camera.way == "none":
+    if camera.moves == "not":
         zoom[1], ends[1] = zoom[0], ends[0]
-    elif camera.way == "corner to corner":
+    elif camera.moves == "corner to corner":
         ends[0] = ends[0].round()
         ends[1] = 1 - ends[0]
     for share in np.linspace(0, 1, camera.frames):

@@ -239,8 +239,9 @@ def test_what_an_image_shows_is_judged_from_its_cells_alone(half: bool) -> None:
     for image, (rows, columns) in enumerate([(4, 5), (1, 3), (0, 0)]):
         seen = cells[image, :, :rows, :columns].astype(np.float32)
         pooled = np.concatenate([seen.mean((1, 2)), seen.max((1, 2))]) if rows else np.zeros(6)
-        hidden = np.maximum(state["presence.hidden.weight"] @ pooled + state["presence.hidden.bias"], 0)
-        logits = state["presence.classes.weight"] @ hidden + state["presence.classes.bias"]
+        # Sums instead of `@`, which once warned of an invalid value on a busy machine, where all are finite.
+        hidden = np.maximum((state["presence.hidden.weight"] * pooled).sum(1) + state["presence.hidden.bias"], 0)
+        logits = (state["presence.classes.weight"] * hidden).sum(1) + state["presence.classes.bias"]
         wanted = -0.7 * np.logaddexp(0, -logits)
         np.testing.assert_allclose(got[image], [0, *wanted], rtol=1e-2 if half else 1e-5, atol=1e-7)
 

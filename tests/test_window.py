@@ -114,6 +114,17 @@ def test_the_first_window_opens_though_pyav_was_imported_first(screen: str) -> N
 
 
 @on_a_screen
+def test_qt_waits_in_its_own_loop_and_not_in_glibs(screen: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", PROGRAM, "video", "1"],
+        capture_output=True, text=True, timeout=30, cwd=ROOT, check=True,
+        env={**os.environ, "DISPLAY": screen, "QT_LOGGING_RULES": "qt.qpa.xcb=true"},
+    )  # fmt: skip
+    assert "using unix dispatcher" in done.stderr
+    assert "glib" not in done.stderr
+
+
+@on_a_screen
 def test_each_image_stays_until_a_key_is_pressed(screen: str) -> None:
     with program(screen, "images", "3") as (running, _):
         assert running.stdout is not None

@@ -2,7 +2,7 @@
 
 Run from a checkout: `python scripts/bench_steady.py ANNOTATIONS.json --images DIR [--model NAME|FILE] [--every N]`,
 with pictures annotated as for `stream-seg eval`, whose extra it needs. Of films hardly any are annotated, so a camera
-looks at each picture, still or moving slowly (by up to 1 % of its width from one frame to the next) or fast (6 %), in a
+looks at each picture, still or moving slowly (by up to 2 % of its width from one frame to the next) or fast (6 %), in a
 hand that shakes a little, with a sensor that adds noise and an encoder. All rows judge the same detections.
 """
 

@@ -293,15 +293,15 @@ class Metrics:
         for feed in self.feeds:
             feed.start()
 
-    def batch_segmented(self, frames: int, objects: int, seconds: float) -> None:
+    def batch_segmented(self, frames: int, seconds: float) -> None:
         """Count one call of the segmenter, and how long it kept the stage busy."""
         self.stages["segment"].busy += seconds
         self.batches += 1
         self.segmented += frames
-        self.objects += objects
 
-    def frame_delivered(self, feed: int, captured_at: float) -> None:
-        """Count one frame that every sink has taken."""
+    def frame_delivered(self, feed: int, captured_at: float, objects: int) -> None:
+        """Count one frame that every sink has taken, and the objects shown in it."""
+        self.objects += objects
         self._last = self._clock()
         self._latencies.add(self._last - captured_at)
         self._rate.tick()

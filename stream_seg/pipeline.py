@@ -122,8 +122,7 @@ class Pipeline:
 
     `sinks`, `renderer` and `follower` are those of an only source. `batch_size` is the most frames the segmenter gets
     in one call: by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter
-    gets it.
-    The segmenter stays open: whoever made it closes it.
+    gets it. The segmenter stays open: whoever made it closes it.
     """
 
     def __init__(
@@ -313,14 +312,10 @@ class Pipeline:
                 self._calls.popleft()
 
     def _pass_on(self, call: _Call, found: list[Detections]) -> None:
-        shown = [
-            _Segmented(lane, frame, one if lane.follower is None else lane.follower(frame, one))
-            for (lane, frame), one in zip(call.frames, found, strict=True)
-        ]
-        if shown:
-            self.metrics.batch_segmented(len(shown), sum(len(item.detections) for item in shown), call.seconds)
-        for item in shown:
-            self._segmented.put(item)
+        if found:
+            self.metrics.batch_segmented(len(found), call.seconds)
+        for (lane, frame), detections in zip(call.frames, found, strict=True):
+            self._segmented.put(_Segmented(lane, frame, detections))
 
     def _render(self) -> None:
         for item in self._segmented:
@@ -331,7 +326,8 @@ class Pipeline:
                 rendered = self._drawn(item.lane, item.frame, item.detections)
             self._rendered.put(rendered)
 
-    def _drawn(self, lane: _Lane, frame: Frame, detections: Detections) -> _Rendered:
+    def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered:
+        detections = found if lane.follower is None else lane.follower(frame, found)
         picture = lane.renderer(frame, detections) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
         return _Rendered(lane, frame, detections, picture, tile)
@@ -368,7 +364,7 @@ class Pipeline:
             if self._wall is not None and item.tile is not None:
                 self._wall.show(lane.number, item.tile)
         self._intake.delivered()
-        self.metrics.frame_delivered(lane.number, item.frame.captured_at)
+        self.metrics.frame_delivered(lane.number, item.frame.captured_at, len(item.detections))
 
     def _end(self, lane: _Lane) -> None:
         """A source has ended: finish what is its own now, for the others may run for days."""

@@ -64,7 +64,7 @@ class Segmenter(Protocol):
 class Follower(Protocol):
     """Makes what was found in each frame of one source into what is shown of it: `stream_seg.steady.Steady` is one.
 
-    Called once per frame, in order, but not always on the same thread.
+    Called once per frame, in order, by one thread.
     """
 
     def __call__(self, frame: Frame, found: Detections) -> Detections: ...

@@ -33,7 +33,9 @@ _NEWEST = 0.3  # share of the newest score in the one that is shown
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
 
 _NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
-_KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("still", "?")])
+_KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("stays", "?")])
+"""Of an object: when it was found last, in how many frames it was found, and missed since; whether it is shown, and
+stays so where it is missed."""
 
 
 class Steady:
@@ -63,7 +65,7 @@ class Steady:
         self._add(found, frame.image, now)
         self._image, self._at = frame.image, now
         self._known["shown"] |= begins
-        shown = np.flatnonzero(self._known["shown"] & (self._known["still"] | (self._known["missed"] == 0)))
+        shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
         return self._objects[shown[np.argsort(-self._objects.scores[shown], kind="stable")]]
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
@@ -75,7 +77,7 @@ class Steady:
         known["seen"], known["missed"] = now, 0
         known["times"] += 1
         known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
-        known["still"] = overlap >= _STILL
+        known["stays"] = overlap >= _STILL
         scores, boxes = found.scores.copy(), found.boxes.copy()
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
@@ -83,8 +85,8 @@ class Steady:
         missed = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
         missed[before[again]] = False
         self._known["missed"] += 1
-        for i in np.flatnonzero(missed & self._known["still"]):
-            self._known["still"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
+        for i in np.flatnonzero(missed & self._known["stays"]):
+            self._known["stays"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
         self._objects = _joined(replace(found, boxes=boxes, scores=scores), self._objects[missed])
         self._known = np.concatenate([known, self._known[missed]])[: len(self._objects)]
 

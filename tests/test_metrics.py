@@ -76,8 +76,8 @@ def test_a_summary_adds_up() -> None:
                 clock.now += seconds
         clock.now += 0.05
         feed.captured += 1
-        metrics.batch_segmented(1, 3, 0.05)
-        metrics.frame_delivered(0, captured_at)
+        metrics.batch_segmented(1, 0.05)
+        metrics.frame_delivered(0, captured_at, 3)
     summary = metrics.summary()
     assert (summary.captured, summary.delivered, summary.dropped, summary.objects) == (10, 10, 0, 30)
     assert summary.seconds == pytest.approx(1.0)
@@ -98,7 +98,7 @@ def test_work_before_the_model_was_warm_does_not_count() -> None:
     with metrics.feeds[0].capture:
         clock.now += 1
     clock.now += 3
-    metrics.frame_delivered(0, clock.now)
+    metrics.frame_delivered(0, clock.now, 0)
     assert metrics.summary().busy["capture"] == pytest.approx(0.25)
 
 
@@ -131,7 +131,7 @@ def test_a_live_source_that_decodes_by_itself_is_busy_since_the_start() -> None:
     metrics.start()
     clock.now += 10
     camera.worked, camera.damaged = 9.0, 3
-    metrics.frame_delivered(0, clock.now)
+    metrics.frame_delivered(0, clock.now, 0)
     assert metrics.summary().busy["capture"] == pytest.approx(0.2)
     assert metrics.summary().feeds[0].damaged == 3
 
@@ -146,7 +146,7 @@ def test_the_own_threads_of_a_recording_are_waited_for_and_count_once() -> None:
         clock.now += 1
         download.worked += 1
     clock.now += 1
-    metrics.frame_delivered(0, clock.now)
+    metrics.frame_delivered(0, clock.now, 0)
     assert metrics.summary().busy["capture"] == pytest.approx(0.5)
 
 
@@ -183,7 +183,7 @@ def test_each_source_has_figures_of_its_own_that_add_up() -> None:
     for feed, latency in ((0, 0.1), (1, 0.3), (1, 0.3)):
         metrics.feeds[feed].captured += 1
         clock.now += 1
-        metrics.frame_delivered(feed, clock.now - latency)
+        metrics.frame_delivered(feed, clock.now - latency, 0)
     metrics.feeds[1].captured += 2
     metrics.feeds[1].dropped["late"] += 2
     metrics.feeds[1].source_dropped(3)

@@ -47,13 +47,12 @@ class Shades:
     """Gives each object a shade: the one it had in the frame before, else the first one free in its class."""
 
     def __init__(self) -> None:
-        self._before: Detections | None = None
+        self._before = Detections.none(())
         self._shades: list[int] = []
 
     def assign(self, detections: Detections) -> list[int]:
         """The shade of each detection, the first one choosing first. Call once per frame, in order; boxes finite."""
-        before = detections[:0] if self._before is None else self._before
-        continues, _ = continued(detections, before, _SAME_OBJECT)
+        continues, _ = continued(detections, self._before, _SAME_OBJECT)
         shades = [-1 if i < 0 else self._shades[i] for i in continues.tolist()]
         taken = set(zip(detections.class_ids.tolist(), shades, strict=True))
         for i, class_id in enumerate(detections.class_ids.tolist()):

@@ -136,6 +136,13 @@ def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCa
     assert "ended the stream" in caplog.text
 
 
+def test_each_picture_of_a_camera_over_http_comes_once_also_the_last() -> None:
+    with http_camera(pictures=20) as host, network.NetworkStream(f"http://{host}/video") as source:
+        frames = list(source)
+    assert numbers_of(frames) == list(range(20))
+    assert [frame.index for frame in frames] == list(range(20))
+
+
 def test_a_camera_that_stalls_is_an_error_soon() -> None:
     with http_camera(pictures=20, then_hang=True) as host:
         began = time.monotonic()
@@ -184,12 +191,12 @@ def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 30)
     with (
         file_server(tmp_path) as host,
-        open_source(f"http://{host}/film.mp4", stall_timeout=0.2, reconnect=0) as source,
+        open_source(f"http://{host}/film.mp4", stall_timeout=0.8, reconnect=0) as source,
     ):
         frames = []
         for frame in source:
             if len(frames) in (3, 12):
-                time.sleep(0.3)  # longer than the stall time: only waiting for the network counts
+                time.sleep(1.0)  # longer than the stall time: only waiting for the network counts
             frames.append(frame)
     assert numbers_of(frames) == list(range(30))
 

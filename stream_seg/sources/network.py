@@ -99,7 +99,7 @@ class NetworkStream(Stoppable):
         frames = self._live(decoder) if decoder.live else recorded_frames(decoder, self._start, self._stopping.is_set)
         sent = False
         while True:
-            failure = None
+            frame = failure = None
             try:
                 frame = next(frames, None)
             except av.FFmpegError as error:

@@ -246,6 +246,24 @@ def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
     }
 
 
+def test_a_seed_gives_the_same_run_again(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    import torch
+
+    brief = ["--steps", "2", "--log-every", "1", "--validations", "0", "--cache", str(trained / "cache")]
+    for out, seed in (("first", "5"), ("again", "5"), ("other", "6")):
+        torch.rand(1)  # as another process would begin elsewhere
+        run("train", *options(shapes, tmp_path / out, *brief, "--seed", seed))
+    first, again, other = (losses_of(tmp_path / out) for out in ("first", "again", "other"))
+    assert len(first) == 2
+    assert first == again
+    assert first != other
+
+
+def losses_of(folder: Path) -> list[float]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
+
+
 def test_outlines_alone_are_trained_by_processes_that_have_others_make_their_batches(
     outlines: tuple[subprocess.Popen[str], Path],
 ) -> None:

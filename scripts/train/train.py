@@ -145,6 +145,7 @@ def _train(team: Team, args: argparse.Namespace) -> None:
     images = args.images or args.data
     annotations = read_annotations(args.data / args.train, images)
     device = torch.device(args.device)
+    torch.manual_seed(args.seed)  # what the start has no weights for is drawn
     net = start_from(args.weights, annotations.classes, args.freeze)
     if args.only:
         freeze_all_but_masks(net)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
+from av.packet import Packet
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import VideoFile
+from stream_seg.sinks import VideoFile, original
 from stream_seg.sources import Recording
 from tests.sink_films import CFR, VFR, Film, deliver, frames, info, noise, read, record, recording, sounds
 
@@ -288,18 +291,85 @@ def test_a_damaged_packet_of_broadcast_sound_costs_no_other(tmp_path: Path) -> N
     assert after.times[-1] > 1.9
 
 
+@pytest.mark.parametrize("error", [av.error.ArgumentError(22, "Invalid argument"), ValueError("Invalid argument")])
 def test_sound_that_cannot_be_written_any_further_ends_there_and_not_the_run(
+    error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = record(tmp_path / "in.mp4")
+    about, shown = recording(source)
+    written = original._Copy.put
+
+    def put(track: original._Copy, packet: Packet[AudioStream]) -> None:
+        if packet.pts is not None and packet.pts * packet.time_base >= 1:
+            raise error
+        written(track, packet)
+
+    monkeypatch.setattr(original._Copy, "put", put)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    (after,) = sounds(tmp_path / "out.mp4")
+    assert after.times[-1] == pytest.approx(1, abs=0.03)
+    assert len(read(tmp_path / "out.mp4").times) == len(shown)
+    assert f"a sound track of {source} is left out from 1.0 s on: Invalid argument" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_the_sound_of_recordings_glued_together_goes_on_with_their_pictures(suffix: str, tmp_path: Path) -> None:
+    once, source, out = record(tmp_path / "once.ts"), tmp_path / "in.ts", tmp_path / f"out{suffix}"
+    source.write_bytes(3 * once.read_bytes())
+    with Recording(source) as recorded:
+        deliver(VideoFile(out), recorded.info, list(recorded))
+    (before,), (after,) = sounds(once), sounds(out)
+    assert len(read(out).times) == 150
+    assert after.times == sorted(set(after.times))
+    assert after.times[-1] == pytest.approx(6, abs=0.06)
+    if suffix != ".webm":  # where it is encoded anew
+        count = len(before.times)
+        assert after.packets == 3 * after.packets[:count]
+        assert after.times[count] - after.times[0] == pytest.approx(2, abs=0.05)
+        assert after.times[2 * count] - after.times[0] == pytest.approx(4, abs=0.05)
+
+
+def test_sound_that_changes_its_loudspeakers_is_encoded_to_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    once = record(tmp_path / "once.ts")
-    source = tmp_path / "in.ts"
-    source.write_bytes(2 * once.read_bytes())  # its times jump back, which no container takes
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
-    (before,), (after,) = sounds(once), sounds(tmp_path / "out.mp4")
-    assert len(after.packets) == pytest.approx(len(before.packets), abs=3)
-    assert "a sound track of" in caplog.text
-    assert "is left out from" in caplog.text
+    source, parts = tmp_path / "in.ts", [record(tmp_path / f"{one}.ts", "ac3", layout=one) for one in ("stereo", "5.1")]
+    source.write_bytes(b"".join(part.read_bytes() for part in (*parts, parts[0])))
+    with Recording(source) as recorded:
+        deliver(VideoFile(tmp_path / "out.webm"), recorded.info, list(recorded))
+    (after,) = sounds(tmp_path / "out.webm")
+    assert after.times[-1] == pytest.approx(6, abs=0.06)
+    assert max(later - earlier for earlier, later in pairwise(after.times)) < 0.06
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_two_packets_of_sound_with_one_time_cost_nothing(suffix: str, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv")
+    twice = with_a_time_twice(source, tmp_path / "twice.mkv", 20)
+    about, shown = recording(twice)
+    deliver(VideoFile(tmp_path / f"out{suffix}"), about, shown)
+    (before,), (after,) = sounds(source), sounds(tmp_path / f"out{suffix}")
+    assert after.times[-1] == pytest.approx(before.times[-1], abs=0.03)
+    if suffix != ".webm":
+        assert after.packets == before.packets
+        assert after.times == sorted(after.times)
+
+
+def with_a_time_twice(path: Path, copy: Path, number: int) -> Path:
+    """A copy in which a packet of sound has the time of the one before it."""
+    with av.open(str(path)) as source, av.open(str(copy), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        last, count = None, 0
+        for packet in source.demux():
+            if not packet.size:
+                continue
+            if packet.stream.type == "audio":
+                if count == number:
+                    packet.pts = packet.dts = last
+                last, count = packet.pts, count + 1
+            packet.stream = streams[packet.stream_index]
+            output.mux(packet)
+    return copy
 
 
 def test_sound_of_an_unknown_codec_is_left_out_and_the_other_kept(

@@ -15,6 +15,7 @@ from typing import Protocol, TypeGuard
 
 import av
 from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
@@ -22,6 +23,8 @@ from av.error import PyAVCallbackError
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
+
+from stream_seg.sinks.joints import Joints
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +39,9 @@ _BROKEN_READS = 50
 
 
 class Track(Protocol):
-    """A way for one sound track from the input into the output."""
+    """A way for one sound track from the input into the output; packets have the output's times already."""
 
-    def put(self, packet: Packet[AudioStream], shift: Fraction) -> None: ...
+    def put(self, packet: Packet[AudioStream]) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -61,6 +64,8 @@ class Original:
         self._tracks: dict[int, Track] = {}
         self._video = _pictures(self._input)
         self._picture_seen = Fraction(-1)
+        self._joints = Joints(self._video)
+        self._order: dict[int, int] = {}
         self._ahead: list[tuple[Fraction, Packet[AudioStream]]] = []
         if self._starts_late:
             self._input.seek(int(self._shift * av.time_base))
@@ -143,23 +148,40 @@ class Original:
     def _put(self, time: Fraction, packet: Packet[AudioStream]) -> None:
         index = packet.stream_index  # of the input; a track gives the packet that of its own stream
         track = self._tracks.get(index)
-        if track is None:
+        if track is None or not self._is_in_order(packet):
             return
         try:
-            track.put(packet, self._shift)
+            track.put(packet)
         except PyAVCallbackError:  # the file cannot be written, which is not the sound's fault
             raise
-        except av.FFmpegError as error:
-            logger.warning("a sound track of %s is left out from %.1f s on: %s", self._path, time, error.strerror)
+        except (av.FFmpegError, ValueError) as error:  # FFmpeg's own refusals, and PyAV's
+            why = error.strerror if isinstance(error, av.FFmpegError) else error
+            logger.warning("a sound track of %s is left out from %.1f s on: %s", self._path, time, why)
             del self._tracks[index]
 
+    def _is_in_order(self, packet: Packet[AudioStream]) -> bool:
+        """Whether a packet follows the one before it, for no container takes two at one time.
+
+        One with the time of the one before comes half its duration later, so that the next is right; one that lies
+        over sound that was there already does not count.
+        """
+        if packet.dts is None:
+            return True
+        last = self._order.get(packet.stream_index)
+        if last is not None and packet.dts <= last:
+            duration = packet.duration or 0
+            if last - packet.dts > duration:
+                return False
+            late = last - packet.dts + max(1, duration // 2)
+            packet.dts += late
+            packet.pts = None if packet.pts is None else packet.pts + late
+        self._order[packet.stream_index] = packet.dts
+        return True
+
     def _read(self) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
-        """Packets of sound inside the limits, with the time in the output at which they begin."""
-        for packet in self._demux():
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None or not packet.size:
-                continue
-            time = stamp * packet.time_base - self._shift
+        """Packets of sound inside the limits, and the time at which they begin; all times are the output's."""
+        for moved, packet in self._joints.without(self._demux()):
+            time = moved - self._shift
             if not _is_sound(packet):
                 self._picture_seen = max(self._picture_seen, time)
             elif self._limit is not None and time >= self._limit:
@@ -167,7 +189,10 @@ class Original:
                     return
             # What lies before a recording's first picture belongs to its decoder; before a cut, it is another scene's.
             elif time >= 0 or not self._starts_late:
+                _move(packet, time)
                 yield time, packet
+        if (back := self._joints.left_at) is not None:
+            logger.warning("the sound of %s jumps back to %.1f s, its pictures do not: left out", self._path, back)
 
     def _demux(self) -> Iterator[Packet[Stream]]:
         chosen = [*self._input.streams.audio, *([self._video] if self._video else [])]
@@ -196,10 +221,7 @@ class _Copy:
         repeats_setup = source.codec_context.name == "aac" and not source.codec_context.extradata
         self._unpack = BitStreamFilterContext("aac_adtstoasc", source) if repeats_setup else None
 
-    def put(self, packet: Packet[AudioStream], shift: Fraction) -> None:
-        ticks = round(shift / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts - ticks
-        packet.dts = None if packet.dts is None else packet.dts - ticks
+    def put(self, packet: Packet[AudioStream]) -> None:
         try:
             packets = self._unpack.filter(packet) if self._unpack else [packet]
         except av.InvalidDataError:
@@ -224,20 +246,39 @@ class _Encode:
         assert isinstance(stream, AudioStream)
         stream.codec_context.open()
         self._stream = stream
+        self._resampler: av.AudioResampler | None = None
+        self._setup: tuple[str, str, int] | None = None
         _describe(source, self._stream)
 
-    def put(self, packet: Packet[AudioStream], shift: Fraction) -> None:
+    def put(self, packet: Packet[AudioStream]) -> None:
         try:
             frames = packet.decode()
         except av.InvalidDataError:
             return  # a damaged packet is silence
         for frame in frames:
-            if frame.pts is not None and frame.time_base is not None:
-                frame.pts -= round(shift / frame.time_base)
-            self._output.mux(self._stream.encode(frame))
+            for fitting in self._as_the_encoder_takes_it(frame):
+                self._output.mux(self._stream.encode(fitting))
+
+    def _as_the_encoder_takes_it(self, frame: AudioFrame) -> list[AudioFrame]:
+        """Broadcasts go over from stereo to 5.1 and back, which neither an encoder does nor a resampler."""
+        setup = frame.format.name, frame.layout.name, frame.rate
+        if self._resampler is None or setup != self._setup:
+            context = self._stream.codec_context
+            self._resampler = av.AudioResampler(context.format, context.layout, context.sample_rate)
+            self._setup = setup
+        return self._resampler.resample(frame)
 
     def finish(self) -> None:
         self._output.mux(self._stream.encode(None))
+
+
+def _move(packet: Packet[AudioStream], time: Fraction) -> None:
+    """Give a packet, and what is decoded from it, another time in seconds."""
+    begins = packet.pts if packet.pts is not None else packet.dts
+    assert begins is not None
+    later = round(time / packet.time_base - begins)
+    packet.pts = None if packet.pts is None else packet.pts + later
+    packet.dts = None if packet.dts is None else packet.dts + later
 
 
 def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track:

@@ -14,6 +14,7 @@ from stream_seg.cli.arguments import parse
 from stream_seg.sinks import ListSink
 from stream_seg.steady import Steady
 from tests.test_cli import failure, frames_in
+from tests.test_segments import old_segment
 
 NOBODY = "tcp://127.0.0.1:1/"
 
@@ -61,6 +62,14 @@ def test_a_source_that_cannot_be_had_leaves_the_others_alone_and_is_named_at_the
     assert [path.name for path in tmp_path.glob("*.mp4")] == [f"{good['label']}.mp4"]
     assert f"{bad['label']} failed, the others go on" in printed.err
     assert "failed: " in printed.out
+
+
+def test_keep_deletes_no_input_also_of_several(tmp_path: Path) -> None:
+    old = [old_segment(tmp_path, f"door_2025010{day}-030405.mp4") for day in (1, 2, 3)]
+    argv = [*map(str, old[:2]), "-o", str(tmp_path / "door.mp4"), "--segment", "10m", "--keep", "1h", "--quiet"]
+    assert main(argv) == 0
+    assert [path.exists() for path in old] == [True, True, False]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_name_of_an_only_source_can_stand_in_the_output(tmp_path: Path) -> None:

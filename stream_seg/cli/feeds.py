@@ -139,6 +139,7 @@ def _sink(args: argparse.Namespace, path: str, spec: Spec | None) -> Sink:
         source_path=source_path,
         segment=args.segment,
         keep=args.keep,
+        spared=_files([*args.source, *args.webcam]),  # no source may lose its file to the results of another
     )
 
 
@@ -176,6 +177,11 @@ def _hud(metrics: Metrics, number: int) -> Callable[[], str]:
     return lambda: feed.status() if feed.is_live else ""
 
 
+def _files(specs: Sequence[Spec]) -> list[Path]:
+    """What may be a file among the sources."""
+    return [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
+
+
 def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
     names = [*outputs, *([] if args.metrics is None else [str(args.metrics)])]
@@ -183,7 +189,7 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{names[number]} was named for two outputs; give each a name of its own")
-    inputs = [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
+    inputs = _files(specs)
     for name in outputs:
         if any(source.is_file() and same_file(source, Path(name)) for source in inputs):
             raise OutputError(f"{name} is an input; write to another file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
@@ -47,11 +48,12 @@ def open_sink(
     source_path: str | Path | None = None,
     segment: float | None = None,
     keep: Keep | None = None,
+    spared: Iterable[str | Path] = (),
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png) or a folder.
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, a video goes into files of so many
-    seconds each, of which only those within `keep` stay. Raises `OutputError` for any other suffix, and when what is
+    seconds each, of which only those within `keep` stay, and those that are `spared`. Raises `OutputError` for any other suffix, and when what is
     there already forbids writing; `UsageError` for a codec or segments where no video is written, and for `keep`
     without segments.
     """
@@ -61,7 +63,7 @@ def open_sink(
         raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
     refuse_address(path)
     try:
-        return _choose(path, codec, overwrite, source_path, segment, keep)
+        return _choose(path, codec, overwrite, source_path, segment, keep, spared)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -88,12 +90,13 @@ def _choose(
     source_path: str | Path | None,
     segment: float | None,
     keep: Keep | None,
+    spared: Iterable[str | Path],
 ) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
     if is_video(path):
         if segment is not None:
-            return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path)
+            return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path, spared=spared)
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
     if segment is not None:
         raise UsageError(f"--segment is for videos, and {path} is none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class SegmentedVideo(Sink):
     failure.
 
     With `keep`, segments beyond it are deleted at the beginning and after each segment: those of this run and of
-    earlier ones of the same name, oldest first, and nothing that is not marked as a segment.
+    earlier ones of the same name, oldest first, and nothing that is not marked as a segment. The input, and what else
+    the run reads (`spared`), stays.
 
     Raises from the constructor what `VideoFile` does, but never replaces a file; `UsageError` for an impossible length.
     """
@@ -46,6 +48,7 @@ class SegmentedVideo(Sink):
         keep: Keep | None = None,
         codec: str | None = None,
         source_path: str | Path | None = None,
+        spared: Iterable[str | Path] = (),
     ) -> None:
         self.path = Path(path)
         if not 0 < seconds < float("inf"):
@@ -55,7 +58,8 @@ class SegmentedVideo(Sink):
         self._target = Target(self.path, True, None if source_path is None else Path(source_path))
         self._keep = keep
         self._segments = Segments(self.path)
-        self._spared = [] if source_path is None else [Path(source_path).resolve()]
+        inputs = spared if source_path is None else [source_path, *spared]
+        self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
         self._file: VideoFile | None = None
         self._size: tuple[int, int] | None = None

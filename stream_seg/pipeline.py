@@ -166,6 +166,7 @@ class Pipeline:
         self._taking = threading.Lock()
         self._handing_on = threading.Lock()
         self._errors: list[BaseException] = []
+        self._unfinished: list[BaseException] = []  # why results could not be finished, which is no fault of others
         self._started = False
         self._stopped = False
         self._ending = False
@@ -218,8 +219,8 @@ class Pipeline:
         self._cancel()
         _join(threads)
         self._close_everything()
-        if self._errors:
-            raise self._errors[0]
+        for error in (*self._errors, *self._unfinished):
+            raise error
         return self.metrics.summary()
 
     def _capture(self, lane: _Lane) -> None:
@@ -373,8 +374,8 @@ class Pipeline:
         if len(self._lanes) > 1:
             lane.source.close()  # which may have more frames than are wanted
             self._close(lane)
-            if self._errors:
-                raise self._errors[0]
+            if self._unfinished and not self._stopped:  # else the others end as well, and well
+                raise self._unfinished[0]
         if self._wall is not None:
             self._while_held()  # the last end of all brings the last picture
 
@@ -421,7 +422,7 @@ class Pipeline:
         try:
             sink.close(self._outcome(lane))
         except BaseException as error:  # the others must be closed as well
-            self._errors.append(error)
+            self._unfinished.append(error)
 
     def _outcome(self, lane: _Lane | None) -> Outcome:
         """How the run, and the source of `lane`, ended."""

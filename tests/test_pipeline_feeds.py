@@ -268,6 +268,15 @@ def test_a_source_that_fails_does_not_stop_the_others(live: bool, at: int) -> No
         assert failing.indices == list(range(at))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_result_that_cannot_be_finished_takes_nothing_from_other_sources_when_all_are_stopped(first: bool) -> None:
+    bad, good = Kept(fail_in="close"), Kept(stop_at=10)
+    feeds = [feed("bad", Numbers(None), bad), feed("good", Numbers(None), good)]
+    with pytest.raises(Boom, match="close"):
+        run_in_time(Pipeline(feeds if first else feeds[::-1], Counting()))
+    assert good.outcomes == [Outcome.STOPPED]
+
+
 class Unconvertible(Numbers):
     """A source the pixels of whose frames cannot be made from `bad_from` on; it goes on until it is closed."""
 

@@ -105,6 +105,16 @@ def test_a_recording_is_cut_as_well_and_its_sound_goes_on_from_file_to_file(tmp_
     assert heard == pytest.approx(sounds(source)[0].times, abs=0.001)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_begins_with_a_segment_is_in_that_one_alone(suffix: str, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mp4", seconds=3, rate=30)  # 50th packet and 32nd picture: 1.0667 s, in mkv 1.067
+    about, shown = recording(source)
+    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.05), about, shown)
+    parts = [sounds(path)[0] for path in segments(tmp_path)]
+    assert len(parts) == 3
+    assert [packet for part in parts for packet in part.packets] == sounds(source)[0].packets
+
+
 def test_a_clip_is_cut_from_where_it_begins(tmp_path: Path) -> None:
     about = SourceInfo("clip", (64, 48), "video", start=Fraction(10))
     deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), about, frames([Fraction(10) + pts for pts in STEADY]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -319,3 +320,19 @@ def test_a_linked_file_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
     deliver(VideoFile(tmp_path / "a.mp4", overwrite=True), ABOUT, frames(CFR[:3]))
     assert (tmp_path / "a.mp4").is_symlink()
     assert (tmp_path / "real.mp4").stat().st_size > 500
+
+
+def test_a_folder_filled_by_a_camera_takes_no_memory_for_each_frame(tmp_path: Path) -> None:
+    sink = ImageFolder(tmp_path / "out")
+    sink.open(SourceInfo("a camera", (4, 4), "live"))
+    picture, held = np.zeros((4, 4, 3), np.uint8), []
+    tracemalloc.start()
+    try:
+        for index in range(401):
+            sink.write(Frame(picture, index, Fraction(index, 25), 0.0), NOTHING)
+            if index % 200 == 0:
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[2] - held[1] < 20_000  # a path takes half a kilobyte
+    assert len(list((tmp_path / "out").iterdir())) == 401

@@ -81,6 +81,14 @@ def test_a_camera_may_be_away_for_a_day(suffix: str, tmp_path: Path) -> None:
     assert film.duration == pytest.approx(86400 + float(CFR[5]), abs=0.002)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_recording_in_milliseconds_may_have_a_gap_of_days(suffix: str, tmp_path: Path) -> None:
+    times = (*CFR[:5], *(Fraction(3 * 86400) + pts for pts in CFR[:5]))
+    film = write(tmp_path / f"a.{suffix}", times, info(time_base=MILLISECOND, duration=None))
+    assert film.times[-5:] == pytest.approx(times[-5:], abs=0.0005)
+    assert len(film.times) <= 10 + 6
+
+
 def test_the_last_picture_does_not_last_as_long_as_an_outage_before_it(tmp_path: Path) -> None:
     film = write(tmp_path / "a.mp4", (*CFR[:5], Fraction(600)), SourceInfo("camera", (64, 48), "live"))
     assert film.duration == pytest.approx(601, abs=0.01)

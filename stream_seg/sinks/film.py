@@ -29,6 +29,9 @@ _LONGEST_LIVE_GAP = Fraction(1)
 _LONGEST_TICKS = 2**30
 """How long one picture may last: MP4 has 32 bits for it, which a camera that is away overnight would overflow."""
 
+_FINEST_MADE = 20_000
+"""Ticks per second up to which MP4's muxer makes a coarse time base finer: it doubles it until there are 10,000."""
+
 _MILLISECOND = Fraction(1, 1000)
 """The only unit of time in Matroska and WebM."""
 
@@ -70,6 +73,7 @@ class Film:
         self._begin = first.pts if info.is_live else info.start
         self._held: av.VideoFrame | None = None
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
+        self._longest = max(1, int(_LONGEST_TICKS / max(1, _FINEST_MADE * self._tick)))
         self._key_due = 0
         self._durations: dict[int, int] = {}
         self._original = _original(info)
@@ -98,6 +102,8 @@ class Film:
                 self._encode_until(self._held, _ticks(self._held) + duration)
                 self._held = None
                 self._mux(self._stream.encode(None))
+                if until is not None:  # not to the tick: the sound that begins between the two would be in no segment
+                    end = until - self._begin
                 self._finish_sound(end, duration * self._tick, complete=complete)
         finally:
             if self._original is not None:
@@ -143,9 +149,9 @@ class Film:
 
     def _encode_until(self, picture: av.VideoFrame, end: int) -> None:
         """Encode a picture that lasts until `end`; again and again if it is one to which nothing came for hours."""
-        while end - _ticks(picture) > _LONGEST_TICKS:
-            self._encode(picture, _LONGEST_TICKS)
-            picture.pts = _ticks(picture) + _LONGEST_TICKS
+        while end - _ticks(picture) > self._longest:
+            self._encode(picture, self._longest)
+            picture.pts = _ticks(picture) + self._longest
         self._encode(picture, end - _ticks(picture))
 
     def _encode(self, picture: av.VideoFrame, duration: int) -> None:

@@ -37,13 +37,14 @@ class _Images(Sink):
         self.path = Path(path)
         self._overwrite = overwrite
         self._source = None if source_path is None else Path(source_path)
-        self._written: set[Path] = set()
+        self._has_written = False
+        self._named: set[Path] = set()  # what has its name from the input; an index is not given twice
         self._inputs: set[tuple[int, int] | None] = set()
 
     @property
     def result(self) -> Path | None:
         """Where the images are, as it was named; None where none was written."""
-        return self.path if self._written else None
+        return self.path if self._has_written else None
 
     def open(self, info: SourceInfo) -> None:
         if info.path is not None:
@@ -55,12 +56,14 @@ class _Images(Sink):
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         path = self._path_for(frame)
-        if path in self._written:
+        if path in self._named:
             raise OutputError(f"{path} was just written, and another image is to have that name; write to a folder")
         if _identity(path) in self._inputs:
             raise self._replaces(path)
         save(frame.image, self._target(path))
-        self._written.add(path)
+        self._has_written = True
+        if frame.name is not None:
+            self._named.add(path)
 
     def close(self, outcome: Outcome) -> None:
         """Nothing is left to do: every file is whole."""
@@ -98,7 +101,7 @@ class ImageFile(_Images):
             raise self._too_many(info.name)
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        if self._written:
+        if self._has_written:
             raise self._too_many("the input")
         super().write(frame, detections)
 
@@ -165,7 +168,7 @@ class ImageFolder(_Images):
 
     def _path_for(self, frame: Frame) -> Path:
         path = self.path / self._name(frame)
-        if path in self._written and frame.name is not None:  # a.bmp and a.tif both become a.png
+        if path in self._named:  # a.bmp and a.tif both become a.png
             path = self.path / f"{frame.name}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,9 +53,9 @@ def open_sink(
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png) or a folder.
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, a video goes into files of so many
-    seconds each, of which only those within `keep` stay, and those that are `spared`. Raises `OutputError` for any other suffix, and when what is
-    there already forbids writing; `UsageError` for a codec or segments where no video is written, and for `keep`
-    without segments.
+    seconds each, of which only those within `keep` stay, and files that are `spared`, such as what the run reads.
+    Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
+    or segments where no video is written, and for `keep` without segments.
     """
     if keep is not None and segment is None:
         raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")

@@ -219,8 +219,8 @@ class Pipeline:
         self._cancel()
         _join(threads)
         self._close_everything()
-        for error in (*self._errors, *self._unfinished):
-            raise error
+        for first in (*self._errors, *self._unfinished):
+            raise first
         return self.metrics.summary()
 
     def _capture(self, lane: _Lane) -> None:

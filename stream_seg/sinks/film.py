@@ -73,7 +73,7 @@ class Film:
         self._begin = first.pts if info.is_live else info.start
         self._held: av.VideoFrame | None = None
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
-        self._longest = max(1, int(_LONGEST_TICKS / max(1, _FINEST_MADE * self._tick)))
+        self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
         self._key_due = 0
         self._durations: dict[int, int] = {}
         self._original = _original(info)

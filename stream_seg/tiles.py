@@ -176,9 +176,10 @@ class Tiles(Wall):
             self._is_open = False
         except BaseException as error:  # the sinks must be closed nevertheless
             errors.append(error)
+        of_sinks = Outcome.FAILED if errors else outcome
         for sink in self._sinks:
             try:
-                sink.close(Outcome.FAILED if errors else outcome)
+                sink.close(of_sinks)
             except BaseException as error:
                 errors.append(error)
         if errors:

@@ -616,6 +616,16 @@ def test_a_failing_sink_is_heard_of_at_once_and_the_others_are_closed() -> None:
     assert (first.outcome, second.outcome) == (Outcome.FAILED, Outcome.FAILED)
 
 
+def test_a_sink_that_cannot_be_finished_takes_nothing_from_the_others() -> None:
+    first, second = Moody(), Moody()
+    wall = Tiles(["a", "b"], [first, second], clock=Clock())
+    wall.open()
+    first.fails_to_close = True
+    with pytest.raises(OutputError, match="cannot close"):
+        wall.close(Outcome.COMPLETE)
+    assert (first.outcome, second.outcome) == (Outcome.COMPLETE, Outcome.COMPLETE)
+
+
 def test_a_last_picture_that_cannot_be_written_makes_the_run_a_failure() -> None:
     clock, first, second = Clock(), Moody(), Moody()
     wall = Tiles(["a", "b"], [first, second], clock=clock)

@@ -33,7 +33,9 @@ class Container:
                 self.watched.append(self._watches)
                 if size < 0:
                     raise av.InvalidDataError(1, "damaged")
-                yield cast("Packet[VideoStream]", Packet(size))
+                packet = Packet(size)
+                packet.dts = len(self.watched)
+                yield cast("Packet[VideoStream]", packet)
             self.watched.append(self._watches)
             yield cast("Packet[VideoStream]", Packet())
         finally:
@@ -67,6 +69,13 @@ def test_the_end_is_an_empty_packet_and_then_nothing(waiting: bool) -> None:
     assert [packet.size for packet in iter(read, None) if packet is not None] == [1, 2, 0]
     assert packets.next() is None
     assert packets.next_waiting() is None
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_an_empty_packet_with_a_time_is_not_the_end(waiting: bool) -> None:
+    packets = packets_of(Container(1, 0, 2))
+    read = packets.next_waiting if waiting else packets.next
+    assert [packet.size for packet in iter(read, None) if packet is not None] == [1, 0, 2, 0]
 
 
 @pytest.mark.parametrize("waiting", [True, False])

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -66,6 +67,15 @@ def spoil_pictures(path: Path, which: slice) -> None:
     data = bytearray(path.read_bytes())
     for match in list(re.finditer(b"\x89PNG", data))[which]:
         data[match.start() : match.start() + 8] = bytes(8)
+    path.write_bytes(data)
+
+
+def drop_picture(path: Path, number: int) -> None:
+    """Leave an empty sample of a QuickTime file where a picture was, which becomes the tail of the one before."""
+    data = bytearray(path.read_bytes())
+    sizes = data.index(b"stsz") + 16 + 4 * number  # after the version, a common size, of which there is none, the count
+    before, dropped = struct.unpack_from(">II", data, sizes - 4)
+    struct.pack_into(">II", data, sizes - 4, before + dropped, 0)
     path.write_bytes(data)
 
 
@@ -306,6 +316,16 @@ def test_a_file_cut_off_in_the_middle_gives_what_is_there_and_says_so(
     assert least < len(frames) < count - 1
     assert numbers_of(frames)[:least] == list(range(least))
     assert "is cut off" in caplog.text
+
+
+def test_after_a_picture_that_the_camera_left_out_reading_goes_on(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mov", 20, codec="mjpeg", pixel_format="yuvj420p", options={})
+    drop_picture(path, 7)
+    with Recording(path) as source:
+        frames = list(source)
+        assert source.damaged == 0
+    assert numbers_of(frames) == [*range(7), *range(8, 20)]
+    assert [frame.pts for frame in frames] == [Fraction(number, RATE) for number in numbers_of(frames)]
 
 
 def test_a_last_picture_that_is_shown_for_long_is_no_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
 from stream_seg.sources.access_units import AccessUnits
 from stream_seg.sources.failures import reason_of, words_of
-from stream_seg.sources.packets import Packets
+from stream_seg.sources.packets import Packets, is_last
 from stream_seg.sources.picture import Orientation, PictureConverter
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 from stream_seg.sources.turns import Turn
@@ -241,7 +241,8 @@ class Decoder:
             if packet is None:
                 return
             failed = 0
-            yield packet
+            if packet.size or is_last(packet):  # the codec takes any empty one for the end
+                yield packet
 
     def _read(self, packets: Packets, units: AccessUnits) -> Packet[VideoStream] | None:
         """Read without a watch on the time, and with the turn held, only what follows within a picture."""

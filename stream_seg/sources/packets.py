@@ -52,5 +52,10 @@ class Packets:
             return self._noted(next(packets, None))
 
     def _noted(self, packet: Packet[VideoStream] | None) -> Packet[VideoStream] | None:
-        self._ended = packet is None or not packet.size
+        self._ended = packet is None or is_last(packet)
         return packet
+
+
+def is_last(packet: Packet[VideoStream]) -> bool:
+    """Whether a packet is the empty one after the last; that of a dropped picture is empty but has a time."""
+    return not packet.size and packet.dts is None

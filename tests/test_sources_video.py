@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer
 
 from stream_seg import Detections, Pipeline, VideoFile
@@ -24,7 +26,7 @@ from stream_seg.errors import SourceError
 from stream_seg.frame import Frame
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sources import Recording, Synthetic, open_source
-from stream_seg.sources.decoding import open_container
+from stream_seg.sources.decoding import Decoder, open_container
 from stream_seg.sources.picture import Orientation
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 from tests.source_files import (
@@ -316,6 +318,35 @@ def test_a_file_cut_off_in_the_middle_gives_what_is_there_and_says_so(
     assert least < len(frames) < count - 1
     assert numbers_of(frames)[:least] == list(range(least))
     assert "is cut off" in caplog.text
+
+
+def test_of_a_damaged_end_that_threads_decode_all_good_pictures_come(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mov", 30, codec="png", pixel_format="rgb24", options={})
+    spoil_pictures(path, slice(22, 27, 4))
+    good = [*range(22), *range(23, 26), *range(27, 30)]
+    with closing(Decoder(lambda: open_container(str(path), "film"), "film", threads=8)) as decoder:
+        pictures = [(pts * RATE, number_of(decoder.image(picture))) for pts, picture in decoder]
+    assert pictures == [(number, number) for number in good]
+    assert decoder.damaged == 2
+
+
+def test_where_a_damaged_end_cannot_be_read_again_what_was_lost_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "film.mov", 30, codec="png", pixel_format="rgb24", options={})
+    spoil_pictures(path, slice(27, 28))
+    containers = [open_container(str(path), "film")]
+
+    def once() -> InputContainer:
+        if not containers:
+            raise SourceError("cannot read film: it is over")
+        return containers.pop()
+
+    with closing(Decoder(once, "film", threads=8)) as decoder, caplog.at_level(logging.WARNING):
+        pictures = [number_of(decoder.image(picture)) for _, picture in decoder]
+    assert pictures == list(range(27))
+    assert decoder.damaged == 3
+    assert "film: its last 3 pictures were lost, for one of them is damaged" in caplog.text
 
 
 def test_after_a_picture_that_the_camera_left_out_reading_goes_on(tmp_path: Path) -> None:

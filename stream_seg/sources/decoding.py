@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,10 @@ later, and MPEG streams give the first pictures after a seek wrong times."""
 MOST_FAILED_READS = 100
 """Damaged reads in a row after which a container is taken to have no more."""
 
+MOST_INSIDE = 64
+"""Packets whose pictures may still be inside a codec: one for each thread, of which FFmpeg starts 16 at most by itself,
+and those held back until it is their turn to be shown."""
+
 CUT_OFF_SECONDS = 2
 """How much of what the header promises may be missing without a word."""
 
@@ -69,7 +75,8 @@ class Decoder:
     included; `image` gives the pixels of a picture. `damaged` counts what could not be read and was left out.
     `stopping` is asked before each packet, and ends the iteration. A container that `is_live` is decoded without the
     delay that threads working on several pictures at once bring. What is sent of one that `is_lossless` also arrives,
-    so that reads within a picture need no watch. Close it on the thread that used it.
+    so that reads within a picture need no watch. `threads` decode, 0 for as many as suit. Close it on the thread that
+    used it.
 
     Raises `SourceError` when there is no video in the container, or not one picture can be decoded.
     """
@@ -82,12 +89,14 @@ class Decoder:
         stopping: Callable[[], bool] = lambda: False,
         is_live: Callable[[InputContainer], bool] = lambda _: False,
         is_lossless: bool = False,
+        threads: int = 0,
     ) -> None:
         self._open = open_
         self.name = name
         self._stopping = stopping
         self._is_live = is_live
         self._is_lossless = is_lossless
+        self._threads = threads
         self._begin()
 
     def _begin(self) -> None:
@@ -110,6 +119,7 @@ class Decoder:
         """Say how many threads decode; to be called before the first packet."""
         context = self._stream.codec_context
         context.thread_type = "SLICE" if self.live else "AUTO"
+        context.thread_count = self._threads
         if self.live and context.width * context.height < SHARED_PIXELS:
             context.thread_count = 1
         self._turn = Turn()
@@ -204,15 +214,49 @@ class Decoder:
             self._turn.leave()
 
     def _decoded_by_turns(self) -> Iterator[VideoFrame]:
+        inside: deque[int] = deque(maxlen=MOST_INSIDE)
+        shown: int | None = None
+        known = self.damaged
         for packet in self._whole(self._packets()):
+            if packet.pts is not None and not packet.is_discard:
+                inside.append(packet.pts)
+            pictures: list[VideoFrame] = []
             try:
                 pictures = self._stream.decode(packet)
             except av.FFmpegError as error:
                 self._skip(error)
-                continue
             if pictures:
                 self._turn.leave()  # who takes them may wait
+                shown, known = pictures[-1].pts, self.damaged
+                inside = deque((pts for pts in inside if shown is not None and pts > shown), MOST_INSIDE)
             yield from pictures
+            if is_last(packet) and inside and self._threads != 1 and not self.live:
+                yield from self._left_inside(inside, shown, known)
+
+    def _left_inside(self, left: Collection[int], shown: int | None, known: int) -> Iterator[VideoFrame]:
+        """The pictures with these time stamps, read again. `shown` is that before them, up to it `known` were damaged.
+
+        Of a codec that threads share a damaged packet is known of some packets later, at the end when it is asked for
+        what it still holds. PyAV then asks no further, mostly without a word, and all that comes after would be lost.
+        """
+        try:
+            if self._timeline.jumped:
+                raise SourceError("its time stamps jump back, and may stand for several pictures")
+            again = Decoder(self._open, self.name, stopping=self._stopping, threads=1)
+        except (StreamSegError, av.FFmpegError) as error:  # a pipe is over
+            self.damaged = max(self.damaged, known + len(left))
+            logger.warning("%s: its last %d pictures were lost, for one of them is damaged", self.name, len(left))
+            logger.debug("cannot read the end of %s again: %s", self.name, error)
+            return
+        settled = 0
+        with closing(again):
+            again.seek(self._timeline.at(min(left) if shown is None else shown))
+            for picture in again._pictures:
+                if picture.pts == shown:
+                    settled = again.damaged
+                elif picture.pts in left:
+                    yield picture
+            self.damaged = known + again.damaged - settled
 
     def _whole(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
         """The packets, or of a stream that comes in pieces, those joined into pictures."""

@@ -59,6 +59,11 @@ class Timeline:
         """A unit that every time returned is a whole multiple of."""
         return common_unit(self._tick, self._origin)
 
+    @property
+    def jumped(self) -> bool:
+        """Whether time stamps jumped back, so that one may stand for several pictures."""
+        return self._shift != 0
+
     def at(self, ticks: int) -> Fraction:
         """Return the time of a raw time stamp, in seconds since the origin."""
         return ticks * self._tick - self._origin

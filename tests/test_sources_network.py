@@ -61,6 +61,13 @@ def test_a_recording_over_http_comes_whole_and_with_its_own_times(tmp_path: Path
     assert [frame.pts for frame in frames] == [Fraction(index, RATE) for index in range(40)]
 
 
+def test_the_scheme_of_an_address_may_be_written_in_capitals(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 5)
+    with file_server(tmp_path) as host, open_source(f"HTTP://{host}/film.mp4") as source:
+        assert source.info.name == f"HTTP://{host}/film.mp4"
+        assert numbers_of(list(source)) == list(range(5))
+
+
 def test_a_part_of_a_recording_over_http_is_exact(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 60)
     with file_server(tmp_path) as host, open_source(f"http://{host}/film.mp4", start=1.2, end=1.6) as source:

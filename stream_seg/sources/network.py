@@ -78,7 +78,7 @@ class NetworkStream(Stoppable):
     ) -> None:
         super().__init__(safe_address(url))
         self._scheme = scheme_of(url)
-        self._url = with_password(url)
+        self._url = with_password(f"{self._scheme}:{url.partition(':')[2]}")  # FFmpeg knows no HTTP, only http
         self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
         self._transport = transport
         self._start = start

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
+from stream_seg import Detections, VideoFile
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame
 from stream_seg.sources import (
@@ -105,6 +107,21 @@ def test_what_a_synthetic_source_is_asked_for() -> None:
     assert (info.size, info.frame_rate, info.frame_count, info.kind) == ((320, 240), Fraction(25, 2), 40, "video")
     live = open_source("synthetic:@60,live").info
     assert (live.size, live.frame_rate, live.frame_count, live.kind) == ((1280, 720), 60, None, "live")
+
+
+def test_a_rate_with_many_decimals_can_be_that_of_a_file(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), numbered(1))
+    rates = {}
+    for spec in ("synthetic:64x48@23.976023976x5", str(tmp_path / "*.png")):
+        with open_source(spec, sequence_rate=23.976023976) as source:
+            film = VideoFile(tmp_path / "film.mp4", codec="mpeg4", overwrite=True)
+            film.open(source.info)
+            for frame in source:
+                film.write(frame, Detections.none(()))
+            film.finish(source.info.duration)
+        with av.open(str(tmp_path / "film.mp4")) as container:
+            rates[spec] = container.streams.video[0].average_rate
+    assert set(rates.values()) == {Fraction(24000, 1001)}
 
 
 def test_a_synthetic_picture_moves_and_is_always_the_same() -> None:

@@ -22,13 +22,13 @@ from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer
 
 from stream_seg import Detections, Pipeline, VideoFile
-from stream_seg.errors import SourceError
+from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sources import Recording, Synthetic, open_source
 from stream_seg.sources.decoding import Decoder, open_container
 from stream_seg.sources.picture import Orientation
-from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
+from stream_seg.sources.timeline import Timeline, exact_origin, known_rate, meant_rate
 from tests.source_files import (
     RATE,
     SIZE,
@@ -548,6 +548,31 @@ def test_an_origin_that_no_encoder_could_count_in_is_rounded_to_a_tick() -> None
 @pytest.mark.parametrize("rate", [None, Fraction(0), Fraction(90000), Fraction(-5)])
 def test_an_impossible_frame_rate_is_unknown(rate: Fraction | None) -> None:
     assert known_rate(rate) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("23.976023976", Fraction(24000, 1001)),
+        ("23.97602", Fraction(24000, 1001)),
+        ("23.976", Fraction(2997, 125)),
+        ("29.97002997", Fraction(30000, 1001)),
+        ("29.97", Fraction(2997, 100)),
+        ("9.99", Fraction(999, 100)),
+        ("30000/1001", Fraction(30000, 1001)),
+        ("0.3333333333333333", Fraction(1, 3)),
+        ("0.00002", Fraction(1, 50000)),
+        ("9999.99999", Fraction(10000)),
+    ],
+)
+def test_a_frame_rate_that_is_told_is_the_one_meant(told: str, meant: Fraction) -> None:
+    assert meant_rate("rate", Fraction(told)) == meant
+
+
+@pytest.mark.parametrize("rate", ["0", "0.000001", "10000.1", "1e12"])
+def test_a_frame_rate_that_no_film_has_is_refused(rate: str) -> None:
+    with pytest.raises(UsageError, match=r"^rate must be more than 0: 0\.00001 to 10000 a second, got"):
+        meant_rate("rate", Fraction(rate))
 
 
 def test_sound_helper_writes_sound(tmp_path: Path) -> None:

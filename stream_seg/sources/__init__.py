@@ -30,6 +30,7 @@ from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStrea
 from stream_seg.sources.pipe import Pipe
 from stream_seg.sources.reconnecting import Reconnecting
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
+from stream_seg.sources.timeline import meant_rate
 from stream_seg.sources.video import Recording
 from stream_seg.sources.watched import Watched
 
@@ -87,9 +88,7 @@ def open_source(
         raise UsageError(f"stride must be at least 1, got {stride}")
     if max_frames is not None and max_frames < 1:
         raise UsageError(f"max_frames must be at least 1, got {max_frames}")
-    rate = seconds("sequence_rate", sequence_rate)
-    if rate == 0:
-        raise UsageError("sequence_rate must be more than 0")
+    rate = meant_rate("sequence_rate", seconds("sequence_rate", sequence_rate))
     _refuse_senseless(transport, open_timeout, stall_timeout, reconnect)
 
     def reconnecting(make: Callable[[float], Source], *, at_start: bool) -> Source:

@@ -16,6 +16,7 @@ from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.stoppable import Stoppable
+from stream_seg.sources.timeline import meant_rate
 
 DEFAULT_SIZE = (1280, 720)
 DEFAULT_RATE = Fraction(30)
@@ -119,7 +120,7 @@ def parse_synthetic(spec: str) -> Synthetic:
     width, height, rate, count, live = match.groups()
     return Synthetic(
         (int(width), int(height)) if width else DEFAULT_SIZE,
-        Fraction(rate) if rate else DEFAULT_RATE,
+        meant_rate("the rate of a synthetic source", Fraction(rate)) if rate else DEFAULT_RATE,
         int(count) if count else None if live else DEFAULT_COUNT,
         live=bool(live),
     )

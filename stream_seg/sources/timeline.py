@@ -6,6 +6,8 @@ import logging
 from fractions import Fraction
 from math import gcd, lcm
 
+from stream_seg.errors import UsageError
+
 logger = logging.getLogger(__name__)
 
 UNKNOWN_RATE = Fraction(25)
@@ -18,11 +20,31 @@ LARGEST_DENOMINATOR = 2**31 - 1
 """What FFmpeg, and so every encoder, can count a time base in."""
 
 
+FASTEST = 10_000
+"""Frames per second that can be asked for."""
+
+FINEST = 100_000
+"""The largest denominator of a rate asked for, with which those up to `FASTEST` fit an encoder's time base."""
+
+
 def known_rate(rate: Fraction | None) -> Fraction | None:
     """Return the declared frame rate if it can be one, else None (0, absent, or a clock rate such as 90000)."""
     if not rate or not 0 < Fraction(rate.numerator, rate.denominator) <= LARGEST_RATE:
         return None
     return Fraction(rate.numerator, rate.denominator)
+
+
+def meant_rate(name: str, rate: Fraction) -> Fraction:
+    """Return the frame rate that a decimal number means: 24000/1001 for 23.976024, else nearly what it says.
+
+    Three decimals as in 29.97 stay as they are. Raises `UsageError` for a rate that is 0, almost 0, or too high.
+    """
+    television = Fraction(1000 * round(rate * 1001 / 1000), 1001)
+    is_television = abs(rate - television) < television / 2_000_000  # 29.97 is twice as far off
+    meant = television if is_television else rate.limit_denominator(FINEST)
+    if not 0 < meant <= FASTEST:
+        raise UsageError(f"{name} must be more than 0: {1 / FINEST:.5f} to {FASTEST} a second, got {float(rate):g}")
+    return meant
 
 
 def common_unit(first: Fraction, second: Fraction) -> Fraction:

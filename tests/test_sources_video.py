@@ -142,6 +142,33 @@ def test_a_file_in_which_times_jump_back_goes_on_steadily(tmp_path: Path) -> Non
     assert abs(frames[-1].pts - Fraction(99, RATE)) < Fraction(1, 10)
 
 
+@pytest.mark.parametrize("name", ["film.ts", "film.mpg"])
+def test_a_start_late_in_an_mpeg_stream_is_reached_without_decoding_all_before(tmp_path: Path, name: str) -> None:
+    codec = "libx264" if name.endswith("ts") else "mpeg2video"
+    path = write_video(tmp_path / name, 250, codec=codec, options={"g": "50", "bf": "2"})
+    whole = frames_of(path)
+    part = frames_of(path, start=Fraction(9))
+    assert [(frame.pts, number_of(frame.image)) for frame in part] == [
+        (frame.pts, number_of(frame.image)) for frame in whole if frame.pts >= 9
+    ]
+    with Recording(path, start=Fraction(9)) as source:
+        assert source._decoder is not None
+        first, _ = next(iter(source._decoder))
+        assert 2 < first < 9
+
+
+@pytest.mark.parametrize("start", [2, 5, 8, 9])
+def test_a_start_in_a_file_in_which_times_jump_back_is_that_of_reading_all(tmp_path: Path, start: int) -> None:
+    parts = [write_video(tmp_path / f"{count}.ts", count, options={"g": "1"}).read_bytes() for count in (150, 250)]
+    glued = tmp_path / "glued.ts"
+    glued.write_bytes(b"".join(parts))
+    whole = frames_of(glued)
+    part = frames_of(glued, start=Fraction(start))
+    assert [(frame.pts, number_of(frame.image)) for frame in part] == [
+        (frame.pts, number_of(frame.image)) for frame in whole if frame.pts >= start
+    ]
+
+
 @pytest.mark.parametrize(
     ("turn", "sides"),
     [  # which edge of the stored picture (0 left, 1 top, 2 right, 3 bottom) is seen left, top, right, bottom

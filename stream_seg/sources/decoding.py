@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -37,6 +38,13 @@ MICROSECONDS = 10**6
 SEEK_BACK = (1, 5, 20)
 """Seconds before the wanted time to try in turn, then all is read. Never 0: an index may name a key frame that is shown
 later, and MPEG streams give the first pictures after a seek wrong times."""
+
+SETTLED = Fraction(1, 2)
+"""Seconds before the wanted time by which pictures must come after a seek: the first may have wrong times."""
+
+UNINDEXED = frozenset({"mpegts", "mpeg"})
+"""The formats without an index, in which FFmpeg looks for a time as if it were there once. They are also those that are
+glued together, and then hold it several times."""
 
 MOST_FAILED_READS = 100
 """Damaged reads in a row after which a container is taken to have no more."""
@@ -109,7 +117,7 @@ class Decoder:
             self._units = access_units(self._container, self._stream) if self.live else None
             self._timeline = timeline_of(self._container, self._stream, live=self.live)
             self.damaged = 0
-            self._pictures = self._decoded()
+            self._pictures = self._decoded(self._packets())
             self._describe(self._peek())
         except BaseException:
             self._container.close()
@@ -183,20 +191,40 @@ class Decoder:
         first = self._peek()
         if first is None or first.pts is None or self._timeline.at(first.pts) >= start:
             return
-        if any(self._enter(start - back) for back in SEEK_BACK):
+        way = self._way_to(start) if self.format in UNINDEXED else (start, math.inf)
+        if way is not None and any(self._enter(*way, back) for back in SEEK_BACK):
             return
         self._container.close()
         self._begin()
 
-    def _enter(self, wanted: Fraction) -> bool:
-        """Seek to a picture that is shown at `wanted` or before; whether that was so, for some indices get it wrong."""
+    def _way_to(self, start: Fraction) -> tuple[Fraction, float] | None:
+        """Return where the way to `start` ends, there or earlier, as a time and a byte; None where times jump back."""
+        known, last, reached, end = self.damaged, -math.inf, Fraction(0), math.inf
+        for packet in self._packets():
+            if packet.dts is None:
+                continue
+            if packet.dts < last:
+                return None
+            last, reached = packet.dts, self._timeline.at(packet.dts)
+            if reached >= start:
+                end = packet.pos or math.inf
+                break
+        self.damaged = known  # it is all read again
+        return min(start, reached), end
+
+    def _enter(self, start: Fraction, end: float, back: int) -> bool:
+        """Seek to `back` seconds before `start`; whether pictures begin before that, packets before the byte `end`."""
         try:
-            self._container.seek(self._timeline.ticks(wanted), stream=self._stream)
+            self._container.seek(self._timeline.ticks(start - back), stream=self._stream)
         except av.FFmpegError:
             return False
-        self._pictures = self._decoded()
+        packets = self._packets()
+        packet = next(packets, None)
+        if packet is None or (packet.pos or 0) > end:
+            return False
+        self._pictures = self._decoded(itertools.chain([packet], packets))
         first = self._peek()
-        if first is None or first.pts is None or self._timeline.at(first.pts) > wanted:
+        if first is None or first.pts is None or self._timeline.at(first.pts) > start - SETTLED:
             return False
         self._timeline.restart(first.pts)
         return True
@@ -207,17 +235,17 @@ class Decoder:
             self._pictures = itertools.chain([first], self._pictures)
         return first
 
-    def _decoded(self) -> Iterator[VideoFrame]:
+    def _decoded(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         try:
-            yield from self._decoded_by_turns()
+            yield from self._decoded_by_turns(packets)
         finally:
             self._turn.leave()
 
-    def _decoded_by_turns(self) -> Iterator[VideoFrame]:
+    def _decoded_by_turns(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         inside: deque[int] = deque(maxlen=MOST_INSIDE)
         shown: int | None = None
         known = self.damaged
-        for packet in self._whole(self._packets()):
+        for packet in self._whole(packets):
             if packet.pts is not None and not packet.is_discard:
                 inside.append(packet.pts)
             pictures: list[VideoFrame] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -144,6 +145,28 @@ def test_each_second_frame_of_a_part(tmp_path: Path) -> None:
         assert [frame.pts for frame in frames[:2]] == [Fraction(5, 25), Fraction(7, 25)]
         assert (clip.info.frame_count, clip.info.frame_rate) == (10, Fraction(25, 2))
         assert (clip.info.start, clip.info.end) == (Fraction(1, 5), Fraction(1))
+
+
+def test_a_part_of_a_source_of_unknown_length_that_is_over_before_it_is_refused() -> None:
+    source = numbered_list(50)
+    source._info = dataclasses.replace(source.info, duration=None)
+    with (
+        Clip(source, start=Fraction(2)) as clip,
+        pytest.raises(SourceError, match=r"images has its last picture at 1\.960 s; it cannot start at 2 s"),
+    ):
+        list(clip)
+
+
+def test_a_part_that_is_closed_before_it_begins_just_ends() -> None:
+    class ClosedOnTheWay(ListSource):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                yield frame
+                clip.close()
+
+    source = ClosedOnTheWay([numbered(number) for number in range(50)])
+    with Clip(source, start=Fraction(1)) as clip:
+        assert list(clip) == []
 
 
 def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path: Path) -> None:

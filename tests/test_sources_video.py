@@ -157,7 +157,7 @@ def test_a_start_late_in_an_mpeg_stream_is_reached_without_decoding_all_before(t
         assert 2 < first < 9
 
 
-@pytest.mark.parametrize("start", [2, 5, 8, 9])
+@pytest.mark.parametrize("start", [2, 5, 8, 9, 12, 15])
 def test_a_start_in_a_file_in_which_times_jump_back_is_that_of_reading_all(tmp_path: Path, start: int) -> None:
     parts = [write_video(tmp_path / f"{count}.ts", count, options={"g": "1"}).read_bytes() for count in (150, 250)]
     glued = tmp_path / "glued.ts"
@@ -519,8 +519,20 @@ def test_the_part_between_start_and_end_is_exact(tmp_path: Path) -> None:
 
 def test_a_start_behind_the_end_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "film.mp4", 50)
-    with pytest.raises(SourceError, match=r"is 2\.000 s long; it cannot start at 3 s"):
+    with pytest.raises(SourceError, match=r"has its last picture at 1\.960 s; it cannot start at 3 s"):
         open_source(path, start=3)
+
+
+def test_a_start_behind_an_end_that_is_stated_too_early_is_reached(tmp_path: Path) -> None:
+    first, second = (write_video(tmp_path / f"{part}.ts", 50).read_bytes() for part in "ab")
+    path = tmp_path / "glued.ts"
+    path.write_bytes(first + second)
+    assert Recording(path).info.duration == 2
+    with open_source(path, start=3.2) as source:
+        assert (source.info.duration, source.info.frame_count) == (None, None)
+        assert numbers_of(list(source)) == list(range(30, 50))
+    with pytest.raises(SourceError, match=r"glued\.ts has its last picture at 3\.960 s; it cannot start at 4 s"):
+        open_source(path, start=4)
 
 
 def test_frames_skipped_before_the_start_are_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Source
+from stream_seg.sources.decoding import over_before
 from stream_seg.sources.video import starting_at
 from stream_seg.sources.wrapper import Wrapper
 
@@ -44,6 +45,7 @@ class Clip(Wrapper):
         self._stride = stride
         self._max_frames = max_frames
         self._alarm: threading.Timer | None = None
+        self._closed = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -52,6 +54,11 @@ class Clip(Wrapper):
             self._alarm.cancel()
             self._alarm.join()
         super().__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """End the iteration soon, as the source does it."""
+        self._closed = True
+        super().close()
 
     @property
     def info(self) -> SourceInfo:
@@ -65,6 +72,7 @@ class Clip(Wrapper):
             yield dataclasses.replace(frame, index=index)
 
     def _window(self) -> Iterator[Frame]:
+        frame = None
         for frame in self._source:
             if self._end is not None and frame.pts >= self._end:
                 return
@@ -72,6 +80,8 @@ class Clip(Wrapper):
                 self._set_alarm(frame.captured_at + float(self._end - frame.pts))
             if frame.pts >= self._start:
                 yield frame
+        if frame is not None and frame.pts < self._start and not self._closed and not self.info.is_live:
+            raise over_before(self._start, self.name, frame.pts)
 
     def _set_alarm(self, end: float) -> None:
         """End the iteration soon after `end`, a `time.monotonic()`, whatever comes."""

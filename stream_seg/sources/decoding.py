@@ -454,6 +454,9 @@ def recorded_frames(decoder: Decoder, start: Fraction, stopping: Callable[[], bo
         if pts >= start:
             yield Frame(decoder.image(picture), next(index), pts, time.monotonic())
     if pts is not None and pts < start:
-        raise SourceError(
-            f"{decoder.name} has its last picture at {float(pts):.3f} s; it cannot start at {float(start):g} s"
-        )
+        raise over_before(start, decoder.name, pts)
+
+
+def over_before(start: Fraction, name: str, last: Fraction) -> SourceError:
+    """Say that a recording has its `last` picture before it is to start, both in seconds."""
+    return SourceError(f"{name} has its last picture at {float(last):.3f} s; it cannot start at {float(start):g} s")

@@ -23,7 +23,7 @@ from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
 from stream_seg.sources.failures import reason_of, unknown_host, words_of
 from stream_seg.sources.pace import Pace
 from stream_seg.sources.stoppable import Stoppable
-from stream_seg.sources.video import starting_at
+from stream_seg.sources.video import part_of
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class NetworkStream(Stoppable):
             if self._decoder.live:
                 self._info = live_info(info)
             else:
-                self._info = starting_at(info, self._start)
+                self._info = part_of(info, self._start)
                 self._decoder.seek(self._start)
         except av.FFmpegError as error:
             failure = self._broke_off(error, may_be_the_end=False)

@@ -13,7 +13,7 @@ from av.container import InputContainer
 from stream_seg.errors import SourceError, did_you_mean
 from stream_seg.frame import SourceInfo
 from stream_seg.sources.credentials import refuse_lacking_scheme
-from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.decoding import Decoder, open_container, recorded_frames
 from stream_seg.sources.failures import reading
 from stream_seg.sources.recorded import Recorded
 
@@ -38,7 +38,11 @@ class Recording(Recorded):
         if self._path.is_fifo():  # it can be opened but once, and nobody can look into it first
             raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
         with reading(self.name), closing(Decoder(self._container, self.name)) as decoder:
-            self._info = starting_at(decoder.info("video", self._path), start)
+            info = decoder.info("video", self._path)
+            if info.duration is not None and start >= info.duration:  # which may be wrong
+                decoder.seek(start)
+                next(recorded_frames(decoder, start, lambda: False), None)
+            self._info = part_of(info, start)
 
     def _open(self) -> None:
         with reading(self.name):
@@ -63,11 +67,18 @@ def refuse_missing(path: Path) -> None:
 
 
 def starting_at(info: SourceInfo, start: Fraction) -> SourceInfo:
-    """Describe the part of a recording from `start` seconds on; raise `SourceError` when nothing is left."""
+    """As `part_of`; raise `SourceError` when nothing is left."""
+    if start > info.start and info.duration is not None and start >= info.duration + DURATION_TOLERANCE:
+        raise SourceError(f"{info.name} is {float(info.duration):.3f} s long; it cannot start at {float(start):g} s")
+    return part_of(info, start)
+
+
+def part_of(info: SourceInfo, start: Fraction) -> SourceInfo:
+    """Describe the part of a recording from `start` seconds on. A length that ends before that is none."""
     if start <= info.start:
         return info
-    if info.duration is not None and start >= info.duration + DURATION_TOLERANCE:
-        raise SourceError(f"{info.name} is {float(info.duration):.3f} s long; it cannot start at {float(start):g} s")
+    if info.duration is not None and start >= info.duration:
+        return dataclasses.replace(info, start=start, frame_count=None, duration=None)
     count = info.frame_count
     if count is not None and info.duration:
         count = max(1, math.ceil(count * (info.duration - start) / (info.duration - info.start)))

@@ -51,6 +51,14 @@ def test_the_form_of_the_name_decides(spec: str | int, kind: type) -> None:
     assert type(open_source(spec)) is kind
 
 
+def test_an_empty_name_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.png", numbered(1))
+    with pytest.raises(UsageError, match=r"^the name of a source is empty; the current folder is written \.$"):
+        open_source("")
+    assert type(open_source(".")) is ImageFiles
+
+
 def test_files_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 2)
     cv2.imwrite(str(tmp_path / "photo.png"), numbered(1))

@@ -79,7 +79,7 @@ def open_source(
     delivered. Recordings, wherever they are, are never opened again.
 
     Raises `SourceError` when it is missing or cannot be read, as far as that is known without waiting for a device or
-    the network, and `UsageError` for numbers that make no sense.
+    the network, and `UsageError` for numbers that make no sense or an empty name.
     """
     begin, stop = seconds("start", start), None if end is None else seconds("end", end)
     if stop is not None and stop <= begin:
@@ -101,6 +101,8 @@ def open_source(
         )
 
     name = str(spec)
+    if not name:  # which a path takes for the current folder
+        raise UsageError("the name of a source is empty; the current folder is written .")
     source: Source
     if is_webcam(name):
         device = int(name) if name.isdecimal() else name

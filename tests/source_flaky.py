@@ -25,6 +25,7 @@ class Connection(Stoppable):
         self._refusal = refusal
         self._kind = kind
         self.released = 0
+        self.damaged = 0
 
     @property
     def closed(self) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
+from stream_seg.protocols import Source
 from stream_seg.sources import Clip, Reconnecting, Synthetic, Watched, clip, reconnecting, watched
 from stream_seg.sources.reconnecting import delay_before
 from tests.source_contract import check_contract
@@ -191,6 +192,24 @@ def test_frames_go_on_through_outages_with_one_clock_and_growing_numbers() -> No
     assert all(connection.released for connection in flaky.made)
 
 
+def test_a_source_that_cannot_be_made_leaves_the_figures_as_they_are() -> None:
+    made = 0
+
+    def make(_: float) -> Connection:
+        nonlocal made
+        made += 1
+        if 2 <= made <= 4:
+            raise SourceError("cannot read passwords")
+        connection = Connection(frames(2), None)
+        connection.damaged = 3
+        return connection
+
+    with Reconnecting(make) as source:
+        damaged = [source.damaged for _ in itertools.islice(source, 4)]
+    assert made == 5
+    assert damaged == [3, 3, 6, 6]
+
+
 def test_availability_tells_of_each_outage() -> None:
     source = Reconnecting(Flaky(Reason.REFUSED, Reason.TIMEOUT, frames(3, then=Reason.CODEC), frames(10**6)))
     with Viewer(source) as viewer:
@@ -315,6 +334,22 @@ def test_a_hung_reader_is_left_behind_but_never_more_than_two(release: threading
         assert viewer.reason is Reason.STALLED
         release.set()
         assert until(lambda: len(flaky.made) > 4)
+
+
+def test_a_hung_reader_counts_once_however_often_the_next_source_cannot_be_made(release: threading.Event) -> None:
+    flaky = Flaky(hanging(release), frames(10**6))
+    refused = 0
+
+    def make(patience: float) -> Source:
+        nonlocal refused
+        if flaky.made and refused < 3:
+            refused += 1
+            raise SourceError("cannot read passwords")
+        return flaky(patience)
+
+    with Viewer(Reconnecting(make, open_timeout=0.05, stall_timeout=0.05)) as viewer:
+        assert viewer.sees(3)
+    assert refused == 3
 
 
 def test_a_hung_reader_that_returns_soon_is_waited_for(release: threading.Event) -> None:

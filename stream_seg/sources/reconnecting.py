@@ -198,8 +198,9 @@ class Reconnecting:
 
     def _open(self) -> None:
         self.availability.trying()
+        source = self._watched(self._patience())  # which may raise, and then the present one stays
         self._past_damaged, self._past_dropped, self._past_worked = self.damaged, self.dropped, self.worked
-        self._source = self._watched(self._patience())
+        self._source = source
         if self._stopping.is_set():  # `close` may have seen only the one before
             self._source.close()
         self._enter()
@@ -219,9 +220,9 @@ class Reconnecting:
         return min(self._open_timeout, self._usual_patience * 2.0 ** min(self._unanswered, 16))
 
     def _retire(self) -> None:
-        """Leave the present connection."""
+        """Leave the present connection, which may have been left before."""
         self._source.__exit__(None, None, None)
-        if self._source.hangs:
+        if self._source.hangs and self._source not in self._hung:
             self._hung.append(self._source)
 
     def _wait_for_hung_readers(self) -> None:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, StreamSegError
 
@@ -24,6 +28,11 @@ if TYPE_CHECKING:
     _Segmentation = list[list[int]] | _EncodedRLE
 
 _Entry = dict[str, Any]
+
+_FARTHEST = 1e6
+"""Numbers of boxes and polygons are smaller, in pixels: pycocotools fills the memory with longer lines, or crashes."""
+_MOST_PIXELS = 2**30
+"""Of an image, as OpenCV has it; pycocotools counts them in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +58,30 @@ def read_ground_truth(path: Path) -> GroundTruth:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
         raise StreamSegError("eval needs pycocotools; run: pip install 'stream-seg[eval]'") from error
+    document = read_document(path)
+    annotations = [_completed(entry) for entry in document["annotations"]]
     try:
-        data = _checked(json.loads(path.read_text("utf-8")))
-        outlines = _outlined(data)
+        outlined = _outlined(document["images"], annotations)
+    except ValueError as error:
+        raise SourceError(f"{path} is not a COCO instances file: {error}") from error
+    exhaustive = {image["id"]: frozenset(image["exhaustive"]) for image in document["images"] if "exhaustive" in image}
+    boxes, masks = (index({**document, "annotations": _numbered(entries)}) for entries in (annotations, outlined))
+    return GroundTruth(boxes, masks, exhaustive)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The JSON of a COCO instances file, in which what evaluation and training rely on is there and right.
+
+    Outlines are left to `run_lengths`. Raises `SourceError`, in one sentence that names the file.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        _check(document)
     except OSError as error:
         raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SourceError(f"{path} is not a COCO instances file: {error}") from error
-    exhaustive = {image["id"]: frozenset(image["exhaustive"]) for image in data["images"] if "exhaustive" in image}
-    return GroundTruth(index(data), index(data | {"annotations": outlines}), exhaustive)
+    return cast("dict[str, Any]", document)
 
 
 def index(data: Mapping[str, object]) -> COCO:
@@ -79,7 +103,11 @@ def quiet() -> Iterator[None]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _is_place(value: object) -> bool:
+    return _is_number(value) and abs(cast("float", value)) < _FARTHEST
 
 
 def _is_id(value: object) -> bool:
@@ -95,7 +123,7 @@ def _is_name(value: object) -> bool:
 
 
 def _is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_place, value))
 
 
 _FIELDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
@@ -105,12 +133,8 @@ _FIELDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
 }
 
 
-def _checked(data: object) -> dict[str, list[_Entry]]:
-    """Raise ValueError where something of COCO's format is missing or wrong; fill in what may be left out.
-
-    Annotations are numbered anew: pycocotools looks them up by their ids, of which 0 means none to it, and files that
-    were merged have some twice.
-    """
+def _check(data: object) -> None:
+    """Raise ValueError where something of COCO's format is missing or wrong."""
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")
     for part, fields in _FIELDS.items():
@@ -128,25 +152,33 @@ def _checked(data: object) -> dict[str, list[_Entry]]:
         listed = entry.get("exhaustive", [])
         if not (isinstance(listed, list) and all(map(_is_id, listed))):
             raise ValueError(f"an entry of its 'images' has {_short(listed)} as exhaustive, not a list of category ids")
-    annotations = [_completed(entry, number) for number, entry in enumerate(data["annotations"], 1)]
-    return {**data, "annotations": annotations}
 
 
-def _completed(entry: _Entry, number: int) -> _Entry:
+def _completed(entry: _Entry) -> _Entry:
+    """An annotation with what may be left out."""
     area = entry["area"] if _is_number(entry.get("area")) else 0.0
-    return {**entry, "id": number, "iscrowd": int(bool(entry.get("iscrowd"))), "area": area}
+    return {**entry, "iscrowd": int(bool(entry.get("iscrowd"))), "area": area}
 
 
-def _outlined(data: Mapping[str, list[_Entry]]) -> list[_Entry]:
+def _numbered(annotations: list[_Entry]) -> list[_Entry]:
+    """Anew: pycocotools looks them up by their ids, of which 0 means none to it, and merged files have some twice."""
+    return [{**entry, "id": number} for number, entry in enumerate(annotations, 1)]
+
+
+def _outlined(images: list[_Entry], annotations: list[_Entry]) -> list[_Entry]:
     """The annotations as masks are scored against them: run lengths, and a crowd where no outline is to be trusted."""
-    sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
-    known = (entry for entry in data["annotations"] if entry["image_id"] in sizes)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in images}
+    known = (entry for entry in annotations if entry["image_id"] in sizes)
     return [_with_run_lengths(entry, sizes[entry["image_id"]]) for entry in known]
 
 
 def _with_run_lengths(entry: _Entry, size: tuple[int, int]) -> _Entry:
     if segmentation := usable_outline(entry):
-        return {**entry, "segmentation": run_lengths(segmentation, size)}
+        try:
+            return {**entry, "segmentation": run_lengths(segmentation, size)}
+        except ValueError as error:
+            which = f"the annotation {entry.get('id', 'without an id')} of image {entry['image_id']}"
+            raise ValueError(f"{which} is damaged; mend it or leave its segmentation out: {error}") from error
     x, y, width, height = entry["bbox"]
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return {**entry, "segmentation": run_lengths([corners], size), "iscrowd": 1}
@@ -167,21 +199,60 @@ def usable_outline(annotation: Mapping[str, Any]) -> _Segmentation | None:
 def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedRLE:
     """Polygons or run lengths of either kind as pycocotools' compressed ones, for an image of (height, width).
 
-    Raises ValueError for what cannot be read or is of another size.
+    Raises ValueError for what cannot be read, or is of another size: pycocotools would read and write beside its memory
+    or compare masks for ever.
     """
     from pycocotools import mask as coco_mask
 
+    if math.prod(size) > _MOST_PIXELS:
+        raise ValueError(f"an image of {list(size)} is too large")
     if isinstance(segmentation, dict) and segmentation.get("size") != list(size):
         raise ValueError(f"a segmentation has the size {_short(segmentation.get('size'))} in an image of {list(size)}")
     try:
         if isinstance(segmentation, list):
+            _check_polygons(segmentation)
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-        if isinstance(segmentation["counts"], list):
-            return coco_mask.frPyObjects(segmentation, *size)
-        coco_mask.area(segmentation)
+        counts: list[int] | str | bytes = segmentation["counts"]
+        if isinstance(counts, list):
+            runs, found = np.array(counts, np.int64), coco_mask.frPyObjects(segmentation, *size)
+        else:
+            runs, found = _unpacked(counts), segmentation
+        if (runs < 0).any():
+            raise ValueError("a run is negative")
     except Exception as error:  # pycocotools raises many kinds, that one too
         raise ValueError(f"a segmentation cannot be read: {_short(segmentation)}") from error
-    return segmentation
+    if runs.sum() != math.prod(size):
+        raise ValueError(
+            f"the runs of a segmentation add up to {runs.sum()} pixels, and not to the {math.prod(size)} of its image"
+        )
+    return found
+
+
+def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
+    for points in polygons:
+        if not (np.abs(np.asarray(points, np.float64)) < _FARTHEST).all():  # which NaN is not either
+            raise ValueError("a point is no place")
+
+
+def _unpacked(counts: str | bytes) -> NDArray[np.int64]:
+    """The run lengths in COCO's text.
+
+    A character, less 48, holds 5 bits of a number, lowest first, and 32 where more follow; 16 in the last one makes it
+    negative. From the fourth on, the numbers are differences to the run two before.
+    """
+    digits = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    if digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        raise ValueError("not what pycocotools writes")
+    ends = np.flatnonzero(digits & 32 == 0)
+    lengths = np.diff(ends, prepend=-1)
+    starts = ends - lengths + 1
+    places = 5 * (np.arange(len(digits)) - np.repeat(starts, lengths))
+    if places.max() > 25:
+        raise ValueError("a number of more than 30 bits, which pycocotools would read as another one")
+    runs: NDArray[np.int64] = np.add.reduceat((digits & 31) << places, starts)
+    runs -= (digits[ends] & 16) << places[ends] + 1
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return runs
 
 
 def _short(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import sys
 import zlib
@@ -19,6 +20,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, StreamSegError, UsageError
 from stream_seg.evaluate import Result, check, evaluate
 from stream_seg.frame import Image
+from stream_seg.ground_truth import read_ground_truth, run_lengths
 from stream_seg.segmenters import FunctionSegmenter
 
 Box = tuple[float, float, float, float]
@@ -49,7 +51,11 @@ def annotation(box: Box, *, image: int = 1, category: int = 1, crowd: bool = Fal
     mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
     edges = np.flatnonzero(np.diff(np.r_[0, mask.T.ravel(), 0])).tolist()
     counts = np.diff([0, *edges, mask.size]).tolist()
-    return {**found, "iscrowd": 1, "segmentation": {"size": [80, 128], "counts": counts}}
+    return {**found, "iscrowd": 1, "segmentation": runs(counts)}
+
+
+def runs(counts: list[int] | str) -> dict[str, Any]:
+    return {"size": [80, 128], "counts": counts}
 
 
 def truth(folder: Path, *annotations: dict[str, Any], names: Sequence[str] = ("person",)) -> Path:
@@ -360,11 +366,62 @@ def test_annotations_that_cannot_be_used_are_refused(folder: Path, body: str, sa
         ({"segmentation": [4, 4, 5, 5, 4, 6]}, r"a segmentation cannot be read: \[4, 4, 5, 5, 4, 6\]"),
         ({"segmentation": {"counts": [10240]}}, r"has the size null in an image of \[80, 128\]"),
         ({"segmentation": {"size": [80, 128]}}, "a segmentation cannot be read"),
+        ({"bbox": [math.nan, 4, 56, 56]}, r"'annotations' has the bbox \[NaN, 4, 56, 56\]"),
+        ({"bbox": [4, 4, 10**400, 56]}, r"'annotations' has the bbox \[4, 4, 10000"),
+        (
+            {"segmentation": [[4, 4, math.nan, 4, 4, 60]]},
+            "image 1 is damaged; mend it or leave .*: a segmentation cannot be read",
+        ),
+        ({"segmentation": [[4, 4, -1e8, 4, 4, 60]]}, "a segmentation cannot be read"),
+        (
+            {"id": 7, "segmentation": runs([324, 56])},
+            "the annotation 7 of image 1 is damaged.* add up to 380 pixels, .* the 10240 of",
+        ),
+        ({"segmentation": runs([100, 20000])}, "add up to 20100 pixels"),
+        ({"segmentation": runs([100, -50, 10190])}, "a segmentation cannot be read"),
+        ({"segmentation": runs([])}, "add up to 0 pixels"),
+        ({"segmentation": runs("")}, "a segmentation cannot be read"),
+        ({"segmentation": runs("T:h")}, "a segmentation cannot be read"),  # it ends inside a number
+        ({"segmentation": runs("T:h1")}, "add up to 380 pixels"),
+        ({"segmentation": runs("T:h1^d9nM")}, "a segmentation cannot be read"),  # 324, 56, 9870, -10
+        ({"segmentation": runs("T\u00e9")}, "a segmentation cannot be read"),
+        ({"segmentation": runs("PPPPPP0")}, "a segmentation cannot be read"),
     ],
 )
 def test_damaged_annotations_are_refused(folder: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(SourceError, match=said):
         evaluate(finder(), folder, truth(folder, annotation(LEFT) | wrong))
+
+
+def test_run_lengths_as_pycocotools_writes_them_are_right_and_without_the_last_one_are_not() -> None:
+    from pycocotools import mask as coco_mask
+
+    rng = np.random.default_rng(5)
+    for step in (1, 1, 9, 40):
+        for _ in range(20):
+            cells = rng.random(tuple(rng.integers(2, 20, 2))) < rng.uniform(0.2, 0.8)
+            cells[0, 0] = True
+            mask = np.asfortranarray(cells.repeat(step, 0).repeat(step, 1).astype(np.uint8))
+            size = (int(mask.shape[0]), int(mask.shape[1]))
+            changes = np.flatnonzero(np.diff(mask.T.ravel(), prepend=0))
+            plain = {"size": list(size), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
+            packed = coco_mask.encode(mask)
+            assert run_lengths(plain, size) == run_lengths(packed, size) == packed
+            as_text = {**packed, "counts": packed["counts"].decode("ascii")}
+            assert run_lengths(as_text, size) == as_text
+            short = {**plain, "counts": plain["counts"][:-1]}
+            for form in (short, coco_mask.frPyObjects(short, *size)):
+                with pytest.raises(ValueError, match="add up to"):
+                    run_lengths(form, size)
+
+
+def test_an_image_of_more_pixels_than_pycocotools_counts_is_refused(folder: Path) -> None:
+    path = truth(folder, annotation(LEFT))
+    document = json.loads(path.read_text())
+    document["images"][0] |= {"width": 70_000, "height": 70_000}
+    path.write_text(json.dumps(document))
+    with pytest.raises(SourceError, match=r"an image of \[70000, 70000\] is too large"):
+        read_ground_truth(path)
 
 
 @pytest.mark.parametrize("ids", [(None, None), (0, 1), (7, 7), ("a", "b"), (None, 1)])

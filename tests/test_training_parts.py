@@ -101,9 +101,13 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda document: document.pop("categories"), r"not a COCO instances file: it lacks 'categories'"),
+        (lambda document: document.pop("categories"), r"not a COCO instances file: it has no list 'categories'"),
         (lambda document: document["images"].clear(), r"no categories or no images"),
-        (lambda document: document["annotations"][0].pop("bbox"), r"lacks 'bbox'"),
+        (lambda document: document["annotations"][0].pop("bbox"), r"an entry of its 'annotations' has no 'bbox'"),
+        (
+            lambda document: document["annotations"][0].update(bbox=[float("nan"), 5, 9, 9]),
+            r"the bbox \[NaN, 5, 9, 9\]",
+        ),
         (lambda document: document["images"][0].update(exhaustive=[99]), r"lacks 99"),
     ],
 )
@@ -234,10 +238,14 @@ def test_outlines_that_enclose_nothing_are_none_and_those_of_another_size_are_re
     (tmp_path / "val.json").write_text(json.dumps(document))
     with pytest.raises(SourceError, match=r"\.png: a segmentation has the size \[10, 10\] in an image of \[128, 160\]"):
         cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
-    document["annotations"][0]["segmentation"] = [[4, 4]]
-    (tmp_path / "val.json").write_text(json.dumps(document))
-    with pytest.raises(SourceError, match=r"\.png: a segmentation cannot be read: \[\[4, 4\]\]"):
-        cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
+    for damaged, said in (
+        ([[4, 4]], r"a segmentation cannot be read: \[\[4, 4\]\]"),
+        ({"size": [128, 160], "counts": [205, 10]}, "a segmentation add up to 215 pixels, and not to the 20480"),
+    ):
+        document["annotations"][0]["segmentation"] = damaged
+        (tmp_path / "val.json").write_text(json.dumps(document))
+        with pytest.raises(SourceError, match=rf"\.png: .*{said}"):
+            cache.build_cache(read(tmp_path / "val.json", shapes), tmp_path / "cache", workers=1)
 
 
 def test_large_pictures_are_shrunk_with_their_annotations(

@@ -9,7 +9,6 @@ that are neither object nor background.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError
-from stream_seg.ground_truth import usable_outline
+from stream_seg.ground_truth import read_document, usable_outline
 
 Segmentation = dict[str, Any] | list[list[float]]
 
@@ -66,11 +65,9 @@ def read_annotations(path: Path, images: Path) -> Annotations:
 
     Labels follow the order of the category ids. Raises SourceError, in one sentence that names the file.
     """
+    document = read_document(path)
     try:
-        document = json.loads(path.read_text("utf-8"))
         return _annotations(document, images)
-    except OSError as error:
-        raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise SourceError(f"{path} is not a COCO instances file: {what}") from error

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,13 @@ _FIELDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
 }
 
+_UNIQUE = (
+    ("images", "id", "number those of merged files anew, in their annotations too"),
+    ("categories", "id", "number those of merged files anew, in their annotations too"),
+    ("categories", "name", "make them one, or rename the one that is not meant"),
+)
+"""What tells entries apart, and what to do where it does not."""
+
 
 def _check(data: object) -> None:
     """Raise ValueError where something of COCO's format is missing or wrong."""
@@ -148,6 +156,10 @@ def _check(data: object) -> None:
                     raise ValueError(f"an entry of its '{part}' has no '{field}'")
                 if not is_right(entry[field]):
                     raise ValueError(f"an entry of its '{part}' has the {field} {_short(entry[field])}")
+    for part, field, remedy in _UNIQUE:
+        counts = Counter(entry[field] for entry in data[part])
+        if twice := [value for value, count in counts.items() if count > 1]:
+            raise ValueError(f"two of its '{part}' have the {field} {_short(twice[0])}: {remedy}")
     for entry in data["images"]:
         listed = entry.get("exhaustive", [])
         if not (isinstance(listed, list) and all(map(_is_id, listed))):

@@ -358,6 +358,25 @@ def test_annotations_that_cannot_be_used_are_refused(folder: Path, body: str, sa
 
 
 @pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("images", {"id": 1}, r"two of its 'images' have the id 1: number those of merged files anew"),
+        ("categories", {"id": 1}, r"two of its 'categories' have the id 1: number those of merged files anew"),
+        ("categories", {"name": "person"}, r"two of its 'categories' have the name \"person\": make them one"),
+    ],
+)
+def test_entries_that_cannot_be_told_apart_are_refused(
+    folder: Path, part: str, change: dict[str, Any], said: str
+) -> None:
+    path = truth(folder, *BOTH, names=("person", "dog"))
+    document = json.loads(path.read_text())
+    document[part][1] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(SourceError, match=said):
+        evaluate(finder((LEFT, 0.9)), folder, path)
+
+
+@pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"bbox": [4, 4, 56]}, r"'annotations' has the bbox \[4, 4, 56\]"),

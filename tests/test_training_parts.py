@@ -108,6 +108,11 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
             lambda document: document["annotations"][0].update(bbox=[float("nan"), 5, 9, 9]),
             r"the bbox \[NaN, 5, 9, 9\]",
         ),
+        (lambda document: document["images"].append(document["images"][1]), r"two of its 'images' have the id \d+: "),
+        (
+            lambda document: document["categories"].append({"id": 99, "name": "ball"}),
+            r"'categories' have the name \"ball\": ",
+        ),
         (lambda document: document["images"][0].update(exhaustive=[99]), r"lacks 99"),
     ],
 )

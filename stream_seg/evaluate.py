@@ -41,6 +41,7 @@ SCORE_THRESHOLD = 0.05
 Progress = Callable[[int, int], None]
 """Called with (done, total) images."""
 
+_NOTHING_TO_FIND = "none of the images shows an annotated object of a class that the model knows"
 _ALIASES = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}
 
 
@@ -147,10 +148,7 @@ def evaluate(
     """
     truth = read_ground_truth(annotations)
     matching = _match(segmenter.class_names, truth.boxes, annotations)
-    by_id = truth.boxes.imgs
-    pictures: list[_Picture] = [by_id[i] for i in sorted(by_id)[:limit]]
-    if not pictures:
-        raise SourceError(f"there are no images to score in {annotations}")
+    pictures = _pictures(truth, annotations, limit)
     rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
     ids = [picture["id"] for picture in pictures]
     mean, classes, shown = _score(truth, rows, ids, matching, shown_above)
@@ -165,10 +163,22 @@ def _silent(done: int, total: int) -> None:
 def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> None:
     """Raise, without a model, what `evaluate` would of annotations that are wrong and images that are not there."""
     truth = read_ground_truth(annotations)
-    _match(class_names, truth.boxes, annotations)
-    for picture in truth.boxes.imgs.values():
+    matching = _match(class_names, truth.boxes, annotations)
+    pictures = _pictures(truth, annotations)
+    objects = _count(truth.boxes, [picture["id"] for picture in pictures])
+    if not any(objects[category] for category in matching.names):
+        raise SourceError(f"{annotations}: {_NOTHING_TO_FIND}")
+    for picture in pictures:
         if not (images_dir / picture["file_name"]).exists():
             raise SourceError(f"the annotated image {images_dir / picture['file_name']} is not there")
+
+
+def _pictures(truth: GroundTruth, annotations: Path, limit: int | None = None) -> list[_Picture]:
+    by_id = truth.boxes.imgs
+    pictures: list[_Picture] = [by_id[i] for i in sorted(by_id)[:limit]]
+    if not pictures:
+        raise SourceError(f"there are no images to score in {annotations}")
+    return pictures
 
 
 def _match(class_names: Sequence[str], truth: COCO, annotations: Path) -> _Matching:
@@ -336,7 +346,7 @@ def _score(
         if not math.isnan(box[0])
     )
     if not classes:
-        raise SourceError("none of the images shows an annotated object of a class that the model knows")
+        raise SourceError(_NOTHING_TO_FIND)
     mean = _mean(classes)
     recall = _per_cent(right.total(), mean.objects)
     return mean, classes, Shown(shown_above, shown.total(), _per_cent(right.total(), shown.total()), recall)

@@ -502,6 +502,14 @@ def test_annotations_are_checked_without_a_model(folder: Path) -> None:
     check(("person",), folder, path)
     with pytest.raises(UsageError, match="no class in common"):
         check(("unicorn",), folder, path)
+    crowd = truth(folder, annotation(LEFT, crowd=True), annotation(RIGHT, category=2), names=("person", "dog"))
+    with pytest.raises(SourceError, match=r"instances\.json: none of the images shows an annotated object"):
+        check(("person",), folder, crowd)
+    nothing = folder / "nothing.json"
+    nothing.write_text(json.dumps({"images": [], "categories": [{"id": 1, "name": "person"}], "annotations": []}))
+    with pytest.raises(SourceError, match=r"no images to score in .*nothing\.json"):
+        check(("person",), folder, nothing)
+    path = truth(folder, *BOTH)
     (folder / "b.png").unlink()
     with pytest.raises(SourceError, match=r"b\.png is not there"):
         check(("person",), folder, path)

@@ -76,7 +76,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Outlines are left to `run_lengths`. Raises `SourceError`, in one sentence that names the file.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8-sig"))  # some editors mark UTF-8 by three bytes
         _check(document)
     except OSError as error:
         raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error

@@ -451,6 +451,12 @@ def test_ids_of_annotations_do_not_matter(folder: Path, ids: tuple[object, objec
     assert figures(result) == pytest.approx([100] * 4)
 
 
+def test_annotations_may_begin_with_the_mark_of_an_editor(folder: Path) -> None:
+    path = truth(folder, *BOTH)
+    path.write_text(path.read_text(), "utf-8-sig")
+    assert figures(evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, path)) == pytest.approx([100] * 4)
+
+
 def test_area_and_crowd_may_be_null(folder: Path) -> None:
     result = evaluate(finder((LEFT, 0.9)), folder, truth(folder, annotation(LEFT) | {"area": None, "iscrowd": None}))
     assert figures(result) == pytest.approx([100] * 4)

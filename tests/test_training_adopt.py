@@ -43,6 +43,16 @@ def adopt(data: Path, finds: list[tuple[int, int, list[float], float]]) -> tuple
     return printed, json.loads(out.read_text())
 
 
+def test_files_may_begin_with_the_mark_of_an_editor(data: Path) -> None:
+    results = [{"image_id": 1, "category_id": 5, "bbox": [50, 50, 30, 30], "score": 0.9}]
+    results.append(results[0] | {"score": 0.05})
+    (data / "found.json").write_text(json.dumps(results), "utf-8-sig")
+    (data / "train.json").write_text((data / "train.json").read_text(), "utf-8-sig")
+    with importable():
+        printed = run("adopt", data, "--results", data / "found.json", "--out", data / "adopted.json")
+    assert printed.startswith("1 boxes and 0 regions")
+
+
 def test_finds_become_boxes_with_the_confidence_of_their_score(data: Path) -> None:
     printed, written = adopt(
         data,

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.geometry import pairwise_iou
+from stream_seg.ground_truth import read_document
 
 SAME_IOU = 0.7
 """Two finds that overlap so are of one object, whatever their classes: the surer one counts."""
@@ -63,7 +64,7 @@ def _adopt(args: argparse.Namespace) -> None:
     if not args.never < args.always:
         raise UsageError(f"--never {args.never} must be less than --always {args.always}")
     read_annotations(path, args.images or args.data)  # says what is wrong with them
-    document = json.loads(path.read_text("utf-8"))
+    document = read_document(path)
     categories = {category["id"] for category in document["categories"]}
     found = _read_results(args.results, categories)
     lowest = min((finds[-1]["score"] for finds in found.values()), default=0)
@@ -113,7 +114,7 @@ class Rule(NamedTuple):
 def _read_results(path: Path, categories: set[Any]) -> dict[Any, list[dict[str, Any]]]:
     """COCO results by image, surest first; those of other classes, and boxes without an area, are left out."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8-sig"))
         if not isinstance(document, list):
             raise ValueError("it is not a list")
         finds: dict[Any, list[dict[str, Any]]] = {}

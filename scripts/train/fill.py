@@ -24,7 +24,7 @@ from commands import carry_out, data_parser, refuse_existing, write
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
-from stream_seg.ground_truth import usable_outline
+from stream_seg.ground_truth import read_document, usable_outline
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def _fill(args: argparse.Namespace) -> None:
         raise UsageError(f"{path} has no class {', '.join(unknown)}; it has {', '.join(known)}")
     if not 0 <= args.gap <= 1:
         raise UsageError(f"--gap is a share of the box, from 0 to 1, not {args.gap}")
-    document = json.loads(path.read_text("utf-8"))
+    document = read_document(path)
     wanted = {one["id"] for one in document["categories"] if one["name"] in args.classes}
     sizes = {
         image["id"]: (image["height"], image["width"])

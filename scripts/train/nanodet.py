@@ -32,6 +32,7 @@ from stream_seg.errors import ModelError, UsageError
 from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Image
 from stream_seg.geometry import pairwise_iou
+from stream_seg.ground_truth import read_document
 
 MEAN = np.array([103.53, 116.28, 123.675], np.float32)
 DEVIATION = np.array([57.375, 57.12, 58.395], np.float32)
@@ -72,7 +73,7 @@ def _look(args: argparse.Namespace) -> None:
     refuse_existing(args.out)
     path = args.data / args.train
     annotations = read_annotations(path, args.images or args.data)
-    document = json.loads(path.read_text("utf-8"))
+    document = read_document(path)
     unknown = set(annotations.classes) - set(COCO_NAMES)
     if unknown:
         raise UsageError(f"the detector knows COCO's classes alone, and not {', '.join(sorted(unknown))}")

@@ -27,7 +27,7 @@ from weights import BUILT_IN, read_weights, start_from
 
 from stream_seg.errors import SourceError
 from stream_seg.evaluate import encoded, read_annotated
-from stream_seg.ground_truth import run_lengths, usable_outline
+from stream_seg.ground_truth import read_document, run_lengths, usable_outline
 
 if TYPE_CHECKING:
     from pycocotools import _EncodedRLE
@@ -57,7 +57,7 @@ def _outline(args: argparse.Namespace) -> None:
     path = args.data / args.train
     refuse_existing(args.out)
     pictures = read_annotations(path, args.images or args.data).pictures
-    document = json.loads(path.read_text("utf-8"))
+    document = read_document(path)
     lacking, given = _sorted(document["annotations"])
     torch.set_flush_denormal(True)
     _, classes = read_weights(args.weights)

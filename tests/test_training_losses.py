@@ -554,6 +554,44 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(
         assert capsys.readouterr().err == f"train: {words}\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "words"),
+    [
+        ("train", ["--steps", "0"], "argument --steps: '0' is no whole number of at least 1"),
+        ("train", ["--minutes", "0"], "argument --minutes: '0' should be a number of more than 0"),
+        ("train", ["--minutes", "nan"], "argument --minutes: 'nan' should be a number of more than 0"),
+        ("train", ["--batch", "0"], "argument --batch: '0' is no whole number of at least 1"),
+        ("train", ["--log-every", "0"], "argument --log-every: '0' is no whole number of at least 1"),
+        ("train", ["--paste", "15"], "argument --paste: '15' should be a number from 0 to 1"),
+        ("train", ["--scales", "1"], "argument --scales: '1' should be the smallest and the largest scale, such as"),
+        ("train", ["--scales", "2,0.5"], "argument --scales: '2,0.5' should be the smallest and the largest scale"),
+        ("train", ["--device", "cuda"], "argument --device: this PyTorch sees no device cuda: give cpu"),
+        ("train", ["--device", "gpu"], "argument --device: 'gpu' is no device of PyTorch: give cpu, cuda or cuda:N"),
+        ("evaluate", ["--device", "cuda:1"], "argument --device: this PyTorch sees no device cuda:1: give cpu"),
+        ("outline", ["--device", "cuda"], "argument --device: this PyTorch sees no device cuda: give cpu"),
+        ("nanodet", ["--device", "cuda"], "argument --device: this PyTorch sees no device cuda: give cpu"),
+    ],
+)
+def test_options_that_no_command_can_follow_are_refused(
+    script: str, option: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *option])
+    with importable(), pytest.raises(SystemExit) as ended:
+        importlib.import_module(script).main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_portrait", [False, True])
+def test_canvases_have_sides_that_the_network_can_halve(scripts: dict[str, ModuleType], *, is_portrait: bool) -> None:
+    sizes = [scripts["batches"].canvas_size(side, is_portrait=is_portrait) for side in (1, 300, 320, 321)]
+    expected = [(32, 32), (256, 320), (256, 320), (256, 352)]
+    assert sizes == [size[::-1] if is_portrait else size for size in expected]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
 def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
     error: type[Exception], scripts: dict[str, ModuleType], tmp_path: Path

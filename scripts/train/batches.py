@@ -44,9 +44,10 @@ class Targets(NamedTuple):
 
 
 def canvas_size(long_side: int, *, is_portrait: bool) -> tuple[int, int]:
-    """(height, width) in multiples of 32."""
-    short = max(1, round(long_side * SHORT_SIDE / CANVAS_STRIDE)) * CANVAS_STRIDE
-    return (long_side, short) if is_portrait else (short, long_side)
+    """(height, width) in multiples of 32, the long side rounded up."""
+    long = -(-long_side // CANVAS_STRIDE) * CANVAS_STRIDE
+    short = max(1, round(long * SHORT_SIDE / CANVAS_STRIDE)) * CANVAS_STRIDE
+    return (long, short) if is_portrait else (short, long)
 
 
 def collate(samples: list[Sample]) -> tuple[Tensor, Targets]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,52 @@ def long_sides(text: str) -> list[int]:
     if not sides or min(sides) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be pixels, such as 320 or 320,416,640")
     return sides
+
+
+def positive(text: str) -> float:
+    """A number of more than 0."""
+    found = _numbers(text)
+    if len(found) != 1 or not found[0] > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of more than 0")
+    return found[0]
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    found = _numbers(text)
+    if len(found) != 1 or not 0 <= found[0] <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 1")
+    return found[0]
+
+
+def scales(text: str) -> tuple[float, float]:
+    """The smallest and the largest of an option such as 0.5,2."""
+    found = _numbers(text)
+    if len(found) != 2 or not 0 < found[0] <= found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} should be the smallest and the largest scale, such as 0.5,2")
+    return found[0], found[1]
+
+
+def _numbers(text: str) -> list[float]:
+    """Those that are separated by commas; none where one of them is no finite number."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
+    return found if all(map(math.isfinite, found)) else []
+
+
+def device(text: str) -> str:
+    """Of an option: one that this PyTorch has."""
+    import torch
+
+    try:
+        named = torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device of PyTorch: give cpu, cuda or cuda:N") from error
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"this PyTorch sees no device {text}: give cpu")
+    return text
 
 
 def write(path: Path, text: str) -> None:

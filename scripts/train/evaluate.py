@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from commands import carry_out, long_sides, write
+from commands import carry_out, device, long_sides, write
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import read_weights, start_from
 
+from stream_seg.cli.arguments import whole
 from stream_seg.errors import OutputError
 from stream_seg.evaluate import Result, evaluate
 
@@ -29,8 +30,8 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=long_sides, default="320", help="long sides, e.g. 320,416,640 (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=int, help="only the first N pictures")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--limit", type=whole, help="only the first N pictures")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="write the results as JSON, by size")
     args = parser.parse_args()
     carry_out("evaluate", partial(_evaluate_all, args))

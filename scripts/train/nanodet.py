@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 from annotations import Picture, read_annotations
-from commands import carry_out, data_parser, long_sides, refuse_existing, write
+from commands import carry_out, data_parser, device, long_sides, refuse_existing, write
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -63,7 +63,7 @@ def main() -> None:
     add("--model", type=Path, required=True, help="nanodet.json, beside its weights")
     add("--out", type=Path, required=True, help="what it found, as COCO results")
     add("--sizes", type=long_sides, default="320,416,512,640", help="long sides of what it sees (default: %(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--bfloat16", action="store_true", help="compute in it")
     args = parser.parse_args()
     carry_out("nanodet", partial(_look, args))

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from annotations import Picture, Segmentation, read_annotations
-from commands import carry_out, data_parser, refuse_existing, write
+from commands import carry_out, data_parser, device, refuse_existing, share, write
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
+from stream_seg.cli.arguments import whole
 from stream_seg.errors import SourceError
 from stream_seg.evaluate import encoded, read_annotated
 from stream_seg.ground_truth import read_document, run_lengths, usable_outline
@@ -46,9 +47,9 @@ def main() -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="the annotations with the outlines that were drawn")
     add("--weights", type=Path, default=BUILT_IN, help="of the model that outlines (default: the built-in one's)")
-    add("--size", type=int, default=640, help="long side at which it looks at pictures (default: %(default)s)")
-    add("--sure", type=float, default=0.75, help="mean probability inside an outline, at least (default: %(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--size", type=whole, default=640, help="long side at which it looks at pictures (default: %(default)s)")
+    add("--sure", type=share, default=0.75, help="mean probability inside an outline, at least (default: %(default)s)")
+    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     carry_out("outline", partial(_outline, args))
 

@@ -26,7 +26,7 @@ from architecture import FC6_RANK, FULLY_CONNECTED
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache
-from commands import carry_out, long_sides
+from commands import carry_out, device, long_sides, positive, scales, share
 from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
 from schedule import Schedule
@@ -34,15 +34,12 @@ from team import Team, work_together
 from trainer import Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
 
+from stream_seg.cli.arguments import natural, whole
 from stream_seg.errors import OutputError, SourceError, UsageError
 from stream_seg.evaluate import check
 
 RANK_SEED = 100_003
 """Between the seeds of processes: more than the steps of a run."""
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -55,8 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     add("data", type=Path)
     add("--out", type=Path, required=True, help="folder of this run")
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="of training; pauses of the machine and validation do not count")
-    length.add_argument("--steps", type=int)
+    length.add_argument(
+        "--minutes", type=positive, help="of training; pauses of the machine and validation do not count"
+    )
+    length.add_argument("--steps", type=whole)
     add("--stop-after", type=float, metavar="MINUTES", help="save and end early; --resume goes on with the schedule")
     add("--resume", action="store_true", help="go on from RUN/last.pt")
     add("--weights", type=Path, default=BUILT_IN, help="safetensors to start from (default: the built-in model's)")
@@ -67,39 +66,46 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=Path, help="where the file names start from (default: DATA)")
     add("--val-images", type=Path, help="where those to validate on start from (default: as --images)")
     add("--cache", type=Path, help="decoded pictures (default: RUN/cache); 3 bytes per pixel")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     add(
         "--amp",
         action=argparse.BooleanOptionalAction,
         help="bfloat16 (default: where it is faster: on CUDA, and on CPUs with AVX512_BF16 or AMX)",
     )
     add("--processes", type=int, default=1, help="that train together, each with its batches (default: %(default)s)")
-    add("--threads", type=int, help="of a CPU, in each process (default: the cores, shared between the processes)")
-    add("--workers", type=int, default=1, help="more processes, which make batches, for each (default: %(default)s)")
-    add("--batch", type=int, default=8, help="pictures per step and process (default: %(default)s)")
+    add("--threads", type=natural, help="of a CPU, in each process (default: the cores, shared between the processes)")
+    add(
+        "--workers", type=natural, default=1, help="more processes, which make batches, for each (default: %(default)s)"
+    )
+    add("--batch", type=whole, default=8, help="pictures per step and process (default: %(default)s)")
     add(
         "--rate",
-        type=float,
+        type=positive,
         default=5e-4,
         help="peak learning rate; grows with the root of the batch (default: %(default)s)",
     )
     add("--body-rate", type=float, default=0.25, help="factor for the pretrained body (default: %(default)s)")
-    add("--warmup", type=int, default=150, help="steps")
+    add("--warmup", type=natural, default=150, help="steps")
     add("--only", choices=["masks"], help="train the outlines alone; boxes and classes stay as they are")
     add("--freeze", type=int, default=3, help="blocks 0..N of the body stay as they are; -1 trains all (default: 3)")
-    add("--sizes", type=long_sides, default=[288, 320, 320, 352, 416], help="long sides, drawn per batch")
-    add("--scales", type=_numbers, default=[0.5, 2.0], help="large-scale jitter (default: 0.5,2)")
-    add("--paste", type=float, default=0.15, help="probability of pasted objects (default: %(default)s)")
-    add("--mosaic", type=float, default=0.15, help="probability of four pictures in one (default: %(default)s)")
+    add(
+        "--sizes",
+        type=long_sides,
+        default=[288, 320, 320, 352, 416],
+        help="long sides, drawn per batch; rounded up to multiples of 32",
+    )
+    add("--scales", type=scales, default=(0.5, 2.0), help="large-scale jitter (default: 0.5,2)")
+    add("--paste", type=share, default=0.15, help="probability of pasted objects (default: %(default)s)")
+    add("--mosaic", type=share, default=0.15, help="probability of four pictures in one (default: %(default)s)")
     add("--shares", type=_shares, default={}, help="how often a source is drawn, e.g. 'mine=0.7,other=0.3'")
-    add("--average", type=float, default=0.998, help="decay of the averaged weights (default: %(default)s)")
+    add("--average", type=share, default=0.998, help="decay of the averaged weights (default: %(default)s)")
     add("--mask-weight", type=float, default=1.5, help="of the mask loss (default: %(default)s)")
     add("--rank", type=int, default=FC6_RANK, help="of the layer that int8 has in two; 0: any (default: %(default)s)")
-    add("--validations", type=int, default=4, help="how many, spread over the schedule; 0 for none")
-    add("--size", type=int, default=320, help="long side for validation (default: %(default)s)")
-    add("--log-every", type=int, default=20, help="steps")
+    add("--validations", type=natural, default=4, help="how many, spread over the schedule; 0 for none")
+    add("--size", type=whole, default=320, help="long side for validation (default: %(default)s)")
+    add("--log-every", type=whole, default=20, help="steps")
     add("--save-every", type=float, default=3.0, help="minutes")
-    add("--seed", type=int, default=1)
+    add("--seed", type=natural, default=1)
     return parser
 
 
@@ -120,8 +126,6 @@ def _prepare(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.out} holds a run already: give --resume to go on with it, or another --out")
     if args.resume and not last.exists():
         raise UsageError(f"there is nothing to resume in {args.out}: it has no last.pt")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("this PyTorch sees no CUDA device: give --device cpu")
     if args.processes < 1 or (args.processes > 1 and args.device != "cpu"):
         raise UsageError(f"--processes {args.processes}: several are for --device cpu, one for each core")
     if not 0 <= args.rank < FULLY_CONNECTED:
@@ -178,7 +182,7 @@ def _loader(
 ) -> torch.utils.data.DataLoader[object]:
     torch.manual_seed(seed)
     data = TrainingSet(annotations, args.cache or args.out / "cache", args.shares)
-    how = Augmentation((args.scales[0], args.scales[1]), args.paste, args.mosaic)
+    how = Augmentation(args.scales, args.paste, args.mosaic)
     on_gpu = device.type == "cuda"
     batches = Batches(data, args.batch, args.sizes, seed, how, jitters=not on_gpu)
     return make_loader(batches, args.workers, pin=on_gpu)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from stream_seg.frame import Image
 from stream_seg.graph.labels import COCO_LABELS
 from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter
 from stream_seg.segmenters.batched import BatchedSegmenter
-from stream_seg.segmenters.onnx_segmenter import Options
+from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
 from stream_seg.segmenters.session import Session
 from tests.tiny_models import (
     DEFAULT_THRESHOLD,
@@ -333,6 +334,14 @@ class TestOurGraphs:
             np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
             np.testing.assert_allclose(one.masks, other.masks, atol=1e-3)
+
+    def test_buffers_of_the_shapes_used_last_are_kept_and_no_others(self, tiny: ModelSegmenter) -> None:
+        assert isinstance(tiny, OnnxSegmenter)
+        often = tiny.buffer((1, 1, 1, 3))
+        seen = [
+            weakref.ref(tiny.buffer((1, side, 2, 3))) for side in range(1, 30) if tiny.buffer((1, 1, 1, 3)) is often
+        ]
+        assert [one() is not None for one in seen] == [False] * 22 + [True] * 7
 
     def test_a_light_model_gains_from_calls_at_the_same_time(self, tiny: ModelSegmenter) -> None:
         assert (tiny.max_batch, tiny.concurrency) == (1, 2)

@@ -33,6 +33,9 @@ _BACKGROUND = {"background", "__background__", "bg"}
 _MOST_CLASSES = 65536
 """Names with greater numbers are taken in order: a list with a place for each would fill the memory."""
 
+_MOST_BUFFERS = 8
+"""For each thread: models that take pictures as they are would keep one for each size they have seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -53,7 +56,7 @@ class _Batch:
 
 
 class _Buffers(threading.local):
-    """Arrays by shape, a set of its own for each thread."""
+    """Arrays by shape, the one used last at the end; a set of its own for each thread."""
 
     def __init__(self) -> None:
         self.arrays: dict[tuple[int, ...], NDArray[np.uint8]] = {}
@@ -63,7 +66,7 @@ class OnnxSegmenter(ModelSegmenter):
     """Splits a call into runs of images that share a canvas, and hands the results back in order.
 
     An adapter says which `canvases` (width, height) it may use, how many images one run takes at most, and turns images
-    into detections in `detect`. Buffers are made once per thread and shape.
+    into detections in `detect`. The buffers of the last few shapes are kept, for each thread.
     """
 
     def __init__(self, session: Session, class_names: tuple[str, ...], canvases: Sequence[Size], batch: int) -> None:
@@ -111,9 +114,13 @@ class OnnxSegmenter(ModelSegmenter):
     def buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array of bytes of `shape` that is this thread's until it asks for the same shape again."""
         arrays = self._buffers.arrays
-        if shape not in arrays:
-            arrays[shape] = np.zeros(shape, np.uint8)
-        return arrays[shape]
+        found = arrays.pop(shape, None)
+        if found is None:
+            if len(arrays) >= _MOST_BUFFERS:
+                arrays.pop(next(iter(arrays)))
+            found = np.zeros(shape, np.uint8)
+        arrays[shape] = found
+        return found
 
     def _batches(self, images: Sequence[Image]) -> list[_Batch]:
         groups: dict[Size, list[int]] = {}

@@ -125,6 +125,10 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         assert "exit codes:" in printed
 
 
+EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp}", "--offline"]
+"""Weights that would have to be fetched first."""
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
@@ -174,6 +178,9 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         (["models", "remove", "compact"], 4, "part of the package"),
         (["export", "nothing.pth", "-o", "{tmp}/m.onnx"], 4, "nothing.pth"),
         (["export", "compact", "-o", "{tmp}/m.onnx", "--calibrate", "a.mp4"], 2, "--calibrate is for --precision int8"),
+        ([*EXPORT_ABSENT, "--precision", "fp99"], 2, "precision must be fp32, fp16 or int8, not 'fp99'"),
+        ([*EXPORT_ABSENT, "--precision", "int8"], 2, "int8 needs frames to calibrate on"),
+        ([*EXPORT_ABSENT, "--labels", "{tmp}/none.txt"], 2, "none.txt cannot be read"),
     ],
 )
 def test_a_mistake_gets_one_line_and_its_exit_code(

@@ -34,13 +34,15 @@ def build_graph(weights: Path, architecture: str, device: catalog.Device, out: P
 
 def export(args: argparse.Namespace) -> int:
     """`stream-seg export NAME_OR_WEIGHTS -o model.onnx`."""
-    from stream_seg.graph import export_graph
+    from stream_seg.graph import check_options, export_graph
 
     if args.calibrate is not None and args.precision != "int8":
         raise UsageError(f"--calibrate is for --precision int8, not {args.precision}; leave it out")
     Target(args.output, args.overwrite, Path(args.weights))
-    weights, architecture = _weights(args)
     frames = None if args.calibrate is None else calibration_frames(args.calibrate)
+    check_options(args.architecture, args.precision, args.device, args.proposals, args.size, frames)
+    labels = args.labels and read_labels(args.labels)
+    weights, architecture = _weights(args)
     with _steps(quiet=args.quiet) as progress:
         done = export_graph(
             weights,
@@ -50,7 +52,7 @@ def export(args: argparse.Namespace) -> int:
             device=args.device,
             proposals=args.proposals,
             size=args.size,
-            labels=args.labels and read_labels(args.labels),
+            labels=labels,
             calibration=frames,
             progress=progress,
         )

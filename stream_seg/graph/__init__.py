@@ -13,7 +13,17 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from stream_seg.graph.config import ARCHITECTURES, COMPACT, R50_FPN, R50_FPN_V2, MaskRCNN
-from stream_seg.graph.export import Exported, export_graph
+from stream_seg.graph.export import Exported, check_options, export_graph
 from stream_seg.graph.precision import Agreement
 
-__all__ = ["ARCHITECTURES", "COMPACT", "R50_FPN", "R50_FPN_V2", "Agreement", "Exported", "MaskRCNN", "export_graph"]
+__all__ = [
+    "ARCHITECTURES",
+    "COMPACT",
+    "R50_FPN",
+    "R50_FPN_V2",
+    "Agreement",
+    "Exported",
+    "MaskRCNN",
+    "check_options",
+    "export_graph",
+]

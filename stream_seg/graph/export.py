@@ -68,7 +68,7 @@ def export_graph(
     Raises UsageError for wrong options, ModelError for weights that cannot be read or do not fit, OutputError if the
     file cannot be written.
     """
-    _check_options(architecture, precision, device, proposals, size, calibration)
+    check_options(architecture, precision, device, proposals, size, calibration)
     progress("read weights", 0, 1)
     source = read_weights(weights)
     state = modern_names(source.state)
@@ -113,7 +113,7 @@ def describe(
     }
 
 
-def _check_options(
+def check_options(
     architecture: str | None,
     precision: str,
     device: str,
@@ -121,6 +121,7 @@ def _check_options(
     size: tuple[int, int] | None,
     calibration: Iterable[Image] | None,
 ) -> None:
+    """Raise `UsageError` where `export_graph` would whatever the weights are, and so before they are at hand."""
     known = [config.name for config in ARCHITECTURES]
     if architecture is not None and architecture not in known:
         hint = did_you_mean(architecture, known)

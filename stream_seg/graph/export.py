@@ -163,8 +163,6 @@ def _given_labels(given: Sequence[str], classes: int) -> tuple[str, ...]:
             f"the weights have {classes} classes with the background, but {len(given)} labels were given{without}: "
             f'name the other {classes - 1}, alone or after "background"'
         )
-    if any("," in label for label in labels):
-        raise ModelError("labels must not contain commas")
     return labels
 
 

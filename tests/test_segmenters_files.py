@@ -54,6 +54,14 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     assert "is a folder" in refusal(tmp_path)
 
 
+def test_a_name_that_onnx_runtime_cannot_open_is_refused(tmp_path: Path) -> None:
+    whole = batched_model(tmp_path / "whole.onnx")
+    (tmp_path / "caf\udce9").mkdir()
+    for model in (tmp_path / "caf\udce9.onnx", tmp_path / "caf\udce9" / "m.onnx"):  # Latin-1, as old disks have it
+        model.write_bytes(whole.read_bytes())
+        assert "has a name that is not UTF-8: rename it" in refusal(model)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: Is a directory"):
         check_model(tmp_path)

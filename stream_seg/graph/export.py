@@ -81,7 +81,7 @@ def export_graph(
     even = device == "cuda" and precision != "int8"
     config = replace(config, licence=licence or licence_of(source.sha256), even=even)
     metadata = describe(config, names, precision=precision, device=device, licence=config.licence)
-    metadata |= {"source": weights.name, "source_sha256": source.sha256}
+    metadata |= {"source": os.fsencode(weights.name).decode(errors="replace"), "source_sha256": source.sha256}
     progress("build graph", 0, 1)
     model = build_graph(config, state, half=precision == "fp16", device=device, metadata=metadata)
     agreement = None

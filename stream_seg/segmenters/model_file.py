@@ -52,6 +52,10 @@ def check_model(path: Path) -> int:
         raise ModelError(f"the model {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"the model {path} is no ONNX model, or is cut short or damaged: fetch it again") from error
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"the model {path} has a name that is not UTF-8: rename it, or its folder") from error
     return path.stat().st_size + sum(_weights(path, location).stat().st_size for location in locations)
 
 

@@ -156,6 +156,7 @@ def _check(data: object) -> None:
                     raise ValueError(f"an entry of its '{part}' has no '{field}'")
                 if not is_right(entry[field]):
                     raise ValueError(f"an entry of its '{part}' has the {field} {_short(entry[field])}")
+    _leave_out_unused_twins(data)
     for part, field, remedy in _UNIQUE:
         counts = Counter(entry[field] for entry in data[part])
         if twice := [value for value, count in counts.items() if count > 1]:
@@ -164,6 +165,13 @@ def _check(data: object) -> None:
         listed = entry.get("exhaustive", [])
         if not (isinstance(listed, list) and all(map(_is_id, listed))):
             raise ValueError(f"an entry of its 'images' has {_short(listed)} as exhaustive, not a list of category ids")
+
+
+def _leave_out_unused_twins(data: _Entry) -> None:
+    """Leave out categories that no object has, where another has their name: some tools add one that holds the rest."""
+    used = {entry["category_id"] for entry in data["annotations"]}
+    names = {one["name"] for one in data["categories"] if one["id"] in used}
+    data["categories"] = [one for one in data["categories"] if one["id"] in used or one["name"] not in names]
 
 
 def _completed(entry: _Entry) -> _Entry:

@@ -368,12 +368,19 @@ def test_annotations_that_cannot_be_used_are_refused(folder: Path, body: str, sa
 def test_entries_that_cannot_be_told_apart_are_refused(
     folder: Path, part: str, change: dict[str, Any], said: str
 ) -> None:
-    path = truth(folder, *BOTH, names=("person", "dog"))
+    path = truth(folder, *BOTH, annotation(LEFT, category=2), names=("person", "dog"))
     document = json.loads(path.read_text())
     document[part][1] |= change
     path.write_text(json.dumps(document))
     with pytest.raises(SourceError, match=said):
         evaluate(finder((LEFT, 0.9)), folder, path)
+
+
+def test_a_category_that_no_object_has_may_have_the_name_of_another(folder: Path) -> None:
+    path = truth(folder, *BOTH, names=("person", "person"))
+    result = evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, path)
+    assert [(one.name, one.objects) for one in result.classes] == [("person", 2)]
+    assert figures(result) == pytest.approx((100, 100, 100, 100))
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
         ),
         (lambda document: document["images"].append(document["images"][1]), r"two of its 'images' have the id \d+: "),
         (
-            lambda document: document["categories"].append({"id": 99, "name": "ball"}),
-            r"'categories' have the name \"ball\": ",
+            lambda document: document["categories"][0].update(name=document["categories"][1]["name"]),
+            r"'categories' have the name \"box\": ",
         ),
         (lambda document: document["images"][0].update(exhaustive=[99]), r"lacks 99"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,44 @@ def test_qt_waits_in_its_own_loop_and_not_in_glibs(screen: str) -> None:
     )  # fmt: skip
     assert "using unix dispatcher" in done.stderr
     assert "glib" not in done.stderr
+
+
+@on_a_screen
+def test_qt_and_not_libx11_reads_the_windows_events(screen: str, tmp_path: Path) -> None:
+    """The call that says so must come from the libX11-xcb that belongs to libX11, not from OpenCV's copy."""
+    done = subprocess.run(
+        [sys.executable, "-m", PROGRAM, "video", "1"],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=True,
+        env={**os.environ, "DISPLAY": screen, "LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "bound")},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "ended"
+    lines = [line for file in tmp_path.iterdir() for line in file.read_text(errors="replace").splitlines()]
+    libraries = [re.search(r" to (\S+)", line) for line in lines if "`XSetEventQueueOwner'" in line]
+    assert libraries
+    assert [found and Path(found[1]).name for found in libraries] == ["libX11-xcb.so.1"] * len(libraries)
+
+
+@on_a_screen
+@pytest.mark.parametrize("key", ["Left", "shift", "alt"])
+def test_keys_that_only_look_like_a_letter_end_nothing(key: str, screen: str) -> None:
+    """The left arrow's keysym ends in the byte of a Q."""
+    with program(screen, "video", "40") as (running, _):
+        xdotool(screen, "key", key)
+        assert end_of(running) == "ended"
+
+
+@on_a_screen
+def test_a_modifier_alone_turns_no_page_and_an_arrow_does(screen: str) -> None:
+    with program(screen, "images", "2") as (running, _):
+        assert running.stdout is not None
+        xdotool(screen, "key", "shift", "alt", "ctrl")
+        xdotool(screen, "key", "Left")
+        assert running.stdout.readline() == "shown 1\n"
+        xdotool(screen, "key", "shift", "alt", "ctrl")
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.5)
+        xdotool(screen, "key", "Right")
+        assert end_of(running) == "ended"
 
 
 @on_a_screen

@@ -1,5 +1,7 @@
 """Makes sure, before OpenCV is asked for a window, that it can open one: where it cannot, it aborts or hangs.
 
+And that the window gets its events, of which OpenCV's wheels would lose some.
+
 What OpenCV's wheels for Linux bring is Qt 5 with its X11 plugin only; macOS and Windows draw windows of their own.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +17,8 @@ from pathlib import Path
 import cv2
 
 from stream_seg.errors import DisplayError
+
+logger = logging.getLogger(__name__)
 
 _OPENCV = Path(cv2.__file__).parent
 _BUNDLED = _OPENCV.parent / "opencv_python.libs"
@@ -55,6 +60,7 @@ def _prepare_qt() -> None:
     """Load what Qt will load, in an order that works, and point it at what is there."""
     for library in _usurped():
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    _let_qt_have_its_events()
     os.environ["QT_QPA_PLATFORM"] = "xcb"  # the only plugin there is; a desktop's "wayland" would abort
     # In GLib's loop Qt looks at what has come from the server only once it was woken for it. On a busy machine a key
     # was left lying now and then, just after the window had opened, until the next event came. Qt's own loop looks
@@ -66,6 +72,22 @@ def _prepare_qt() -> None:
         ctypes.CDLL(str(_PLUGIN))
     except OSError as error:
         raise DisplayError(f"no window can be opened: {error}; install that library, or run with --no-show") from error
+
+
+def _let_qt_have_its_events() -> None:
+    """Load the libX11-xcb that belongs to the system's libX11, in the place of the one that OpenCV brings.
+
+    Qt tells libX11 by it that events are Qt's to read (XSetEventQueueOwner), which is written into a structure inside
+    libX11 that has grown since OpenCV's copy was built. That writes beside the mark: libX11 goes on taking events
+    whenever it waits for an answer, and they are lost. One window in six never learned that it was on the screen, and
+    stayed black; a key or a press of the close button was lost now and then.
+    """
+    if not list(_BUNDLED.glob("libX11-xcb-*")) or list(_BUNDLED.glob("libX11-[!x]*")):
+        return  # both are the system's, or both OpenCV's
+    try:
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        logger.warning("%s: the window may stay black or miss keys; install libx11-xcb1", error)
 
 
 def _usurped() -> list[Path]:

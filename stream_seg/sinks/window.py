@@ -16,6 +16,9 @@ from stream_seg.sinks.display import require_display
 
 _ESCAPE, _SPACE = 27, 32
 
+_MODIFIERS = (*range(0xFFE1, 0xFFEF), 0xFE03, 0xFF7F)
+"""Keysyms of X11: Shift, Control, Alt and the like, AltGr, Num Lock. Pressed alone they are no key."""
+
 _SCREEN_SHARE = Fraction(4, 5)
 """How much of the screen a window may take at first."""
 
@@ -121,7 +124,9 @@ class Window(Sink):
         if not self._is_open:  # not shown yet, so nothing to react to
             time.sleep(seconds)
             return
-        key = cv2.waitKey(max(1, round(seconds * 1000)))
+        # Not `waitKey`, which cuts keysyms to a byte: the left arrow would be a Q. What is above are states (GTK).
+        key = cv2.waitKeyEx(max(1, round(seconds * 1000)))
+        key = -1 if key < 0 or key & 0xFFFF in _MODIFIERS else key & 0xFFFF
         self._pumped_at = self._clock()
         if key in (_ESCAPE, ord("q"), ord("Q")) or not _is_visible(self._title):
             self._ended = True

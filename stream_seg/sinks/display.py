@@ -79,8 +79,8 @@ def _let_qt_have_its_events() -> None:
 
     Qt tells libX11 by it that events are Qt's to read (XSetEventQueueOwner), which is written into a structure inside
     libX11 that has grown since OpenCV's copy was built. That writes beside the mark: libX11 goes on taking events
-    whenever it waits for an answer, and they are lost. One window in six never learned that it was on the screen, and
-    stayed black; a key or a press of the close button was lost now and then.
+    whenever it waits for an answer, and they are lost. Where no window manager sends more of them, many a window never
+    learned that it was on the screen, and stayed black; now and then a key was lost, or a press of the close button.
     """
     if not list(_BUNDLED.glob("libX11-xcb-*")) or list(_BUNDLED.glob("libX11-[!x]*")):
         return  # both are the system's, or both OpenCV's

@@ -145,7 +145,11 @@ class Pipeline:
         feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer, follower=follower)]
         if not feeds:
             raise UsageError("a pipeline needs at least one source")
-        self.metrics = metrics or Metrics([feed.name for feed in feeds])
+        if segmenter.max_batch < 1:
+            raise UsageError(
+                f"the segmenter takes {segmenter.max_batch} images at a time (max_batch), at least 1 it must"
+            )
+        self.metrics = metrics or Metrics(_told_apart([feed.name for feed in feeds]))
         self._lanes = [
             _Lane(number, feed, own) for number, (feed, own) in enumerate(zip(feeds, self.metrics.feeds, strict=True))
         ]
@@ -156,7 +160,7 @@ class Pipeline:
         self._intake = Intake(
             len(feeds),
             depth=math.ceil(depth / len(feeds)),  # for all together, since what waits is still delivered after `stop`
-            dropped=self._count_drop,
+            dropped=partial(_count_drop, self._lanes),  # not by the pipeline itself, which would keep itself alive
             max_age=max_age,
             level=wall is not None,
         )
@@ -435,9 +439,6 @@ class Pipeline:
             return Outcome.FAILED
         return Outcome.STOPPED if self._stopped or self._errors or failed else Outcome.COMPLETE
 
-    def _count_drop(self, number: int, cause: str) -> None:
-        self._lanes[number].metrics.dropped[cause] += 1
-
     def _capture_thread(self, lane: _Lane) -> threading.Thread:
         def target() -> None:
             try:
@@ -454,7 +455,7 @@ class Pipeline:
         return threading.Thread(target=target, name=f"stream-seg-{name}", daemon=True)
 
     def _source_failed(self, lane: _Lane, error: BaseException) -> None:
-        if self._stopped:
+        if self._stopped or self._errors:  # it may be that which ended it
             logger.debug("the source failed after it was told to stop: %s", error)
             return
         lane.metrics.error = error
@@ -488,6 +489,19 @@ class Pipeline:
             channel.cancel()
         for lane in self._lanes:
             lane.source.close()
+
+
+def _count_drop(lanes: Sequence[_Lane], number: int, cause: str) -> None:
+    lanes[number].metrics.dropped[cause] += 1
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The names, those that come again with a number behind them."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(name if name not in found else next(other for other in numbered if other not in (*names, *found)))
+    return found
 
 
 def _shortened(info: SourceInfo, max_frames: int | None) -> SourceInfo:

@@ -21,6 +21,7 @@ from skimage import data
 from stream_seg import __version__
 from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
+from stream_seg.cli.signals import Interrupted
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.segmenters import FunctionSegmenter, load_segmenter
@@ -461,6 +462,21 @@ def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tiny: Pat
     assert delivered is not None
     assert frames_in(out) == int(delivered[1]) > 0
     assert {path.name for path in tmp_path.iterdir()} == {tiny.name, "out.mp4"}
+
+
+@pytest.mark.parametrize(("interruption", "code"), [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)])
+def test_an_interruption_that_a_library_makes_an_error_of_is_still_one(
+    interruption: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def parse(_: object) -> None:
+        try:
+            raise interruption
+        except BaseException as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("stream_seg.cli.arguments.parse", parse)
+    assert main(["a.mp4"]) == code
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")

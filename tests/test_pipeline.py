@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Self
@@ -184,6 +186,27 @@ def test_the_first_failure_stops_everything_and_is_raised(stage: str, live: bool
     assert source.closed == 1
     whole = Outcome.STOPPED if stage == "source" and live else Outcome.FAILED  # all that a camera sent is whole
     assert sink.outcomes == [Outcome.COMPLETE if stage == "close" else whole]
+
+
+def test_a_run_that_is_over_keeps_no_model_alive() -> None:
+    """It must not wait for the collector of garbage, which does not know how large a model is."""
+    gc.collect()
+    gc.disable()
+    try:
+        segmenter = Counting()
+        run_in_time(Pipeline(Numbers(3), segmenter, sinks=[Kept()], renderer=same))
+        alive = weakref.ref(segmenter)
+        del segmenter
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_a_segmenter_that_takes_no_images_is_refused() -> None:
+    segmenter = Counting()
+    segmenter.max_batch = 0
+    with pytest.raises(UsageError, match="max_batch"):
+        Pipeline(Numbers(3), segmenter)
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -277,6 +277,30 @@ def test_a_result_that_cannot_be_finished_takes_nothing_from_other_sources_when_
     assert good.outcomes == [Outcome.STOPPED]
 
 
+def test_feeds_without_a_name_are_told_apart() -> None:
+    feeds = [Feed(Numbers(20, fail_at=at), [Kept()]) for at in (2, 3, 20)]
+    pipeline = Pipeline(feeds, Counting())
+    run_in_time(pipeline)
+    assert sorted(pipeline.failures) == ["source", "source-2"]
+    assert [feed.name for feed in pipeline.metrics.feeds] == ["source", "source-2", "source-3"]
+
+
+def test_a_source_that_ends_because_the_run_has_failed_is_not_said_to_have_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refusing(Numbers):
+        def __enter__(self) -> Self:
+            _until(lambda: self.asked_to_end)
+            raise Boom("was closed before it answered")
+
+    feeds = [feed("good", Numbers(None), Kept(fail_in="write", fail_at=3)), feed("slow", Refusing(None), Kept())]
+    pipeline = Pipeline(feeds, Counting())
+    with pytest.raises(Boom, match="write"):
+        run_in_time(pipeline)
+    assert not pipeline.failures
+    assert not caplog.records
+
+
 class Unconvertible(Numbers):
     """A source the pixels of whose frames cannot be made from `bad_from` on; it goes on until it is closed."""
 

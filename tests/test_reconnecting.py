@@ -192,6 +192,23 @@ def test_frames_go_on_through_outages_with_one_clock_and_growing_numbers() -> No
     assert all(connection.released for connection in flaky.made)
 
 
+def test_a_live_playlist_that_was_closed_is_not_seen_again_as_a_recording() -> None:
+    made: list[Connection] = []
+
+    def make(_: float) -> Connection:
+        made.append(Connection(frames(3), None, "video" if made else "live"))
+        return made[-1]
+
+    with Reconnecting(make, attempts=2) as source:
+        taken = iter(source)
+        assert [next(taken).index for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(SourceError, match=r"door ended the stream \(tried again 2 times\)"):
+            next(taken)
+        assert source.availability.outage is not None
+    assert len(made) == 3
+    assert all(connection.released for connection in made)
+
+
 def test_a_source_that_cannot_be_made_leaves_the_figures_as_they_are() -> None:
     made = 0
 

@@ -150,6 +150,23 @@ def test_each_picture_of_a_camera_over_http_comes_once_also_the_last() -> None:
     assert [frame.index for frame in frames] == list(range(20))
 
 
+@pytest.mark.parametrize(
+    ("movflags", "kind"), [("empty_moov+default_base_moof+frag_keyframe", "live"), ("faststart", "video")]
+)
+def test_an_mp4_that_comes_in_fragments_without_a_length_is_live(movflags: str, kind: str, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.mp4"), "w", options={"movflags": movflags}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "5"})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        for number in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "bgr24")))
+        container.mux(stream.encode(None))
+    with MisbehavingServer() as server:
+        address = server.behave("/stream", without_length((tmp_path / "film.mp4").read_bytes()))
+        with network.NetworkStream(address, open_timeout=5) as source:
+            assert source.info.kind == kind
+            assert [frame.index for frame in itertools.islice(source, 25)] == list(range(25))
+
+
 def test_a_camera_that_stalls_is_an_error_soon() -> None:
     with http_camera(pictures=20, then_hang=True) as host:
         began = time.monotonic()

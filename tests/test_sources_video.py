@@ -219,6 +219,22 @@ def test_looking_at_a_pictures_orientation_does_not_keep_it(tmp_path: Path) -> N
     assert not kept
 
 
+def test_a_decoder_is_let_go_at_once_and_a_recording_is_read_once(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mkv", 5)
+    gc.collect()
+    gc.disable()
+    try:
+        source = Recording(path)
+        with source:
+            assert len(list(source)) == 5
+        assert not [one for one in gc.get_objects() if type(one) is Decoder]
+        assert source.damaged == 0
+    finally:
+        gc.enable()
+    with pytest.raises(RuntimeError, match=r"film\.mkv was read already"), source:
+        pass
+
+
 @pytest.mark.parametrize("size", [(63, 47), (1, 1), (65, 48)])
 def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
     path = write_video(tmp_path / "odd.mkv", 3, size=size, codec="ffv1", pixel_format="yuv444p")

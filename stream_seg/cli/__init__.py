@@ -42,11 +42,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         forget_output()  # whoever read it has gone; there is nobody to tell
         return 1
     except Exception as error:  # the outermost boundary: a traceback on a user's screen is a bug
+        if (exit_code := _interruption(error)) is not None:
+            return exit_code
         logger.debug("the traceback of this error:", exc_info=True)
         _say(f"internal error: {type(error).__name__}: {error} (run again with --verbose and report what it prints)")
         return 1
     finally:
         forget_unwritten_errors()
+
+
+def _interruption(error: BaseException | None) -> int | None:
+    """The exit code of a signal that a library has turned into an error of its own, such as one of importing it."""
+    while error is not None:
+        if isinstance(error, Interrupted):
+            return error.exit_code
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _prepare_streams() -> None:

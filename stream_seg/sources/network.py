@@ -158,6 +158,8 @@ class NetworkStream(Stoppable):
     def _is_live(self, container: InputContainer) -> bool:
         if self._scheme not in RECORDING_SCHEMES:
             return True
+        if "mp4" in container.format.name and container.size <= 0 and not _counted(container):
+            return True  # it comes in fragments, and its duration is that of what was looked at
         # FFmpeg finds no duration of an MPEG transport stream in which it cannot seek: its server may know no ranges.
         return not (container.duration or (names_a_file(self._url) and container.size > 0))
 
@@ -189,6 +191,11 @@ class NetworkStream(Stoppable):
             self._damaged = self._decoder.damaged
             self._decoder.close()
             self._decoder = None  # the two know each other, and a codec's memory must not wait for the collector
+
+
+def _counted(container: InputContainer) -> bool:
+    """Whether the header says how many pictures there are."""
+    return any(stream.frames for stream in container.streams.video)
 
 
 def stalled(name: str, seconds: float) -> SourceError:

@@ -204,6 +204,9 @@ class Reconnecting:
         if self._stopping.is_set():  # `close` may have seen only the one before
             self._source.close()
         self._enter()
+        if self._info is not None and not self._source.info.is_live:
+            # A live playlist that its sender has closed: what it still names has been seen.
+            raise SourceError(f"{self.name} ended the stream", Reason.ENDED)
 
     def _enter(self) -> None:
         began = time.monotonic()

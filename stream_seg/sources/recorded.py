@@ -18,11 +18,13 @@ class Recorded(Stoppable):
         super().__init__(name)
         self._start = start
         self._decoder: Decoder | None = None
+        self._damaged = 0
 
     @property
     def damaged(self) -> int:
         """How many damaged packets were left out so far."""
-        return self._decoder.damaged if self._decoder else 0
+        decoder = self._decoder  # once: another thread may be about to let go of it
+        return decoder.damaged if decoder else self._damaged
 
     def __iter__(self) -> Iterator[Frame]:
         if self._decoder is None:
@@ -32,4 +34,6 @@ class Recorded(Stoppable):
 
     def _release(self) -> None:
         if self._decoder is not None:
+            self._damaged = self._decoder.damaged
             self._decoder.close()
+            self._decoder = None  # the two know each other, and a codec's memory must not wait for the collector

@@ -21,6 +21,7 @@ class Stoppable:
         self.name = name
         self._stopping = threading.Event()
         self._info: SourceInfo | None = None
+        self._is_over = False
 
     @property
     def info(self) -> SourceInfo:
@@ -30,6 +31,8 @@ class Stoppable:
         return self._info
 
     def __enter__(self) -> Self:
+        if self._is_over:
+            raise RuntimeError(f"{self.name} was read already; a source is used once, make a new one")
         try:
             self._open()
         except BaseException:
@@ -41,6 +44,7 @@ class Stoppable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        self._is_over = True
         self._release()
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -71,6 +72,11 @@ UNPARSED = cast(int, ContainerFlags.no_parse.value)
 
 JOINED_CODECS = frozenset({"h264", "hevc"})
 """What RTP carries in pieces; pictures of other codecs come whole."""
+
+MATROSKA = "matroska,webm"
+
+TAGGED_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+"""How Matroska's tags write a time: 00:00:07.021000000."""
 
 TEXT_FORMATS = frozenset({"tty"})
 """What FFmpeg takes a text file for: it would draw the letters."""
@@ -332,8 +338,8 @@ class Decoder:
 
     def _report(self, end: Fraction) -> None:
         """Say once what was wrong with the recording, `end` being that of its last picture."""
-        promised = self._promised_end()
-        if promised is not None and not self._stopping() and self._lacks_much(promised, promised - end):
+        promised = None if self._stopping() else self._promised_end()  # once closed, there are no tracks to ask
+        if promised is not None and self._lacks_much(promised, promised - end):
             logger.warning("%s is cut off: it ends at %.1f s of %.1f s", self.name, float(end), float(promised))
         if self.damaged:
             logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
@@ -346,13 +352,35 @@ class Decoder:
 
     def _duration(self) -> Fraction | None:
         """Length in seconds: to the end of the video track where it says so, else of the whole container."""
-        whole = self._container.duration
-        return self._promised_end() or (Fraction(whole, MICROSECONDS) if whole else None)
+        return self._end_of_track() or self._length_of_all()
 
-    def _promised_end(self) -> Fraction | None:
+    def _length_of_all(self) -> Fraction | None:
+        whole = self._container.duration
+        return Fraction(whole, MICROSECONDS) if whole else None
+
+    def _end_of_track(self) -> Fraction | None:
         if self._stream.duration and self._stream.start_time is not None:
             return self._timeline.at(self._stream.start_time + self._stream.duration)
         return None
+
+    def _promised_end(self) -> Fraction | None:
+        """When the last picture ends, where the header says so; the earlier one if that can be read in two ways."""
+        return self._end_of_track() or (self._end_by_tag() if self.format == MATROSKA else None)
+
+    def _end_by_tag(self) -> Fraction | None:
+        """What Matroska has in place of that: a tag, as FFmpeg and mkvmerge write it, or the length of an only track.
+
+        Some count it from 0 and some from the first picture.
+        """
+        length = self._length_of_all()
+        match = TAGGED_LENGTH.fullmatch(self._stream.metadata.get("DURATION", ""))
+        if match is not None:
+            hours, minutes, rest = match.groups()
+            tagged = 3600 * int(hours) + 60 * int(minutes) + Fraction(rest)
+            length = tagged if length is None else min(tagged, length)  # some programs copy the tag to a part
+        elif len(self._container.streams) > 1:
+            return None  # it may be the sound that is so long
+        return None if length is None else length + self._timeline.at(0)
 
 
 def open_container(

@@ -245,6 +245,45 @@ class Tiles(Wall):
         return self._canvas.copy()
 
 
+class WallIfLive(Sink):
+    """The window of an only source of which is not known before it is open whether it is live.
+
+    One that is goes through a wall of its own, so that outages are told over its last picture; a recording or images
+    are passed on to `sink` as they come. `name` is safe to print, `availability` the source's.
+    """
+
+    def __init__(self, sink: Sink, name: str, availability: Availability | None) -> None:
+        self._sink = sink
+        self._name = name
+        self._availability = availability
+        self._wall: Tiles | None = None
+
+    def open(self, info: SourceInfo) -> None:
+        if info.is_live:
+            self._wall = Tiles([self._name], [self._sink], availabilities=[self._availability])
+            self._wall.open()
+        else:
+            self._sink.open(info)
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._wall is not None:
+            self._wall.show(0, frame)
+        else:
+            self._sink.write(frame, detections)
+
+    def close(self, outcome: Outcome) -> None:
+        (self._wall or self._sink).close(outcome)
+
+    def wants_stop(self) -> bool:
+        """As of the sink; being asked, it also says why a live source is away."""
+        if self._wall is not None:
+            self._wall.tick()
+        return (self._wall or self._sink).wants_stop()
+
+    def holds(self) -> bool:
+        return (self._wall or self._sink).holds()
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Where tiles are: `columns` x `rows` of `tile` (width, height), all even, filled row by row from the top left."""

@@ -6,6 +6,7 @@ Arguments: the kind of source, how many frames at most, and "av-first" to import
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -19,8 +20,8 @@ from stream_seg.sinks import Window
 from tests.sink_films import NOTHING, image
 
 
-def shown(window: Window, count: int) -> Iterator[int]:
-    """Yield after each frame that was taken; ends when the window wants it."""
+def shown(window: Window, count: int, seconds: float) -> Iterator[int]:
+    """Yield after each frame that was taken, and wait so long for the next; ends when the window wants it."""
     for index in range(count):
         window.write(Frame(image(index, (320, 240)), index, Fraction(index, 25), 0.0), NOTHING)
         yield index
@@ -29,6 +30,7 @@ def shown(window: Window, count: int) -> Iterator[int]:
                 return
         if window.wants_stop():
             return
+        time.sleep(seconds)
 
 
 def main(kind: Kind, count: int) -> int:
@@ -39,7 +41,7 @@ def main(kind: Kind, count: int) -> int:
         return error.exit_code
     window.open(SourceInfo("a film", (320, 240), kind, Fraction(25)))
     last = -1
-    for last in shown(window, count):
+    for last in shown(window, count, 0.02 if kind == "live" else 0):
         print("shown", last, flush=True)
     print("stopped" if window.wants_stop() else "ended", flush=True)
     window.close(Outcome.STOPPED)

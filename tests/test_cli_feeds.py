@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from stream_seg.cli import feeds, main
 from stream_seg.cli.arguments import parse
+from stream_seg.detections import Detections
+from stream_seg.errors import Reason
+from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sinks import ListSink
+from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
 from tests.test_cli import failure, frames_in
 from tests.test_segments import old_segment
@@ -150,6 +156,21 @@ def test_the_window_of_whatever_can_be_away_tells_of_it(spec: str, monkeypatch: 
     monkeypatch.setattr(feeds, "Window", lambda paced: ListSink())
     job = feeds.plan(parse([spec, "--show"]), lambda metrics: [])
     assert (job.wall is not None) == (spec != "http://cam/a.mp4")
+
+
+def test_so_does_that_of_an_address_like_a_files_that_turns_out_to_be_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = ListSink()
+    monkeypatch.setattr(feeds, "Window", lambda paced: shown)
+    (feed,) = feeds.plan(parse(["http://cam/live.flv", "--show"]), lambda metrics: []).feeds
+    (window,) = feed.sinks
+    window.open(SourceInfo("http://cam/live.flv", (64, 48), "live"))
+    window.write(picture := Frame(np.full((48, 64, 3), 200, np.uint8), 0, Fraction(0), 0.0), Detections.none(()))
+    assert shown.frames[-1].image is picture.image
+    source = feed.source
+    assert isinstance(source, Reconnecting)
+    source.availability.lost(Reason.STALLED)
+    window.wants_stop()
+    assert shown.frames[-1].image.min() < 90
 
 
 def test_a_film_is_shown_steadily_unless_told_otherwise() -> None:

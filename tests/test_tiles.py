@@ -14,11 +14,11 @@ from stream_seg import tiles as tiles_module
 from stream_seg.availability import Availability
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, Reason, SourceError
-from stream_seg.frame import Frame, Image
+from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.render.labels import shortened, text_width
 from stream_seg.sinks import ListSink, VideoFile
-from stream_seg.tiles import LARGEST, Grid, Tiles, fitted
+from stream_seg.tiles import LARGEST, Grid, Tiles, WallIfLive, fitted
 from tests.sink_films import NOTHING, read
 
 TICK = Fraction(1, 90000)
@@ -553,6 +553,44 @@ def test_an_only_recording_is_passed_on_frame_by_frame(kind: str) -> None:
     assert (sink.info.kind, sink.info.start) == (kind, 2)
     assert [(f.pts, f.name) for f in sink.frames] == [(f.pts, f.name) for f in shown]
     assert all(a.image is b.image for a, b in zip(sink.frames, shown, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["video", "images"])
+def test_what_turns_out_not_to_be_live_is_passed_on_as_it_is(kind: str) -> None:
+    inner = Moody()
+    about = SourceInfo("a.mp4", WIDE, "images" if kind == "images" else "video", frame_rate=Fraction(25))
+    sink = WallIfLive(inner, "a", None)
+    sink.open(about)
+    shown = [plain(i, Fraction(i, 25)) for i in range(3)]
+    for frame in shown:
+        sink.write(frame, NOTHING)
+    assert inner.info is about
+    assert all(a is b for a, b in zip(inner.frames, shown, strict=True))
+    inner.is_holding = inner.stops = True
+    assert sink.holds()
+    assert sink.wants_stop()
+    sink.close(Outcome.STOPPED)
+    assert len(inner.frames) == 3
+    assert inner.outcome is Outcome.STOPPED
+
+
+def test_what_turns_out_to_be_live_tells_of_outages_and_is_held_up_by_nothing(said: list[tuple[str, ...]]) -> None:
+    inner, away = Moody(), Availability()
+    sink = WallIfLive(inner, "a", away)
+    sink.open(SourceInfo("http://cam/live.flv", WIDE, "live"))
+    picture = plain(200)
+    sink.write(picture, NOTHING)
+    assert inner.frames[-1].image is picture.image
+    inner.is_holding = True
+    assert not sink.holds()
+    away.lost(Reason.ENDED)
+    assert not sink.wants_stop()
+    assert said[-1][0] == "no picture: ended"
+    assert inner.frames[-1].image.max() < 90
+    inner.stops = True
+    assert sink.wants_stop()
+    sink.close(Outcome.STOPPED)
+    assert inner.outcome is Outcome.STOPPED
 
 
 class Moody(ListSink):

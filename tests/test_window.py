@@ -193,6 +193,14 @@ def test_space_pauses_until_it_is_pressed_again(screen: str) -> None:
 
 
 @on_a_screen
+def test_a_paused_window_of_a_live_feed_ends_the_run_all_the_same(screen: str) -> None:
+    with program(screen, "live", ENOUGH) as (running, _):
+        xdotool(screen, "key", "space")
+        xdotool(screen, "key", "q")
+        assert end_of(running) == "stopped"
+
+
+@on_a_screen
 @pytest.mark.parametrize("kind", ["video", "live"])
 def test_several_feeds_share_a_window_that_fits_the_screen_and_ends_the_run(kind: str, screen: str) -> None:
     with program(screen, kind, ENOUGH, module=WALL) as (running, window):
@@ -212,8 +220,9 @@ def test_photos_side_by_side_stay_until_a_key_is_pressed(screen: str) -> None:
 
 
 @on_a_screen
-def test_pausing_the_window_of_live_feeds_does_not_hold_them_up(screen: str) -> None:
-    with program(screen, "live", "100", module=WALL) as (running, _):
+@pytest.mark.parametrize("module", [PROGRAM, WALL])
+def test_pausing_the_window_of_live_feeds_does_not_hold_them_up(module: str, screen: str) -> None:
+    with program(screen, "live", "100", module=module) as (running, _):
         xdotool(screen, "key", "space")
         assert end_of(running) == "ended"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from stream_seg.availability import Availability
 from stream_seg.cli.names import Spec, is_feed, is_video, may_be_live
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
@@ -22,7 +23,7 @@ from stream_seg.sinks.part import same_file
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.paced import Paced
 from stream_seg.steady import Steady
-from stream_seg.tiles import Tiles
+from stream_seg.tiles import Tiles, WallIfLive
 
 MOST_SOURCES = 32
 
@@ -65,7 +66,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     feeds = [
         Feed(
             source,
-            [*sinks, *([] if on_wall else window), *heard],
+            [*sinks, *([] if on_wall else [WallIfLive(sink, label, _availability(source)) for sink in window]), *heard],
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
             label,
             args.max_frames,
@@ -167,8 +168,12 @@ def _wall(
         start=Fraction(str(args.start)),
         view=args.view,
         hud=(lambda feed: "") if args.no_hud else lambda feed: _hud(metrics, feed)(),  # noqa: ARG005
-        availabilities=[getattr(feed.source, "availability", None) for feed in feeds],
+        availabilities=[_availability(feed.source) for feed in feeds],
     )
+
+
+def _availability(source: Source) -> Availability | None:
+    return getattr(source, "availability", None)
 
 
 def _hud(metrics: Metrics, number: int) -> Callable[[], str]:

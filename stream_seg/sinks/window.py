@@ -37,7 +37,8 @@ _LATE_SECONDS = 0.1
 class Window(Sink):
     """Shows frames in a window of the desktop: q, Esc or its close button end the run, space pauses.
 
-    With `paced`, a recording is not shown faster than it was taken. Images (`SourceInfo.kind` "images") and stills stay
+    A paused window of a live source shows nothing newer, and holds up nothing else that its frames are for. With
+    `paced`, a recording is not shown faster than it was taken. Images (`SourceInfo.kind` "images") and stills stay
     until a key is pressed, also the last one. The window lives on the thread that makes calls to it, which on macOS
     must be the main thread. `clock` gives seconds.
 
@@ -54,6 +55,7 @@ class Window(Sink):
         self._screen = require_display() or _ASSUMED_SCREEN
         self._image_size: tuple[int, int] | None = None
         self._shows_images = False
+        self._is_live = False
         self._waiting: Frame | None = None
         self._shows_still = False
         self._looking = False
@@ -64,6 +66,7 @@ class Window(Sink):
 
     def open(self, info: SourceInfo) -> None:
         self._shows_images = info.kind == "images"
+        self._is_live = info.is_live
         self._pace = Pace(self._clock) if self._wants_pace and info.kind == "video" else None
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
@@ -81,7 +84,7 @@ class Window(Sink):
         return self._ended
 
     def holds(self) -> bool:
-        """Whether a frame is not due yet, an image is being looked at, or the window is paused."""
+        """Whether a frame is not due yet, an image is being looked at, or the window of a recording is paused."""
         if self._is_busy():
             self._pump(min(_WAIT_SECONDS, self._time_to_wait()))
             self._show_if_due()
@@ -94,7 +97,9 @@ class Window(Sink):
             _destroy(self._title)
 
     def _is_busy(self) -> bool:
-        return not self._ended and (self._paused or self._looking or self._waiting is not None)
+        if self._ended or self._is_live:
+            return False
+        return self._paused or self._looking or self._waiting is not None
 
     def _time_to_wait(self) -> float:
         if self._waiting is None or self._pace is None or self._paused:

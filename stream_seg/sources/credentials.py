@@ -10,6 +10,7 @@ import logging
 import netrc
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -24,6 +25,8 @@ ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"})
 """What can ask for a name and a password."""
 
 LABEL_LENGTH = 40
+LABEL_BYTES = 120
+"""In UTF-8, in which a file name may have 255: what the user puts around a label needs some, and so does a segment."""
 
 _SECRET = re.compile(r"(?i)((?:pass|pw|psw|token|key|secret|auth|sig|use?r|login|cred)\w*=)[^&;#\s]*")
 _USER = re.compile(r"^(.*?://)(.+)@", re.DOTALL)
@@ -127,7 +130,8 @@ def refuse_lacking_scheme(text: str) -> None:
 def label_of(spec: str | int | Path) -> str:
     """Return a short name of a source for files, windows and tiles: letters, digits, `.`, `_`, `-`; no credentials.
 
-    `rtsp://user:pw@cam1:554/stream?token=x` gives cam1-stream, camera 0 webcam0, holiday.mp4 holiday.
+    `rtsp://user:pw@cam1:554/stream?token=x` gives cam1-stream, camera 0 webcam0, holiday.mp4 holiday. Letters are those
+    of all scripts, composed (NFC), with the marks that belong to them.
     """
     text = str(spec)
     camera = _CAMERA.fullmatch(text)
@@ -151,7 +155,12 @@ def _address_words(url: str) -> str:
 
 
 def _clean(words: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", words)[:LABEL_LENGTH].strip("-._") or "source"
+    kept = ""
+    for letter in unicodedata.normalize("NFC", words):
+        is_mark = unicodedata.category(letter) in ("Mn", "Mc") and kept[-1:] not in ("", *"-._")
+        kept += letter if letter in "._" or letter.isalnum() or is_mark else "-"
+    short = re.sub("-+", "-", kept)[:LABEL_LENGTH].encode()[:LABEL_BYTES].decode(errors="ignore")
+    return short.strip("-._") or "source"
 
 
 def labels_of(specs: Iterable[str | int | Path]) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from stream_seg import __version__
+from stream_seg import __version__, catalog
 from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
 from stream_seg.cli.signals import Interrupted
@@ -334,6 +334,8 @@ def test_eval_tells_what_is_right_of_what_is_shown(
     assert result["recall"] == pytest.approx(100 * shown / (len(found) + 1))
     printed = capsys.readouterr().out
     assert f"above a score of {threshold}: boxes {shown}, right 100.0 % (IoU 0.50)" in printed
+    assert main([*argv, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_the_result_of_eval_is_kept_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -428,6 +430,15 @@ def test_models_are_listed(argv: list[str], capsys: pytest.CaptureFixture[str]) 
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("compact", "r50-fpn", "r50-fpn-v2", "zoo-r50-fpn", "zoo-r50-fpn-int8"))
+
+
+@pytest.mark.parametrize(("option", "said"), [([], "removed model.onnx\n"), (["--quiet"], "")])
+def test_what_was_removed_is_told_unless_it_is_to_be_quiet(
+    option: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalog, "remove", lambda name, model_dir: [Path("model.onnx")])
+    assert main(["models", "remove", "r50-fpn", *option]) == 0
+    assert capsys.readouterr().out == said
 
 
 def test_a_model_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 import struct
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from stream_seg.catalog import ENTRIES
+from stream_seg.cli import main
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
 from stream_seg.graph import COMPACT, R50_FPN, R50_FPN_V2, Exported, MaskRCNN, export_graph
 from stream_seg.graph.labels import known_labels
@@ -75,6 +77,19 @@ def test_the_file_says_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
     assert done.size == target.stat().st_size
     assert [step for step, _, _ in steps] == ["read weights", "build graph", "write", "write"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("option", "said"), [([], r".*m\.onnx: compact fp32, 20 classes, \d+\.\d MB\n"), (["--quiet"], "")]
+)
+def test_the_command_tells_of_the_file_unless_it_is_to_be_quiet(
+    option: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "m.onnx"
+    assert main(["export", str(COMPACT_WEIGHTS), "-o", str(target), *option]) == 0
+    assert re.fullmatch(said, capsys.readouterr().out)
+    assert target.is_file()
 
 
 @pytest.mark.parametrize("config", [TINY_V1, TINY_V2], ids=["v1", "v2"])

@@ -191,10 +191,14 @@ def view(text: str) -> str:
     return text
 
 
-def add_common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """Options of every command; `again` for an action of a command, whose defaults must not undo the command's."""
+def add_common(parser: argparse.ArgumentParser, *, again: bool = False, prints: bool = False) -> None:
+    """Options of every command; `again` for an action of a command, whose defaults must not undo the command's.
+
+    `prints` tells that it is there for what it prints, which --quiet leaves.
+    """
     default = argparse.SUPPRESS if again else False
-    for name, help_text in (("--quiet", "warnings and errors only"), ("--verbose", "everything there is to know")):
+    least = "what was asked for, warnings and errors only" if prints else "warnings and errors only"
+    for name, help_text in (("--quiet", least), ("--verbose", "everything there is to know")):
         parser.add_argument(name, action="store_true", default=default, help=f"print {help_text}")
 
 
@@ -311,7 +315,7 @@ def _run_parser() -> Parser:
 def _models_parser() -> Parser:
     parser = Parser(prog="stream-seg models", description="List, fetch and remove named models.", allow_abbrev=False)
     _add_places(parser)
-    add_common(parser)
+    add_common(parser, prints=True)
     parser.set_defaults(command=models.list_models)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
     for name, command, help_text, argument in (
@@ -327,7 +331,7 @@ def _models_parser() -> Parser:
         if command in (models.pull, models.path, models.info):
             _add_device(action, help_text="which graph, where each has its own")
         _add_places(action, again=True)
-        add_common(action, again=True)
+        add_common(action, again=True, prints=command is not models.remove)
         action.set_defaults(command=command)
     return parser
 
@@ -376,7 +380,7 @@ def _eval_parser() -> Parser:
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_model(parser)
-    add_common(parser)
+    add_common(parser, prints=True)
     parser.set_defaults(command=evaluate.run, score_threshold=SCORE_THRESHOLD, classes=None)
     return parser
 

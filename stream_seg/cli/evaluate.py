@@ -38,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
         bar.close()
-        tell(result)
-        tell(f"model {segmenter.model_name} on {segmenter.provider}")
+        if args.json is None or not args.quiet:
+            tell(result)
+            tell(f"model {segmenter.model_name} on {segmenter.provider}")
     if args.json is not None:
         try:
             args.json.write_text(result.to_json() + "\n", encoding="utf-8")

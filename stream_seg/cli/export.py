@@ -56,6 +56,8 @@ def export(args: argparse.Namespace) -> int:
             calibration=frames,
             progress=progress,
         )
+    if args.quiet:
+        return 0
     tell(f"{done.path}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
     if done.agreement is not None:
         tell(f"  {done.agreement}")

@@ -64,7 +64,8 @@ def path(args: argparse.Namespace) -> int:
 def remove(args: argparse.Namespace) -> int:
     """`stream-seg models remove NAME`: delete a downloaded model."""
     for file in catalog.remove(args.name, model_dir=args.model_dir):
-        tell(f"removed {file}")
+        if not args.quiet:
+            tell(f"removed {file}")
     return 0
 
 

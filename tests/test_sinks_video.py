@@ -19,7 +19,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import VideoFile, original
 from stream_seg.sources import Recording
-from tests.sink_films import CFR, VFR, Film, deliver, frames, info, noise, read, record, recording, sounds
+from tests.sink_films import CFR, VFR, Film, deliver, frames, image, info, noise, read, record, recording, sounds
 
 MILLISECOND = Fraction(1, 1000)
 COLOUR_TOLERANCE = 4
@@ -335,6 +335,37 @@ def test_the_sound_of_recordings_glued_together_goes_on_with_their_pictures(suff
         assert after.packets == 3 * after.packets[:count]
         assert after.times[count] - after.times[0] == pytest.approx(2, abs=0.05)
         assert after.times[2 * count] - after.times[0] == pytest.approx(4, abs=0.05)
+
+
+def test_all_sound_behind_the_last_of_few_pictures_is_kept(tmp_path: Path) -> None:
+    """One a second, some of which wait for later ones: their times step back by more than that."""
+    source, out = tmp_path / "talk.mp4", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:
+        video = container.add_stream("libx264", rate=1, options={"bf": "3", "b_strategy": "0"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=48000, layout="mono")
+        for index in range(20):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image(index), "bgr24")))
+        container.mux(video.encode(None))
+        for second in range(30):
+            heard = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), "s16", "mono")
+            heard.sample_rate, heard.pts, heard.time_base = 48000, 48000 * second, Fraction(1, 48000)
+            container.mux(audio.encode(heard))
+        container.mux(audio.encode(None))
+    with Recording(source) as recorded:
+        deliver(VideoFile(out), recorded.info, list(recorded))
+    assert sounds(out)[0].packets == sounds(source)[0].packets
+
+
+def test_sound_in_packets_shorter_than_a_tick_is_kept(tmp_path: Path) -> None:
+    """As TrueHD in Matroska: six packets of 0.83 ms have five times in milliseconds, and no duration."""
+    recorded = original.Original(record(tmp_path / "in.mkv"), Fraction(0), None)
+    packets: list[Packet[AudioStream]] = [Packet(b"sound") for _ in range(60)]
+    for number, packet in enumerate(packets):
+        packet.pts = packet.dts = number * 5 // 6
+    assert all(map(recorded._is_in_order, packets))
+    assert [packet.dts for packet in packets] == [number * 5 // 6 for number in range(60)]
+    recorded.close()
 
 
 def test_sound_that_changes_its_loudspeakers_is_encoded_to_its_end(

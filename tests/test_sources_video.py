@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
@@ -19,7 +19,9 @@ import av
 import numpy as np
 import pytest
 from av.container import InputContainer
+from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer
+from av.video.stream import VideoStream
 
 from stream_seg import Detections, Pipeline, VideoFile
 from stream_seg.errors import SourceError, UsageError
@@ -157,9 +159,30 @@ def test_a_start_late_in_an_mpeg_stream_is_reached_without_decoding_all_before(t
         assert 2 < first < 9
 
 
+def test_a_small_step_back_of_times_is_no_reason_to_read_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "film.ts", 250, options={"g": "10"})
+    read = Decoder._packets
+
+    def stepping(decoder: Decoder) -> Iterator[Packet[VideoStream]]:
+        for number, packet in enumerate(read(decoder)):
+            if number == 30 and packet.dts is not None:
+                packet.dts -= 9000  # a tenth of a second, more than a picture
+            yield packet
+
+    monkeypatch.setattr(Decoder, "_packets", stepping)
+    with Recording(path, start=Fraction(9)) as source:
+        assert source._decoder is not None
+        first, _ = next(iter(source._decoder))
+        assert 2 < first < 9
+
+
+@pytest.mark.parametrize("every", ["1", "250"])
 @pytest.mark.parametrize("start", [2, 5, 8, 9, 12, 15])
-def test_a_start_in_a_file_in_which_times_jump_back_is_that_of_reading_all(tmp_path: Path, start: int) -> None:
-    parts = [write_video(tmp_path / f"{count}.ts", count, options={"g": "1"}).read_bytes() for count in (150, 250)]
+def test_a_start_in_a_file_in_which_times_jump_back_is_that_of_reading_all(
+    tmp_path: Path, start: int, every: str
+) -> None:
+    """Also where the next key frame is that of the next recording."""
+    parts = [write_video(tmp_path / f"{count}.ts", count, options={"g": every}).read_bytes() for count in (150, 250)]
     glued = tmp_path / "glued.ts"
     glued.write_bytes(b"".join(parts))
     whole = frames_of(glued)

@@ -34,6 +34,7 @@ class Joints:
         self._moves = [Fraction(0)]
         self._recordings: dict[int, int] = {}
         self._latest: dict[int, Fraction] = {}
+        self._order: dict[int, Fraction] = {}
         self._waiting: deque[tuple[int, Fraction, Packet[Stream]]] = deque(maxlen=_MOST_WAITING)
 
     @property
@@ -47,18 +48,22 @@ class Joints:
             if stamp is None or not packet.size:
                 continue
             time = stamp * packet.time_base
-            recording = self._recording(packet.stream_index, time)
+            # Pictures that others need come before them: by `time` they step back, at one a second by more than that.
+            order = time if packet.dts is None else packet.dts * packet.time_base
+            recording = self._recording(packet.stream_index, time, order)
             if recording < len(self._moves):
                 yield time + self._moves[recording], packet
                 yield from self._released()
             else:
                 self._waiting.append((recording, time, packet))
 
-    def _recording(self, stream: int, time: Fraction) -> int:
+    def _recording(self, stream: int, time: Fraction, order: Fraction) -> int:
         """Which of the recordings a packet with this time belongs to."""
         latest = self._latest.get(stream, time)
         number = self._recordings.setdefault(stream, 0)
-        if latest - time <= _JUMP:
+        last = self._order.get(stream, order)
+        self._order[stream] = order
+        if last - order <= _JUMP:
             self._latest[stream] = max(latest, time)
             return number
         self._latest[stream] = time

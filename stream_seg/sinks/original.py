@@ -170,6 +170,8 @@ class Original:
         last = self._order.get(packet.stream_index)
         if last is not None and packet.dts <= last:
             duration = packet.duration or 0
+            if packet.dts == last and not duration:
+                return True  # shorter than a tick, as TrueHD is in Matroska, which takes such
             if last - packet.dts > duration:
                 return False
             late = last - packet.dts + max(1, duration // 2)

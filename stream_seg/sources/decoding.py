@@ -209,7 +209,7 @@ class Decoder:
         for packet in self._packets():
             if packet.dts is None:
                 continue
-            if packet.dts < last:
+            if self._timeline.jumps(last, packet.dts):
                 return None
             last, reached = packet.dts, self._timeline.at(packet.dts)
             if reached >= start:
@@ -225,7 +225,8 @@ class Decoder:
         except av.FFmpegError:
             return False
         packets = self._packets()
-        packet = next(packets, None)
+        # Pictures begin with a key frame, which may be that of the next recording where several are glued.
+        packet = next((packet for packet in packets if packet.is_keyframe), None)
         if packet is None or (packet.pos or 0) > end:
             return False
         self._pictures = self._decoded(itertools.chain([packet], packets))
@@ -262,7 +263,9 @@ class Decoder:
             if pictures:
                 self._turn.leave()  # who takes them may wait
                 shown, known = pictures[-1].pts, self.damaged
-                inside = deque((pts for pts in inside if shown is not None and pts > shown), MOST_INSIDE)
+                # The second field of a picture may come as a packet of its own, with a time half a picture later.
+                late = self._timeline.step * 3 // 4 if pictures[-1].interlaced_frame else 0
+                inside = deque((pts for pts in inside if shown is not None and pts > shown + late), MOST_INSIDE)
             yield from pictures
             if is_last(packet) and inside and self._threads != 1 and not self.live:
                 yield from self._left_inside(inside, shown, known)

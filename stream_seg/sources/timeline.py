@@ -59,7 +59,7 @@ class Timeline:
     """Exact presentation times in seconds, strictly increasing, from ticks that may be missing or run backwards.
 
     `tick` is the unit of the stream's time stamps, `origin` the time that becomes 0, both in seconds. `rate` spaces
-    frames that have no time stamp. What is repaired:
+    frames that have no time stamp, by `step` ticks. What is repaired:
 
     * no time stamp, or one that is not after the frame before: the decode time, if that is after it;
     * else, for a missing one, a frame's duration later; for a repeated one, half of that, so that the next is right;
@@ -69,7 +69,7 @@ class Timeline:
     def __init__(self, tick: Fraction, origin: Fraction, rate: Fraction | None) -> None:
         self._tick = tick
         self._origin = origin
-        self._step = max(1, round(1 / ((rate or UNKNOWN_RATE) * tick)))
+        self.step = max(1, round(1 / ((rate or UNKNOWN_RATE) * tick)))
         self._second = round(1 / tick)
         self._shift = 0
         self._last = -(-origin // tick) - 1
@@ -85,6 +85,10 @@ class Timeline:
     def jumped(self) -> bool:
         """Whether time stamps jumped back, so that one may stand for several pictures."""
         return self._shift != 0
+
+    def jumps(self, before: float, ticks: float) -> bool:
+        """Whether a raw time stamp lies so far before the last one that another recording begins."""
+        return before - ticks > self._second
 
     def at(self, ticks: int) -> Fraction:
         """Return the time of a raw time stamp, in seconds since the origin."""
@@ -110,12 +114,12 @@ class Timeline:
                 return stamp + self._shift
         self.repaired += 1
         if pts is None:
-            return self._last + (self._step if self._started else 1)
-        if self._last - (pts + self._shift) > self._second:
-            self._shift = self._last + self._step - pts
+            return self._last + (self.step if self._started else 1)
+        if self.jumps(self._last, pts + self._shift):
+            self._shift = self._last + self.step - pts
             logger.debug("time stamps jump back to %.3f s; going on without the jump", float(self.at(pts)))
-            return self._last + self._step
-        return self._last + max(1, self._step // 2)
+            return self._last + self.step
+        return self._last + max(1, self.step // 2)
 
 
 def exact_origin(start: Fraction | None, starts: list[Fraction], tick: Fraction) -> Fraction:

@@ -168,10 +168,18 @@ def _check(data: object) -> None:
 
 
 def _leave_out_unused_twins(data: _Entry) -> None:
-    """Leave out categories that no object has, where another has their name: some tools add one that holds the rest."""
+    """Leave out categories that no object has, where another has their name: some tools add one that holds the rest.
+
+    The last is kept of several that none has.
+    """
     used = {entry["category_id"] for entry in data["annotations"]}
-    names = {one["name"] for one in data["categories"] if one["id"] in used}
-    data["categories"] = [one for one in data["categories"] if one["id"] in used or one["name"] not in names]
+    meant = {one["name"]: one["id"] for one in data["categories"]}
+    meant |= {one["name"]: one["id"] for one in data["categories"] if one["id"] in used}
+    left_out = list({one["id"] for one in data["categories"]} - used - set(meant.values()))  # anything may be listed
+    data["categories"] = [one for one in data["categories"] if one["id"] not in left_out]
+    for image in data["images"]:
+        if isinstance(listed := image.get("exhaustive"), list):
+            image["exhaustive"] = [number for number in listed if number not in left_out]
 
 
 def _completed(entry: _Entry) -> _Entry:

@@ -434,8 +434,8 @@ class Pipeline:
         if lane is not None and failed is not None and not lane.metrics.is_live:
             return Outcome.FAILED
         # A camera has no end of its own: what came before it failed is all there was.
-        of_sources = [other.metrics.error for other in self._lanes]
-        if any(error not in of_sources and not isinstance(error, KeyboardInterrupt) for error in self._errors):
+        no_failures = [*(other.metrics.error for other in self._lanes), *self._unfinished]  # of what is still open
+        if any(error not in no_failures and not isinstance(error, KeyboardInterrupt) for error in self._errors):
             return Outcome.FAILED
         return Outcome.STOPPED if self._stopped or self._errors or failed else Outcome.COMPLETE
 

@@ -20,7 +20,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, StreamSegError, UsageError
 from stream_seg.evaluate import Result, check, evaluate
 from stream_seg.frame import Image
-from stream_seg.ground_truth import read_ground_truth, run_lengths
+from stream_seg.ground_truth import read_document, read_ground_truth, run_lengths
 from stream_seg.segmenters import FunctionSegmenter
 
 Box = tuple[float, float, float, float]
@@ -374,6 +374,16 @@ def test_entries_that_cannot_be_told_apart_are_refused(
     path.write_text(json.dumps(document))
     with pytest.raises(SourceError, match=said):
         evaluate(finder((LEFT, 0.9)), folder, path)
+
+
+def test_of_categories_of_one_name_that_no_object_has_one_is_left(folder: Path) -> None:
+    path = truth(folder, *BOTH, names=("person", "dog", "dog"))
+    document = json.loads(path.read_text())
+    document["images"][0]["exhaustive"] = [1, 2, 3]
+    path.write_text(json.dumps(document))
+    assert [one["id"] for one in read_document(path)["categories"]] == [1, 3]
+    assert read_document(path)["images"][0]["exhaustive"] == [1, 3]
+    assert figures(evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, path)) == pytest.approx((100, 100, 100, 100))
 
 
 def test_a_category_that_no_object_has_may_have_the_name_of_another(folder: Path) -> None:

@@ -301,6 +301,14 @@ def test_a_source_that_ends_because_the_run_has_failed_is_not_said_to_have_faile
     assert not caplog.records
 
 
+def test_a_result_that_cannot_be_finished_ends_the_run_and_other_sources_are_stopped() -> None:
+    bad, good = Kept(fail_in="close"), Kept()
+    feeds = [feed("bad", Numbers(3), bad), feed("good", Numbers(None), good)]
+    with pytest.raises(Boom, match="close"):
+        run_in_time(Pipeline(feeds, Counting()))
+    assert good.outcomes == [Outcome.STOPPED]
+
+
 class Unconvertible(Numbers):
     """A source the pixels of whose frames cannot be made from `bad_from` on; it goes on until it is closed."""
 

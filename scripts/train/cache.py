@@ -106,7 +106,11 @@ def _write(annotations: Annotations, parts: dict[str, Path], workers: int) -> No
 def _decoded(pictures: list[Picture], workers: int) -> Iterator[tuple[Pixels, list[MaskCrop | None]]]:
     """By threads: OpenCV decodes without Python's lock."""
     with ThreadPool(workers) as pool:
-        yield from tqdm(pool.imap(_decode, pictures, 16), "decoding", len(pictures), unit=" pictures", leave=False)
+        try:
+            yield from tqdm(pool.imap(_decode, pictures, 16), "decoding", len(pictures), unit=" pictures", leave=False)
+        finally:
+            pool.terminate()
+            pool.join()  # Python must not end while one of them is inside OpenCV
 
 
 def _is_current(annotations: Annotations, folder: Path) -> bool:

@@ -77,7 +77,9 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text("utf-8-sig"))  # some editors mark UTF-8 by three bytes
-        _check(document)
+        _check_fields(document)
+        _leave_out_unused_twins(document)
+        _check_told_apart(document)
     except OSError as error:
         raise SourceError(f"the annotations {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -133,15 +135,16 @@ _FIELDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
 }
 
+_NUMBER_ANEW = "number those of merged files anew, in their annotations too"
 _UNIQUE = (
-    ("images", "id", "number those of merged files anew, in their annotations too"),
-    ("categories", "id", "number those of merged files anew, in their annotations too"),
+    ("images", "id", _NUMBER_ANEW),
+    ("categories", "id", _NUMBER_ANEW),
     ("categories", "name", "make them one, or rename the one that is not meant"),
 )
 """What tells entries apart, and what to do where it does not."""
 
 
-def _check(data: object) -> None:
+def _check_fields(data: object) -> None:
     """Raise ValueError where something of COCO's format is missing or wrong."""
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")
@@ -156,15 +159,18 @@ def _check(data: object) -> None:
                     raise ValueError(f"an entry of its '{part}' has no '{field}'")
                 if not is_right(entry[field]):
                     raise ValueError(f"an entry of its '{part}' has the {field} {_short(entry[field])}")
-    _leave_out_unused_twins(data)
-    for part, field, remedy in _UNIQUE:
-        counts = Counter(entry[field] for entry in data[part])
-        if twice := [value for value, count in counts.items() if count > 1]:
-            raise ValueError(f"two of its '{part}' have the {field} {_short(twice[0])}: {remedy}")
     for entry in data["images"]:
         listed = entry.get("exhaustive", [])
         if not (isinstance(listed, list) and all(map(_is_id, listed))):
             raise ValueError(f"an entry of its 'images' has {_short(listed)} as exhaustive, not a list of category ids")
+
+
+def _check_told_apart(data: _Entry) -> None:
+    """Raise ValueError where two entries have in common what tells them apart."""
+    for part, field, remedy in _UNIQUE:
+        counts = Counter(entry[field] for entry in data[part])
+        if twice := [value for value, count in counts.items() if count > 1]:
+            raise ValueError(f"two of its '{part}' have the {field} {_short(twice[0])}: {remedy}")
 
 
 def _leave_out_unused_twins(data: _Entry) -> None:
@@ -175,11 +181,11 @@ def _leave_out_unused_twins(data: _Entry) -> None:
     used = {entry["category_id"] for entry in data["annotations"]}
     meant = {one["name"]: one["id"] for one in data["categories"]}
     meant |= {one["name"]: one["id"] for one in data["categories"] if one["id"] in used}
-    left_out = list({one["id"] for one in data["categories"]} - used - set(meant.values()))  # anything may be listed
+    left_out = {one["id"] for one in data["categories"]} - used - set(meant.values())
     data["categories"] = [one for one in data["categories"] if one["id"] not in left_out]
     for image in data["images"]:
-        if isinstance(listed := image.get("exhaustive"), list):
-            image["exhaustive"] = [number for number in listed if number not in left_out]
+        if "exhaustive" in image:
+            image["exhaustive"] = [number for number in image["exhaustive"] if number not in left_out]
 
 
 def _completed(entry: _Entry) -> _Entry:

@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from stream_seg.availability import Availability
@@ -250,6 +250,20 @@ class FeedMetrics:
             seconds_away=0.0 if away is None else away.seconds_away,
             error=None if self.error is None else str(self.error) or type(self.error).__name__,
         )
+
+
+def told_apart(names: Iterable[str]) -> list[str]:
+    """The names of sources, `-2`, `-3` ... added where two would be the same, also but for their case."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for wanted in names:
+        name, number = wanted, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{wanted}-{number}"
+        taken.add(name.casefold())
+        found.append(name)
+    return found
 
 
 class Metrics:

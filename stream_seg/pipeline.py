@@ -19,7 +19,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.intake import Intake
-from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary
+from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
 from stream_seg.render import Renderer as DefaultRenderer
 
@@ -146,10 +146,8 @@ class Pipeline:
         if not feeds:
             raise UsageError("a pipeline needs at least one source")
         if segmenter.max_batch < 1:
-            raise UsageError(
-                f"the segmenter takes {segmenter.max_batch} images at a time (max_batch), at least 1 it must"
-            )
-        self.metrics = metrics or Metrics(_told_apart([feed.name for feed in feeds]))
+            raise UsageError(f"max_batch of a segmenter must be at least 1, got {segmenter.max_batch}")
+        self.metrics = metrics or Metrics(told_apart([feed.name for feed in feeds]))
         self._lanes = [
             _Lane(number, feed, own) for number, (feed, own) in enumerate(zip(feeds, self.metrics.feeds, strict=True))
         ]
@@ -493,15 +491,6 @@ class Pipeline:
 
 def _count_drop(lanes: Sequence[_Lane], number: int, cause: str) -> None:
     lanes[number].metrics.dropped[cause] += 1
-
-
-def _told_apart(names: Sequence[str]) -> list[str]:
-    """The names, those that come again with a number behind them."""
-    found: list[str] = []
-    for name in names:
-        numbered = (f"{name}-{number}" for number in itertools.count(2))
-        found.append(name if name not in found else next(other for other in numbered if other not in (*names, *found)))
-    return found
 
 
 def _shortened(info: SourceInfo, max_frames: int | None) -> SourceInfo:

@@ -567,6 +567,7 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(
         ("train", ["--scales", "2,0.5"], "argument --scales: '2,0.5' should be the smallest and the largest scale"),
         ("train", ["--device", "cuda"], "argument --device: this PyTorch sees no device cuda: give cpu"),
         ("train", ["--device", "gpu"], "argument --device: 'gpu' is no device of PyTorch: give cpu, cuda or cuda:N"),
+        ("train", ["--device", "meta"], "argument --device: training is for cpu and cuda, not meta"),
         ("evaluate", ["--device", "cuda:1"], "argument --device: this PyTorch sees no device cuda:1: give cpu"),
         ("outline", ["--device", "cuda"], "argument --device: this PyTorch sees no device cuda: give cpu"),
         ("nanodet", ["--device", "cuda"], "argument --device: this PyTorch sees no device cuda: give cpu"),

@@ -96,6 +96,8 @@ def device(text: str) -> str:
         named = torch.device(text)
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no device of PyTorch: give cpu, cuda or cuda:N") from error
+    if named.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"training is for cpu and cuda, not {text}")
     if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
         raise argparse.ArgumentTypeError(f"this PyTorch sees no device {text}: give cpu")
     return text

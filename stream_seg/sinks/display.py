@@ -62,9 +62,8 @@ def _prepare_qt() -> None:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     _let_qt_have_its_events()
     os.environ["QT_QPA_PLATFORM"] = "xcb"  # the only plugin there is; a desktop's "wayland" would abort
-    # In GLib's loop Qt looks at what has come from the server only once it was woken for it. On a busy machine a key
-    # was left lying now and then, just after the window had opened, until the next event came. Qt's own loop looks
-    # each time.
+    # In GLib's loop Qt looks at what has come from the server only once it was woken for it, in its own each time. A
+    # key was left lying now and then until the next event came; that may have been libX11's doing, too.
     os.environ.setdefault("QT_NO_GLIB", "1")
     if not Path(os.environ.get("QT_QPA_FONTDIR", "")).is_dir():
         os.environ["QT_QPA_FONTDIR"] = str(_OPENCV)  # OpenCV names a folder it does not bring, and Qt complains

@@ -32,16 +32,16 @@ class Joints:
         rate = None if pictures is None else pictures.average_rate or pictures.guessed_rate
         self._step = 1 / (rate or _USUAL_RATE)
         self._moves = [Fraction(0)]
-        self._recordings: dict[int, int] = {}
-        self._latest: dict[int, Fraction] = {}
+        self._recordings: dict[int, int] = {}  # by stream, as is the next
         self._order: dict[int, Fraction] = {}
+        self._latest = Fraction(0)  # of the pictures of their present recording
         self._waiting: deque[tuple[int, Fraction, Packet[Stream]]] = deque(maxlen=_MOST_WAITING)
 
     @property
     def left_at(self) -> float | None:
         return float(self._waiting[0][1]) if self._waiting else None
 
-    def without(self, packets: Iterable[Packet[Stream]]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+    def joined(self, packets: Iterable[Packet[Stream]]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
         """Packets that hold something, with the time in seconds at which they begin: no recording begins anew."""
         for packet in packets:
             stamp = packet.pts if packet.pts is not None else packet.dts
@@ -59,18 +59,14 @@ class Joints:
 
     def _recording(self, stream: int, time: Fraction, order: Fraction) -> int:
         """Which of the recordings a packet with this time belongs to."""
-        latest = self._latest.get(stream, time)
-        number = self._recordings.setdefault(stream, 0)
-        last = self._order.get(stream, order)
+        begins = self._order.get(stream, order) - order > _JUMP
         self._order[stream] = order
-        if last - order <= _JUMP:
-            self._latest[stream] = max(latest, time)
-            return number
-        self._latest[stream] = time
-        self._recordings[stream] = number + 1
+        number = self._recordings[stream] = self._recordings.get(stream, 0) + begins
         if stream == self._pictures:
-            self._moves.append(self._moves[-1] + latest + self._step - time)
-        return number + 1
+            if begins:
+                self._moves.append(self._moves[-1] + self._latest + self._step - time)
+            self._latest = time if begins else max(self._latest, time)
+        return number
 
     def _released(self) -> Iterator[tuple[Fraction, Packet[Stream]]]:
         while self._waiting and self._waiting[0][0] < len(self._moves):

@@ -182,7 +182,7 @@ class Original:
 
     def _read(self) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
         """Packets of sound inside the limits, and the time at which they begin; all times are the output's."""
-        for moved, packet in self._joints.without(self._demux()):
+        for moved, packet in self._joints.joined(self._demux()):
             time = moved - self._shift
             if not _is_sound(packet):
                 self._picture_seen = max(self._picture_seen, time)

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from stream_seg.errors import SourceError
+from stream_seg.metrics import told_apart
 
 logger = logging.getLogger(__name__)
 
@@ -165,14 +166,4 @@ def _clean(words: str) -> str:
 
 def labels_of(specs: Iterable[str | int | Path]) -> list[str]:
     """Return a label for each source, `-2`, `-3` ... added where two would be the same, also but for their case."""
-    labels: list[str] = []
-    taken: set[str] = set()
-    for spec in specs:
-        wanted = label = label_of(spec)
-        number = 1
-        while label.casefold() in taken:
-            number += 1
-            label = f"{wanted}-{number}"
-        taken.add(label.casefold())
-        labels.append(label)
-    return labels
+    return told_apart(map(label_of, specs))

@@ -141,6 +141,18 @@ def paste(detections: Detections, size: tuple[int, int]) -> NDArray[np.bool_]:
     return pasted
 
 
+def outlines(detections: Detections, size: tuple[int, int]) -> list[list[NDArray[np.int32]]]:
+    """The edges of each detection on a frame of `size`: polygons (K, 2), x and y of pixels, of its parts and holes.
+
+    Filled together, as `cv2.fillPoly` does, they cover what `paste` does, but for what lies between an edge and the
+    straight lines that follow it: within a pixel of it, and within a 128th of the box's shorter side.
+    """
+    return [
+        _polygons(*mask_roi(box, mask, size), float(min(box[2] - box[0], box[3] - box[1])))
+        for box, mask in zip(detections.boxes, detections.masks, strict=True)
+    ]
+
+
 def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     """Intersection over union of boxes (N, 4) with boxes (M, 4): (N, M), 0 where either has no area."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
@@ -167,6 +179,17 @@ def continued(found: Detections, before: Detections, least: float) -> tuple[NDAr
             which[i], overlaps[i] = best, overlap[i, best]
             overlap[:, best] = 0
     return which, overlaps
+
+
+def _polygons(rows: slice, columns: slice, bitmask: Bitmask, side: float) -> list[NDArray[np.int32]]:
+    """The edges of a bitmask that lies at `rows` and `columns`, in a box of a shorter `side`."""
+    if not bitmask.size:
+        return []
+    place = columns.start, rows.start
+    edges, _ = cv2.findContours(bitmask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=place)
+    # Stairs of single pixels, which are all that an edge across the pixels has, are most of the points.
+    straight = [cv2.approxPolyDP(edge, min(1.0, side / 128), closed=True) for edge in edges]
+    return [np.asarray(edge, np.int32).reshape(-1, 2) for edge in straight]
 
 
 def _scale(size: tuple[int, int], canvas: tuple[int, int]) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.geometry import Letterbox, choose_canvas, mask_roi, paste
+from stream_seg.geometry import Letterbox, choose_canvas, mask_roi, outlines, paste
 
 CANVASES = ((416, 256), (256, 416), (416, 320), (320, 416), (416, 416))
 
@@ -220,3 +220,44 @@ def test_a_box_without_pixels_gives_an_empty_region(box: tuple[float, ...]) -> N
 
 def test_no_detections_paste_to_no_bitmasks() -> None:
     assert paste(Detections.none(("thing",)), (64, 48)).shape == (0, 48, 64)
+
+
+def filled(polygons: list[NDArray[np.int32]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    whole = np.zeros((size[1], size[0]), np.uint8)
+    cv2.fillPoly(whole, polygons, (1,))
+    return whole.astype(np.bool_)
+
+
+@pytest.mark.parametrize("extent", [5.0, 20.5, 60.0, 300.0])
+def test_outlines_that_are_filled_are_the_mask_to_within_a_pixel(extent: float) -> None:
+    box = np.array([7.3, 11.8, 7.3 + extent, 11.8 + 1.3 * extent], np.float32)
+    size = 330, 420
+    ring = small_ellipse() - ellipse((28, 28), np.array([8, 8, 20, 20], np.float32), 16).astype(np.float32)
+    found = one(box, ring)
+    (polygons,) = outlines(found, size)
+    assert len(polygons) == 2  # and that of the hole
+    truth, covered = paste(found, size)[0], filled(polygons, size)
+    near = cv2.dilate(truth.view(np.uint8), np.ones((3, 3))) != cv2.erode(truth.view(np.uint8), np.ones((3, 3)))
+    assert not ((truth != covered) & ~near).any()
+    assert iou(truth, covered) >= (0.98 if extent > 60 else 0.99)
+    if extent > 60:
+        edges, _ = cv2.findContours(truth.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        assert sum(map(len, polygons)) < sum(map(len, edges)) / 10
+
+
+@pytest.mark.parametrize("corners", [(-40.0, -30.0, 20.0, 25.0), (90.0, 70.0, 200.0, 300.0), (10.2, 10.2, 11.0, 11.0)])
+def test_outlines_end_where_the_picture_does(corners: tuple[float, ...]) -> None:
+    found = one(np.array(corners, np.float32), np.full((28, 28), 0.9, np.float32))
+    (polygons,) = outlines(found, (100, 80))
+    assert (filled(polygons, (100, 80)) == paste(found, (100, 80))[0]).all()
+    for polygon in polygons:
+        assert polygon.min() >= 0
+        assert (polygon < (100, 80)).all()
+
+
+def test_what_has_no_pixel_has_no_outline() -> None:
+    mask = np.full((28, 28), 0.9, np.float32)
+    outside, thin = np.array([200, 10, 220, 30], np.float32), np.array([5, 5, 5, 9], np.float32)
+    assert outlines(one(outside, mask), (100, 80)) == [[]]
+    assert outlines(one(thin, mask), (100, 80)) == [[]]
+    assert outlines(one(np.array([5, 5, 30, 40], np.float32), np.zeros((28, 28), np.float32)), (100, 80)) == [[]]

@@ -256,8 +256,9 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="OUTPUT",
-        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png) or folder; repeatable; "
-        "{source} in it stands for each source's name, and a video without shows several sources side by side",
+        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, or "
+        "what was found as lines of JSON (.jsonl); repeatable; {source} in it stands for each source's name, and a "
+        "video without shows several sources side by side",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video file every so often (s, m, h, d)"

@@ -10,10 +10,11 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 
 from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.protocols import Sink
-from stream_seg.sinks import images
+from stream_seg.sinks import images, objects
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
+from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedVideo
 from stream_seg.sinks.video import VideoFile
@@ -25,6 +26,7 @@ __all__ = [
     "Keep",
     "ListSink",
     "NumberedImages",
+    "ObjectsFile",
     "SegmentedVideo",
     "VideoFile",
     "Window",
@@ -50,7 +52,8 @@ def open_sink(
     keep: Keep | None = None,
     spared: Iterable[str | Path] = (),
 ) -> Sink:
-    """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png) or a folder.
+    """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
+    or what was found, as lines of JSON (.jsonl).
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, a video goes into files of so many
     seconds each, of which only those within `keep` stay, and files that are `spared`, such as what the run reads.
@@ -104,8 +107,10 @@ def _choose(
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if _is_folder(path) or not suffix:
         return ImageFolder(name, overwrite=overwrite, source_path=source_path)
+    if suffix == objects.SUFFIX:
+        return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
-        known = [*CONTAINERS, *images.SUFFIXES]
+        known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX]
         raise OutputError(
             f"cannot write {path}: '{suffix}' is not understood; "
             f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"

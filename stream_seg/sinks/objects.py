@@ -1,0 +1,98 @@
+"""ObjectsFile: what was found, as lines of JSON that other programs read (docs/objects.md)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stream_seg.detections import Detections
+from stream_seg.errors import OutputError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.geometry import outlines
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.part import PartFile, Target
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".jsonl"
+
+
+class ObjectsFile(Sink):
+    """Writes a line of JSON for each frame, also for one in which nothing is shown; docs/objects.md has its keys.
+
+    The file grows, line by line, under a partial name (`a.part.jsonl`) and gets its own when the run ends. After a
+    failure the partial file stays: `result` is where what was written is found, None where nothing was.
+
+    The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
+    written to, and an output that is the input (`source_path`); `open` for the last, `write` when writing fails.
+    """
+
+    wants_pictures = False
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.result: Path | None = None
+        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
+        self._part: PartFile | None = None
+        self._is_live = False
+
+    def open(self, info: SourceInfo) -> None:
+        self._target.refuse_input(info.path)
+        self._is_live = info.is_live
+        self._part = PartFile(self._target)
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._part is None:
+            raise RuntimeError("open the sink before writing to it")
+        line = json.dumps(_entry(frame, detections, is_live=self._is_live), separators=(",", ":")) + "\n"
+        try:
+            self._part.write(line.encode("ascii"))
+        except OSError as error:
+            kept = "" if self._part.is_empty() else f"; what was written until then is in {self._part.path}"
+            raise OutputError(f"cannot write {self.path}: {error.strerror}{kept}") from error
+        self._part.checkpoint()
+
+    def close(self, outcome: Outcome) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        if part.is_empty():
+            part.discard()
+            return
+        self.result = part.path
+        if outcome is Outcome.FAILED or part.error is not None:
+            part.close()
+            logger.warning("what was written until then is in %s", part.path)
+            return
+        part.publish()
+        self.result = self.path
+
+
+def _entry(frame: Frame, detections: Detections, *, is_live: bool) -> dict[str, object]:
+    """What docs/objects.md describes, of one frame."""
+    width, height = frame.size
+    entry: dict[str, object] = {"frame": frame.index, "time": round(float(frame.pts), 6)}
+    if is_live:
+        captured = time.time() - (time.monotonic() - frame.captured_at)
+        entry["captured"] = datetime.fromtimestamp(captured, UTC).isoformat(timespec="milliseconds")
+    if frame.name is not None:
+        entry["image"] = frame.name
+    objects = [
+        {
+            "class": name,
+            "score": round(score, 3),
+            "box": [round(side, 1) for side in box],
+            "outline": outline,
+        }
+        for name, score, box, outline in zip(
+            detections.names,
+            detections.scores.tolist(),
+            detections.boxes.tolist(),
+            [[points.tolist() for points in outline] for outline in outlines(detections, frame.size)],
+            strict=True,
+        )
+    ]
+    return entry | {"width": width, "height": height, "objects": objects}

@@ -1,4 +1,5 @@
-"""Compares what is shown of films with and without `stream_seg.steady`: what is right, found, flickers, shakes.
+"""Compares what is shown of films with and without `stream_seg.steady`: what is right, found, flickers, shakes, and
+how many numbers an object gets.
 
 Run from a checkout: `python scripts/bench_steady.py ANNOTATIONS.json --images DIR [--model NAME|FILE] [--every N]`,
 with pictures annotated as for `stream-seg eval`, whose extra it needs. Of films hardly any are annotated, so a camera
@@ -77,14 +78,22 @@ class Way:
     flickers: int = 0
     shakes: float = 0.0
     pairs: int = 0
+    met: int = 0
+    numbers: int = 0
 
     def judge(self, film: Film) -> None:
         """Count what is right of what is shown, what comes or goes from frame to frame, how far the rest moves."""
         shows = self._watch(film)
+        numbers: set[tuple[int, int]] = set()
         for shown, (objects, either) in zip(shows, film.truths, strict=True):
-            is_right = continued(shown, objects, RIGHT)[0] >= 0
+            which, _ = continued(shown, objects, RIGHT)
+            is_right = which >= 0
+            if objects.ids is not None and shown.ids is not None:
+                numbers.update(zip(objects.ids[which[is_right]].tolist(), shown.ids[is_right].tolist(), strict=True))
             self.right += int(is_right.sum())
             self.shown += int((is_right | ~_inside(shown, either)).sum())
+        self.met += len({which for which, _ in numbers})
+        self.numbers += len(numbers)
         placed = [_in_picture(shown.boxes, view) for shown, view in zip(shows, film.views, strict=True)]
         for i, (before, after) in enumerate(pairwise(shows)):
             which, _ = continued(after, before, SAME)
@@ -104,7 +113,10 @@ class Way:
         right, found = self.right / max(self.shown, 1), self.right / max(objects, 1)
         per_frame, flickers = self.shown / frames, self.flickers / frames
         shakes = self.shakes / max(self.pairs, 1)
-        return f"| {self.name} | {per_frame:.2f} | {right:.1%} | {found:.1%} | {flickers:.2f} | {shakes:.2%} |"
+        numbers = f"{self.numbers / self.met:.3f}" if self.met else "-"
+        return (
+            f"| {self.name} | {per_frame:.2f} | {right:.1%} | {found:.1%} | {flickers:.2f} | {shakes:.2%} | {numbers} |"
+        )
 
 
 def main() -> None:
@@ -131,8 +143,8 @@ def main() -> None:
                 frames += len(film.frames)
                 objects += sum(len(certain) for certain, _ in film.truths)
             print(f"{camera.name}: {frames} frames, {objects} objects in them")
-            print("| shown | boxes per frame | right | found | boxes that come or go, per frame | edges shake by |")
-            print("|---|---|---|---|---|---|")
+            print("| shown | boxes per frame | right | found | come or go | edges shake by | numbers per object |")
+            print("|---|---|---|---|---|---|---|")
             for way in ways:
                 print(way.row(frames, objects))
 
@@ -178,7 +190,7 @@ def _taken(image: Image, view: NDArray[np.float64], rng: np.random.Generator) ->
 def _seen(
     truth: GroundTruth, picture: int, view: NDArray[np.float64], size: Sequence[int], names: tuple[str, ...]
 ) -> tuple[Detections, Detections]:
-    """The objects in a frame; and those that may be found or not: crowds, and what is mostly outside."""
+    """The numbered objects in a frame; and those that may be found or not: crowds, and what is mostly outside."""
     categories = {entry["id"]: entry["name"] for entry in truth.boxes.dataset["categories"]}
     entries = [entry for entry in truth.boxes.imgToAnns[picture] if categories[entry["category_id"]] in names]
     corners = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 2, 2)
@@ -188,8 +200,9 @@ def _seen(
     visible = (boxes[:, 2:] - boxes[:, :2]).prod(1) / np.maximum((moved[:, 2:] - moved[:, :2]).prod(1), 1e-9)
     ids = np.array([names.index(categories[entry["category_id"]]) for entry in entries], np.int64)
     count = len(entries)
+    grids = np.ones((count, 1, 1), np.float32)
     everything = Detections(
-        boxes.astype(np.float32), np.ones(count, np.float32), ids, np.ones((count, 1, 1), np.float32), names
+        boxes.astype(np.float32), np.ones(count, np.float32), ids, grids, names, np.arange(1, count + 1)
     )
     certain = (visible >= VISIBLE) & np.array([not entry["iscrowd"] for entry in entries], np.bool_)
     return everything[certain], everything[~certain & (visible > 0)]

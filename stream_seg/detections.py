@@ -16,6 +16,8 @@ class Detections:
     `scores` (N,) float32 in 0..1. `class_ids` (N,) int64, indices into `class_names`.
     `masks` (N, S, T) float32: the probability, 0..1, that a point inside the box belongs to the object, on a grid
     stretched over the box (28x28 in Mask R-CNN). They stay small until pixels are needed: see `geometry.paste`.
+    `ids` (N,) int64 tell which object of the frames before each is, by a number from 1 on; None where nobody follows
+    them, as `steady.Steady` does.
     """
 
     boxes: NDArray[np.float32]
@@ -23,6 +25,7 @@ class Detections:
     class_ids: NDArray[np.int64]
     masks: NDArray[np.float32]
     class_names: tuple[str, ...]
+    ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -30,6 +33,8 @@ class Detections:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
+        if self.ids is not None and self.ids.shape != (n,):
+            raise ValueError(f"ids must have shape {(n,)}, got {self.ids.shape}")
         if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
             found = f"{self.class_ids.min()}..{self.class_ids.max()}"
             raise ValueError(f"class_ids must be in 0..{len(self.class_names) - 1}, got {found}")
@@ -50,8 +55,9 @@ class Detections:
 
     def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
         """Select detections by a boolean mask, indices or a slice."""
+        ids = None if self.ids is None else self.ids[index]
         return Detections(
-            self.boxes[index], self.scores[index], self.class_ids[index], self.masks[index], self.class_names
+            self.boxes[index], self.scores[index], self.class_ids[index], self.masks[index], self.class_names, ids
         )
 
     @property

@@ -3,7 +3,8 @@
 A network that looks at each frame by itself sees an object in one, misses it in the next, and sees a ghost in a third.
 So what it is not sure of is shown once it has been found a few times, and what was shown and hardly moved is shown for
 a moment longer where it is missed, unless the picture has changed there. Trackers begin and end tracks like that (SORT:
-Bewley 2016, arXiv 1602.00763). What it gives is in docs/performance.md, as scripts/bench_steady.py measures it.
+Bewley 2016, arXiv 1602.00763). What is shown has a number, which stays the same for as long as it can be followed. What
+all that gives is in docs/performance.md, as scripts/bench_steady.py measures it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MISSED = 2
 """In how many frames in a row an object may be missed, and be the same one afterwards."""
 APART = 0.25
 """Seconds between frames from which on each is shown by itself; an object that is missed for longer is gone."""
+REMEMBERED = 1.0
+"""For how many seconds what is gone keeps its number, should it come back to where it was."""
 
 _SAME = 0.3  # intersection over union with the box before
 _STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
@@ -44,11 +47,15 @@ class Steady:
     Scores are averaged over the frames of an object, and so are boxes, the more so the less they move. Images of their
     own are shown as they are, and so are the first frame and one that comes more than `APART` after the one before:
     nothing is known then that tells ghosts apart.
+
+    `Detections.ids` are numbers from 1 on, as objects were first shown; images of their own have none.
     """
 
     def __init__(self) -> None:
-        self._objects = Detections.none(())
+        self._objects = _unnumbered(Detections.none(()))
         self._known = np.zeros(0, _KNOWN)
+        self._gone = _Gone()
+        self._numbers = 0
         self._image = _NOTHING
         self._at = 0.0
 
@@ -57,16 +64,22 @@ class Steady:
         if frame.is_still:
             self._image = _NOTHING
             return found
-        found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
+        found = _unnumbered(found[np.flatnonzero(np.isfinite(found.boxes).all(1))])  # others have no place
         now = float(frame.pts)
-        begins = frame.image.shape != self._image.shape or not 0 < now - self._at <= APART
+        is_another = frame.image.shape != self._image.shape or now < self._at
+        begins = is_another or not 0 < now - self._at <= APART
         if begins:
+            self._gone.add(self._objects, self._known["seen"])
             self._objects, self._known = found[:0], self._known[:0]
+        if is_another:
+            self._gone = _Gone()
         self._add(found, frame.image, now)
         self._image, self._at = frame.image, now
         self._known["shown"] |= begins
         shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
-        return self._objects[shown[np.argsort(-self._objects.scores[shown], kind="stable")]]
+        shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]
+        self._number(shown)
+        return self._objects[shown]
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""
@@ -78,17 +91,60 @@ class Steady:
         known["times"] += 1
         known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["stays"] = overlap >= _STILL
-        scores, boxes = found.scores.copy(), found.boxes.copy()
+        scores, boxes, ids = found.scores.copy(), found.boxes.copy(), _ids(found).copy()
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
+        ids[again] = _ids(self._objects)[before[again]]
+        ids[~again] = self._gone.claimed(found[~again], now)
 
         missed = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
         missed[before[again]] = False
         self._known["missed"] += 1
         for i in np.flatnonzero(missed & self._known["stays"]):
             self._known["stays"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
-        self._objects = _joined(replace(found, boxes=boxes, scores=scores), self._objects[missed])
+        gone = ~missed
+        gone[before[again]] = False
+        self._gone.add(self._objects[gone], self._known["seen"][gone])
+        self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), self._objects[missed])
         self._known = np.concatenate([known, self._known[missed]])[: len(self._objects)]
+
+    def _number(self, shown: NDArray[np.int64]) -> None:
+        """Give numbers to those of the objects at these places that have none."""
+        ids = _ids(self._objects)
+        new = shown[ids[shown] == 0]
+        ids[new] = self._numbers + 1 + np.arange(len(new))
+        self._numbers += len(new)
+
+
+class _Gone:
+    """Objects that had a number and are gone, with the time at which each was found last."""
+
+    def __init__(self) -> None:
+        self._objects = _unnumbered(Detections.none((), 0))
+        self._seen = np.zeros(0)
+
+    def add(self, objects: Detections, seen: NDArray[np.float64]) -> None:
+        """Remember those of `objects` that have a number, `seen` (N,) at these times."""
+        had = _ids(objects) > 0
+        if had.any():
+            kept = replace(objects[had], masks=np.zeros((int(had.sum()), 0, 0), np.float32))
+            self._objects = _joined(self._objects, kept)
+            self._seen = np.concatenate([self._seen, seen[had]])
+
+    def claimed(self, found: Detections, now: float) -> NDArray[np.int64]:
+        """The numbers (N,) of those of `found` that were here before, which are not gone any more; 0 for others."""
+        here = now - self._seen <= REMEMBERED
+        if not here.all():
+            self._objects, self._seen = self._objects[here], self._seen[here]
+        before, _ = continued(found, self._objects, _SAME)
+        again = before >= 0
+        ids = np.zeros(len(found), np.int64)
+        ids[again] = _ids(self._objects)[before[again]]
+        if again.any():
+            left = np.ones(len(self._objects), np.bool_)
+            left[before[again]] = False
+            self._objects, self._seen = self._objects[left], self._seen[left]
+        return ids
 
 
 def _looks_alike(before: Image, after: Image, box: NDArray[np.float32]) -> bool:
@@ -121,4 +177,16 @@ def _joined(first: Detections, second: Detections) -> Detections:
         np.concatenate([first.class_ids, second.class_ids]),
         np.concatenate([first.masks, second.masks]),
         first.class_names,
+        np.concatenate([_ids(first), _ids(second)]),
     )
+
+
+def _unnumbered(detections: Detections) -> Detections:
+    """The same, with 0 in the place of each number."""
+    return replace(detections, ids=np.zeros(len(detections), np.int64))
+
+
+def _ids(detections: Detections) -> NDArray[np.int64]:
+    """Their numbers, which all have that pass through here."""
+    assert detections.ids is not None
+    return detections.ids

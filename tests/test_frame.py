@@ -1,4 +1,4 @@
-"""Frames: what they check, and pixels that are made when they are wanted."""
+"""Frames and detections: what they check, pixels that are made when they are wanted, numbers that go along."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -46,3 +47,14 @@ def test_what_is_no_picture_is_refused_at_once_or_when_it_is_made(image: Image) 
         Frame(image, 0, Fraction(0), 0.0)
     with pytest.raises(ValueError, match="image"):
         _ = made(image)[0].image
+
+
+def test_the_numbers_of_detections_go_along_with_them() -> None:
+    boxes, masks = np.zeros((3, 4), np.float32), np.zeros((3, 28, 28), np.float32)
+    three = Detections(boxes, np.ones(3, np.float32), np.zeros(3, np.int64), masks, ("cat",), np.array([5, 6, 7]))
+    last = three[np.array([2, 0])]
+    assert last.ids is not None
+    assert last.ids.tolist() == [7, 5]
+    assert dataclasses.replace(three, ids=None)[:2].ids is None
+    with pytest.raises(ValueError, match=r"ids must have shape \(3,\), got \(2,\)"):
+        dataclasses.replace(three, ids=np.array([1, 2]))

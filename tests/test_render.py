@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -196,6 +197,15 @@ def test_two_objects_of_a_class_differ_in_colour_and_the_seventh_repeats() -> No
     shades = Shades().assign(found([(i * 40, 0, i * 40 + 30, 30) for i in range(7)], [0] * 7))
     assert shades == list(range(7))
     assert len({colour(0, shade) for shade in shades}) == 6
+
+
+def test_what_has_a_number_keeps_its_shade_wherever_it_goes() -> None:
+    shades = Shades()
+    before = found([(0, 0, 30, 30), (40, 0, 70, 30)], [0, 0])
+    assert shades.assign(replace(before, ids=np.array([7, 9]))) == [0, 1]
+    assert shades.assign(replace(before, ids=np.array([9, 7]))) == [1, 0]
+    assert shades.assign(replace(before, ids=np.array([11, 7]))) == [1, 0]
+    assert shades.assign(before) == [1, 0]  # by where they are
 
 
 def test_an_object_keeps_its_colour_while_it_moves_and_others_come_and_go() -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +62,15 @@ def test_a_line_holds_the_frame_its_time_and_each_object(tmp_path: Path) -> None
         whole = np.zeros((48, 64), np.uint8)
         cv2.fillPoly(whole, [np.array(polygon, np.int32) for polygon in found["outline"]], (1,))
         assert (whole == truth).all()
+
+
+def test_what_is_followed_has_its_number(tmp_path: Path) -> None:
+    sink = ObjectsFile(tmp_path / "a.jsonl")
+    sink.open(info())
+    sink.write(Frame(image(0), 0, Fraction(0), 0.0), replace(TWO, ids=np.array([7, 3])))
+    sink.close(Outcome.COMPLETE)
+    (line,) = lines(tmp_path / "a.jsonl")
+    assert [(one["id"], one["class"]) for one in line["objects"]] == [(7, "dog"), (3, "person")]
 
 
 def test_of_images_the_name_and_of_cameras_the_time_of_day_is_told(tmp_path: Path) -> None:
@@ -139,7 +149,8 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
 ) -> None:
     sink = ObjectsFile(tmp_path / "found.jsonl")
     sink.open(SourceInfo("cam", (64, 48), "live"))
-    sink.write(Frame(image(0), 0, Fraction(0), time.monotonic(), name="a.png"), TWO)
+    followed = replace(TWO, ids=np.array([1, 2]))
+    sink.write(Frame(image(0), 0, Fraction(0), time.monotonic(), name="a.png"), followed)
     sink.close(Outcome.COMPLETE)
     (line,) = lines(tmp_path / "found.jsonl")
     text = DOCS.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame
-from stream_seg.steady import APART, MISSED, OFTEN, SURE, Steady
+from stream_seg.steady import APART, MISSED, OFTEN, REMEMBERED, SURE, Steady
 
 NAMES = ("cat", "dog")
 HERE = (10.0, 10.0, 50.0, 60.0)
@@ -50,6 +50,10 @@ class Film:
         image = np.full((size[1], size[0], 3), self.brightness, np.uint8)
         frame = Frame(image, self._number, pts, 0.0, is_still=still)
         return self._steady(frame, detections)
+
+    @property
+    def gone(self) -> Detections:
+        return self._steady._gone._objects
 
     def counts(self, frames: Sequence[Detections]) -> list[int]:
         return [len(self.next(frame)) for frame in frames]
@@ -157,3 +161,54 @@ def test_masks_of_another_size_and_boxes_without_a_place_do_no_harm() -> None:
     odd = film.next(found((THERE, 0.9), ((np.nan, 0.0, 10.0, 10.0), 0.8), ((0.0, 0.0, np.inf, 5.0), 0.7), mask=14))
     assert odd.boxes.tolist() == [list(THERE)]
     assert odd.masks.shape == (1, 14, 14)
+
+
+def numbers(shown: Detections) -> list[int]:
+    assert shown.ids is not None
+    return shown.ids.tolist()
+
+
+def test_objects_are_numbered_as_they_are_shown_and_keep_their_numbers() -> None:
+    film = Film()
+    one, two = (HERE, 0.9), (THERE, 0.8)
+    assert numbers(film.next(found(two, ((400.0, 0.0, 450.0, 50.0), 0.5)))) == [1]  # the other is not shown
+    assert numbers(film.next(found(one, two))) == [2, 1]
+    assert numbers(film.next(found(one, two))) == [2, 1]
+    assert numbers(film.next(found(two))) == [2, 1]  # where it is missed, too
+    assert numbers(film.next(found(one))) == [2]
+    assert numbers(film.next(found(one, two))) == [2, 1]
+
+
+def test_what_comes_back_soon_has_its_number_and_afterwards_is_another() -> None:
+    film = Film(first=found((HERE, 0.9)))
+    assert [numbers(film.next(NOTHING)) for _ in range(MISSED + 3)][-1] == []
+    near = (HERE[0] + 8, HERE[1], HERE[2] + 8, HERE[3])
+    assert numbers(film.next(found((near, 0.9)))) == [1]
+    assert numbers(film.next(NOTHING, later=REMEMBERED / 2)) == []
+    assert numbers(film.next(found((near, 0.9), (HERE, 0.8)), later=REMEMBERED * 0.9)) == [1, 2]
+    assert numbers(film.next(found((THERE, 0.8)), later=REMEMBERED * 1.5)) == [3]
+    assert numbers(film.next(found((near, 0.9)), later=REMEMBERED * 3)) == [4]
+
+
+def test_a_slow_camera_follows_its_objects_as_well() -> None:
+    film = Film(gap=APART * 1.5, first=found((HERE, 0.5), (THERE, 0.45)))
+    assert numbers(film.next(found((THERE, 0.6), (HERE, 0.5)))) == [2, 1]
+    assert numbers(film.next(found((HERE, 0.5)))) == [1]
+    assert numbers(film.next(found((THERE, 0.6)))) == [2]
+
+
+def test_another_film_and_another_class_have_numbers_of_their_own() -> None:
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    assert numbers(film.next(found((HERE, 0.9), class_id=1))) == [2, 1]
+    assert numbers(film.next(found((HERE, 0.9)), size=(48, 64))) == [3]
+    assert numbers(film.next(found((HERE, 0.9)), later=-10)) == [4]
+    assert film.next(found((HERE, 0.9)), still=True).ids is None
+
+
+def test_the_memory_of_what_is_gone_does_not_grow() -> None:
+    film = Film()
+    for step in range(200):
+        place = (1000.0 * step, 0.0, 1000.0 * step + 50, 50.0)
+        assert numbers(film.next(found((place, 0.9))))[0] == step + 1
+    assert len(film.gone) <= REMEMBERED / 0.04 + 1

@@ -1,8 +1,8 @@
 """Owns the colours: a hue for each class, shades of it for its objects, the same from frame to frame.
 
 Colours are chosen in OKLCh (B. Ottosson, "A perceptual color space for image processing", 2020), where equal steps look
-equally far apart. An object keeps its shade while it can be followed: the box of the same class that it overlaps most
-in the frame before.
+equally far apart. An object keeps its shade while it can be followed: by its number, where it has one, else as the box
+of the same class that it overlaps most in the frame before.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class Shades:
 
     def assign(self, detections: Detections) -> list[int]:
         """The shade of each detection, the first one choosing first. Call once per frame, in order; boxes finite."""
-        continues, _ = continued(detections, self._before, _SAME_OBJECT)
-        shades = [-1 if i < 0 else self._shades[i] for i in continues.tolist()]
+        shades = [-1 if i < 0 else self._shades[i] for i in self._continues(detections)]
         taken = set(zip(detections.class_ids.tolist(), shades, strict=True))
         for i, class_id in enumerate(detections.class_ids.tolist()):
             if shades[i] < 0:
@@ -61,6 +60,13 @@ class Shades:
                 taken.add((class_id, shades[i]))
         self._before, self._shades = detections, shades
         return shades.copy()
+
+    def _continues(self, detections: Detections) -> list[int]:
+        """Which of the detections before each one is, -1 for none."""
+        if detections.ids is None or self._before.ids is None:
+            return list(continued(detections, self._before, _SAME_OBJECT)[0])
+        places = {number: place for place, number in enumerate(self._before.ids.tolist())}
+        return [places.get(number, -1) for number in detections.ids.tolist()]
 
 
 def _srgb(lightness: float, chroma: float, hue: float) -> Colour | None:

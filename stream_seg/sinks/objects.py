@@ -81,12 +81,7 @@ def _entry(frame: Frame, detections: Detections, *, is_live: bool) -> dict[str, 
     if frame.name is not None:
         entry["image"] = frame.name
     objects = [
-        {
-            "class": name,
-            "score": round(score, 3),
-            "box": [round(side, 1) for side in box],
-            "outline": outline,
-        }
+        {"class": name, "score": round(score, 3), "box": [round(side, 1) for side in box], "outline": outline}
         for name, score, box, outline in zip(
             detections.names,
             detections.scores.tolist(),
@@ -95,4 +90,6 @@ def _entry(frame: Frame, detections: Detections, *, is_live: bool) -> dict[str, 
             strict=True,
         )
     ]
+    if detections.ids is not None:
+        objects = [{"id": number} | one for number, one in zip(detections.ids.tolist(), objects, strict=True)]
     return entry | {"width": width, "height": height, "objects": objects}

@@ -371,6 +371,45 @@ def test_masks_of_the_whole_picture_are_pasted_back_where_they_were(family: str,
         assert overlap >= PASTED_IOU, f"{SHAPES[number % len(SHAPES)]}: {overlap:.3f}"
 
 
+SMALL_MASKS: dict[str, Build] = {
+    "detectron2, 28x28": partial(detectron2_model, size=(96, 128)),
+    "MMDeploy, 28x28": partial(mmdeploy_model, shape=[1, 3, 96, 128], declared=["batch", "n", 28, 28]),
+}
+CROPPED_IOU = 0.95
+"""A mask of 28x28 is a disc of 40 pixels but for the softness of its edge."""
+
+
+@pytest.mark.parametrize("family", [*SMALL_MASKS, *(name for name in FULL_FRAME if FULL_FRAME[name][3] == 1)])
+@pytest.mark.parametrize("middle", [(64, 72), (64, 66), (64, 40), (5, 30)], ids=str)
+def test_where_a_box_leaves_the_image_its_mask_does_not_shrink_with_it(
+    family: str, middle: tuple[int, int], tmp_path: Path
+) -> None:
+    """The image, 128x72 in a canvas of 128x96, ends where networks do not know it; RTMDet does not clip at all."""
+    canvas, size, radius, count = (128, 96), (128, 72), 20, 3
+    box = np.array([middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius], np.float32)
+    xs, ys = (np.arange(side) + 0.5 for side in canvas)
+    depth = np.clip(radius - np.hypot(xs - middle[0], ys[:, None] - middle[1]), -30, 30).astype(np.float32)
+    if family in SMALL_MASKS:
+        build, first = SMALL_MASKS[family], 0
+        cells = (np.arange(28) + 0.5) / 28 * 2 - 1
+        mask = 1 / (1 + np.exp(-(1 - np.hypot(cells, cells[:, None])) * radius))
+        content = "rank 4" if family.startswith("detectron2") else "small"
+    else:
+        build, content, _, _ = FULL_FRAME[family]
+        first, mask = int(family == "torchvision"), depth > 0 if content == "bool" else 1 / (1 + np.exp(-depth))
+    masks = np.repeat(mask[None], count, axis=0)
+    masks = masks if content == "bool" else masks.astype(np.float32)
+    masks = masks[:, None] if content in ("rank 4", "pasted") else masks
+    probing = Probing([(0, 50, 50)], 0.001, 0.5, np.repeat(box[None], count, axis=0), masks, first)
+    with load_segmenter(
+        build(tmp_path / "model.onnx", probing), device="cpu", threads=1, score_threshold=0.0, labels=["a", "b", "c"]
+    ) as segmenter:
+        (found,) = segmenter([picture(*size)])
+    np.testing.assert_allclose(found.boxes[0], np.clip(box, 0, [*size] * 2), atol=1e-3)
+    pasted, wanted = paste(found, size)[0], depth[: size[1]] > 0
+    assert np.count_nonzero(pasted & wanted) >= CROPPED_IOU * np.count_nonzero(pasted | wanted)
+
+
 def _recognised() -> dict[str, tuple[str, Callable[[Path], Path]]]:
     def probing(masks: NDArray[np.generic]) -> Probing:
         return Probing([(0, 0, 0)], 0.001, 0.5, np.zeros((3, 4), np.float32), masks)

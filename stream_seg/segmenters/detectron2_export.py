@@ -56,5 +56,7 @@ class Detectron2Segmenter(ExportSegmenter):
         if not len(boxes) == len(classes) == len(scores) == len(masks):
             raise self.misfit(outputs)
         kept, ids = self.pick(scores, classes)
-        small = masks[kept, 0] if masks.ndim == 4 else lift(masks[kept], boxes[kept])
-        return [self.detections(placement, boxes[kept], scores[kept], ids, small)]
+        if masks.ndim == 4:
+            return [self.detections(placement, boxes[kept], scores[kept], ids, masks[kept, 0])]
+        visible = placement.visible(boxes[kept])
+        return [self.detections(placement, visible, scores[kept], ids, lift(masks[kept], visible))]

@@ -13,6 +13,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
 from stream_seg.segmenters.classes import Classes
+from stream_seg.segmenters.full_masks import crop
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, OnnxSegmenter, Options, warn_of_fixed_size
 from stream_seg.segmenters.preprocess import Pixels, Placement, Planes, Size, fit, round_up
 from stream_seg.segmenters.session import Array, Session, Signature, Tensor
@@ -97,14 +98,14 @@ class ExportSegmenter(OnnxSegmenter):
     def detections(
         self, placement: Placement | Letterbox, boxes: Array, scores: Array, ids: NDArray[np.int64], masks: Array
     ) -> Detections:
-        """Detections of one image from boxes (N, 4) in canvas pixels and masks (N, S, T) stretched over them."""
-        return Detections(
-            placement.to_image(boxes.astype(np.float32)),
-            scores.astype(np.float32),
-            ids,
-            masks.astype(np.float32, copy=False),
-            self.class_names,
-        )
+        """Detections of one image from boxes (N, 4) in canvas pixels and masks (N, S, T) stretched over them.
+
+        Networks do not know where the image ends in the canvas: boxes are cut off there, and their masks with them.
+        """
+        whole = boxes.astype(np.float32)
+        inside = placement.to_image(whole)
+        cropped = crop(masks.astype(np.float32, copy=False), whole, placement.to_canvas(inside))
+        return Detections(inside, scores.astype(np.float32), ids, cropped, self.class_names)
 
     def misfit(self, outputs: Mapping[str, Array]) -> ModelError:
         """The error for outputs that are not what their declaration promised."""

@@ -1,4 +1,4 @@
-"""Turns masks that cover a network's whole canvas into small ones stretched over their boxes.
+"""Turns masks that cover a network's whole canvas, or more than is visible, into small ones stretched over their boxes.
 
 It is the inverse of `geometry.paste`, which surrounds a small mask with zeros: towards the edge of its box it
 falls to half. So that objects that reach the edge keep their outline, the outermost cells are set to what makes it run
@@ -20,6 +20,9 @@ FEWEST_CELLS, MOST_CELLS = 28, 112
 _FAR = np.float32(1e6)
 """Further than any pixel; boxes of a broken model may be infinite."""
 
+_MOVED = 0.01
+"""Pixels by which an edge moves only where it is cut off: the way to the image and back costs less."""
+
 
 def lift(canvases: Array, boxes: Array, *, logits: bool = False) -> Floats:
     """Masks (N, S, S), probabilities on a grid stretched over each box, from `canvases` (N, H, W).
@@ -27,13 +30,29 @@ def lift(canvases: Array, boxes: Array, *, logits: bool = False) -> Floats:
     `boxes` (N, 4) xyxy are in pixels of `canvases`, which hold probabilities, bools or, with `logits`, their log-odds.
     S is twice the pixels of the longest side of a box, within 28 to 112.
     """
-    corners = np.clip(np.nan_to_num(boxes.astype(np.float32)), -_FAR, _FAR)
+    corners = _finite(boxes)
     side = _cells(corners)
-    # One cell more on each side of the box: they tell where the outline goes at its edge.
-    grids = np.zeros((len(corners), side + 2, side + 2), np.float32)
-    for canvas, box, grid in zip(canvases, _grown(corners, 1 / side), grids, strict=True):
-        grid[:] = sample_box(canvas.astype(np.float32, copy=False), box, (side + 2, side + 2))
+    grids = _sampled(canvases, corners, (side, side))
     return _keep_edges(sigmoid(grids) if logits else grids)
+
+
+def crop(masks: Floats, boxes: Floats, visible: Floats) -> Floats:
+    """Masks (N, S, T), stretched over `boxes`, as others of that shape, stretched over what is `visible` of the boxes.
+
+    Both (N, 4) xyxy in the same pixels. The same array where all boxes are visible as a whole.
+    """
+    whole, seen = _finite(boxes), _finite(visible)
+    sides = whole[:, 2:] - whole[:, :2]
+    cut = np.flatnonzero((np.abs(seen - whole) > _MOVED).any(axis=1) & (sides > _MOVED).all(axis=1))
+    if not cut.size:
+        return masks
+    cells = masks.shape[2], masks.shape[1]
+    corner, cell = whole[cut, :2], sides[cut] / np.array(cells, np.float32)
+    places = np.asarray((seen[cut].reshape(-1, 2, 2) - corner[:, None]) / cell[:, None] + 1, np.float32)
+    padded = np.pad(masks[cut], ((0, 0), (1, 1), (1, 1)))  # around the grid are zeros, as `geometry.paste` has it
+    cropped = masks.copy()
+    cropped[cut] = _keep_edges(_sampled(padded, places.reshape(-1, 4), cells))
+    return cropped
 
 
 def sigmoid(values: Array) -> Floats:
@@ -47,10 +66,22 @@ def _cells(boxes: Floats) -> int:
     return int(np.clip(np.ceil(2 * longest), FEWEST_CELLS, MOST_CELLS))
 
 
-def _grown(boxes: Floats, part: float) -> Floats:
-    """Boxes with `part` of their width and height more on each side."""
-    more = (boxes[:, 2:] - boxes[:, :2]) * np.float32(part)
-    return np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + more], axis=1)
+def _finite(boxes: Array) -> Floats:
+    return np.clip(np.nan_to_num(boxes.astype(np.float32)), -_FAR, _FAR)
+
+
+def _sampled(canvases: Array, boxes: Floats, cells: tuple[int, int]) -> Floats:
+    """Grids of so many `cells` (across, down) stretched over each box of its canvas, and one more on each side.
+
+    Those beyond the box tell where the outline goes at its edge.
+    """
+    more = (boxes[:, 2:] - boxes[:, :2]) / np.array(cells, np.float32)
+    grown = np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + more], axis=1)
+    size = cells[0] + 2, cells[1] + 2
+    grids = np.zeros((len(boxes), size[1], size[0]), np.float32)
+    for canvas, box, grid in zip(canvases, grown, grids, strict=True):
+        grid[:] = sample_box(canvas.astype(np.float32, copy=False), box, size)
+    return grids
 
 
 def _keep_edges(grids: Floats) -> Floats:

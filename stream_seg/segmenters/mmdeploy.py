@@ -90,10 +90,12 @@ class MmdeploySegmenter(ExportSegmenter):
     def _found(self, dets: Array, labels: Array, masks: Array, placement: Placement, canvas: Size) -> Detections:
         scores, boxes = dets[:, 4], dets[:, :4]
         kept, ids = self.pick(scores, labels)
+        boxes = boxes[kept]
         mine = masks[kept].reshape(len(kept), *masks.shape[-2:])
         if mine.shape[1:] == (canvas[1], canvas[0]):
-            mine = lift(mine, boxes[kept])
-        return self.detections(placement, boxes[kept], scores[kept], ids, mine)
+            boxes = placement.visible(boxes)
+            mine = lift(mine, boxes)
+        return self.detections(placement, boxes, scores[kept], ids, mine)
 
 
 def _pixels(signature: Signature, rtmdet: bool) -> Pixels:

@@ -42,6 +42,10 @@ class Placement:
         """Boxes (N, 4) xyxy from image pixels to canvas pixels: the inverse of `to_image`."""
         return (boxes.astype(np.float64) * self._factors + (*self.corner, *self.corner)).astype(np.float32)
 
+    def visible(self, boxes: NDArray[np.generic]) -> Boxes:
+        """Boxes (N, 4) xyxy in canvas pixels, floats of any width, cut off where the image ends."""
+        return self.to_canvas(self.to_image(boxes.astype(np.float32)))
+
     @property
     def _factors(self) -> NDArray[np.float64]:
         x, y = self.inner[0] / self.size[0], self.inner[1] / self.size[1]

@@ -70,5 +70,5 @@ class TorchvisionSegmenter(ExportSegmenter):
         if masks.ndim != 4 or not len(boxes) == len(labels) == len(scores) == len(masks):
             raise self.misfit(outputs)
         kept, ids = self.pick(scores, labels)
-        small = lift(masks[kept, 0], boxes[kept])
-        return self.detections(placement, boxes[kept], scores[kept], ids, small)
+        visible = placement.visible(boxes[kept])
+        return self.detections(placement, visible, scores[kept], ids, lift(masks[kept, 0], visible))

@@ -104,8 +104,7 @@ class YoloSegmenter(ExportSegmenter):
         kept, ids = self.pick(scores, numbers)
         count, height, width = prototypes.shape
         logits = weights[kept].astype(np.float32) @ prototypes.reshape(count, -1).astype(np.float32)
-        # Where the image ends the box is cut off, and so must the mask be.
-        visible = placement.to_canvas(placement.to_image(boxes[kept].astype(np.float32)))
+        visible = placement.visible(boxes[kept])
         scale = np.array([width / canvas[0], height / canvas[1]] * 2, np.float32)
         small = lift(logits.reshape(-1, height, width), visible * scale, logits=True)
         return self.detections(placement, visible, scores[kept], ids, small)

@@ -144,6 +144,14 @@ def test_an_rfdetr_model_names_its_classes_in_its_own_metadata(tmp_path: Path) -
     assert names_found(path, labels=["ii", "iii", "v"]) == ["ii", "iii", "v"]
 
 
+@pytest.mark.parametrize("number", ["99999999999", "-1", "person"])
+def test_rfdetr_names_whose_numbers_have_no_sense_are_not_taken(number: str, tmp_path: Path) -> None:
+    said = json.dumps({"class_id_to_name": {number: "one"}})
+    path = rfdetr_model(tmp_path / "model.onnx", probing(4, small(4), metadata={"rfdetr_inference": said}), classes=4)
+    with pytest.raises(ModelError, match="names no classes: give them with --labels"):
+        load_segmenter(path, device="cpu")
+
+
 def test_a_fine_tuned_rfdetr_model_counts_from_zero_and_needs_names(tmp_path: Path) -> None:
     path = rfdetr_model(tmp_path / "model.onnx", probing(4, small(4)), classes=4)
     with pytest.raises(ModelError, match="names no classes: give them with --labels"):
@@ -175,8 +183,14 @@ def test_yolo_names_come_from_its_metadata_as_a_python_literal(tmp_path: Path) -
     assert names_found(path, labels=["x", "y", "z"]) == ["x", "y", "z"]
 
 
-@pytest.mark.parametrize("names", ["__import__('os').getcwd()", "{0: open('x')}", "[", "7", ""])
-def test_yolo_names_that_are_no_literal_are_not_run(names: str, tmp_path: Path) -> None:
+NO_LITERALS = ("__import__('os').getcwd()", "{0: open('x')}", "[", "7", "", "-" * 100_000 + "1")
+NO_NUMBERS = ("{[]: 1}", "{None: 'a'}", "{1e999: 'a'}", "{99999999999: 'a'}", "{-1: 'a'}")
+
+
+@pytest.mark.parametrize("names", NO_LITERALS + NO_NUMBERS, ids=lambda names: repr(names[:20]))
+def test_yolo_names_that_are_no_literal_are_not_run_and_those_without_sense_not_taken(
+    names: str, tmp_path: Path
+) -> None:
     path = yolo_model(tmp_path / "model.onnx", yolo_probing(3, {"names": names, "task": "segment"}))
     with pytest.raises(ModelError, match="names no classes"):
         load_segmenter(path, device="cpu")

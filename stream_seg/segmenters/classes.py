@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from stream_seg.coco import COCO_IDS, COCO_NAMES
 
+MOST_CLASSES = 65536
+"""A list with a place for each number up to that of a class would fill the memory, were it greater."""
+
 NO_NAME = "N/A"
 """What stands in a list of names for a number that means nothing."""
 
@@ -36,6 +39,15 @@ class Classes:
 def is_name(name: str) -> bool:
     """Whether it names a class, and is not what stands for none."""
     return name.upper() not in (NO_NAME, "")
+
+
+def by_number(said: object) -> dict[int, str]:
+    """Names by the network's number, where a model's metadata hold a mapping of such; else none."""
+    try:
+        names = {int(number): str(name) for number, name in said.items()} if isinstance(said, dict) else {}
+    except (ValueError, TypeError, OverflowError):
+        return {}
+    return names if all(0 <= number < MOST_CLASSES for number in names) else {}
 
 
 def classes_at(numbers: Sequence[int], names: Sequence[str]) -> Classes:

@@ -18,7 +18,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
-from stream_seg.segmenters.classes import NO_NAME, is_name
+from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, is_name
 from stream_seg.segmenters.session import Run, Session
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,6 @@ DEFAULT_THRESHOLD = 0.4
 """Score above which a detection is kept, for models that bring no threshold of their own."""
 
 _BACKGROUND = {"background", "__background__", "bg"}
-
-_MOST_CLASSES = 65536
-"""Names with greater numbers are taken in order: a list with a place for each would fill the memory."""
 
 _MOST_BUFFERS = 8
 """For each thread: models that take pictures as they are would keep one for each size they have seen."""
@@ -177,7 +174,7 @@ def _name(value: object) -> str:
 def _in_order(names: Mapping[str, str]) -> list[str]:
     """Names by number, as in {"0": "person", ...}. Where 0 has none it is the background, and they count from 1."""
     numbered = {int(key): name for key, name in names.items() if re.fullmatch(r"\d{1,9}", key)}
-    if not numbered or len(numbered) < len(names) or max(numbered) >= _MOST_CLASSES:
+    if not numbered or len(numbered) < len(names) or max(numbered) >= MOST_CLASSES:  # taken in order
         return list(names.values())
     first = 0 if is_name(numbered.get(0, NO_NAME)) else 1
     return [numbered.get(number, NO_NAME) for number in range(first, max(numbered) + 1)]

@@ -19,7 +19,7 @@ import numpy as np
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.geometry import Boxes
-from stream_seg.segmenters.classes import Classes, classes_at, classes_by_id, classes_from
+from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, fixed_size, kind, only_image
 from stream_seg.segmenters.full_masks import lift, sigmoid
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
@@ -84,7 +84,7 @@ def _corners(boxes: Array) -> Boxes:
 
 
 def _classes(session: Session, options: Options) -> Classes:
-    known = _by_number(session.signature.metadata.get("rfdetr_inference", ""))
+    known = _names(session.signature.metadata.get("rfdetr_inference", ""))
     names = given_names(session, options)
     if known and len(names) in (0, len(known)):
         return classes_at(list(known), names or list(known.values()))
@@ -93,9 +93,8 @@ def _classes(session: Session, options: Options) -> Classes:
     return classes_from(0, class_names(session, options))
 
 
-def _by_number(metadata: str) -> dict[int, str]:
+def _names(metadata: str) -> dict[int, str]:
     try:
-        names = json.loads(metadata)["class_id_to_name"]
-        return {int(number): str(name) for number, name in names.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return by_number(json.loads(metadata)["class_id_to_name"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}

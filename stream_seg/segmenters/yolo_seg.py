@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.geometry import Boxes
-from stream_seg.segmenters.classes import Classes, classes_at, classes_from
+from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kind, only_image
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
@@ -153,6 +153,6 @@ def _classes(session: Session, options: Options) -> Classes:
 def _names(metadata: str) -> dict[int, str]:
     """The names Ultralytics writes as a Python literal, {0: 'person', ...}."""
     try:
-        return {int(number): str(name) for number, name in ast.literal_eval(metadata).items()}
-    except (ValueError, SyntaxError, AttributeError):
+        return by_number(ast.literal_eval(metadata))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {}

@@ -102,6 +102,20 @@ def test_a_folder_becomes_a_folder(photo: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "annotated").iterdir()) == ["a.jpg", "b.jpg"]
 
 
+def test_a_damaged_image_is_told_in_one_line_without_what_opencv_says_of_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bitmap = tmp_path / "photo.bmp"
+    assert cv2.imwrite(str(bitmap), np.zeros((40, 60, 3), np.uint8))
+    bitmap.write_bytes(bitmap.read_bytes()[:-100])
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
+    try:
+        assert main([str(bitmap), "-o", str(tmp_path / "out.png")]) == 3
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+    assert capfd.readouterr().err == f"stream-seg: {bitmap} cannot be read as an image; is it damaged?\n"
+
+
 def test_only_the_classes_asked_for_are_found(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(photo), "-o", str(tmp_path / "out.png"), "--classes", "cat,dog"]) == 0
     assert "person" not in capsys.readouterr().out

@@ -10,10 +10,12 @@ from stream_seg.cli.models import load_model
 from stream_seg.cli.output import tell
 from stream_seg.cli.report import refuse_figures
 from stream_seg.errors import OutputError, UsageError
+from stream_seg.opencv import be_silent
 
 
 def run(args: argparse.Namespace) -> int:
     """`stream-seg eval --model M --images DIR --annotations instances.json`."""
+    be_silent()
     if args.shown_above < evaluate.SCORE_THRESHOLD:
         raise UsageError(
             f"--score-threshold is {args.shown_above:g}, but objects are scored from {evaluate.SCORE_THRESHOLD} on"

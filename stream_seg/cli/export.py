@@ -14,6 +14,7 @@ from stream_seg.cli.console import Bar, download_bar
 from stream_seg.cli.output import tell
 from stream_seg.errors import UsageError
 from stream_seg.frame import Image
+from stream_seg.opencv import be_silent
 from stream_seg.segmenters import read_labels
 from stream_seg.sinks.part import Target
 from stream_seg.sources import open_source
@@ -36,6 +37,7 @@ def export(args: argparse.Namespace) -> int:
     """`stream-seg export NAME_OR_WEIGHTS -o model.onnx`."""
     from stream_seg.graph import check_options, export_graph
 
+    be_silent()
     if args.calibrate is not None and args.precision != "int8":
         raise UsageError(f"--calibrate is for --precision int8, not {args.precision}; leave it out")
     Target(args.output, args.overwrite, Path(args.weights))

@@ -14,7 +14,7 @@ from stream_seg.cli.output import tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.heap import limit_heaps
-from stream_seg.opencv import use_one_thread
+from stream_seg.opencv import be_silent, use_one_thread
 from stream_seg.pipeline import Pipeline
 
 
@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130 or 143 after a signal."""
     limit_heaps()
     use_one_thread()
+    be_silent()
     with ending_signals() as ending:
         job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])])
         figures = report.Report(args.metrics, job.outputs)

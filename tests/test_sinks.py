@@ -319,6 +319,15 @@ def test_an_old_partial_file_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.part.mp4"]
 
 
+@pytest.mark.parametrize(
+    "name", ["a" * 251 + ".png", "\N{CJK UNIFIED IDEOGRAPH-5199}" * 83 + ".jpg"], ids=["letters", "bytes"]
+)
+def test_a_name_as_long_as_names_may_be_is_written(name: str, tmp_path: Path) -> None:
+    """Under a partial name that is no longer; browsers cut names of images off at this length."""
+    deliver(ImageFile(tmp_path / name), SourceInfo("images", (64, 48), "images"), frames(CFR[:1]))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
     with pytest.raises(OutputError, match="symbolic links"):

@@ -32,6 +32,10 @@ else:
         return True
 
 
+_LONGEST_NAME = 255
+"""Bytes, in nearly all file systems."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The file a result is wanted in. `path` is as the user wrote it; links are followed when writing.
@@ -74,9 +78,12 @@ class Target:
             raise OutputError(f"{self.path} is the input itself; write to another file")
 
     def part_path(self, number: int) -> Path:
-        """The partial name: `a.part.mp4`, then `a.part-2.mp4` and so on."""
+        """The partial name: `a.part.mp4`, then `a.part-2.mp4` and so on; shortened where that is no name any more."""
         counter = "" if number == 1 else f"-{number}"
-        return self.resolved.with_name(f"{self.path.stem}.part{counter}{self.path.suffix}")
+        stem, ending = self.path.stem, f".part{counter}{self.path.suffix}"
+        while stem and len(os.fsencode(stem + ending)) > _LONGEST_NAME:
+            stem = stem[:-1]
+        return self.resolved.with_name(stem + ending)
 
 
 class PartFile:

@@ -166,6 +166,23 @@ def test_labels_stay_inside_the_frame_and_do_not_cover_each_other() -> None:
         assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3], (a, b)
 
 
+def test_where_all_places_are_taken_a_label_is_not_looked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a crowd of 300 it took three quarters of the time of drawing."""
+    asked: list[Rect] = []
+    blocking = Labels._blocking
+
+    def counting(labels: Labels, place: Rect) -> Rect | None:
+        asked.append(place)
+        return blocking(labels, place)
+
+    monkeypatch.setattr(Labels, "_blocking", counting)
+    labels, image = Labels(), np.zeros((60, 80, 3), np.uint8)
+    labels.start((0, 0, 0, 0))
+    for _ in range(100):
+        labels.draw(image, "car 50%", (30, 20, 50, 40), 8, (90, 90, 90))
+    assert len(asked) < 100 * 12  # the places around the box, and the few rows that the picture has below it
+
+
 def test_text_reads_on_every_colour() -> None:
     """Contrast as WCAG 2.1 defines it: 4.5 is its bound for small text, 3 for large and bold."""
 

@@ -62,7 +62,10 @@ class Labels:
             blocking = self._blocking(place)
             if blocking is None:
                 break
-            place = _clamp(place[0], blocking[3], place[2] - place[0], place[3] - place[1], image)
+            below = _clamp(place[0], blocking[3], place[2] - place[0], place[3] - place[1], image)
+            if below == place:  # at the bottom
+                break
+            place = below
         return place
 
     def _blocking(self, place: Rect) -> Rect | None:

@@ -268,11 +268,18 @@ def rfdetr_model(path: Path, probing: Probing, *, side: int = 96, classes: int =
 
 
 def yolo_model(
-    path: Path, probing: Probing, *, shape: Shape | None = None, suppressed: bool = False, kind: str = "float"
+    path: Path,
+    probing: Probing,
+    *,
+    shape: Shape | None = None,
+    suppressed: bool = False,
+    unrolled: bool = False,
+    kind: str = "float",
 ) -> Path:
     """Ultralytics': images[B,3,H,W] -> output0[B,4+C+M,A] (or [B,K,6+M] when `suppressed`), output1[B,M,h,w].
 
-    `probing.boxes` are centre and size, or corners; `probing.masks` are the prototypes. Object i has prototype i.
+    `probing.boxes` are centre and size, or corners; `probing.masks` are the prototypes. Object i has prototype i. With
+    `unrolled` only the first image of a batch is looked at.
     """
     graph = Graph(probing)
     n = probing.count
@@ -282,6 +289,11 @@ def yolo_model(
     if suppressed:
         numbers = graph.repeat(probing.classes[:, None].astype(np.float32), scores)
         rows = graph.add("Concat", [boxes, column, numbers, weights], axis=2)
+        if unrolled:
+            one, end = np.array([1]), np.array([np.iinfo(np.int64).max])
+            first_image = graph.add("Slice", [rows, np.array([0]), one])
+            others = graph.add("Mul", [graph.add("Slice", [rows, one, end]), np.array(0, np.float32)])
+            rows = graph.add("Concat", [first_image, others], axis=0)
     else:
         chances = graph.add("Mul", [column, np.eye(n, dtype=np.float32)])
         rows = graph.add("Concat", [boxes, chances, weights], axis=2)

@@ -22,8 +22,10 @@ from stream_seg.geometry import paste
 from stream_seg.segmenters import load_segmenter
 from stream_seg.segmenters.classes import classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.full_masks import crop, lift
+from stream_seg.segmenters.onnx_segmenter import Options
 from stream_seg.segmenters.preprocess import Placement, fit, round_up, scaled
-from stream_seg.segmenters.yolo_seg import suppress
+from stream_seg.segmenters.session import Session
+from stream_seg.segmenters.yolo_seg import YoloSegmenter, suppress
 from tests.adapter_graphs import (
     Probing,
     detectron2_model,
@@ -194,6 +196,24 @@ def test_yolo_names_that_are_no_literal_are_not_run_and_those_without_sense_not_
     path = yolo_model(tmp_path / "model.onnx", yolo_probing(3, {"names": names, "task": "segment"}))
     with pytest.raises(ModelError, match="names no classes"):
         load_segmenter(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("said", "together"), [({}, 1), ({"args": "{'batch': 1, 'nms': True}"}, 1), ({"end2end": "True"}, 4)]
+)
+def test_a_yolo_graph_whose_suppression_is_unrolled_for_one_image_gets_one_at_a_time(
+    said: dict[str, str], together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = np.array([[10 + 20 * i, 20, 26 + 20 * i, 36] for i in range(3)], np.float32)
+    masks = np.full((3, 16, 16), 3.0, np.float32)
+    described = Probing([(0, 20, 30)], 0.001, 0.5, boxes, masks, 0, {"names": "{0: 'a', 1: 'b', 2: 'c'}", **said})
+    unrolled = "end2end" not in said
+    path = yolo_model(tmp_path / "model.onnx", described, suppressed=True, unrolled=unrolled)
+    session = Session(path, "cpu", threads=1)
+    monkeypatch.setattr(session, "batches", (1, 4))  # as on CUDA
+    with YoloSegmenter(session, Options(score_threshold=0.0)) as segmenter:
+        assert segmenter.max_batch == together
+        assert [len(found) for found in segmenter([GREY] * 3)] == [3, 3, 3]
 
 
 def test_the_size_in_yolo_metadata_is_that_of_the_canvas(tmp_path: Path) -> None:

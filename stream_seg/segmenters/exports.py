@@ -30,14 +30,20 @@ class ExportSegmenter(OnnxSegmenter):
 
     A graph with a fixed height and width has images fitted into it; else `inner` says how large each is shown, and
     canvases are rounded up to multiples of `stride`. `images` are the graph's image inputs, one per image, or a single
-    one with or without a batch axis.
+    one with or without a batch axis; where that is free, `most` bounds how many images go in at once.
     """
 
     pixels = Pixels()
     stride = 1
 
     def __init__(
-        self, session: Session, options: Options, classes: Classes, images: Sequence[Tensor], longest: int
+        self,
+        session: Session,
+        options: Options,
+        classes: Classes,
+        images: Sequence[Tensor],
+        longest: int,
+        most: int | None = None,
     ) -> None:
         tensor = images[0]
         self._fixed = fixed_size(tensor)
@@ -45,7 +51,7 @@ class ExportSegmenter(OnnxSegmenter):
             warn_of_fixed_size(session, options, self._fixed)
         self._input = tensor
         self._rows = _rows(tensor, len(images))
-        limit = self._rows or session.batches[-1]
+        limit = self._rows or most or session.batches[-1]
         super().__init__(session, classes.names, [self._fixed or (longest, longest)], limit)
         self._classes = classes
         self._floor = DEFAULT_THRESHOLD if options.score_threshold is None else options.score_threshold

@@ -50,7 +50,7 @@ def matches(signature: Signature) -> bool:
 
 
 class YoloSegmenter(ExportSegmenter):
-    """A true batch, if it was exported with a free one."""
+    """A true batch, if it was exported with a free one and the suppression is left to us, or there is none."""
 
     pixels = Pixels(deviation=(255.0, 255.0, 255.0), padding=(114.0, 114.0, 114.0))
     stride = 32
@@ -60,7 +60,8 @@ class YoloSegmenter(ExportSegmenter):
         sides = [int(side) for side in re.findall(r"\d+", metadata.get("imgsz", ""))]
         self._long = round_up((options.long_side or max(sides, default=LONG_SIDE), 0), self.stride)[0]
         images = list(session.signature.inputs.values())
-        super().__init__(session, options, _classes(session, options), images, self._long)
+        most = 1 if _is_unrolled(session.signature) else None
+        super().__init__(session, options, _classes(session, options), images, self._long, most)
 
     def inner(self, size: Size) -> Size:
         return _fit(size, (self._long, self._long))
@@ -140,6 +141,19 @@ def _fit(size: Size, canvas: Size) -> Size:
     """As `preprocess.fit`, with `LetterBox`'s rounding."""
     factor = min(canvas[0] / size[0], canvas[1] / size[1])
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _is_unrolled(signature: Signature) -> bool:
+    """Whether a graph was made with `nms=True`: it finds nothing but in the first images of a batch, if that is free.
+
+    Suppression is a loop over the images, unrolled for those at the export (`NMSModel` in `engine/exporter.py`). Graphs
+    that need none (end2end) look alike, but for the metadata.
+    """
+    rows, prototypes = signature.outputs.values()
+    masks = prototypes.shape[1]
+    suppressed = isinstance(masks, int) and rows.shape[2] == 6 + masks
+    said = "'nms': True" in signature.metadata.get("args", "")
+    return said or (suppressed and signature.metadata.get("end2end") != "True")
 
 
 def _classes(session: Session, options: Options) -> Classes:

@@ -57,6 +57,19 @@ def test_a_folder_comes_in_the_order_people_count(tmp_path: Path) -> None:
     assert [frame.pts for frame in frames] == [Fraction(index, 25) for index in range(4)]
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    album, elsewhere = tmp_path / "album", tmp_path / "elsewhere"
+    (album / "year").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (album / "a.png", album / "year" / "b.png", elsewhere / "c.png"):
+        save(path, numbered(1))
+    (album / "year" / "all").symlink_to(album)
+    (album / "linked").symlink_to(elsewhere)
+    for pattern in (album / "**" / "*.png", album / "year" / ".." / "**"):
+        with open_source(pattern) as source:
+            assert [frame.name for frame in source] == ["a.png", "linked/c.png", "year/b.png"]
+
+
 def test_a_pattern_finds_images_in_folders_below(tmp_path: Path) -> None:
     for place in ("a", "b"):
         (tmp_path / place).mkdir()

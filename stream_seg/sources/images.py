@@ -102,7 +102,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def images_matching(pattern: str) -> list[Path]:
     """Return the images a glob pattern finds (`**` goes into folders); raise `SourceError` when there is none."""
-    found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207  Path.glob takes no absolute pattern
+    found = set(_found(Path(pattern)))
     images = sorted((path for path in found if is_image(path) and path.is_file()), key=natural_order)
     if not images:
         refuse_lacking_scheme(pattern)
@@ -139,6 +139,27 @@ def fixed_folder(pattern: str) -> Path:
     """Return the folder that everything a glob pattern finds is in."""
     parts = Path(pattern).parent.parts
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+
+
+def _found(pattern: Path) -> Iterator[Path]:
+    """What a glob pattern finds. `glob` itself follows links in circles, and never ends where two of them meet."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207  Path.glob takes no absolute pattern
+        return
+    place = parts.index("**")
+    for top in _found(Path(*parts[:place])):
+        for folder in _folders(top, frozenset()):
+            yield from _found(Path(glob.escape(str(folder)), *parts[place + 1 :] or ("*",)))
+
+
+def _folders(top: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """A folder and those in it, linked ones too, but for hidden ones and links to one of those `above`."""
+    itself = top.resolve()
+    if itself not in above:
+        yield top
+        for name in glob.glob(f"{glob.escape(str(top))}/*/"):  # noqa: PTH207  it passes over what it may not look into
+            yield from _folders(Path(name), above | {itself})
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

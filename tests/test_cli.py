@@ -116,6 +116,15 @@ def test_a_damaged_image_is_told_in_one_line_without_what_opencv_says_of_it(
     assert capfd.readouterr().err == f"stream-seg: {bitmap} cannot be read as an image; is it damaged?\n"
 
 
+@pytest.mark.parametrize("count", [2, 33])
+def test_images_named_one_by_one_as_a_shell_does_get_advice(
+    count: int, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = failure(capsys, *[str(photo)] * count, "-o", str(tmp_path / "annotated"))
+    assert code == 2
+    assert line.endswith("; images are one source by the name of their folder, or by a pattern in quotes ('*.jpg')")
+
+
 def test_only_the_classes_asked_for_are_found(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(photo), "-o", str(tmp_path / "out.png"), "--classes", "cat,dog"]) == 0
     assert "person" not in capsys.readouterr().out

@@ -21,6 +21,7 @@ from stream_seg.render import Renderer
 from stream_seg.sinks import Window, open_sink, refuse_address
 from stream_seg.sinks.part import same_file
 from stream_seg.sources import labels_of, open_source
+from stream_seg.sources.images import is_image
 from stream_seg.sources.paced import Paced
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles, WallIfLive
@@ -83,7 +84,9 @@ def _specs(args: argparse.Namespace) -> list[Spec]:
     if not specs:
         raise UsageError("no source was named; name a file, an address or a camera, or see stream-seg --help")
     if len(specs) > MOST_SOURCES:
-        raise UsageError(f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once")
+        raise UsageError(
+            f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once{_advice_on_images(specs)}"
+        )
     if specs.count("-") > 1:
         raise UsageError("standard input (-) was named twice; it can be read once")
     cameras = [str(spec) for spec in specs if isinstance(spec, int) or spec.isdecimal()]
@@ -92,6 +95,13 @@ def _specs(args: argparse.Namespace) -> list[Spec]:
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
     return specs
+
+
+def _advice_on_images(specs: Sequence[Spec]) -> str:
+    """What to do instead of naming images one by one, as a shell does with a pattern; else nothing."""
+    if not all(is_image(Path(str(spec))) for spec in specs):
+        return ""
+    return "; images are one source by the name of their folder, or by a pattern in quotes ('*.jpg')"
 
 
 def _source(args: argparse.Namespace, spec: Spec) -> Source:
@@ -123,7 +133,7 @@ def _outputs(
         if not is_video(path):
             raise UsageError(
                 f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
-                f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4)"
+                f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4){_advice_on_images(specs)}"
             )
     own = [[path.replace(PLACE, label) for path in args.output if path not in shared] for label in labels]
     return own, shared

@@ -222,6 +222,16 @@ def test_the_size_in_yolo_metadata_is_that_of_the_canvas(tmp_path: Path) -> None
         assert segmenter.description == "1 classes, 256 px"
 
 
+@pytest.mark.parametrize(
+    ("stride", "canvas"), [("32", (640, 480)), ("64", (640, 512)), ("8", (640, 480)), ("x", (640, 480))]
+)
+def test_canvases_of_yolo_fit_the_stride_in_its_metadata(stride: str, canvas: tuple[int, int], tmp_path: Path) -> None:
+    said = {"names": "{0: 'a'}", "task": "segment", "stride": stride}
+    with load_segmenter(yolo_model(tmp_path / "model.onnx", yolo_probing(3, said)), device="cpu") as segmenter:
+        assert isinstance(segmenter, YoloSegmenter)
+        assert segmenter.canvas_for((80, 60)) == canvas
+
+
 def naive_suppress(boxes: Floats, scores: Floats, numbers: NDArray[np.int64]) -> list[int]:
     """From the definition, in plain loops."""
     kept: list[int] = []

@@ -1,14 +1,15 @@
 """Adapter of Ultralytics' segmentation models (YOLOv8, YOLO11, YOLO26 and others; `yolo export format=onnx`).
 
 Input (B, 3, H, W): RGB 0 to 1, the image in the middle of grey 114 (`LetterBox` in `ultralytics/data/augment.py`), in
-graphs of free size on the smallest canvas of whole 32s. Outputs, see `ultralytics/models/yolo/segment/predict.py`:
+graphs of free size on the smallest canvas of whole 32s, or 64s where that is the model's stride (P6). Outputs, see
+`ultralytics/models/yolo/segment/predict.py`:
 
 * output0 (B, 4 + C + M, A): centre and size in canvas pixels, a probability per class, M mask coefficients; left to us
   are the best class of each, and suppression per class at IoU 0.7 (`utils/nms.py`). Or, with suppression inside the
   graph (`nms=True`, end2end), (B, K, 6 + M): corners, score, class, coefficients.
 * output1 (B, M, h, w): prototypes. A mask is where their sum, weighted by the coefficients, is above zero.
 
-Names, image size and task are read from the metadata.
+Names, image size, stride and task are read from the metadata.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class YoloSegmenter(ExportSegmenter):
 
     def __init__(self, session: Session, options: Options) -> None:
         metadata = session.signature.metadata
+        said = re.fullmatch(r"[0-9]{1,3}", metadata.get("stride", ""))
+        self.stride = max(self.stride, int(said[0]) if said else 0)
         sides = [int(side) for side in re.findall(r"\d+", metadata.get("imgsz", ""))]
         self._long = round_up((options.long_side or max(sides, default=LONG_SIDE), 0), self.stride)[0]
         images = list(session.signature.inputs.values())

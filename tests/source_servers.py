@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import email.parser
 import functools
 import http.server
+import itertools
 import math
 import socket
 import socketserver
+import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -153,6 +156,50 @@ def answering(data: bytes) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def rtsp_sender(media: str, pictures: Sequence[bytes]) -> Iterator[str]:
+    """Send pictures by RTSP over TCP, in pieces as RTP has them, then hang up; yields host:port.
+
+    `media` are the lines that an SDP description has of them; their payload type is 96, their clock 90 kHz.
+    """
+    description = f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n{media}\r\n"
+    answers = {
+        "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(description)}\r\n\r\n{description}",
+        "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
+    }
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            method = ""
+            while method != "PLAY":
+                method = self.rfile.readline().decode().partition(" ")[0]
+                headers = email.parser.BytesParser().parsebytes(b"".join(iter(self.rfile.readline, b"\r\n")))
+                answer = answers.get(method, "\r\n")
+                self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {headers['CSeq']}\r\n{answer}".encode())
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(b"".join(interleaved(pictures)))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def interleaved(pictures: Sequence[bytes], piece: int = 1000) -> Iterator[bytes]:
+    """The RTP packets of pictures, 25 a second, as a connection of RTSP carries them (RFC 2326, 10.12)."""
+    count = itertools.count()
+    for number, picture in enumerate(pictures, start=1):  # for FFmpeg 0 is no time
+        for place in range(0, len(picture), piece):
+            data = picture[place : place + piece]
+            ends = place + piece >= len(picture)
+            header = struct.pack(">BBHII", 0x80, 96 | ends << 7, next(count), number * 3600, 1)
+            yield struct.pack(">cBH", b"$", 0, len(header) + len(data)) + header + data
 
 
 class RtspCamera:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
 import pytest
 
 from stream_seg.sources.access_units import SURE_AFTER, AccessUnits
+from stream_seg.sources.decoding import packet_of
+
+PADDING = 64
+"""FFmpeg's AV_INPUT_BUFFER_PADDING_SIZE."""
 
 FRAGMENT = 1200
 """Bytes that fill a packet."""
@@ -116,6 +122,22 @@ def test_nothing_is_lost_where_time_stamps_are_missing() -> None:
     ((rest, pts),) = joiner.flush()
     assert (rest, pts) == (b"".join(map(joined, data)), None)
     assert joiner.flush() == []
+
+
+def test_of_another_codec_the_next_time_stamp_is_waited_for_and_never_without_a_watch() -> None:
+    joiner = AccessUnits("mpeg4")
+    for pts in range(2 * SURE_AFTER):
+        results = [joiner.add(piece, pts) for piece in (b"\0\0\1\xb6" + bytes(96), b"rest")]
+        assert results == [[(b"\0\0\1\xb6" + bytes(96) + b"rest", pts - 1)] if pts else [], []]
+        assert not joiner.goes_on
+
+
+def test_behind_a_joined_picture_there_are_zeros_for_decoders_that_look_beyond_its_end() -> None:
+    memory = b"picture" + b"\xff" * PADDING
+    like = cast("av.Packet[av.VideoStream]", av.Packet(1))
+    like.time_base = Fraction(1, 90000)
+    packet = packet_of(cast(bytes, memoryview(memory)[:7]), 0, like)
+    assert ctypes.string_at(packet.buffer_ptr, 7 + PADDING) == b"picture" + bytes(PADDING)
 
 
 def test_more_is_on_its_way_after_a_full_fragment_and_once_the_number_of_slices_is_known() -> None:

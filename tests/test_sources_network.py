@@ -30,6 +30,7 @@ from tests.source_servers import (
     http_camera,
     needs_rtsp,
     rtsp_camera,
+    rtsp_sender,
     silent_host,
 )
 
@@ -251,6 +252,23 @@ def test_making_a_network_source_waits_for_nothing() -> None:
     source = open_source(f"rtsp://user:{SECRET}@192.0.2.1/stream")
     with pytest.raises(RuntimeError, match="not open yet"):
         _ = source.info
+
+
+def test_pictures_of_mpeg4_over_rtsp_are_whole_from_the_first_on(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.mp4", 12, size=(640, 480), codec="mpeg4", options={"qmin": "1", "qmax": "1"})
+    with av.open(str(film)) as container:
+        header = container.streams.video[0].codec_context.extradata
+        assert header is not None
+        media = f"m=video 0 RTP/AVP 96\r\na=rtpmap:96 MP4V-ES/90000\r\na=fmtp:96 config={header.hex()}"
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    with open_source(film) as source:
+        pictures = [frame.image for frame in source]
+    with rtsp_sender(media, packets) as host, network.NetworkStream(f"rtsp://{host}/cam") as stream:
+        frames = list(stream)
+    assert len(frames) >= len(pictures) - 1
+    assert len(packets[0]) > 3000  # so that it comes in pieces
+    for frame, picture in zip(frames, pictures, strict=False):
+        np.testing.assert_array_equal(frame.image, picture)
 
 
 @needs_rtsp()

@@ -1,4 +1,4 @@
-"""AccessUnits: whole pictures of a camera's H.264 or HEVC stream, each as soon as its last byte is there."""
+"""AccessUnits: whole pictures of a camera's stream, those of H.264 and HEVC as soon as their last byte is there."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ HEADER_BYTES = 8
 class AccessUnits:
     """Joins the packets of an RTP stream, which hold whole NAL units or fragments of one, into access units.
 
+    The packets of other codecs, too, all carry the time stamp of their picture, of which the next one tells the end. Of
+    H.264 and HEVC that can be told sooner.
+
     FFmpeg's parser knows the end of a picture by the beginning of the next, which comes a frame period later. Here a
     picture is taken for whole when it has as many slices as those before it, and the packet at hand ends a slice: it is
     shorter than the largest packets, with which the fragments of a unit are filled (RFC 6184, 5.8; RFC 7798, 4.4.3).
     Where that cannot be told, and for good once it was wrong, the next picture's time stamp is waited for.
 
-    `codec` is FFmpeg's name, "h264" or "hevc".
+    `codec` is FFmpeg's name.
     """
 
     def __init__(self, codec: str) -> None:
-        self._is_slice = _is_hevc_slice if codec == "hevc" else _is_h264_slice
+        self._is_slice = _SLICES.get(codec, _is_no_slice)
         self._pts: int | None = None
         self._parts: list[bytes] = []
         self._slices = 0
@@ -68,10 +71,11 @@ class AccessUnits:
 
     @property
     def _is_sure(self) -> bool:
-        return len(self._counts) == SURE_AFTER and len(set(self._counts)) == 1 and not self._patient
+        is_full = len(self._counts) == SURE_AFTER
+        return is_full and self._counts[0] > 0 and len(set(self._counts)) == 1 and not self._patient
 
     def _is_whole(self, size: int) -> bool:
-        return self._is_sure and self._slices == self._counts[0] > 0 and size < self._largest - HEADER_BYTES
+        return self._is_sure and self._slices == self._counts[0] and size < self._largest - HEADER_BYTES
 
     def _slices_in(self, data: bytes) -> int:
         """How many slices begin in a packet; what continues one holds no start code."""
@@ -90,3 +94,11 @@ def _is_h264_slice(header: int) -> bool:
 def _is_hevc_slice(header: int) -> bool:
     """Rec. ITU-T H.265, table 7-1: all types below 32 are slices."""
     return header >> 1 & 0x3F < 32
+
+
+def _is_no_slice(_: int) -> bool:
+    """Of a codec whose slices are not known."""
+    return False
+
+
+_SLICES = {"h264": _is_h264_slice, "hevc": _is_hevc_slice}

@@ -70,8 +70,8 @@ SMALL_PIXELS = 640 * 480
 UNPARSED = cast(int, ContainerFlags.no_parse.value)
 """With which a container is opened that is to be joined."""
 
-JOINED_CODECS = frozenset({"h264", "hevc"})
-"""What RTP carries in pieces; pictures of other codecs come whole."""
+JOINED_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "h263"})
+"""What FFmpeg hands on as RTP carries it, in pieces; pictures of other codecs come whole."""
 
 MATROSKA = "matroska,webm"
 
@@ -445,8 +445,9 @@ def access_units(container: InputContainer, stream: VideoStream) -> AccessUnits 
 
 
 def packet_of(data: bytes, pts: int | None, like: Packet[VideoStream]) -> Packet[VideoStream]:
-    """Return a packet with other data."""
-    packet = cast("Packet[VideoStream]", Packet(data))
+    """Return a packet with other data, behind which there are zeros: decoders look a little beyond the end."""
+    packet = cast("Packet[VideoStream]", Packet(len(data)))  # of bytes it would be made without them
+    packet.update(data)
     packet.pts = packet.dts = pts
     packet.time_base = like.time_base
     return packet

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import socket
 import threading
 import time
 from fractions import Fraction
@@ -204,6 +205,13 @@ def test_a_refused_connection_is_an_error_without_credentials(scheme: str) -> No
         open_source(f"{scheme}://user:{SECRET}@{NO_PORT}/video?token={SECRET}", open_timeout=2, reconnect=0).__enter__()
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_port_that_another_program_listens_on_is_named_as_the_reason() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", 0))
+        with pytest.raises(SourceError, match=r"cannot read udp://:\d+: address already in use$"):
+            network.NetworkStream(f"udp://:{other.getsockname()[1]}").__enter__()
 
 
 def test_a_missing_page_is_an_error_that_says_so(tmp_path: Path) -> None:

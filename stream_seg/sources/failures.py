@@ -58,6 +58,8 @@ def reading(name: str) -> Iterator[None]:
 def unknown_host(url: str) -> SourceError | None:
     """Return the refusal of an address whose host has no entry in the DNS, of which FFmpeg says "I/O error"."""
     host = split_address(safe_address(url)).hostname
+    if host is None:  # udp://:5000 listens for everybody
+        return None
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):

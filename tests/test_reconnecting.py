@@ -319,6 +319,13 @@ def test_a_recording_is_passed_through_and_never_opened_again() -> None:
     assert not source.availability.counts
 
 
+def test_a_recording_that_was_waited_for_is_no_longer_away_once_it_comes() -> None:
+    with Reconnecting(Flaky(Reason.REFUSED, frames(6), kind="video")) as source:
+        assert source.availability.outage is not None
+        assert [source.availability.outage for _ in source] == [None] * 6
+    assert source.availability.counts == {Reason.REFUSED: 1}
+
+
 def test_a_camera_that_was_there_before_stays_unplugged_rather_than_missing() -> None:
     acts = (frames(2, then=Reason.UNPLUGGED), Reason.NOT_FOUND)
     with Viewer(Reconnecting(Flaky(*acts))) as viewer:

@@ -138,6 +138,7 @@ class Reconnecting:
 
     def __iter__(self) -> Iterator[Frame]:
         if not self.info.is_live:
+            self._is_back()  # it may have been waited for
             yield from self._source
             return
         while not self._stopping.is_set():

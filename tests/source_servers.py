@@ -159,8 +159,8 @@ def answering(data: bytes) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def rtsp_sender(media: str, pictures: Sequence[bytes]) -> Iterator[str]:
-    """Send pictures by RTSP over TCP, in pieces as RTP has them, then hang up; yields host:port.
+def rtsp_sender(media: str, pictures: Sequence[Sequence[bytes]]) -> Iterator[str]:
+    """Send pictures by RTSP over TCP, each in pieces as RTP has them, then hang up; yields host:port.
 
     `media` are the lines that an SDP description has of them; their payload type is 96, their clock 90 kHz.
     """
@@ -191,15 +191,32 @@ def rtsp_sender(media: str, pictures: Sequence[bytes]) -> Iterator[str]:
             thread.join()
 
 
-def interleaved(pictures: Sequence[bytes], piece: int = 1000) -> Iterator[bytes]:
+def interleaved(pictures: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
     """The RTP packets of pictures, 25 a second, as a connection of RTSP carries them (RFC 2326, 10.12)."""
     count = itertools.count()
-    for number, picture in enumerate(pictures, start=1):  # for FFmpeg 0 is no time
-        for place in range(0, len(picture), piece):
-            data = picture[place : place + piece]
-            ends = place + piece >= len(picture)
-            header = struct.pack(">BBHII", 0x80, 96 | ends << 7, next(count), number * 3600, 1)
+    for number, pieces in enumerate(pictures, start=1):  # for FFmpeg 0 is no time
+        for left, data in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
+            header = struct.pack(">BBHII", 0x80, 96 | (left == 0) << 7, next(count), number * 3600, 1)
             yield struct.pack(">cBH", b"$", 0, len(header) + len(data)) + header + data
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    """The bytes in pieces of that size, the last of which may be smaller."""
+    return [data[place : place + size] for place in range(0, len(data), size)]
+
+
+def h264_pieces(unit: bytes, size: int) -> list[bytes]:
+    """The NAL units of a picture, cut where they are larger than `size` (RFC 6184, 5.8)."""
+    pieces = []
+    for nal in unit.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")[1:]:
+        parts = cut(nal[1:], size)
+        if len(parts) == 1:
+            pieces.append(nal)
+            continue
+        for number, part in enumerate(parts):
+            mark = 0x80 * (number == 0) | 0x40 * (number == len(parts) - 1)
+            pieces.append(bytes([nal[0] & 0xE0 | 28, mark | nal[0] & 0x1F]) + part)
+    return pieces
 
 
 class RtspCamera:

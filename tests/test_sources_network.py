@@ -26,7 +26,9 @@ from tests.source_files import RATE, SIZE, numbered, numbers_of, write_video
 from tests.source_servers import (
     Relay,
     clock_of,
+    cut,
     file_server,
+    h264_pieces,
     hls_camera,
     http_camera,
     needs_rtsp,
@@ -271,12 +273,28 @@ def test_pictures_of_mpeg4_over_rtsp_are_whole_from_the_first_on(tmp_path: Path)
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     with open_source(film) as source:
         pictures = [frame.image for frame in source]
-    with rtsp_sender(media, packets) as host, network.NetworkStream(f"rtsp://{host}/cam") as stream:
+    with (
+        rtsp_sender(media, [cut(packet, 1000) for packet in packets]) as host,
+        network.NetworkStream(f"rtsp://{host}/cam") as stream,
+    ):
         frames = list(stream)
     assert len(frames) >= len(pictures) - 1
     assert len(packets[0]) > 3000  # so that it comes in pieces
     for frame, picture in zip(frames, pictures, strict=False):
         np.testing.assert_array_equal(frame.image, picture)
+
+
+def test_an_rtsp_camera_that_tells_the_parameters_of_its_codec_within_the_stream_alone_is_read(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.h264", 30, options={"g": "10", "bf": "0"})
+    with av.open(str(film)) as container:
+        units = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    pictures = [h264_pieces(unit, 10) for unit in units]
+    assert len(pictures[5]) > 1  # which is in the midst of a group
+    with (
+        rtsp_sender("m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000", pictures[5:]) as host,
+        network.NetworkStream(f"rtsp://{host}/cam") as stream,
+    ):
+        assert numbers_of(list(stream)) == list(range(10, 30))
 
 
 @needs_rtsp()

@@ -39,6 +39,9 @@ RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 ONLY_VIDEO = "allowed_media_types"
 """The option that leaves all but the video of an RTSP address where it is."""
 
+FLAGS = "fflags"
+"""The option that turns FFmpeg's parsers off, for an RTSP address."""
+
 BEGIN_AT_SEGMENT = "-2"
 """Of a live HLS playlist: the last but one. While it plays the next one is there, and while that plays the one after it
 is published, so that it may be late by a segment. FFmpeg would begin one earlier, and delay everything by as much."""
@@ -139,6 +142,12 @@ class NetworkStream(Stoppable):
             failure = error
         if self._scheme in RTSP_SCHEMES and failure.reason is Reason.REFUSED:
             self._refuse_sound_alone()
+        if self._scheme in RTSP_SCHEMES and failure.reason is Reason.CODEC:
+            # Where the description lacks a codec's parameters, FFmpeg gives up at the first piece of a picture that
+            # comes without them, unless its parsers join it.
+            container = self._connect_without(FLAGS)
+            if container is not None:
+                return container
         if failure.reason is not Reason.OTHER:
             raise failure
         if has_split_password(self._url):
@@ -147,13 +156,18 @@ class NetworkStream(Stoppable):
 
     def _refuse_sound_alone(self) -> None:
         """Raise `SourceError` where an RTSP server has no video: one that is asked for nothing else refuses to play."""
-        options = {name: value for name, value in self._options.items() if name != ONLY_VIDEO}
+        container = self._connect_without(ONLY_VIDEO)
+        if container is not None:
+            with contextlib.closing(container):
+                video_stream(container, self.name)
+
+    def _connect_without(self, option: str) -> InputContainer | None:
+        """Try again without one of the options; None where that does not help either."""
+        options = {name: value for name, value in self._options.items() if name != option}
         try:
-            container = open_container(self._url, self.name, options=options, timeout=self._timeout)
+            return open_container(self._url, self.name, options=options, timeout=self._timeout)
         except SourceError:
-            return
-        with contextlib.closing(container):
-            video_stream(container, self.name)
+            return None
 
     def _is_live(self, container: InputContainer) -> bool:
         if self._scheme not in RECORDING_SCHEMES:
@@ -235,7 +249,7 @@ def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, 
         # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`. FFmpeg then
         # also hands over what is to be discarded, so that the sound of a camera whose pictures stall keeps a read from
         # ever returning: only the video is asked for.
-        whole = {"fflags": "noparse", ONLY_VIDEO: "video"}
+        whole = {FLAGS: "noparse", ONLY_VIDEO: "video"}
         carried = {"rtsp_transport": transport, "timeout": str(round(silence * 1e6))}
         return quick | whole | carried | (UDP_OPTIONS if transport == "udp" else {})
     if scheme == "udp":

@@ -8,6 +8,7 @@
 A source, a segmenter or a sink of your own has the methods of `stream_seg.protocols`.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,10 @@ __all__ = [
     "open_sink",
     "open_source",
 ]
+
+# ONNX Runtime (from 1.29 on, outside Windows) keeps an identifier of the machine and reports to its makers what it
+# runs, unless this was set before it is first imported. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Detections": "detections",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -134,6 +135,21 @@ def test_importing_the_package_brings_nothing_that_only_building_needs() -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[] True"
+
+
+def test_onnx_runtime_keeps_no_identifier_and_reports_nothing(tmp_path: Path) -> None:
+    """It would write both into the home folder before it sends anything."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    code = "import os, stream_seg.segmenters; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), list(tmp_path.iterdir()), done.stderr) == ("1", [], "")
+
+
+def test_whoever_wants_onnx_runtime_to_report_may_say_so() -> None:
+    code = "import os, stream_seg; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "0"
 
 
 def test_every_public_name_exists() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from stream_seg.errors import ModelError
+
+import onnxruntime  # isort: skip  after stream_seg, which keeps it from reporting
 
 LAYER = "box/head/fc6/Gemm"
 """The first use of the layer; its others have the same weights."""

@@ -203,10 +203,11 @@ def test_bfloat16_and_parameters_are_understood(tmp_path: Path) -> None:
     np.testing.assert_array_equal(state["p"], values)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "ema"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict", "ema"])
 def test_a_training_checkpoint_is_unwrapped(wrapper: str, tmp_path: Path) -> None:
     small = {"w": np.ones(3, np.float32)}
-    root = dictionary({"epoch": number(3), wrapper: dictionary(tensors(small)), "note": text("x")})
+    loss = tensor(storage("FloatStorage", "0", 3), ())
+    root = dictionary({"epoch": number(3), "loss": loss, wrapper: dictionary(tensors(small)), "note": text("x")})
     np.testing.assert_array_equal(read(tmp_path, archive(root, {"0": small["w"].tobytes()}))["w"], small["w"])
 
 
@@ -292,6 +293,11 @@ def test_anything_but_tensors_is_refused(value: bytes, tmp_path: Path) -> None:
 def test_a_key_nested_deep_cannot_exhaust_the_stack(tmp_path: Path) -> None:
     deep = b"}" + b")" + b"\x85" * 200_000 + text("v") + b"s"
     assert "tuple" in refusal(tmp_path, archive(deep, {}))
+
+
+def test_a_checkpoint_that_wraps_itself_ends(tmp_path: Path) -> None:
+    itself = b"}q\x00" + text("model") + b"h\x00s"
+    assert "no tensors" in refusal(tmp_path, archive(itself, {}))
 
 
 def test_a_list_that_holds_itself_ends(tmp_path: Path) -> None:

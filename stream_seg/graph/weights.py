@@ -26,8 +26,10 @@ from stream_seg.graph.parameters import State
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of PyTorch's older files."""
 
-_WRAPPERS = ("state_dict", "model", "ema")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "ema")
 """Where training checkpoints keep the state_dict."""
+_MOST_WRAPPERS = 4
+"""Dictionaries inside each other; a hostile one holds itself."""
 
 _SAFETENSORS_TYPES = {
     "F64": "<f8",
@@ -202,18 +204,18 @@ def _view(elements: NDArray[np.generic], tensor: pickled.Tensor) -> NDArray[np.g
 
 
 def _state_dict(root: object) -> dict[str, pickled.Tensor]:
-    """The dictionary of tensors, which a training checkpoint wraps in another one."""
+    """The dictionary of tensors, which a training checkpoint wraps in another one, perhaps beside other tensors."""
+    for _ in range(_MOST_WRAPPERS):
+        if isinstance(root, dict):
+            root = next((root[name] for name in _WRAPPERS if isinstance(root.get(name), dict)), root)
     if not isinstance(root, dict):
         raise ModelError(f"the weights are a {type(root).__name__}, not a state_dict")
     tensors = {
         name: value for name, value in root.items() if isinstance(value, pickled.Tensor) and isinstance(name, str)
     }
-    if tensors:
-        return tensors
-    for wrapper in _WRAPPERS:
-        if isinstance(root.get(wrapper), dict):
-            return _state_dict(root[wrapper])
-    raise ModelError("the weights hold no tensors")
+    if not tensors:
+        raise ModelError("the weights hold no tensors")
+    return tensors
 
 
 def _storages(root: object) -> list[pickled.Storage]:

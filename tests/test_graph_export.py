@@ -285,6 +285,15 @@ def test_weights_of_another_network_are_refused() -> None:
         recognise(other)
 
 
+def test_weights_without_a_class_beside_the_background_or_without_a_stage_are_refused() -> None:
+    state = dict(random_state(TINY_V1))
+    key = "roi_heads.box_predictor.cls_score.weight"
+    with pytest.raises(ModelError, match="classes counts the background, so it must be at least 2, got 1"):
+        recognise({**state, key: state[key][:1]})
+    with pytest.raises(ModelError, match="lack stage 4 of the ResNet"):
+        recognise({key: value for key, value in state.items() if "layer4" not in key})
+
+
 def test_a_file_that_cannot_be_written_is_refused_and_leaves_nothing(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         export_graph(weights, tmp_path / "no folder" / "m.onnx")

@@ -51,15 +51,24 @@ def recognise(state: State) -> MaskRCNN:
             "these are not the weights of a Mask R-CNN with torchvision's parameter names, "
             f"which this tool builds graphs from; the first names are {_some(state)}"
         )
+    try:
+        return _with_sizes(_base(state), state)
+    except ValueError as error:  # sizes that no network has, such as no class beside the background
+        raise ModelError(f"these weights make no network: {error}") from error
+
+
+def _base(state: State) -> MaskRCNN:
+    """The network whose kind this is, with the backbone of these weights."""
     if "backbone.body.18.0.weight" in state:
-        return _with_sizes(COMPACT, state)
+        return COMPACT
     if "backbone.body.layer1.0.conv3.weight" not in state:
         raise ModelError("the backbone of these weights is neither a ResNet with bottlenecks nor MobileNetV2")
     normed = "backbone.fpn.inner_blocks.0.1.running_mean" in state
     base = R50_FPN_V2 if normed else replace(R50_FPN, norm_eps=R50_FPN_V2.norm_eps)
     blocks = tuple(_count(state, f"backbone.body.layer{stage}.{{}}.conv1.weight") for stage in range(1, 5))
-    backbone = ResNet(blocks, _size(state, "backbone.body.conv1.weight"))
-    return _with_sizes(replace(base, backbone=backbone), state)
+    if not all(blocks):
+        raise ModelError(f"these weights lack stage {blocks.index(0) + 1} of the ResNet")
+    return replace(base, backbone=ResNet(blocks, _size(state, "backbone.body.conv1.weight")))
 
 
 def check(state: State, config: MaskRCNN) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import re
 import struct
 import sys
@@ -301,6 +302,35 @@ def test_a_file_that_cannot_be_written_is_refused_and_leaves_nothing(weights: Pa
     with pytest.raises(OutputError, match="cannot write"):
         export_graph(weights, tmp_path / "folder.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.onnx", "tiny.safetensors"]
+
+
+def test_a_name_too_long_and_a_device_are_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="File name too long"):
+        export_graph(weights, tmp_path / ("n" * 250 + ".onnx"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="no file"):
+        export_graph(weights, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_is_followed_and_stays(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "m.onnx").symlink_to("disk/m.onnx")
+    export_graph(weights, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").is_symlink()
+    assert metadata(tmp_path / "disk" / "m.onnx")["source"] == "tiny.safetensors"
+
+
+def test_an_interruption_leaves_no_half_file(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_graph(weights, tmp_path / "m.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
 
 
 def test_without_onnx_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

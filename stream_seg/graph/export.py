@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,13 +189,21 @@ def _quantised(
 
 
 def _write(model: onnx.ModelProto, output: Path) -> int:
-    """Write under another name, then rename: a file under its own name is whole. Returns its size in bytes."""
+    """Write under another name, then rename: a file under its own name is whole. Returns its size in bytes.
+
+    Links are followed, and stay.
+    """
     data = model.SerializeToString()
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    target = output.resolve()
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {output}: it is there already, and no file")
         part.write_bytes(data)
-        part.replace(output)
+        part.replace(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {output}: {error.strerror}") from error
+    finally:  # also of an interruption
+        with suppress(OSError):
+            part.unlink()
     return len(data)

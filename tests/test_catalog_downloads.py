@@ -249,6 +249,11 @@ def test_a_redirect_to_a_local_file_is_refused(server: MisbehavingServer, tmp_pa
     assert "redirects" in refusal(tmp_path, server.behave("/a", redirect(secret.as_uri())))
 
 
+@pytest.mark.parametrize("address", ["http://[bad/x", f"http://{'a' * 70}.invalid/"])
+def test_a_redirect_to_no_address_at_all_is_refused(server: MisbehavingServer, tmp_path: Path, address: str) -> None:
+    assert "makes no sense" in refusal(tmp_path, server.behave("/a", redirect(address)))
+
+
 def test_the_proxy_of_the_system_is_used(
     server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

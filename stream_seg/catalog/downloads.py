@@ -228,7 +228,7 @@ def _network(part: _Part | None = None) -> Iterator[None]:
         raise _judge_status(error) from error
     except urllib.error.URLError as error:
         raise _judge_cause(error.reason) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise _judge_cause(error) from error
 
 
@@ -242,6 +242,8 @@ def _judge_status(error: urllib.error.HTTPError) -> _Refused | _Broken:
 def _judge_cause(cause: BaseException | str) -> _Refused | _Broken:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _Refused(f"its certificate is not trusted ({cause.verify_message})")
+    if isinstance(cause, ValueError):
+        return _Refused(f"it, a redirect or a proxy has an address that makes no sense ({cause})")
     if isinstance(cause, socket.gaierror):
         return _Refused("host not found")
     if isinstance(cause, ConnectionRefusedError):

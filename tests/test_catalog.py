@@ -94,7 +94,7 @@ def test_a_path_that_exists_is_itself(tmp_path: Path) -> None:
         ("nowhere/model.onnx", "the model file nowhere/model.onnx does not exist"),
         ("model.onnx", "the model file model.onnx does not exist"),
         (".", "[.] is a folder; name the model file in it"),
-        ("", "no model ''|is a folder"),
+        ("", "no model ''; known: compact, "),
     ],
 )
 def test_unknown_models_are_refused_in_a_sentence(name: str, said: str) -> None:
@@ -206,6 +206,13 @@ def test_weights_come_with_their_architecture(server: MisbehavingServer, tmp_pat
     assert (path.name, architecture) == ("weights.safetensors", "compact")
     with pytest.raises(ModelError, match="'zoo' is published as a finished graph"):
         catalog.weights("zoo", model_dir=tmp_path, entries=entries(server))
+
+
+def test_weights_that_are_there_need_no_folder_that_can_be_written(server: MisbehavingServer, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(WEIGHTS)
+    (tmp_path / ".r50.lock").mkdir()  # in the way of the lock, also of a superuser's
+    path, _ = catalog.weights("r50", model_dir=tmp_path, offline=True, entries=entries(server))
+    assert path.read_bytes() == WEIGHTS
 
 
 def test_what_was_pulled_can_be_removed(server: MisbehavingServer, tmp_path: Path) -> None:

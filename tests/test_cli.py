@@ -464,7 +464,11 @@ def test_what_was_removed_is_told_unless_it_is_to_be_quiet(
     assert capsys.readouterr().out == said
 
 
-def test_a_model_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_says_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compact").mkdir()  # as in the folder of models of a checkout
     assert main(["models", "info", "compact"]) == 0
     assert "score_threshold" in capsys.readouterr().out
 

@@ -161,7 +161,9 @@ def weights(
     if entry.architecture is None:
         raise ModelError(f"'{name}' is published as a finished graph: there are no weights to build from")
     folder = model_dir or default_model_dir()
-    if offline and not _whole(entry.download, folder):
+    if _whole(entry.download, folder):
+        return folder / entry.download.file, entry.architecture  # without the lock: the folder may be read-only
+    if offline:
         raise ModelError(f"the weights of '{name}' are not on disk; run: {_pull_command(entry, 'cpu', model_dir)}")
     with locked(_lock_file(entry, _usable(folder)), _FETCHING):
         return _fetched(entry.download, folder, progress, patience), entry.architecture
@@ -285,7 +287,7 @@ def _find(name: str, entries: tuple[Entry, ...]) -> Entry:
         if entry.name == name:
             return entry
     names = [entry.name for entry in entries]
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         raise ModelError(f"{name} is a folder; name the model file in it, or one of: {', '.join(names)}")
     if Path(name).suffix or len(Path(name).parts) > 1:
         raise ModelError(f"the model file {name} does not exist")

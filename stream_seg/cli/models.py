@@ -72,7 +72,7 @@ def remove(args: argparse.Namespace) -> int:
 def info(args: argparse.Namespace) -> int:
     """`stream-seg models info FILE`: inputs, outputs and metadata of an ONNX file, or of a named model on disk."""
     file = Path(args.name)
-    if not catalog.is_file(file) and not file.is_dir():
+    if not catalog.is_file(file):
         file = catalog.path(args.name, device=kind_of(args.device), model_dir=args.model_dir)
     check_model(file)  # which says better than ONNX Runtime what a file is that is no model
     tell(catalog.info(file))

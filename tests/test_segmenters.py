@@ -292,8 +292,16 @@ class TestOurGraphs:
             assert caplog.messages == ["t.onnx takes pictures of 160x96 alone: another size cannot be had"]
             assert "160 px" in other.description
 
-    def test_junk_in_the_metadata_leaves_the_defaults(self, tmp_path: Path) -> None:
-        metadata = {"labels": LABELS, "canvases": "large", "stride": "-3", "long_side": "wide"}
+    @pytest.mark.parametrize(
+        "junk",
+        [
+            {"canvases": "large", "stride": "-3", "long_side": "wide"},
+            {"canvases": "0x0,64x0", "stride": "0", "long_side": "\u00b2"},
+            {"canvases": "999999x999999", "stride": "100000", "long_side": "9" * 5000},
+        ],
+    )
+    def test_junk_in_the_metadata_leaves_the_defaults(self, junk: dict[str, str], tmp_path: Path) -> None:
+        metadata = {"labels": LABELS, **junk}
         with load_segmenter(batched_model(tmp_path / "t.onnx", metadata=metadata), device="cpu") as segmenter:
             assert "416 px" in segmenter.description
 

@@ -119,6 +119,11 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     assert "needs its weights file 'gone.bin'" in refusal(external_model(tmp_path / "model.onnx", "gone.bin"))
 
 
+@pytest.mark.parametrize("location", ["a\0b", "n" * 300])
+def test_weights_under_a_name_that_no_file_has_are_refused(tmp_path: Path, location: str) -> None:
+    assert "model.onnx" in refusal(external_model(tmp_path / "model.onnx", location))
+
+
 @pytest.mark.parametrize("location", ["../secret.bin", "{outside}", "sub/../../secret.bin", "link.bin"])
 def test_weights_outside_the_folder_of_the_model_are_refused(tmp_path: Path, location: str) -> None:
     outside = tmp_path / "secret.bin"

@@ -48,6 +48,7 @@ def check_model(path: Path) -> int:
             _refuse_other_kinds(path, head)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 locations = set(_locations(data, "model", 0, len(data), 0))
+        size = path.stat().st_size + sum(_weights(path, location).stat().st_size for location in locations)
     except OSError as error:
         raise ModelError(f"the model {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -56,7 +57,7 @@ def check_model(path: Path) -> int:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise ModelError(f"the model {path} has a name that is not UTF-8: rename it, or its folder") from error
-    return path.stat().st_size + sum(_weights(path, location).stat().st_size for location in locations)
+    return size
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:

@@ -97,6 +97,29 @@ def test_at_least_one_core_and_no_more_than_the_machine_has() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.parametrize(
+    ("files", "granted"),
+    [
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.cfs_quota_us": "300000\n", "cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, 8),
+        ({}, 8),
+    ],
+)
+def test_no_more_cores_than_a_container_may_use(
+    files: dict[str, str], granted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / ("." if name == "cpu.max" else "cpu") / name).write_text(content)
+    monkeypatch.setattr(device, "_CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(device, "_siblings", str)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)), raising=False)
+    assert device.cores() == granted
+
+
 def test_auto_says_in_one_line_what_it_chose(model: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stream_seg"), load_segmenter(model) as segmenter:
         (line,) = caplog.messages

@@ -118,13 +118,19 @@ def cores() -> int:
     return max(1, min(allowed, _quota()))
 
 
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Files with the microseconds granted and those in which they are, of version 2 and of version 1."""
+
+
 def _quota() -> int:
     """Whole CPUs a Linux control group grants ("200000 100000" is 2), or a large number."""
-    try:
-        granted, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return int(granted) // int(period)
-    except (OSError, ValueError):  # no control groups, or "max"
-        return 1 << 16
+    for files in _QUOTAS:
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+            granted, period = (int(word) for file in files for word in (_CONTROL_GROUPS / file).read_text().split())
+            if granted > 0:  # -1 is without a limit
+                return granted // period
+    return 1 << 16
 
 
 def _siblings(cpu: int) -> str:

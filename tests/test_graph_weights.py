@@ -389,6 +389,15 @@ def test_what_is_not_weights_is_refused(data: bytes, tmp_path: Path) -> None:
     refusal(tmp_path, data)
 
 
+def test_a_file_larger_than_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def larger(_path: Path) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", larger)
+    with pytest.raises(ModelError, match=r"weights\.pth: there is not enough memory"):
+        read_weights(tmp_path / "weights.pth")
+
+
 def test_a_missing_file_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot read the weights .*none\.pth"):
         read_weights(tmp_path / "none.pth")

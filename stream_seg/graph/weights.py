@@ -69,11 +69,12 @@ def read_weights(path: Path) -> Weights:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
-    try:
         reader = _reader(data)
         state = reader(data)
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
+    except MemoryError as error:
+        raise ModelError(f"cannot read the weights {path}: there is not enough memory for them") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return Weights(state, hashlib.sha256(data).hexdigest(), _labels(data) if reader is _read_safetensors else ())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import struct
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageErro
 from stream_seg.graph import COMPACT, R50_FPN, R50_FPN_V2, Exported, MaskRCNN, export_graph
 from stream_seg.graph.labels import known_labels
 from stream_seg.graph.parameters import State, check, expected, recognise
+from stream_seg.graph.precision import Agreement
 from stream_seg.graph.published import licence_of
 from stream_seg.segmenters import load_segmenter
 from tests.test_graph import MODEL, TINY_V1, TINY_V2, random_state
@@ -207,6 +210,20 @@ def test_int8_keeps_the_contract_of_the_file(int8: Exported) -> None:
     session = onnxruntime.InferenceSession(int8.path, options, providers=["CPUExecutionProvider"])
     feed = {"images": np.zeros((2, 64, 96, 3), np.uint8), "sizes": np.full((2, 2), 64, np.float32)}
     assert [value.shape for value in session.run(None, feed)] == [(0,), (0, 4), (0,), (0,), (0, 28, 28)]
+
+
+def test_what_was_not_found_has_no_mean() -> None:
+    assert str(Agreement(3, 2, 0, 1, math.nan, math.nan)) == "0 of 2 objects found again, 1 more, in 3 frames"
+    assert str(Agreement(3, 0, 0, 0, math.nan, math.nan)).startswith("nothing was found in the 3 frames")
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_said(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    frames = [np.zeros((64, 64, 3), np.uint8)]
+    with pytest.raises(OutputError, match=r"cannot make int8 in .*gone: No such file.* TMPDIR$"):
+        export_graph(weights, tmp_path / "m.onnx", precision="int8", calibration=frames)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from stream_seg.errors import ModelError
+from stream_seg.errors import ModelError, OutputError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox, choose_canvas, pairwise_iou
 from stream_seg.graph.config import STRIDE
@@ -64,10 +65,10 @@ class Agreement:
     score_difference: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.found} of {self.objects} objects found again, {self.extra} more, in {self.frames} frames; "
-            f"mean IoU {self.iou:.3f}, scores differ by {self.score_difference:.3f}"
-        )
+        if not self.objects:
+            return f"nothing was found in the {self.frames} frames: calibrate on some that show objects"
+        means = f"; mean IoU {self.iou:.3f}, scores differ by {self.score_difference:.3f}" if self.found else ""
+        return f"{self.found} of {self.objects} objects found again, {self.extra} more, in {self.frames} frames{means}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ def quantise(model: onnx.ModelProto, feeds: list[Feed], report: Report) -> onnx.
     session = _session(model)
     calibration = _Calibration([_with_detections(session, feed) for feed in feeds], report)
     prepared, defaults = _prepared(model)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "int8.onnx"
+    with _temporary_folder() as folder:
+        target = folder / "int8.onnx"
         quantize_static(
             prepared,
             target,
@@ -113,6 +114,19 @@ def quantise(model: onnx.ModelProto, feeds: list[Feed], report: Report) -> onnx.
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
     quantised.producer_name = model.producer_name
     return quantised
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """For the several copies of the graph that quantize_static writes. Raises OutputError."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make int8 in {tempfile.gettempdir()}: {error.strerror}; free some space there, or name another "
+            "folder in the environment variable TMPDIR"
+        ) from error
 
 
 def _prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:

@@ -6,12 +6,15 @@ import dataclasses
 import itertools
 import logging
 import math
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import TypeVar
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
@@ -199,11 +202,23 @@ class Pipeline:
     def run(self) -> Summary:
         """Process the sources until they end, `stop` is called, or a stage fails.
 
-        Raises whatever a stage raised first: a `StreamSegError` for what users can mend.
+        Raises whatever a stage raised first: a `StreamSegError` for what users can mend. On the main thread, Ctrl-C is
+        a call of `stop`, unless the program handles it itself: `KeyboardInterrupt` is raised once all is finished, or
+        by the second Ctrl-C.
         """
         if self._started:
             raise RuntimeError("a pipeline runs once; make a new one")
         self._started = True
+        with _interruptions(self.stop) as interruptions:
+            self._run()
+        errors = [*self._errors, *self._unfinished]
+        if interruptions:
+            raise KeyboardInterrupt from next(iter(errors), None)
+        for first in errors:
+            raise first
+        return self.metrics.summary()
+
+    def _run(self) -> None:
         threads = [
             *(self._capture_thread(lane) for lane in self._lanes),
             self._thread("segment", self._segment, self._segmented),
@@ -221,9 +236,6 @@ class Pipeline:
         self._cancel()
         _join(threads)
         self._close_everything()
-        for first in (*self._errors, *self._unfinished):
-            raise first
-        return self.metrics.summary()
 
     def _capture(self, lane: _Lane) -> None:
         with lane.source as source:
@@ -487,6 +499,30 @@ class Pipeline:
             channel.cancel()
         for lane in self._lanes:
             lane.source.close()
+
+
+@contextmanager
+def _interruptions(stop: Callable[[], None]) -> Iterator[Sequence[int]]:
+    """Have the first Ctrl-C call `stop`, as `asyncio.run` does; yields what will have come.
+
+    An exception in the midst of writing would cost frames and, mostly, the result its name. Where others handle the
+    signal, and off the main thread, which never sees it, nothing changes.
+    """
+    came: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.default_int_handler)
+        came.append(number)
+        stop()
+
+    here = threading.current_thread() is threading.main_thread()
+    if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield came
+    finally:
+        if here and signal.getsignal(signal.SIGINT) is handle:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _count_drop(lanes: Sequence[_Lane], number: int, cause: str) -> None:

@@ -329,6 +329,52 @@ def test_a_keyboard_interrupt_is_raised_and_what_was_written_counts() -> None:
     assert source.closed == 1
 
 
+class Signalled(Kept):
+    """Ctrl-C comes `times` times in the midst of writing frame 7."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if frame.index == 7:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+        super().write(frame, detections)
+
+
+def test_ctrl_c_is_raised_after_the_run_was_ended_in_good_order() -> None:
+    source, sink = Numbers(None), Signalled(1)
+    pipeline = Pipeline(source, Counting(), sinks=[sink], renderer=same)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_time(pipeline)
+    assert sink.indices == list(range(pipeline.metrics.captured))
+    assert len(sink.indices) > 7
+    assert sink.outcomes == [Outcome.STOPPED]
+    assert source.closed == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_is_raised_at_once() -> None:
+    source, sink = Numbers(None), Signalled(2)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_time(Pipeline(source, Counting(), sinks=[sink], renderer=same))
+    assert sink.indices == list(range(7))
+    assert sink.outcomes == [Outcome.STOPPED]
+    assert source.closed == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_outlives_a_failure_of_the_run_that_it_ends() -> None:
+    class Full(Signalled):
+        def close(self, outcome: Outcome) -> None:
+            raise Boom("close")
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run_in_time(Pipeline(Numbers(None), Counting(), sinks=[Full(1)], renderer=same))
+    assert isinstance(raised.value.__cause__, Boom)
+
+
 def test_a_sink_that_holds_gets_no_frame_until_it_lets_go() -> None:
     class Holding(Kept):
         asked = 0

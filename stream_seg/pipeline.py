@@ -172,6 +172,7 @@ class Pipeline:
         self._handing_on = threading.Lock()
         self._errors: list[BaseException] = []
         self._unfinished: list[BaseException] = []  # why results could not be finished, which is no fault of others
+        self._unclosed: list[BaseException] = []  # why sources could not be closed, which costs no result anything
         self._started = False
         self._stopped = False
         self._ending = False
@@ -211,7 +212,7 @@ class Pipeline:
         self._started = True
         with _interruptions(self.stop) as interruptions:
             self._run()
-        errors = [*self._errors, *self._unfinished]
+        errors = [*self._errors, *self._unfinished, *self._unclosed]
         if interruptions:
             raise KeyboardInterrupt from next(iter(errors), None)
         for first in errors:
@@ -308,7 +309,7 @@ class Pipeline:
         except Exception as error:  # as in a capture thread
             if lane.metrics.error is None:
                 self._source_failed(lane, error)
-                lane.source.close()
+                self._close_source(lane)
             self._intake.delivered()
             return False
         return True
@@ -386,7 +387,7 @@ class Pipeline:
         if self._wall is not None:
             self._wall.ended(lane.number, lane.metrics.error)
         if len(self._lanes) > 1:
-            lane.source.close()  # which may have more frames than are wanted
+            self._close_source(lane)  # which may have more frames than are wanted
             self._close(lane)
             if self._unfinished and not self._stopped:  # else the others end as well, and well
                 raise self._unfinished[0]
@@ -415,7 +416,7 @@ class Pipeline:
             self._ending = True
             self._intake.close()
             for lane in self._lanes:
-                lane.source.close()
+                self._close_source(lane)
 
     def _open_sinks(self) -> list[Sink]:
         return [sink for lane in self._lanes if not lane.is_closed for sink in lane.sinks]
@@ -431,6 +432,12 @@ class Pipeline:
             lane.is_closed = True
             for sink in lane.sinks:
                 self._closing(sink, lane)
+
+    def _close_source(self, lane: _Lane) -> None:
+        try:
+            lane.source.close()
+        except BaseException as error:  # sinks must be closed as well
+            self._unclosed.append(error)
 
     def _closing(self, sink: Sink | Wall, lane: _Lane | None) -> None:
         try:
@@ -498,7 +505,7 @@ class Pipeline:
         for channel in (self._segmented, self._rendered):
             channel.cancel()
         for lane in self._lanes:
-            lane.source.close()
+            self._close_source(lane)
 
 
 @contextmanager

@@ -284,6 +284,21 @@ def test_a_signal_may_come_while_its_thread_holds_the_lock_that_ending_takes() -
     assert sink.outcomes == [Outcome.STOPPED]
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_source_that_cannot_be_closed_costs_no_result(stopped: bool) -> None:
+    class Stuck(Numbers):
+        def close(self) -> None:
+            raise Boom("close")
+
+    sinks = [Kept(stop_at=2 if stopped else None), Kept()]
+    pipeline = Pipeline(Stuck(20), Counting(), sinks=sinks, renderer=same)
+    with pytest.raises(Boom, match="close"):
+        run_in_time(pipeline)
+    outcome = Outcome.STOPPED if stopped else Outcome.COMPLETE
+    assert [sink.outcomes for sink in sinks] == [[outcome]] * 2
+    assert sinks[0].indices == list(range(pipeline.metrics.captured))
+
+
 def test_a_stop_between_two_frames_ends_a_source_that_waits() -> None:
     source = Numbers(None, live=True)
 

@@ -369,6 +369,20 @@ def test_a_source_that_ends_has_its_file_finished_while_the_others_go_on() -> No
     assert long.indices == list(range(20))
 
 
+def test_a_source_that_cannot_be_closed_does_not_end_the_others() -> None:
+    class Stuck(Numbers):
+        def close(self) -> None:
+            raise Boom("close")
+
+    gate = Gate(10)
+    short, long = Kept(), Kept()
+    short.close = lambda outcome: (Kept.close(short, outcome), gate.open.set())  # type: ignore[method-assign]
+    with pytest.raises(Boom, match="close"):
+        run_in_time(Pipeline([feed("a", Stuck(3), short), feed("b", Numbers(20, ready=gate), long)], Counting()))
+    assert short.outcomes == long.outcomes == [Outcome.COMPLETE]
+    assert long.indices == list(range(20))
+
+
 def test_when_all_sources_fail_the_first_ones_error_is_raised() -> None:
     feeds = [feed(f"f{n}", Numbers(None, fail_at=n), Kept()) for n in range(3)]
     with pytest.raises(Boom, match="source"):

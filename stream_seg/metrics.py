@@ -25,8 +25,9 @@ RECENT = 30
 
 
 class RateMeter:
-    """Events per second over the last `window` seconds; falls to zero when events stop.
+    """Events per second over the last `window` seconds, or of the last two where they are rarer than that.
 
+    It falls to zero when events stop: when no two came in `window`, and none for twice as long as between the last two.
     One thread ticks; any thread may read.
     """
 
@@ -39,18 +40,20 @@ class RateMeter:
         """Count one event, now."""
         now = self._clock()
         self._times.append(now)
-        while self._times[0] < now - self._window:
+        while len(self._times) > 2 and self._times[0] < now - self._window:
             self._times.popleft()
 
     @property
     def per_second(self) -> float:
         """The present rate in events per second."""
-        oldest = self._clock() - self._window
-        times = [moment for moment in tuple(self._times) if moment >= oldest]
-        if len(times) < 2 or times[-1] == times[0]:
+        now, times = self._clock(), list(self._times)
+        recent = [moment for moment in times if moment >= now - self._window]
+        if len(recent) < 2 <= len(times) and now - times[-1] <= 2 * (times[-1] - times[-2]):
+            recent = times[-2:]
+        if len(recent) < 2 or recent[-1] == recent[0]:
             return 0.0
         # N ticks span N - 1 intervals.
-        return (len(times) - 1) / (times[-1] - times[0])
+        return (len(recent) - 1) / (recent[-1] - recent[0])
 
 
 class Histogram:

@@ -41,6 +41,18 @@ def test_a_steady_rate_is_exact_then_decays(rate: float) -> None:
     assert meter.per_second == 0.0
 
 
+@pytest.mark.parametrize("seconds", [1.1, 1.9, 2.5, 40.0])
+def test_a_rate_below_one_in_a_window_is_told_until_events_stop(seconds: float) -> None:
+    clock = Turned()
+    meter = RateMeter(window=2.0, clock=clock)
+    for _ in range(5):
+        meter.tick()
+        clock.now += seconds
+    assert meter.per_second == pytest.approx(1 / seconds)  # as the status line asks, before the next tick
+    clock.now += 1.1 * seconds
+    assert meter.per_second == 0.0
+
+
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.95, 0.99, 1.0])
 def test_a_quantile_is_within_one_percent(share: float) -> None:
     durations = np.random.default_rng(3).lognormal(-3, 1, 20_000)

@@ -29,12 +29,17 @@ class Detections:
 
     def __post_init__(self) -> None:
         n = len(self.scores)
-        expected = {"boxes": (n, 4), "scores": (n,), "class_ids": (n,), "masks": (n, *self.masks.shape[1:3])}
+        expected = {"boxes": (n, 4), "scores": (n,), "class_ids": (n,)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
         if self.ids is not None and self.ids.shape != (n,):
             raise ValueError(f"ids must have shape {(n,)}, got {self.ids.shape}")
+        masks = self.masks
+        if masks.ndim != 3 or len(masks) != n or (n and not masks.size) or masks.dtype not in (np.float32, np.float64):
+            raise ValueError(f"masks must be ({n}, S, T) float32, got {masks.shape} {masks.dtype}")
+        if self.class_ids.dtype.kind not in "iu":
+            raise ValueError(f"class_ids must be whole numbers, got {self.class_ids.dtype}")
         if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
             found = f"{self.class_ids.min()}..{self.class_ids.max()}"
             raise ValueError(f"class_ids must be in 0..{len(self.class_names) - 1}, got {found}")

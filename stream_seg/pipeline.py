@@ -148,6 +148,8 @@ class Pipeline:
         feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer, follower=follower)]
         if not feeds:
             raise UsageError("a pipeline needs at least one source")
+        if not all(isinstance(feed, Feed) for feed in feeds):
+            raise UsageError("several sources are given as Feeds: Pipeline([Feed(source), Feed(another)], segmenter)")
         if segmenter.max_batch < 1:
             raise UsageError(f"max_batch of a segmenter must be at least 1, got {segmenter.max_batch}")
         self.metrics = metrics or Metrics(told_apart([feed.name for feed in feeds]))

@@ -120,14 +120,14 @@ class _Gone:
     """Objects that had a number and are gone, with the time at which each was found last."""
 
     def __init__(self) -> None:
-        self._objects = _unnumbered(Detections.none((), 0))
+        self._objects = _unnumbered(Detections.none((), 1))
         self._seen = np.zeros(0)
 
     def add(self, objects: Detections, seen: NDArray[np.float64]) -> None:
         """Remember those of `objects` that have a number, `seen` (N,) at these times."""
         had = _ids(objects) > 0
         if had.any():
-            kept = replace(objects[had], masks=np.zeros((int(had.sum()), 0, 0), np.float32))
+            kept = replace(objects[had], masks=np.zeros((int(had.sum()), 1, 1), np.float32))
             self._objects = _joined(self._objects, kept)
             self._seen = np.concatenate([self._seen, seen[had]])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
@@ -58,3 +60,27 @@ def test_the_numbers_of_detections_go_along_with_them() -> None:
     assert dataclasses.replace(three, ids=None)[:2].ids is None
     with pytest.raises(ValueError, match=r"ids must have shape \(3,\), got \(2,\)"):
         dataclasses.replace(three, ids=np.array([1, 2]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"masks": np.ones((2, 28, 28), np.bool_)},
+        {"masks": np.ones((2, 28, 28), np.float16)},
+        {"masks": np.ones((2, 0, 0), np.float32)},
+        {"masks": np.ones((2, 28), np.float32)},
+        {"masks": np.ones((2, 1, 28, 28), np.float32)},
+        {"masks": np.ones((3, 28, 28), np.float32)},
+        {"class_ids": np.zeros(2, np.float32)},
+    ],
+)
+def test_detections_that_could_not_be_drawn_are_refused_where_they_are_made(wrong: dict[str, NDArray[Any]]) -> None:
+    right: dict[str, NDArray[Any]] = {
+        "boxes": np.ones((2, 4), np.float32),
+        "scores": np.ones(2, np.float32),
+        "class_ids": np.zeros(2, np.int64),
+        "masks": np.ones((2, 28, 28), np.float32),
+    }
+    Detections(**right, class_names=("thing",))
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        Detections(**right | wrong, class_names=("thing",))

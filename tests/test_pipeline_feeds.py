@@ -484,6 +484,11 @@ def test_a_pipeline_without_sources_is_refused() -> None:
         Pipeline([], Counting())
 
 
+def test_several_sources_without_feeds_are_refused() -> None:
+    with pytest.raises(UsageError, match="given as Feeds"):
+        Pipeline([Numbers(1), Numbers(1)], Counting())  # type: ignore[list-item]
+
+
 def test_all_sources_that_never_open_raise_what_the_first_says() -> None:
     class Missing(Numbers):
         def __enter__(self) -> Self:

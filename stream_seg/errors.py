@@ -8,7 +8,7 @@
     +-- OutputError           exit 6   an output that cannot be written
         +-- DisplayError      exit 7   no display to open a window on
 
-SIGINT and SIGTERM end the command with 130 and 143.
+SIGINT, SIGTERM and SIGHUP end the command with 130, 143 and 129.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from skimage import data
 from stream_seg import __version__, catalog
 from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
-from stream_seg.cli.signals import Interrupted
+from stream_seg.cli.signals import Interrupted, ending_signals
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.segmenters import FunctionSegmenter, load_segmenter
@@ -486,7 +486,10 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], li
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), *([] if sys.platform == "win32" else [(signal.SIGHUP, 129)])],
+)
 def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     argv = [*COMMAND, "synthetic:320x240@30", "-o", str(out), "--device", "cpu", "--model", str(tiny)]
@@ -500,6 +503,29 @@ def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tiny: Pat
     assert delivered is not None
     assert frames_in(out) == int(delivered[1]) > 0
     assert {path.name for path in tmp_path.iterdir()} == {tiny.name, "out.mp4"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_a_terminal_that_goes_away_says_so_twice_and_ends_the_run_once() -> None:
+    stops: list[str] = []
+    with ending_signals() as ending:
+        ending.stop = lambda: stops.append("stop")
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert stops == ["stop"]
+    assert ending.exit_code == 129
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_a_run_that_is_to_outlive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with ending_signals() as ending:
+            signal.raise_signal(signal.SIGHUP)
+        assert ending.exit_code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("interruption", "code"), [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)])

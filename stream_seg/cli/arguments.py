@@ -40,7 +40,8 @@ further commands (each has --help):
 
 exit codes:
   0 done   1 internal error   2 wrong options   3 source   4 model   5 device   6 output   7 no display
-  130 ended by SIGINT (Ctrl-C), 143 by SIGTERM; what was written until then is finished and plays
+  130 ended by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP (its terminal was closed); what was written until then
+  is finished and plays
 """
 
 

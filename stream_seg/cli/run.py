@@ -19,7 +19,7 @@ from stream_seg.pipeline import Pipeline
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130 or 143 after a signal."""
+    """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130, 143 or 129 after a signal."""
     limit_heaps()
     use_one_thread()
     be_silent()

@@ -1,12 +1,16 @@
-"""SIGINT and SIGTERM: the first ends the run in good order, the second ends the process at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first ends the run in good order, the second ends the process at once."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_HANG_UP = None if sys.platform == "win32" else signal.SIGHUP
+"""The terminal has gone: its window was closed, or the connection to it lost. Windows has no such signal."""
 
 
 class Interrupted(BaseException):
@@ -29,12 +33,14 @@ class Ending:
 
     @property
     def exit_code(self) -> int:
-        """0, or 128 + the signal that ended the run (130 for SIGINT, 143 for SIGTERM)."""
+        """0, or 128 + the signal that ended the run (130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP)."""
         return 0 if self.received is None else 128 + self.received
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler. It runs on the main thread, between two bytecodes."""
         if self.received is not None:
+            if number == _HANG_UP:  # it comes twice, from the system and from the shell, and nobody asks for haste
+                return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = number
@@ -45,9 +51,14 @@ class Ending:
 
 @contextmanager
 def ending_signals() -> Iterator[Ending]:
-    """Handle SIGINT and SIGTERM inside the block; the previous handlers come back after it."""
+    """Handle SIGINT, SIGTERM and SIGHUP inside the block; the previous handlers come back after it.
+
+    SIGHUP stays ignored where it is: `nohup` means a run to outlive its terminal.
+    """
     ending = Ending()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if _HANG_UP is not None and signal.getsignal(_HANG_UP) is not signal.SIG_IGN:
+        numbers.append(_HANG_UP)
     previous = [signal.signal(number, ending.handle) for number in numbers]
     try:
         yield ending

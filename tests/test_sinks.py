@@ -162,6 +162,11 @@ def test_a_codec_for_an_image_is_refused(tmp_path: Path) -> None:
         open_sink(tmp_path / "a.png", codec="h264")
 
 
+def test_an_empty_name_is_not_taken_for_the_current_folder() -> None:
+    with pytest.raises(UsageError, match=r"^the name of an output is empty; the current folder is written \.$"):
+        open_sink("")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_an_image_comes_back_as_it_was_shown(suffix: str, tmp_path: Path) -> None:
     shown = frames(CFR[:1])

@@ -58,10 +58,12 @@ def open_sink(
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, a video goes into files of so many
     seconds each, of which only those within `keep` stay, and files that are `spared`, such as what the run reads.
     Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
-    or segments where no video is written, and for `keep` without segments.
+    or segments where no video is written, for `keep` without segments, and for an empty name.
     """
     if keep is not None and segment is None:
         raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
+    if path == "":  # as an unset variable gives
+        raise UsageError("the name of an output is empty; the current folder is written .")
     if str(path) == "-":
         raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
     refuse_address(path)

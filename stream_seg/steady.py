@@ -45,8 +45,8 @@ class Steady:
     """Makes what a segmenter finds in the frames of a film into what is shown. Use one per film.
 
     Scores are averaged over the frames of an object, and so are boxes, the more so the less they move. Images of their
-    own are shown as they are, and so are the first frame and one that comes more than `APART` after the one before:
-    nothing is known then that tells ghosts apart.
+    own are shown as they are, and so are the first frame, one that comes more than `APART` after the one before, and
+    one whose classes have other names: nothing is known then that tells ghosts apart.
 
     `Detections.ids` are numbers from 1 on, as objects were first shown; images of their own have none.
     """
@@ -56,6 +56,7 @@ class Steady:
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
+        self._names: tuple[str, ...] = ()
         self._image = _NOTHING
         self._at = 0.0
 
@@ -66,7 +67,8 @@ class Steady:
             return found
         found = _unnumbered(found[np.flatnonzero(np.isfinite(found.boxes).all(1))])  # others have no place
         now = float(frame.pts)
-        is_another = frame.image.shape != self._image.shape or now < self._at
+        renamed = len(found) > 0 and found.class_names != self._names != ()
+        is_another = renamed or frame.image.shape != self._image.shape or now < self._at
         begins = is_another or not 0 < now - self._at <= APART
         if begins:
             self._gone.add(self._objects, self._known["seen"])
@@ -75,6 +77,7 @@ class Steady:
             self._gone = _Gone()
         self._add(found, frame.image, now)
         self._image, self._at = frame.image, now
+        self._names = found.class_names if len(found) else self._names
         self._known["shown"] |= begins
         shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
         shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]

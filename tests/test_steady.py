@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -153,6 +154,12 @@ def test_no_object_is_shown_for_longer_than_that_where_it_is_missed() -> None:
     assert MISSED * 0.2 > APART
     film = Film(gap=0.2, first=found((HERE, 0.9)))
     assert film.counts([found((HERE, 0.9)), NOTHING, NOTHING]) == [1, 1, 0]
+
+
+def test_objects_of_other_classes_than_before_continue_nothing() -> None:
+    film = Film(first=found((HERE, 0.9), class_id=1))
+    other = dataclasses.replace(found((THERE, 0.5)), class_names=("person",))
+    assert film.next(other).names == ["person"]
 
 
 def test_masks_of_another_size_and_boxes_without_a_place_do_no_harm() -> None:

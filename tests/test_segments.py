@@ -22,6 +22,7 @@ from stream_seg.sinks import Keep, SegmentedVideo, VideoFile, open_sink, parse_d
 from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK, Segments
+from stream_seg.sources import Recording
 from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, sounds
 
 LIVE = SourceInfo("camera", (64, 48), "live")
@@ -113,6 +114,19 @@ def test_sound_that_begins_with_a_segment_is_in_that_one_alone(suffix: str, tmp_
     parts = [sounds(path)[0] for path in segments(tmp_path)]
     assert len(parts) == 3
     assert [packet for part in parts for packet in part.packets] == sounds(source)[0].packets
+
+
+@pytest.mark.parametrize("begin", ["0", "2.5"])
+def test_the_sound_of_recordings_glued_together_goes_on_from_file_to_file(begin: str, tmp_path: Path) -> None:
+    source, parts = tmp_path / "in.ts", [record(tmp_path / f"{seconds}.ts", seconds=seconds) for seconds in (2, 4)]
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    for sink in (VideoFile(tmp_path / "whole.mp4"), SegmentedVideo(tmp_path / "door.mp4", 1.5)):
+        with Recording(source, start=Fraction(begin)) as recorded:
+            deliver(sink, recorded.info, list(recorded))
+    (whole,), files = sounds(tmp_path / "whole.mp4"), segments(tmp_path)
+    assert len(files) > 2
+    assert [packet for file in files for packet in sounds(file)[0].packets] == whole.packets
+    assert max(sounds(file)[0].times[0] for file in files) < 0.025
 
 
 def test_a_clip_is_cut_from_where_it_begins(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +14,14 @@ import numpy as np
 import pytest
 from av.audio.stream import AudioStream
 from av.packet import Packet
+from av.stream import Stream
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import VideoFile, original
+from stream_seg.sinks import VideoFile, soundtrack
+from stream_seg.sinks.original import Original
+from stream_seg.sinks.soundtrack import Soundtrack
 from stream_seg.sources import Recording
 from tests.sink_films import CFR, VFR, Film, deliver, frames, image, info, noise, read, record, recording, sounds
 
@@ -305,14 +309,14 @@ def test_sound_that_cannot_be_written_any_further_ends_there_and_not_the_run(
 ) -> None:
     source = record(tmp_path / "in.mp4")
     about, shown = recording(source)
-    written = original._Copy.put
+    written = soundtrack._Copy.put
 
-    def put(track: original._Copy, packet: Packet[AudioStream]) -> None:
+    def put(track: soundtrack._Copy, packet: Packet[AudioStream]) -> None:
         if packet.pts is not None and packet.pts * packet.time_base >= 1:
             raise error
         written(track, packet)
 
-    monkeypatch.setattr(original._Copy, "put", put)
+    monkeypatch.setattr(soundtrack._Copy, "put", put)
     deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
     (after,) = sounds(tmp_path / "out.mp4")
     assert after.times[-1] == pytest.approx(1, abs=0.03)
@@ -337,6 +341,74 @@ def test_the_sound_of_recordings_glued_together_goes_on_with_their_pictures(suff
         assert after.times[2 * count] - after.times[0] == pytest.approx(4, abs=0.05)
 
 
+def glue(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("start", ["0.5", "2.5", "4.5"])
+@pytest.mark.parametrize(("suffix", "codec"), [("ts", "aac"), ("mpg", "mp2")])
+def test_a_start_in_recordings_glued_together_has_the_sound_of_there(
+    suffix: str, codec: str, start: str, tmp_path: Path
+) -> None:
+    parts = [record(tmp_path / f"{seconds}.{suffix}", codec, seconds=seconds) for seconds in (2, 4)]
+    source = glue(tmp_path / f"in.{suffix}", *parts)
+    for name, begin in (("whole", Fraction(0)), ("part", Fraction(start))):
+        with Recording(source, start=begin) as recorded:
+            deliver(VideoFile(tmp_path / f"{name}.mp4"), recorded.info, list(recorded))
+    (whole,), (part,) = sounds(tmp_path / "whole.mp4"), sounds(tmp_path / "part.mp4")
+    expected = [(time, packet) for time, packet in zip(whole.times, whole.packets, strict=True) if time >= begin]
+    assert part.packets == [packet for _, packet in expected]
+    assert part.times == pytest.approx([float(time - begin) for time, _ in expected], abs=1e-3)
+
+
+def test_of_short_parts_whose_sound_lies_behind_their_pictures_all_is_kept(tmp_path: Path) -> None:
+    """As in program streams, in which one packet holds pictures of half a second."""
+    once = record(tmp_path / "once.mpg", "mp2", seconds=1.5)
+    source, out = glue(tmp_path / "in.mpg", once, once, once), tmp_path / "out.mkv"
+    with Recording(source) as recorded:
+        deliver(VideoFile(out), recorded.info, list(recorded))
+    (before,), (after,) = sounds(once), sounds(out)
+    assert after.packets == 3 * before.packets
+    assert max(later - earlier for earlier, later in pairwise(after.times)) < 0.05
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("ts", "aac"), ("mpg", "mp2")])
+def test_after_a_part_without_sound_that_of_the_next_comes_with_its_pictures(
+    suffix: str, codec: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sounding, silent = record(tmp_path / f"a.{suffix}", codec), record(tmp_path / f"b.{suffix}", tracks=0)
+    source, out = glue(tmp_path / f"in.{suffix}", sounding, silent, sounding), tmp_path / "out.mkv"
+    with Recording(source) as recorded:
+        deliver(VideoFile(out), recorded.info, list(recorded))
+    (before,), (after,) = sounds(sounding), sounds(out)
+    count = len(before.packets)
+    assert len(after.packets) == 2 * count
+    assert after.times[count - 1] < 2.1
+    assert after.times[count] - after.times[0] == pytest.approx(4, abs=0.1)
+    assert not caplog.records
+
+
+def test_sound_that_alone_jumps_back_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = record(tmp_path / "in.ts", seconds=4), tmp_path / "out.mp4"
+    read_packets = Original._demux
+
+    def jumping(recorded: Original) -> Iterator[Packet[Stream]]:
+        for packet in read_packets(recorded):
+            if isinstance(packet.stream, AudioStream) and packet.pts is not None and packet.pts > 180_000:
+                packet.pts = packet.dts = packet.pts - 180_000
+            yield packet
+
+    monkeypatch.setattr(Original, "_demux", jumping)
+    with Recording(source) as recorded:
+        deliver(VideoFile(out), recorded.info, list(recorded))
+    assert sounds(out)[0].times[-1] == pytest.approx(2, abs=0.1)
+    assert len(read(out).times) == 100
+    assert f"the sound of {source} jumps back to 0.0 s, its pictures do not: left out" in caplog.text
+
+
 def test_all_sound_behind_the_last_of_few_pictures_is_kept(tmp_path: Path) -> None:
     """One a second, some of which wait for later ones: their times step back by more than that."""
     source, out = tmp_path / "talk.mp4", tmp_path / "out.mp4"
@@ -359,11 +431,11 @@ def test_all_sound_behind_the_last_of_few_pictures_is_kept(tmp_path: Path) -> No
 
 def test_sound_in_packets_shorter_than_a_tick_is_kept(tmp_path: Path) -> None:
     """As TrueHD in Matroska: six packets of 0.83 ms have five times in milliseconds, and no duration."""
-    recorded = original.Original(record(tmp_path / "in.mkv"), Fraction(0), None)
+    recorded = Original(record(tmp_path / "in.mkv"), Fraction(0), None)
     packets: list[Packet[AudioStream]] = [Packet(b"sound") for _ in range(60)]
     for number, packet in enumerate(packets):
         packet.pts = packet.dts = number * 5 // 6
-    assert all(map(recorded._is_in_order, packets))
+    assert all(map(Soundtrack(recorded, Fraction(0))._is_in_order, packets))
     assert [packet.dts for packet in packets] == [number * 5 // 6 for number in range(60)]
     recorded.close()
 

@@ -17,6 +17,7 @@ from stream_seg.sinks.colour import Yuv420
 from stream_seg.sinks.encoders import KEY_FRAME_SECONDS, Encoder
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import PartFile
+from stream_seg.sinks.soundtrack import Soundtrack
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ _COMMON_OPTIONS = {
 
 
 class Film:
-    """A video with its sound, written to `part`.
+    """A video with the sound of `original`, if there is one, written to `part`.
 
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
     `comment` goes into the file's metadata.
@@ -61,7 +62,13 @@ class Film:
     """
 
     def __init__(
-        self, part: PartFile, encoder: Encoder, info: SourceInfo, first: Frame, comment: str | None = None
+        self,
+        part: PartFile,
+        encoder: Encoder,
+        info: SourceInfo,
+        first: Frame,
+        original: Original | None,
+        comment: str | None = None,
     ) -> None:
         self._part = part
         self._comment = comment
@@ -76,7 +83,7 @@ class Film:
         self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
         self._key_due = 0
         self._durations: dict[int, int] = {}
-        self._original = _original(info)
+        self._sound = None if original is None else Soundtrack(original, self._begin)
         self._container, self._stream = self._open(first.size)
 
     def write(self, frame: Frame) -> None:
@@ -106,8 +113,6 @@ class Film:
                     end = until - self._begin
                 self._finish_sound(end, duration * self._tick, complete=complete)
         finally:
-            if self._original is not None:
-                self._original.close()
             self._container.close()
             self._part.checkpoint()
 
@@ -117,14 +122,12 @@ class Film:
             try:
                 return self._start(size, copy=copy)
             except (av.FFmpegError, ValueError) as error:
-                if self._original is None or self._part.error is not None:
+                if self._sound is None or self._part.error is not None:
                     raise
                 logger.debug("opening with the sound (copy: %s) failed: %s", copy, error)
                 self._part.empty()
-        assert self._original is not None
         logger.warning("the sound of %s is left out: %s cannot hold it", self._info.path, self._encoder.path)
-        self._original.close()
-        self._original = None
+        self._sound = None
         return self._start(size, copy=False)
 
     def _start(self, size: tuple[int, int], *, copy: bool) -> tuple[OutputContainer, VideoStream]:
@@ -136,13 +139,13 @@ class Film:
         stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate)
         if self._comment is not None:
             container.metadata["comment"] = self._comment
-        if self._original is not None:
-            aspect = self._original.pixel_aspect(size)
+        if self._sound is not None:
+            aspect = self._sound.original.pixel_aspect(size)
             if aspect is not None:
                 stream.codec_context.sample_aspect_ratio = aspect
-            if self._original.title:
-                container.metadata["title"] = self._original.title
-            self._original.attach(container, copy=copy)
+            if self._sound.original.title:
+                container.metadata["title"] = self._sound.original.title
+            self._sound.attach(container, copy=copy)
         container.start_encoding()
         self._part.begin()
         return container, stream
@@ -157,8 +160,8 @@ class Film:
     def _encode(self, picture: av.VideoFrame, duration: int) -> None:
         """Encode a picture that lasts `duration` ticks, after the sound that comes before it."""
         ticks = _ticks(picture)
-        if self._original is not None:
-            self._original.copy_until(ticks * self._tick)
+        if self._sound is not None:
+            self._sound.copy_until(ticks * self._tick)
             self._part.checkpoint()
         if ticks >= self._key_due:
             picture.pict_type = PictureType.I
@@ -176,13 +179,13 @@ class Film:
             self._part.checkpoint()
 
     def _finish_sound(self, end: Fraction, tolerance: Fraction, *, complete: bool) -> None:
-        if self._original is None:
+        if self._sound is None:
             return
         if complete:
-            self._original.copy_rest(end, tolerance)
+            self._sound.copy_rest(end, tolerance)
         else:
-            self._original.copy_until(end)
-        self._original.finish()
+            self._sound.copy_until(end)
+        self._sound.finish()
 
     def _last_duration(self, ticks: int, until: Fraction | None) -> int:
         """How long the last frame lasts: to the end of the recording if that is about one frame away, else one gap."""
@@ -206,14 +209,3 @@ def _clock(time_base: Fraction) -> int:
 def _ticks(picture: av.VideoFrame) -> int:
     assert picture.pts is not None
     return picture.pts
-
-
-def _original(info: SourceInfo) -> Original | None:
-    """What goes over from the input, if it is a recording that can be opened a second time."""
-    if info.kind != "video" or info.path is None or not info.path.is_file():
-        return None
-    try:
-        return Original(info.path, info.start, info.end)
-    except (av.FFmpegError, OSError) as error:
-        logger.warning("the sound of %s is left out: %s", info.path, error.strerror)
-        return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 
 from av.packet import Packet
 from av.stream import Stream
@@ -15,16 +18,29 @@ _JUMP = Fraction(1)
 
 _USUAL_RATE = Fraction(30)
 
-_MOST_WAITING = 2000
-"""Packets of sound that may wait for the pictures to jump as well: 40 s of AAC."""
+_MOST_WAITING = 500
+"""Packets of sound that may wait for the next picture: 10 s of AAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """Lies between the bytes `after` and `before`, where two pictures begin. Its middle in time is `between` theirs."""
+
+    after: int
+    before: int
+    between: Fraction
 
 
 class Joints:
     """Moves packets so that glued recordings follow each other, as `Timeline` moves the frames decoded from them.
 
-    Where one recording ends, the times of all its streams jump back, not all at one place. `pictures` tell by how much
-    what follows is moved: their first packet comes a frame after their last. Sound that has jumped before they have
-    waits for them. `left_at` is the time in the input at which sound still waits, None where none does.
+    Where one recording ends, the times of its pictures jump back. What follows is moved so that the first picture comes
+    a frame after the last. Sound belongs to the recording whose bytes it lies among, for one of them may have none; so
+    it waits until a picture is read that lies behind it. Between two pictures at a joint its times tell on which side:
+    they step back there or, where none came before, are nearer to one of the two.
+
+    `left_at` is the time in the input to which sound first jumps back within a recording, None where none does: there
+    is no place for it.
     """
 
     def __init__(self, pictures: VideoStream | None) -> None:
@@ -32,43 +48,59 @@ class Joints:
         rate = None if pictures is None else pictures.average_rate or pictures.guessed_rate
         self._step = 1 / (rate or _USUAL_RATE)
         self._moves = [Fraction(0)]
-        self._recordings: dict[int, int] = {}  # by stream, as is the next
-        self._order: dict[int, Fraction] = {}
+        self._joints: list[_Joint] = []
+        self._places: dict[int, int] = {}  # by stream, the byte at which its last packet begins
+        self._order: Fraction | None = None  # of the last picture
         self._latest = Fraction(0)  # of the pictures of their present recording
-        self._waiting: deque[tuple[int, Fraction, Packet[Stream]]] = deque(maxlen=_MOST_WAITING)
-
-    @property
-    def left_at(self) -> float | None:
-        return float(self._waiting[0][1]) if self._waiting else None
+        self._heard: dict[int, tuple[int, Fraction]] = {}  # by stream, the recording and the latest time of its sound
+        self._waiting: deque[tuple[int, Fraction, Packet[Stream]]] = deque()
+        self.left_at: float | None = None
 
     def joined(self, packets: Iterable[Packet[Stream]]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
         """Packets that hold something, with the time in seconds at which they begin: no recording begins anew."""
         for packet in packets:
             stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None or not packet.size:
+            if not packet.size:
+                continue
+            if stamp is None:  # in MPEG program streams only some pictures have one
+                self._latest += self._step if packet.stream_index == self._pictures else 0
                 continue
             time = stamp * packet.time_base
-            # Pictures that others need come before them: by `time` they step back, at one a second by more than that.
-            order = time if packet.dts is None else packet.dts * packet.time_base
-            recording = self._recording(packet.stream_index, time, order)
-            if recording < len(self._moves):
-                yield time + self._moves[recording], packet
-                yield from self._released()
+            last = self._places.get(packet.stream_index, 0)
+            place = self._places[packet.stream_index] = last if packet.pos is None else packet.pos
+            if packet.stream_index == self._pictures:
+                # Those that others need come before them: by `time` they step back, at one a second by more than that.
+                order = time if packet.dts is None else packet.dts * packet.time_base
+                self._follow(last, place, time, order)
+                yield time + self._moves[-1], packet
+                yield from self._released(place)
             else:
-                self._waiting.append((recording, time, packet))
+                self._waiting.append((place, time, packet))
+                if len(self._waiting) > _MOST_WAITING:
+                    yield from self._placed(*self._waiting.popleft())
+        yield from self._released(None)
 
-    def _recording(self, stream: int, time: Fraction, order: Fraction) -> int:
-        """Which of the recordings a packet with this time belongs to."""
-        begins = self._order.get(stream, order) - order > _JUMP
-        self._order[stream] = order
-        number = self._recordings[stream] = self._recordings.get(stream, 0) + begins
-        if stream == self._pictures:
-            if begins:
-                self._moves.append(self._moves[-1] + self._latest + self._step - time)
-            self._latest = time if begins else max(self._latest, time)
-        return number
+    def _follow(self, last: int, place: int, time: Fraction, order: Fraction) -> None:
+        begins = self._order is not None and self._order - order > _JUMP
+        if begins:
+            self._joints.append(_Joint(last, place, (self._latest + time) / 2))
+            self._moves.append(self._moves[-1] + self._latest + self._step - time)
+        self._order = order
+        self._latest = time if begins else max(self._latest, time)
 
-    def _released(self) -> Iterator[tuple[Fraction, Packet[Stream]]]:
-        while self._waiting and self._waiting[0][0] < len(self._moves):
-            recording, time, packet = self._waiting.popleft()
-            yield time + self._moves[recording], packet
+    def _released(self, place: int | None) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+        """What waited for a picture that begins behind it, at the byte `place`; all when none is to come."""
+        while self._waiting and (place is None or self._waiting[0][0] < place):
+            yield from self._placed(*self._waiting.popleft())
+
+    def _placed(self, place: int, time: Fraction, packet: Packet[Stream]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+        known, latest = self._heard.get(packet.stream_index, (-1, time))
+        recording = max(known, bisect_right(self._joints, place, key=attrgetter("before")))
+        if recording < len(self._joints):
+            joint = self._joints[recording]
+            recording += place > joint.after and time < (latest if known == recording else joint.between)
+        if known == recording and latest - time > _JUMP:
+            self.left_at = float(time) if self.left_at is None else self.left_at
+            return
+        self._heard[packet.stream_index] = recording, max(latest, time) if known == recording else time
+        yield time + self._moves[recording], packet

@@ -16,6 +16,7 @@ from stream_seg.heap import trim
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.colour import fit
 from stream_seg.sinks.encoders import Encoder
+from stream_seg.sinks.original import Original, original_of
 from stream_seg.sinks.part import Target
 from stream_seg.sinks.retention import MARK, Keep, Segments
 from stream_seg.sinks.video import VideoFile
@@ -61,6 +62,7 @@ class SegmentedVideo(Sink):
         inputs = spared if source_path is None else [source_path, *spared]
         self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
+        self._original: Original | None = None
         self._file: VideoFile | None = None
         self._size: tuple[int, int] | None = None
         self._origin = Fraction(0)
@@ -91,6 +93,7 @@ class SegmentedVideo(Sink):
         if self._size is None:
             self._size = frame.size
             self._origin = frame.pts if self._info.is_live else self._info.start
+            self._original = original_of(self._info)
             self._begin(self._info, frame)
         elif frame.pts >= self._limit and self._file is not None:
             self._file.finish(frame.pts)
@@ -104,14 +107,18 @@ class SegmentedVideo(Sink):
 
     def close(self, outcome: Outcome) -> None:
         """Finish the last segment."""
-        if self._file is not None:
-            self._file.close(outcome)
-            self._tidy()
+        try:
+            if self._file is not None:
+                self._file.close(outcome)
+                self._tidy()
+        finally:
+            if self._original is not None:
+                self._original.close()
 
     def _begin(self, info: SourceInfo, first: Frame) -> None:
         passed = (first.pts - self._origin) // self._seconds
         self._limit = self._origin + (passed + 1) * self._seconds
-        self._file = VideoFile(self._free_name(), codec=self._encoder, comment=MARK)
+        self._file = VideoFile(self._free_name(), codec=self._encoder, comment=MARK, original=self._original)
         self._file.open(info)
 
     def _free_name(self) -> Path:

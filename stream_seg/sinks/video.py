@@ -15,6 +15,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
+from stream_seg.sinks.original import Original, original_of
 from stream_seg.sinks.part import PartFile, Target
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class VideoFile(Sink):
     repeated column or row; a frame of another size than the first is fitted between black bars. Every frame keeps its
     time exactly in mp4 and mov, to the nearest millisecond in mkv and webm, which count in those. The sound of a
     recording is copied as it is, or encoded anew where the container refuses its codec. `comment` goes into the
-    file's metadata.
+    file's metadata. `original` is the recording where it is open already, so that its sound goes on from file to file.
 
     The file grows under a partial name (`a.part.mp4`) that plays at any moment, also after the process was killed, and
     gets its own when the run ends. After a failure the partial file stays: `kept` is its path. `result` is where what
@@ -47,12 +48,15 @@ class VideoFile(Sink):
         overwrite: bool = False,
         source_path: str | Path | None = None,
         comment: str | None = None,
+        original: Original | None = None,
     ) -> None:
         self.path = Path(path)
         self.kept: Path | None = None
         self.result: Path | None = None
         self._encoder = codec if isinstance(codec, Encoder) else Encoder(self.path, codec)
         self._comment = comment
+        self._original = original
+        self._opened: Original | None = None
         self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
         self._part: PartFile | None = None
         self._info: SourceInfo | None = None
@@ -70,7 +74,10 @@ class VideoFile(Sink):
             raise RuntimeError("open the sink before writing to it")
         try:
             if self._film is None:
-                self._film = Film(self._part, self._encoder, self._info, frame, self._comment)
+                if self._original is None:
+                    self._opened = original_of(self._info)
+                original = self._original or self._opened
+                self._film = Film(self._part, self._encoder, self._info, frame, original, self._comment)
             self._film.write(frame)
         except (av.FFmpegError, OSError) as error:
             raise self._unwritable(self._part, error) from error
@@ -95,6 +102,8 @@ class VideoFile(Sink):
                 self._publish(part, film, complete=outcome is Outcome.COMPLETE, until=until)
         finally:
             part.close()
+            if self._opened is not None:
+                self._opened.close()
 
     def _publish(self, part: PartFile, film: Film | None, *, complete: bool, until: Fraction | None) -> None:
         if film is None:

@@ -1,0 +1,233 @@
+"""Soundtrack: the sound of a recording in one film made from it, handed over in step with the pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from fractions import Fraction
+from typing import Protocol
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.error import PyAVCallbackError
+from av.packet import Packet
+
+from stream_seg.sinks.original import Original, Sound
+
+logger = logging.getLogger(__name__)
+
+REENCODED = {"webm": "libopus"}
+"""The encoder for sound that a container refuses; AAC elsewhere."""
+
+
+class Track(Protocol):
+    """A way for one sound track from the input into the output; packets have the output's times already."""
+
+    def put(self, packet: Packet[AudioStream]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Soundtrack:
+    """The sound of `original` in a film that begins `start` seconds after its beginning.
+
+    Times given to its methods are seconds in the film. Sound that cannot be written is left out with a warning: it must
+    not cost the pictures.
+    """
+
+    def __init__(self, original: Original, start: Fraction) -> None:
+        self.original = original
+        self._start = start
+        self._tracks: dict[int, Track] = {}
+        self._order: dict[int, int] = {}
+
+    def attach(self, output: OutputContainer, *, copy: bool) -> None:
+        """Add a stream to `output` for each sound track that has sound; before its header is written.
+
+        With `copy`, packets go over as they are wherever the container takes their codec.
+        """
+        self._tracks = {}
+        for stream in self.original.tracks_from(self._start):
+            try:
+                self._tracks[stream.index] = _track(stream, output, copy=copy)
+            except (av.FFmpegError, ValueError) as error:
+                logger.warning("a sound track of %s is left out: %s", self.original.path, error)
+
+    def copy_until(self, time: Fraction | float) -> None:
+        """Hand over the sound that begins before `time`."""
+        while self._tracks and (item := self.original.next()) is not None:
+            if item.time - self._start >= time:
+                self.original.put_back([item])
+                return
+            self._put(*item)
+
+    def copy_rest(self, time: Fraction, tolerance: Fraction) -> None:
+        """Hand over the sound after the last picture, which ends at `time`.
+
+        All of it when the recording has no further pictures, else what begins before `time`: then the run was cut
+        short, and its sound ends with it.
+        """
+        rest: list[Sound] = []
+        while self._tracks and not self._goes_on(time + tolerance) and (item := self.original.next()) is not None:
+            rest.append(item)
+        self.original.put_back(rest)
+        self.copy_until(time if self._goes_on(time + tolerance) else math.inf)
+
+    def _goes_on(self, time: Fraction) -> bool:
+        """Whether the recording has pictures after `time`, as far as it was read."""
+        return self.original.picture_seen - self._start > time
+
+    def finish(self) -> None:
+        """Write what encoders still hold."""
+        for track in self._tracks.values():
+            track.finish()
+
+    def _put(self, time: Fraction, packet: Packet[AudioStream]) -> None:
+        index = packet.stream_index  # of the input; a track gives the packet that of its own stream
+        _move(packet, time - self._start)
+        track = self._tracks.get(index)
+        if track is None or not self._is_in_order(packet):
+            return
+        try:
+            track.put(packet)
+        except PyAVCallbackError:  # the file cannot be written, which is not the sound's fault
+            raise
+        except (av.FFmpegError, ValueError) as error:  # FFmpeg's own refusals, and PyAV's
+            why = error.strerror if isinstance(error, av.FFmpegError) else error
+            at = time - self._start
+            logger.warning("a sound track of %s is left out from %.1f s on: %s", self.original.path, at, why)
+            del self._tracks[index]
+
+    def _is_in_order(self, packet: Packet[AudioStream]) -> bool:
+        """Whether a packet follows the one before it, for no container takes two at one time.
+
+        One with the time of the one before comes half its duration later, so that the next is right; one that lies
+        over sound that was there already does not count.
+        """
+        if packet.dts is None:
+            return True
+        last = self._order.get(packet.stream_index)
+        if last is not None and packet.dts <= last:
+            duration = packet.duration or 0
+            if packet.dts == last and not duration:
+                return True  # shorter than a tick, as TrueHD is in Matroska, which takes such
+            if last - packet.dts > duration:
+                return False
+            late = last - packet.dts + max(1, duration // 2)
+            packet.dts += late
+            packet.pts = None if packet.pts is None else packet.pts + late
+        self._order[packet.stream_index] = packet.dts
+        return True
+
+
+class _Copy:
+    """A track whose packets go over as they are."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+        self._output = output
+        self._stream = output.add_stream_from_template(source)
+        _describe(source, self._stream)
+        # AAC as broadcast repeats its setup in each packet. Muxers can undo that, but not while writing fragments.
+        repeats_setup = source.codec_context.name == "aac" and not source.codec_context.extradata
+        self._unpack = BitStreamFilterContext("aac_adtstoasc", source) if repeats_setup else None
+
+    def put(self, packet: Packet[AudioStream]) -> None:
+        try:
+            packets = self._unpack.filter(packet) if self._unpack else [packet]
+        except av.InvalidDataError:
+            return  # a damaged packet is silence
+        for whole in packets:
+            whole.stream = self._stream
+            self._output.mux(whole)
+
+    def finish(self) -> None:
+        pass
+
+
+class _Encode:
+    """A track that is encoded anew, because the container refuses its codec."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+        self._output = output
+        name = REENCODED.get(output.format.name, "aac")
+        rates = av.Codec(name, "w").audio_rates or []
+        rate = source.rate if source.rate in rates else 48000
+        stream = output.add_stream(name, rate=rate, layout=_layout(name, rate, source))
+        assert isinstance(stream, AudioStream)
+        stream.codec_context.open()
+        self._stream = stream
+        self._resampler: av.AudioResampler | None = None
+        self._setup: tuple[str, str, int] | None = None
+        _describe(source, self._stream)
+
+    def put(self, packet: Packet[AudioStream]) -> None:
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            return  # a damaged packet is silence
+        for frame in frames:
+            for fitting in self._as_the_encoder_takes_it(frame):
+                self._output.mux(self._stream.encode(fitting))
+
+    def _as_the_encoder_takes_it(self, frame: AudioFrame) -> list[AudioFrame]:
+        """Broadcasts go over from stereo to 5.1 and back, which neither an encoder does nor a resampler."""
+        setup = frame.format.name, frame.layout.name, frame.rate
+        if self._resampler is None or setup != self._setup:
+            context = self._stream.codec_context
+            self._resampler = av.AudioResampler(context.format, context.layout, context.sample_rate)
+            self._setup = setup
+        return self._resampler.resample(frame)
+
+    def finish(self) -> None:
+        self._output.mux(self._stream.encode(None))
+
+
+def _move(packet: Packet[AudioStream], time: Fraction) -> None:
+    """Give a packet, and what is decoded from it, another time in seconds."""
+    begins = packet.pts if packet.pts is not None else packet.dts
+    assert begins is not None
+    later = round(time / packet.time_base - begins)
+    packet.pts = None if packet.pts is None else packet.pts + later
+    packet.dts = None if packet.dts is None else packet.dts + later
+
+
+def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track:
+    """Raises `av.FFmpegError` or `ValueError` for a track that cannot go over."""
+    if source.codec_context is None:
+        raise ValueError("this FFmpeg does not know its codec")
+    if copy:
+        try:
+            return _Copy(source, output)
+        except ValueError:  # how PyAV says that the format does not support the codec
+            pass
+    return _Encode(source, output)
+
+
+def _layout(encoder: str, rate: int, source: AudioStream) -> str:
+    """The source's loudspeakers as far as the encoder knows them: Opus has 5.1, but not the 5.1(side) of AC-3.
+
+    Tried before the output has a stream for it, which could not be taken back and would cost the other tracks.
+    """
+    for layout in (source.layout.name, f"{source.layout.nb_channels}c", "stereo"):
+        context = av.CodecContext.create(encoder, "w")
+        assert isinstance(context, AudioCodecContext)
+        context.sample_rate, context.layout = rate, layout
+        formats = context.codec.audio_formats
+        assert formats  # every encoder of sound takes some
+        context.format = formats[0]
+        with contextlib.suppress(av.FFmpegError):
+            context.open()
+            return layout
+    raise ValueError(f"{encoder} cannot encode it")
+
+
+def _describe(source: AudioStream, stream: AudioStream) -> None:
+    for key in ("language", "title"):
+        if key in source.metadata:
+            stream.metadata[key] = source.metadata[key]
+    stream.disposition = source.disposition

@@ -231,6 +231,16 @@ def test_annotations_that_cannot_be_validated_on_stop_no_run_half_way(
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+def test_shares_of_a_source_that_there_is_not_are_refused_before_pictures_are_decoded(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("train", *options(shapes, tmp_path / "run", "--shares", "nobody=0.5"))
+    assert ended.value.code == 3
+    assert "train: shares must name sources of the images" in capsys.readouterr().err
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
     records = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     steps = [record for record in records if "loss" in record]

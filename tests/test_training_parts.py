@@ -280,6 +280,8 @@ def test_rare_classes_are_drawn_more_often_and_shares_are_kept(scripts: dict[str
     assert weights.sum() == pytest.approx(1)
     with pytest.raises(SourceError, match="shares must name sources"):
         scripts["cache"].sampling_weights(annotations, {"nobody": 0.5})
+    with pytest.raises(SourceError, match="with these shares no picture is drawn"):
+        scripts["cache"].sampling_weights(annotations, {"balls only": 0, "made up": 0})
 
 
 def test_labels_follow_the_picture_through_views_pasting_and_mosaics(

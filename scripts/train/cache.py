@@ -225,7 +225,10 @@ MOST_OFTEN, EMPTY = 3.0, 0.5
 
 
 def sampling_weights(annotations: Annotations, shares: dict[str, float]) -> NDArray[np.float64]:
-    """Probability of each picture. `shares` fixes the share of some sources; the rest is divided by rarity alone."""
+    """Probability of each picture. `shares` fixes the share of some sources; the rest is divided by rarity alone.
+
+    Raises SourceError for shares of other sources, and where no picture is left.
+    """
     shown = [set(picture.objects.labels[~picture.objects.crowd].tolist()) for picture in annotations.pictures]
     count = np.bincount([label for labels in shown for label in labels], minlength=len(annotations.classes) + 1)
     factor = np.clip(np.sqrt(RARE * len(shown) / np.maximum(count, 1)), 1.0, MOST_OFTEN)
@@ -240,4 +243,6 @@ def sampling_weights(annotations: Annotations, shares: dict[str, float]) -> NDAr
         weights[others] *= max(0.0, 1 - sum(shares.values())) / weights[others].sum()
     for source, share in shares.items():
         weights[sources == source] *= share / weights[sources == source].sum()
+    if not weights.any():
+        raise SourceError(f"with these shares no picture is drawn: {shares}")
     return np.asarray(weights / weights.sum())

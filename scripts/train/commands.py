@@ -10,7 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stream_seg.cli.arguments import natural
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
+
+LARGEST_SEED = 10**15
+"""What workers make of it is a thousand times as large, and has to fit 64 bits."""
 
 
 def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") -> None:
@@ -69,6 +73,23 @@ def share(text: str) -> float:
     if len(found) != 1 or not 0 <= found[0] <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 1")
     return found[0]
+
+
+def shares(text: str) -> dict[str, float]:
+    """How much of each source, a number from 0 to 1, of an option such as mine=0.7,other=0.3."""
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    found = {name: share(number) for name, separator, number in pairs if separator}
+    if len(found) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} should name each source once, such as mine=0.7,other=0.3")
+    return found
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to `LARGEST_SEED`."""
+    found = natural(text)
+    if found > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} should be at most {LARGEST_SEED}")
+    return found
 
 
 def scales(text: str) -> tuple[float, float]:

@@ -25,8 +25,8 @@ from annotations import Annotations, read_annotations
 from architecture import FC6_RANK, FULLY_CONNECTED
 from augment import Augmentation
 from batches import Batches, make_loader
-from cache import TrainingSet, build_cache
-from commands import carry_out, device, long_sides, positive, scales, share
+from cache import TrainingSet, build_cache, sampling_weights
+from commands import carry_out, device, long_sides, positive, scales, seed, share, shares
 from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
 from schedule import Schedule
@@ -40,10 +40,6 @@ from stream_seg.evaluate import check
 
 RANK_SEED = 100_003
 """Between the seeds of processes: more than the steps of a run."""
-
-
-def _shares(text: str) -> dict[str, float]:
-    return {name: float(share) for name, share in (part.rsplit("=", 1) for part in text.split(","))}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scales", type=scales, default=(0.5, 2.0), help="large-scale jitter (default: 0.5,2)")
     add("--paste", type=share, default=0.15, help="probability of pasted objects (default: %(default)s)")
     add("--mosaic", type=share, default=0.15, help="probability of four pictures in one (default: %(default)s)")
-    add("--shares", type=_shares, default={}, help="how often a source is drawn, e.g. 'mine=0.7,other=0.3'")
+    add("--shares", type=shares, default={}, help="how often a source is drawn, e.g. 'mine=0.7,other=0.3'")
     add("--average", type=share, default=0.998, help="decay of the averaged weights (default: %(default)s)")
     add("--mask-weight", type=float, default=1.5, help="of the mask loss (default: %(default)s)")
     add("--rank", type=int, default=FC6_RANK, help="of the layer that int8 has in two; 0: any (default: %(default)s)")
@@ -105,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=whole, default=320, help="long side for validation (default: %(default)s)")
     add("--log-every", type=whole, default=20, help="steps")
     add("--save-every", type=float, default=3.0, help="minutes")
-    add("--seed", type=natural, default=1)
+    add("--seed", type=seed, default=1)
     return parser
 
 
@@ -136,6 +132,7 @@ def _prepare(args: argparse.Namespace) -> None:
         raise OutputError(f"cannot make the folder {args.out}: {error.strerror}; give another --out") from error
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
+    sampling_weights(annotations, args.shares)  # which refuses sources that there are not
     validation = _validation(args)
     if validation is not None:
         check(annotations.classes, validation.images, validation.annotations)

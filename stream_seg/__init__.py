@@ -10,10 +10,10 @@ A source, a segmenter or a sink of your own has the methods of `stream_seg.proto
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from stream_seg.version import __version__
 
+TYPE_CHECKING = False  # not that of typing, which takes longer to load than all that is needed at first
 if TYPE_CHECKING:
     from stream_seg.detections import Detections
     from stream_seg.errors import StreamSegError

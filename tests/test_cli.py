@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -21,7 +22,7 @@ from skimage import data
 from stream_seg import __version__, catalog
 from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
-from stream_seg.cli.signals import Interrupted, ending_signals
+from stream_seg.cli.signals import Interrupted, ending_signals, interruptions_end_at_once
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.segmenters import FunctionSegmenter, load_segmenter
@@ -541,6 +542,34 @@ def test_an_interruption_that_a_library_makes_an_error_of_is_still_one(
     monkeypatch.setattr("stream_seg.cli.arguments.parse", parse)
     assert main(["a.mp4"]) == code
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes do not end by signals there")
+@pytest.mark.parametrize("library", ["tqdm", "av"])
+def test_an_interruption_that_a_library_loses_ends_the_command_all_the_same(library: str, tmp_path: Path) -> None:
+    losing = "import contextlib, signal\nwith contextlib.suppress(BaseException): signal.raise_signal(signal.SIGINT)\n"
+    (tmp_path / f"{library}.py").write_text(f"{losing}class tqdm: pass\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from stream_seg.cli import main; main(['models'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interruption_that_was_lost_before_a_run_ends_it() -> None:
+    with ending_signals() as ending:
+        with suppress(Interrupted):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted):
+            ending.leave_to(lambda: None)
+
+
+def test_an_interruption_that_is_ignored_stays_so_while_libraries_are_loaded() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptions_end_at_once():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")

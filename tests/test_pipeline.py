@@ -276,7 +276,7 @@ def test_a_signal_may_come_while_its_thread_holds_the_lock_that_ending_takes() -
     source, sink = Locked(3), Kept()
     pipeline = Pipeline(source, Counting(), sinks=[sink], renderer=same)
     with ending_signals() as ending:
-        ending.stop = pipeline.stop
+        ending.leave_to(pipeline.stop)
         run_in_time(pipeline)
         assert source.signalled
         assert ending.exit_code == 130

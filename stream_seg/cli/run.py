@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
                 max_age=None if args.max_age is None else args.max_age / 1000,
                 metrics=job.metrics,
             )
-            ending.stop = pipeline.stop
+            ending.leave_to(pipeline.stop)
             try:
                 summary = pipeline.run()
                 if not summary.delivered and not pipeline.stopped:

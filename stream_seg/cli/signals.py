@@ -31,6 +31,15 @@ class Ending:
         self.stop: Callable[[], None] | None = None
         self.received: int | None = None
 
+    def leave_to(self, stop: Callable[[], None]) -> None:
+        """Have signals call `stop` from now on. Raises `Interrupted` for one that came before and was lost.
+
+        An exception in a destructor or a callback of the interpreter is lost, and that of a signal may be there.
+        """
+        self.stop = stop
+        if self.received is not None:
+            raise Interrupted(self.received)
+
     @property
     def exit_code(self) -> int:
         """0, or 128 + the signal that ended the run (130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP)."""
@@ -47,6 +56,22 @@ class Ending:
         if self.stop is None:
             raise Interrupted(number)
         self.stop()
+
+
+@contextmanager
+def interruptions_end_at_once() -> Iterator[None]:
+    """Have Ctrl-C end the process inside the block, which loads libraries, without a word: nothing is begun yet.
+
+    Of an exception meanwhile, libraries make errors of their own, or nothing at all.
+    """
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if raises:  # not where it is ignored, as in the background, or somebody else's
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if raises:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

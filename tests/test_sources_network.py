@@ -22,7 +22,7 @@ from stream_seg.sources import network, open_source, reconnecting
 from stream_seg.sources.decoding import Decoder
 from tests.misbehaving_server import MisbehavingServer, cut_off, without_length, without_range
 from tests.source_counts import readers_end
-from tests.source_files import RATE, SIZE, numbered, numbers_of, write_video
+from tests.source_files import RATE, SIZE, number_of, numbered, numbers_of, write_video
 from tests.source_servers import (
     Relay,
     clock_of,
@@ -110,6 +110,30 @@ def test_a_stream_whose_server_tells_no_length_is_live_whatever_its_name(tmp_pat
         address = server.behave("/film.ts", without_length(film))
         with open_source(address, reconnect=0) as source:
             assert source.info.kind == "live"
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_recording_whose_server_tells_no_length_is_whole_when_it_hangs_up_at_the_end(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / name, 50, options={"bf": "2"})  # the last pictures wait in the codec
+    with MisbehavingServer() as server:
+        address = server.behave(f"/{name}", without_length(path.read_bytes()))
+        with open_source(address) as served, open_source(path) as source:
+            expected = [(frame.pts, number_of(frame.image)) for frame in source]
+            assert [(frame.pts, number_of(frame.image)) for frame in served] == expected
+    assert not caplog.records
+
+
+def test_a_recording_whose_server_tells_no_length_and_hangs_up_in_the_middle_breaks_off(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.mkv", 50, options={"g": "5", "bf": "0"}).read_bytes()
+    came: list[Frame] = []
+    with MisbehavingServer() as server:
+        address = server.behave("/film.mkv", without_length(film[: len(film) // 2]))
+        with pytest.raises(SourceError, match="broke off: "), open_source(address) as source:
+            came.extend(source)
+    assert numbers_of(came) == list(range(len(came)))
+    assert 10 < len(came) < 40
 
 
 def test_a_finished_playlist_is_a_recording(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import math
@@ -123,6 +124,7 @@ class Decoder:
             self._units = access_units(self._container, self._stream) if self.live else None
             self._timeline = timeline_of(self._container, self._stream, live=self.live)
             self.damaged = 0
+            self._hung_up: av.FFmpegError | None = None
             self._pictures = self._decoded(self._packets())
             self._describe(self._peek())
         except BaseException:
@@ -319,11 +321,19 @@ class Decoder:
                 self._skip(error)
                 failed += 1
                 continue
+            except av.FFmpegError as error:
+                if self.live or error.errno != errno.EIO or self._container.size > 0:
+                    raise
+                # How FFmpeg calls the end of what an HTTP server sends without saying how long it is.
+                self._hung_up = error
+                packet = cast("Packet[VideoStream]", Packet())
             if packet is None:
                 return
             failed = 0
             if packet.size or is_last(packet):  # the codec takes any empty one for the end
                 yield packet
+            if self._hung_up is not None:
+                return
 
     def _read(self, packets: Packets, units: AccessUnits) -> Packet[VideoStream] | None:
         """Read without a watch on the time, and with the turn held, only what follows within a picture."""
@@ -340,9 +350,11 @@ class Decoder:
         logger.debug("left out a damaged packet of %s: %s", self.name, error.strerror)
 
     def _report(self, end: Fraction) -> None:
-        """Say once what was wrong with the recording, `end` being that of its last picture."""
+        """Say once what was wrong with the recording, `end` being that of its last picture. Raises `av.FFmpegError`."""
         promised = None if self._stopping() else self._promised_end()  # once closed, there are no tracks to ask
         if promised is not None and self._lacks_much(promised, promised - end):
+            if self._hung_up is not None:
+                raise self._hung_up
             logger.warning("%s is cut off: it ends at %.1f s of %.1f s", self.name, float(end), float(promised))
         if self.damaged:
             logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)

@@ -422,6 +422,20 @@ def test_sound_that_goes_on_after_the_pictures_is_no_cut(
     assert not caplog.text
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+def test_sound_that_goes_on_after_pictures_that_begin_late_is_no_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tagged: bool
+) -> None:
+    """So late that FFmpeg does not come across them while it looks for what tracks there are."""
+    path = write_video(tmp_path / "late.mkv", 250, pts=range(6000, 7000, 4), sound=True)
+    if not tagged:
+        without_tagged_lengths(path)
+    with caplog.at_level(logging.WARNING):
+        frames = frames_of(path)
+    assert (len(frames), frames[0].pts) == (250, 6)
+    assert not caplog.text
+
+
 def test_of_a_damaged_end_that_threads_decode_all_good_pictures_come(tmp_path: Path) -> None:
     path = write_video(tmp_path / "film.mov", 30, codec="png", pixel_format="rgb24", options={})
     spoil_pictures(path, slice(22, 27, 4))

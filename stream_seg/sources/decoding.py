@@ -379,8 +379,11 @@ class Decoder:
         return None
 
     def _promised_end(self) -> Fraction | None:
-        """When the last picture ends, where the header says so; the earlier one if that can be read in two ways."""
-        return self._end_of_track() or (self._end_by_tag() if self.format == MATROSKA else None)
+        """When the last picture ends, where the header says so; the earlier one if that can be read in two ways.
+
+        Matroska's says nothing of tracks: FFmpeg gives one whose pictures come late the length of the whole.
+        """
+        return self._end_by_tag() if self.format == MATROSKA else self._end_of_track()
 
     def _end_by_tag(self) -> Fraction | None:
         """What Matroska has in place of that: a tag, as FFmpeg and mkvmerge write it, or the length of an only track.

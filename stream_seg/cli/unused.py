@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from stream_seg.cli.names import Spec, is_rtsp, may_be_live
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import is_webcam
+from stream_seg.sources.images import is_numbered
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,15 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
         if _given(args, option) and not any(map(concerns, specs)):
             logger.warning("%s is for %s, of which none was named: it has no effect", option, words)
     here = [spec != "-" and not may_be_live(spec) for spec in specs]  # so that it is known what they are
-    local = [source for is_here, source in zip(here, sources, strict=True) if is_here]
-    if _given(args, "--frame-rate") and not any(source.info.kind == "images" for source in local):
+    images = [
+        spec
+        for is_here, spec, source in zip(here, specs, sources, strict=True)
+        if is_here and source.info.kind == "images"
+    ]
+    if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
+    if not args.steady and len(images) == len(specs) and not any(is_numbered(str(spec)) for spec in images):
+        logger.warning("--no-steady is for films, of which none was named: it has no effect")
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
 

@@ -32,6 +32,8 @@ _Entry = dict[str, Any]
 
 _FARTHEST = 1e6
 """Numbers of boxes and polygons are smaller, in pixels: pycocotools fills the memory with longer lines, or crashes."""
+_LONGEST = 4 * _FARTHEST
+"""An outline is shorter, in pixels, as that of any box is: pycocotools takes 40 bytes for each."""
 _MOST_PIXELS = 2**30
 """Of an image, as OpenCV has it; pycocotools counts them in 32 bits."""
 
@@ -233,8 +235,8 @@ def usable_outline(annotation: Mapping[str, Any]) -> _Segmentation | None:
 def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedRLE:
     """Polygons or run lengths of either kind as pycocotools' compressed ones, for an image of (height, width).
 
-    Raises ValueError for what cannot be read, or is of another size: pycocotools would read and write beside its memory
-    or compare masks for ever.
+    Raises ValueError for what cannot be read, is too long, or is of another size: pycocotools would read and write
+    beside its memory, fill it, or compare masks for ever.
     """
     from pycocotools import mask as coco_mask
 
@@ -244,8 +246,10 @@ def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedR
         raise ValueError(f"a segmentation has the size {_short(segmentation.get('size'))} in an image of {list(size)}")
     try:
         if isinstance(segmentation, list):
-            _check_polygons(segmentation)
-            return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+            longest = max(map(_length, segmentation))
+            if longest < _LONGEST:
+                return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+            raise _TooLongError(f"an outline is {longest:.0f} pixels long, for points far outside of its image")
         counts: list[int] | str | bytes = segmentation["counts"]
         if isinstance(counts, list):
             runs, found = np.array(counts, np.int64), coco_mask.frPyObjects(segmentation, *size)
@@ -253,6 +257,8 @@ def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedR
             runs, found = _unpacked(counts), segmentation
         if (runs < 0).any():
             raise ValueError("a run is negative")
+    except _TooLongError:
+        raise
     except Exception as error:  # pycocotools raises many kinds, that one too
         raise ValueError(f"a segmentation cannot be read: {_short(segmentation)}") from error
     if runs.sum() != math.prod(size):
@@ -262,10 +268,17 @@ def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedR
     return found
 
 
-def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
-    for points in polygons:
-        if not (np.abs(np.asarray(points, np.float64)) < _FARTHEST).all():  # which NaN is not either
-            raise ValueError("a point is no place")
+class _TooLongError(ValueError):
+    """Of an outline that can be read, and would fill the memory."""
+
+
+def _length(polygon: Sequence[float]) -> float:
+    """How many pixels an outline goes through from its first point to its last. Raises ValueError for what is none."""
+    points = np.asarray(polygon, np.float64)
+    if not (np.abs(points) < _FARTHEST).all():  # which NaN is not either
+        raise ValueError("a point is no place")
+    points = points[: len(points) // 2 * 2].reshape(-1, 2)
+    return float(np.abs(points[1:] - points[:-1]).max(1).sum())
 
 
 def _unpacked(counts: str | bytes) -> NDArray[np.int64]:

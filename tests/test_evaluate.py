@@ -410,6 +410,10 @@ def test_a_category_that_no_object_has_may_have_the_name_of_another(folder: Path
         ),
         ({"segmentation": [[4, 4, -1e8, 4, 4, 60]]}, "a segmentation cannot be read"),
         (
+            {"segmentation": [[4, 4, 4, 60, 60, 60], [0, 0, 900_000, 80] * 3]},
+            "damaged.*: an outline is 4500000 pixels long, for points far outside of its image",
+        ),
+        (
             {"id": 7, "segmentation": runs([324, 56])},
             "the annotation 7 of image 1 is damaged.* add up to 380 pixels, .* the 10240 of",
         ),

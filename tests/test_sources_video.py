@@ -28,7 +28,8 @@ from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sources import Recording, Synthetic, open_source
-from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.container import open_container
+from stream_seg.sources.decoding import Decoder
 from stream_seg.sources.picture import Orientation
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate, meant_rate
 from tests.source_files import (

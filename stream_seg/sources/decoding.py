@@ -6,7 +6,6 @@ import errno
 import itertools
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -20,22 +19,19 @@ import av
 from av.container import Flags as ContainerFlags
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
+from stream_seg.errors import Reason, SourceError, StreamSegError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
 from stream_seg.sources.access_units import AccessUnits
-from stream_seg.sources.failures import reason_of, words_of
+from stream_seg.sources.container import frame_rate, timeline_of, video_stream
+from stream_seg.sources.length import duration_of, is_cut_off, promised_end
 from stream_seg.sources.packets import Packets, is_last
 from stream_seg.sources.picture import Orientation, PictureConverter
-from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 from stream_seg.sources.turns import Turn
 
 logger = logging.getLogger(__name__)
-
-MICROSECONDS = 10**6
 
 SEEK_BACK = (1, 5, 20)
 """Seconds before the wanted time to try in turn, then all is read. Never 0: an index may name a key frame that is shown
@@ -55,12 +51,6 @@ MOST_INSIDE = 64
 """Packets whose pictures may still be inside a codec: one for each thread, of which FFmpeg starts 16 at most by itself,
 and those held back until it is their turn to be shown."""
 
-CUT_OFF_SECONDS = 2
-"""How much of what the header promises may be missing without a word."""
-
-CUT_OFF_FRAMES = 50
-"""Of a short recording it is a fifth, which of so many pictures is ten."""
-
 SHARED_PIXELS = 1920 * 1080
 """How large the pictures of a camera are whose slices are worth sharing among threads. Threads cost a feed of 640x360 a
 sixth more to decode, and most cameras send one slice, with which the others just wait."""
@@ -73,14 +63,6 @@ UNPARSED = cast(int, ContainerFlags.no_parse.value)
 
 JOINED_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "h263"})
 """What FFmpeg hands on as RTP carries it, in pieces; pictures of other codecs come whole."""
-
-MATROSKA = "matroska,webm"
-
-TAGGED_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-"""How Matroska's tags write a time: 00:00:07.021000000."""
-
-TEXT_FORMATS = frozenset({"tty"})
-"""What FFmpeg takes a text file for: it would draw the letters."""
 
 
 class Decoder:
@@ -182,7 +164,7 @@ class Decoder:
     def info(self, kind: Kind, path: Path | None = None) -> SourceInfo:
         """Describe the whole recording."""
         rate = frame_rate(self._stream, live=self.live)
-        duration = self._duration() if kind == "video" else None
+        duration = duration_of(self._container, self._stream, self._timeline) if kind == "video" else None
         return SourceInfo(
             name=self.name,
             size=self._orientation.size(*self._stored_size),
@@ -351,8 +333,9 @@ class Decoder:
 
     def _report(self, end: Fraction) -> None:
         """Say once what was wrong with the recording, `end` being that of its last picture. Raises `av.FFmpegError`."""
-        promised = None if self._stopping() else self._promised_end()  # once closed, there are no tracks to ask
-        if promised is not None and self._lacks_much(promised, promised - end):
+        # Once closed, there are no tracks to ask.
+        promised = None if self._stopping() else promised_end(self._container, self._stream, self._timeline)
+        if promised is not None and is_cut_off(end, promised, frame_rate(self._stream, live=self.live)):
             if self._hung_up is not None:
                 raise self._hung_up
             logger.warning("%s is cut off: it ends at %.1f s of %.1f s", self.name, float(end), float(promised))
@@ -360,93 +343,6 @@ class Decoder:
             logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
         if self._timeline.repaired:
             logger.debug("%s: %d time stamps were repaired", self.name, self._timeline.repaired)
-
-    def _lacks_much(self, promised: Fraction, missing: Fraction) -> bool:
-        rate = frame_rate(self._stream, live=self.live)
-        return missing > CUT_OFF_SECONDS or (rate is not None and missing > max(promised, CUT_OFF_FRAMES / rate) / 5)
-
-    def _duration(self) -> Fraction | None:
-        """Length in seconds: to the end of the video track where it says so, else of the whole container."""
-        return self._end_of_track() or self._length_of_all()
-
-    def _length_of_all(self) -> Fraction | None:
-        whole = self._container.duration
-        return Fraction(whole, MICROSECONDS) if whole else None
-
-    def _end_of_track(self) -> Fraction | None:
-        if self._stream.duration and self._stream.start_time is not None:
-            return self._timeline.at(self._stream.start_time + self._stream.duration)
-        return None
-
-    def _promised_end(self) -> Fraction | None:
-        """When the last picture ends, where the header says so; the earlier one if that can be read in two ways.
-
-        Matroska's says nothing of tracks: FFmpeg gives one whose pictures come late the length of the whole.
-        """
-        return self._end_by_tag() if self.format == MATROSKA else self._end_of_track()
-
-    def _end_by_tag(self) -> Fraction | None:
-        """What Matroska has in place of that: a tag, as FFmpeg and mkvmerge write it, or the length of an only track.
-
-        Some count it from 0 and some from the first picture.
-        """
-        length = self._length_of_all()
-        match = TAGGED_LENGTH.fullmatch(self._stream.metadata.get("DURATION", ""))
-        if match is not None:
-            hours, minutes, rest = match.groups()
-            tagged = 3600 * int(hours) + 60 * int(minutes) + Fraction(rest)
-            length = tagged if length is None else min(tagged, length)  # some programs copy the tag to a part
-        elif len(self._container.streams) > 1:
-            return None  # it may be the sound that is so long
-        return None if length is None else length + self._timeline.at(0)
-
-
-def open_container(
-    address: object, name: str, *, options: dict[str, str] | None = None, timeout: tuple[float, float] | None = None
-) -> InputContainer:
-    """Open something to demux; raise `SourceError` in words that leave out what FFmpeg says of the address."""
-    began = time.monotonic()
-    failure: StreamSegError
-    try:
-        return av.open(address, mode="r", options=options, timeout=timeout, metadata_errors="replace")
-    except av.ProtocolNotFoundError:
-        failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
-    except av.FFmpegError as error:
-        failure = SourceError(f"cannot read {name}: {words_of(error)}", reason_of(error))
-    # Outside of the handler, for FFmpeg's error holds the address and would be the context of ours.
-    if timeout is not None and time.monotonic() - began >= timeout[0]:  # FFmpeg often finds other words for it
-        raise no_answer(name, timeout[0])
-    raise failure
-
-
-def no_answer(name: str, seconds: float) -> SourceError:
-    """Say that a source did not answer in time when it was opened."""
-    return SourceError(
-        f"{name} did not answer within {seconds:g} s; is it on, and is the address right?", Reason.TIMEOUT
-    )
-
-
-def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Return the track to show: the first default one that is a film rather than a cover picture."""
-    if container.format.name in TEXT_FORMATS:
-        raise SourceError(f"{name} is a text file, not a video", Reason.CODEC)
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not films:
-        raise SourceError(f"{name} holds no video{_but(container)}", Reason.CODEC)
-    chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
-    if chosen.codec_context is None:
-        raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode", Reason.CODEC)
-    for stream in container.streams:
-        if stream is not chosen:
-            stream.discard = Discard.all  # of an HLS playlist's qualities, only the one shown is downloaded
-    return chosen
-
-
-def _but(container: InputContainer) -> str:
-    """Say what a container has instead; nothing is known of what a camera was not asked for."""
-    kinds = {"audio": "sound", "video": "a cover picture", "subtitle": "subtitles"}
-    found = sorted({kinds.get(stream.type, "data") for stream in container.streams})
-    return f", only {' and '.join(found)}" if found else ""
 
 
 def access_units(container: InputContainer, stream: VideoStream) -> AccessUnits | None:
@@ -466,29 +362,6 @@ def packet_of(data: bytes, pts: int | None, like: Packet[VideoStream]) -> Packet
     packet.pts = packet.dts = pts
     packet.time_base = like.time_base
     return packet
-
-
-def timeline_of(container: InputContainer, stream: VideoStream, *, live: bool) -> Timeline:
-    """Return the clock of a video track, which starts with the container, so that sound stays with it."""
-    tick = (
-        Fraction(stream.time_base.numerator, stream.time_base.denominator) if stream.time_base else Fraction(1, 90000)
-    )
-    start = None if container.start_time is None else Fraction(container.start_time, MICROSECONDS)
-    starts = [
-        other.start_time * Fraction(other.time_base.numerator, other.time_base.denominator)
-        for other in container.streams
-        if other.start_time is not None and other.time_base
-    ]
-    return Timeline(tick, exact_origin(start, starts, tick), frame_rate(stream, live=live))
-
-
-def frame_rate(stream: VideoStream, *, live: bool) -> Fraction | None:
-    """Return the declared frame rate of a video track, None where it declares none that can be one.
-
-    Of a camera FFmpeg has measured nothing, and its guess counts fields, two a picture; the codec's counts pictures.
-    """
-    codec = stream.codec_context.framerate if live else None
-    return known_rate(stream.average_rate) or known_rate(codec) or known_rate(stream.guessed_rate)
 
 
 def recorded_frames(decoder: Decoder, start: Fraction, stopping: Callable[[], bool]) -> Iterator[Frame]:

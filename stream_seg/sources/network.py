@@ -18,8 +18,9 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
+from stream_seg.sources.container import open_container, video_stream
 from stream_seg.sources.credentials import has_split_password, safe_address, split_address, with_password
-from stream_seg.sources.decoding import Decoder, open_container, recorded_frames, video_stream
+from stream_seg.sources.decoding import Decoder, recorded_frames
 from stream_seg.sources.failures import reason_of, unknown_host, words_of
 from stream_seg.sources.pace import Pace
 from stream_seg.sources.stoppable import Stoppable

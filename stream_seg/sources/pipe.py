@@ -8,7 +8,8 @@ import sys
 import threading
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.decoding import Decoder, open_container
+from stream_seg.sources.container import open_container
+from stream_seg.sources.decoding import Decoder
 from stream_seg.sources.failures import reading
 from stream_seg.sources.recorded import Recorded
 

@@ -13,7 +13,7 @@ from stream_seg.channel import Channel, ChannelClosed, EndOfStream, Overflow
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Source
-from stream_seg.sources.decoding import no_answer
+from stream_seg.sources.container import no_answer
 from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, stalled
 
 GRACE_SECONDS = 2.0

@@ -1,0 +1,89 @@
+"""Containers: how one is opened, which of its tracks is shown, and what that says of its times."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
+from stream_seg.sources.failures import reason_of, words_of
+from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
+
+TEXT_FORMATS = frozenset({"tty"})
+"""What FFmpeg takes a text file for: it would draw the letters."""
+
+
+def open_container(
+    address: object, name: str, *, options: dict[str, str] | None = None, timeout: tuple[float, float] | None = None
+) -> InputContainer:
+    """Open something to demux; raise `SourceError` in words that leave out what FFmpeg says of the address."""
+    began = time.monotonic()
+    failure: StreamSegError
+    try:
+        return av.open(address, mode="r", options=options, timeout=timeout, metadata_errors="replace")
+    except av.ProtocolNotFoundError:
+        failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
+    except av.FFmpegError as error:
+        failure = SourceError(f"cannot read {name}: {words_of(error)}", reason_of(error))
+    # Outside of the handler, for FFmpeg's error holds the address and would be the context of ours.
+    if timeout is not None and time.monotonic() - began >= timeout[0]:  # FFmpeg often finds other words for it
+        raise no_answer(name, timeout[0])
+    raise failure
+
+
+def no_answer(name: str, seconds: float) -> SourceError:
+    """Say that a source did not answer in time when it was opened."""
+    return SourceError(
+        f"{name} did not answer within {seconds:g} s; is it on, and is the address right?", Reason.TIMEOUT
+    )
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """Return the track to show: the first default one that is a film rather than a cover picture."""
+    if container.format.name in TEXT_FORMATS:
+        raise SourceError(f"{name} is a text file, not a video", Reason.CODEC)
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        raise SourceError(f"{name} holds no video{_but(container)}", Reason.CODEC)
+    chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
+    if chosen.codec_context is None:
+        raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode", Reason.CODEC)
+    for stream in container.streams:
+        if stream is not chosen:
+            stream.discard = Discard.all  # of an HLS playlist's qualities, only the one shown is downloaded
+    return chosen
+
+
+def _but(container: InputContainer) -> str:
+    """Say what a container has instead; nothing is known of what a camera was not asked for."""
+    kinds = {"audio": "sound", "video": "a cover picture", "subtitle": "subtitles"}
+    found = sorted({kinds.get(stream.type, "data") for stream in container.streams})
+    return f", only {' and '.join(found)}" if found else ""
+
+
+def timeline_of(container: InputContainer, stream: VideoStream, *, live: bool) -> Timeline:
+    """Return the clock of a video track, which starts with the container, so that sound stays with it."""
+    tick = (
+        Fraction(stream.time_base.numerator, stream.time_base.denominator) if stream.time_base else Fraction(1, 90000)
+    )
+    start = None if container.start_time is None else Fraction(container.start_time, av.time_base)
+    starts = [
+        other.start_time * Fraction(other.time_base.numerator, other.time_base.denominator)
+        for other in container.streams
+        if other.start_time is not None and other.time_base
+    ]
+    return Timeline(tick, exact_origin(start, starts, tick), frame_rate(stream, live=live))
+
+
+def frame_rate(stream: VideoStream, *, live: bool) -> Fraction | None:
+    """Return the declared frame rate of a video track, None where it declares none that can be one.
+
+    Of a camera FFmpeg has measured nothing, and its guess counts fields, two a picture; the codec's counts pictures.
+    """
+    codec = stream.codec_context.framerate if live else None
+    return known_rate(stream.average_rate) or known_rate(codec) or known_rate(stream.guessed_rate)

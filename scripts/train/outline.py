@@ -4,9 +4,12 @@
     python scripts/train/train.py DATA --train outlined.json --out RUN
 
 A model that is told the right box, and looks at a large and a mirrored picture, outlines an object better than it does
-when it finds it by itself in a small one: that is what there is to learn (self-training). Outlines that it is not
+when it finds it by itself in a small one: that is what there is to learn (self-training). A larger model, which only
+outlines, does that better still (--sam2: see sam2.py), and takes some seconds per picture. Outlines that it is not
 sure of are left out, and so are those that take in what is annotated as another object's; nothing else in the
 annotations changes. An annotation that got an outline says how sure the model was of it, under "outline_score".
+
+Ctrl-C or SIGTERM writes what was drawn so far; a second run, with it as --train, draws what is left.
 """
 
 from __future__ import annotations
@@ -15,19 +18,24 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from annotations import Picture, Segmentation, read_annotations
 from commands import carry_out, data_parser, device, refuse_existing, share, write
+from numpy.typing import NDArray
+from sam2 import Sam2
 from segmenter import NetSegmenter
+from stopping import StopSignals
 from tqdm import tqdm
 from weights import BUILT_IN, read_weights, start_from
 
 from stream_seg.cli.arguments import whole
 from stream_seg.errors import SourceError
 from stream_seg.evaluate import encoded, read_annotated
+from stream_seg.frame import Image
+from stream_seg.geometry import Boxes
 from stream_seg.ground_truth import read_document, run_lengths, usable_outline
 
 if TYPE_CHECKING:
@@ -48,7 +56,18 @@ def main() -> None:
     add("--out", type=Path, required=True, help="the annotations with the outlines that were drawn")
     add("--weights", type=Path, default=BUILT_IN, help="of the model that outlines (default: the built-in one's)")
     add("--size", type=whole, default=640, help="long side at which it looks at pictures (default: %(default)s)")
-    add("--sure", type=share, default=0.75, help="mean probability inside an outline, at least (default: %(default)s)")
+    add(
+        "--sam2",
+        type=Path,
+        nargs=2,
+        metavar=("ENCODER", "DECODER"),
+        help="draw with SAM 2, of which these are the parts",
+    )
+    add(
+        "--sure",
+        type=share,
+        help="mean probability inside an outline, at least (default: 0.75); of SAM 2, the IoU that it predicts (0.8)",
+    )
     add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     carry_out("outline", partial(_outline, args))
@@ -60,19 +79,57 @@ def _outline(args: argparse.Namespace) -> None:
     pictures = read_annotations(path, args.images or args.data).pictures
     document = read_document(path)
     lacking, given = _sorted(document["annotations"])
-    torch.set_flush_denormal(True)
-    _, classes = read_weights(args.weights)
-    labels = {one["id"]: classes.index(one["name"]) + 1 for one in document["categories"] if one["name"] in classes}
-    net = start_from(args.weights, classes, frozen=-1).to(args.device, memory_format=torch.channels_last)
-    draw = partial(_draw, NetSegmenter(net, args.size), labels, args.sure)
+    drawer = Sam2(*args.sam2) if args.sam2 else _Itself(args, document["categories"])
+    draw = partial(_draw, drawer, drawer.least_sure if args.sure is None else args.sure)
     part = args.out.with_name(f"{args.out.name}.part")
     write(part, "")  # drawing takes long: see that it can be kept before it is done
     ids = [image["id"] for image in document["images"]]
     todo = [(picture, lacking[i], given.get(i, [])) for picture, i in zip(pictures, ids, strict=True) if i in lacking]
-    drawn = sum(draw(*one) for one in tqdm(todo, "outlining", unit=" pictures", leave=False))
-    write(part, json.dumps(document))
-    part.replace(args.out)
+    drawn = 0
+    with StopSignals() as stop:
+        for one in tqdm(todo, "outlining", unit=" pictures", leave=False):
+            if stop.asked:
+                break
+            drawn += draw(*one)
+        write(part, json.dumps(document))
+        part.replace(args.out)
     print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
+    if stop.asked:
+        raise KeyboardInterrupt
+
+
+class _Drawer(Protocol):
+    """Draws what is in the boxes (N, 4) of an image, whose categories' ids (N,) say what is meant.
+
+    Gives masks (N, S, S), as probabilities, and how sure each is (N,); those below `least_sure` are left out.
+    """
+
+    least_sure: float
+
+    def outlines(
+        self, image: Image, boxes: Boxes, categories: NDArray[np.int64], /
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+
+
+class _Itself:
+    """The network that is trained; it is as sure as the mean probability inside an outline. A drawer."""
+
+    least_sure = 0.75
+
+    def __init__(self, args: argparse.Namespace, categories: list[Entry]) -> None:
+        torch.set_flush_denormal(True)
+        _, classes = read_weights(args.weights)
+        net = start_from(args.weights, classes, frozen=-1).to(args.device, memory_format=torch.channels_last)
+        self._segmenter = NetSegmenter(net, args.size)
+        self._labels = {one["id"]: classes.index(one["name"]) + 1 for one in categories if one["name"] in classes}
+
+    def outlines(
+        self, image: Image, boxes: Boxes, categories: NDArray[np.int64], /
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        labels = np.array([self._labels.get(one, 0) for one in categories.tolist()], np.int64)
+        masks = self._segmenter.outlines(image, boxes, labels)
+        inside = [mask[mask > 0.5] for mask in masks]
+        return masks, np.array([one.mean() if one.size else 0 for one in inside], np.float32)
 
 
 def _sorted(annotations: list[Entry]) -> tuple[dict[Any, list[Entry]], dict[Any, list[Segmentation]]]:
@@ -89,31 +146,24 @@ def _sorted(annotations: list[Entry]) -> tuple[dict[Any, list[Entry]], dict[Any,
     return lacking, given
 
 
-def _draw(
-    segmenter: NetSegmenter,
-    labels: dict[Any, int],
-    sure: float,
-    picture: Picture,
-    annotations: list[Entry],
-    given: list[Segmentation],
-) -> int:
-    """Give annotations the outlines the segmenter is sure of, in place; how many that were."""
+def _draw(drawer: _Drawer, sure: float, picture: Picture, annotations: list[Entry], given: list[Segmentation]) -> int:
+    """Give annotations the outlines the drawer is sure of, in place; how many that were."""
     boxes = np.array([one["bbox"] for one in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    meant = np.array([labels.get(one["category_id"], 0) for one in annotations], np.int64)
-    masks, drawn = segmenter.outlines(read_annotated(picture.path, picture.size), boxes, meant), 0
+    categories = np.array([one["category_id"] for one in annotations], np.int64)
+    masks, certainties = drawer.outlines(read_annotated(picture.path, picture.size), boxes, categories)
     try:
         others = [run_lengths(outline, picture.size) for outline in given]
     except ValueError as error:
         raise SourceError(f"{picture.path}: {error}") from error
-    for one, box, mask in zip(annotations, boxes, masks, strict=True):
-        inside = mask[mask > 0.5]
-        if not inside.size or inside.mean() < sure:
+    drawn = 0
+    for one, box, mask, certainty in zip(annotations, boxes, masks, certainties.tolist(), strict=True):
+        if certainty < sure or not (mask > 0.5).any():
             continue
         outline = encoded(box, mask, picture.size)
         if shared(outline, others) <= MOST_SHARED:
             outline["counts"] = outline["counts"].decode("ascii")  # as JSON can hold them
-            one |= {"segmentation": outline, "mask_valid": True, "outline_score": round(float(inside.mean()), 3)}
+            one |= {"segmentation": outline, "mask_valid": True, "outline_score": round(certainty, 3)}
             drawn += 1
     return drawn
 

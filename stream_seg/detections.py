@@ -36,9 +36,10 @@ class Detections:
         if self.ids is not None and self.ids.shape != (n,):
             raise ValueError(f"ids must have shape {(n,)}, got {self.ids.shape}")
         masks = self.masks
-        if masks.ndim != 3 or len(masks) != n or (n and not masks.size) or masks.dtype not in (np.float32, np.float64):
+        drawable = masks.ndim == 3 and masks.size and masks.dtype in (np.float32, np.float64, np.uint8)
+        if masks.shape != (n, *masks.shape[1:3]) or (n and not drawable):  # an array of no numbers has no kind
             raise ValueError(f"masks must be ({n}, S, T) float32, got {masks.shape} {masks.dtype}")
-        if self.class_ids.dtype.kind not in "iu":
+        if n and self.class_ids.dtype.kind not in "iu":
             raise ValueError(f"class_ids must be whole numbers, got {self.class_ids.dtype}")
         if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
             found = f"{self.class_ids.min()}..{self.class_ids.max()}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
+from stream_seg.geometry import paste
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 
@@ -84,3 +85,12 @@ def test_detections_that_could_not_be_drawn_are_refused_where_they_are_made(wron
     Detections(**right, class_names=("thing",))
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         Detections(**right | wrong, class_names=("thing",))
+
+
+def test_detections_are_made_of_empty_lists_too_and_of_masks_that_are_bytes() -> None:
+    """As a segmenter of one's own may do, in which a frame without objects must not end the run."""
+    none: list[float] = []
+    assert len(Detections(np.zeros((0, 4)), np.array(none), np.array(none), np.array(none), ("thing",))) == 0
+    box, number = np.array([(0, 0, 8, 8)], np.float32), np.zeros(1, np.int64)
+    one = Detections(box, np.ones(1, np.float32), number, np.ones((1, 28, 28), np.uint8), ("thing",))
+    assert paste(one, (8, 8)).all()

@@ -27,7 +27,8 @@ MISSED = 2
 APART = 0.25
 """Seconds between frames from which on each is shown by itself; an object that is missed for longer is gone."""
 REMEMBERED = 1.0
-"""For how many seconds what is gone keeps its number, should it come back to where it was."""
+"""For how many seconds what is gone keeps its number, should it come back to where it was. What the frame before shows
+keeps it in any case: a model that takes longer than that for a frame shows nothing else of a camera."""
 
 _SAME = 0.3  # intersection over union with the box before
 _STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
@@ -98,7 +99,7 @@ class Steady:
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
         ids[again] = _ids(self._objects)[before[again]]
-        ids[~again] = self._gone.claimed(found[~again], now)
+        ids[~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
         missed = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
         missed[before[again]] = False
@@ -134,9 +135,12 @@ class _Gone:
             self._objects = _joined(self._objects, kept)
             self._seen = np.concatenate([self._seen, seen[had]])
 
-    def claimed(self, found: Detections, now: float) -> NDArray[np.int64]:
-        """The numbers (N,) of those of `found` that were here before, which are not gone any more; 0 for others."""
-        here = now - self._seen <= REMEMBERED
+    def claimed(self, found: Detections, since: float) -> NDArray[np.int64]:
+        """The numbers (N,) of those of `found` that were here `since` then, which are not gone any more; 0 for others.
+
+        Those that were last found before are forgotten.
+        """
+        here = self._seen >= since
         if not here.all():
             self._objects, self._seen = self._objects[here], self._seen[here]
         before, _ = continued(found, self._objects, _SAME)

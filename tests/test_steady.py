@@ -204,6 +204,13 @@ def test_a_slow_camera_follows_its_objects_as_well() -> None:
     assert numbers(film.next(found((THERE, 0.6)))) == [2]
 
 
+def test_objects_keep_their_numbers_where_frames_are_further_apart_than_what_is_gone_is_remembered() -> None:
+    film = Film(gap=REMEMBERED * 2, first=found((HERE, 0.5), (THERE, 0.45)))
+    assert numbers(film.next(found((THERE, 0.6), (HERE, 0.5)))) == [2, 1]
+    assert numbers(film.next(found((HERE, 0.5)))) == [1]
+    assert numbers(film.next(found((THERE, 0.6)))) == [3]  # it was not in the frame before
+
+
 def test_another_film_and_another_class_have_numbers_of_their_own() -> None:
     film = Film(first=found((HERE, 0.9)))
     film.next(found((HERE, 0.9)))

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -582,6 +583,14 @@ def test_an_interruption_that_is_ignored_stays_so_while_libraries_are_loaded() -
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_program_may_run_the_command_on_a_thread_which_may_handle_no_signal() -> None:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(["models"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")

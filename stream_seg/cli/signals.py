@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -64,7 +65,8 @@ def interruptions_end_at_once() -> Iterator[None]:
 
     Of an exception meanwhile, libraries make errors of their own, or nothing at all.
     """
-    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    here = threading.current_thread() is threading.main_thread()  # others neither see a signal nor may handle it
+    raises = here and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if raises:  # not where it is ignored, as in the background, or somebody else's
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -23,6 +23,7 @@ from skimage import data
 from stream_seg import __version__, catalog
 from stream_seg.cli import main
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
+from stream_seg.cli.output import tell, tell_beside_bars
 from stream_seg.cli.signals import Interrupted, ending_signals, interruptions_end_at_once
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
@@ -528,6 +529,19 @@ def test_a_terminal_that_goes_away_says_so_twice_and_ends_the_run_once() -> None
         signal.raise_signal(signal.SIGHUP)
     assert stops == ["stop"]
     assert ending.exit_code == 129
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere terminals that have gone fail in other ways")
+@pytest.mark.parametrize("printing", [tell, tell_beside_bars])
+def test_what_is_printed_to_a_terminal_that_has_gone_costs_no_result(
+    printing: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal, end = os.openpty()
+    with os.fdopen(end, "w") as output:
+        os.close(terminal)
+        monkeypatch.setattr(sys, "stdout", output)
+        printing("photo.jpg: person 0.96")
+        printing("photo2.jpg: person 0.97")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable
 
@@ -12,7 +14,10 @@ from stream_seg.errors import OutputError
 
 
 def tell(text: object) -> None:
-    """Print one result. Raises `OutputError` when it cannot be written, `BrokenPipeError` when nobody reads it."""
+    """Print one result. Raises `OutputError` when it cannot be written, `BrokenPipeError` when nobody reads it.
+
+    On a terminal that has gone nobody reads it either, but that is told by a signal, and to some runs is all the same.
+    """
     _write(lambda: print(text))
 
 
@@ -28,7 +33,10 @@ def _write(write: Callable[[], None]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        is_terminal = stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)  # isatty denies it of one that has gone
         forget_output()
+        if is_terminal and error.errno == errno.EIO:
+            return
         raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 

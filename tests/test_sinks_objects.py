@@ -73,6 +73,19 @@ def test_what_is_followed_has_its_number(tmp_path: Path) -> None:
     assert [(one["id"], one["class"]) for one in line["objects"]] == [(7, "dog"), (3, "person")]
 
 
+def test_what_a_broken_model_gives_no_place_or_score_is_left_out_for_json_has_no_word_for_it(tmp_path: Path) -> None:
+    broken = TWO[np.array([0, 1, 1, 0])]
+    broken.boxes[1:3] = [[np.nan, 2, 60, 40], [0, 0, np.inf, 40]]
+    broken.scores[3] = np.nan
+    sink = ObjectsFile(tmp_path / "a.jsonl")
+    sink.open(info())
+    sink.write(Frame(image(0), 0, Fraction(0), 0.0), broken)
+    sink.close(Outcome.COMPLETE)
+    text = (tmp_path / "a.jsonl").read_text("ascii")
+    assert "NaN" not in text
+    assert [one["class"] for one in json.loads(text)["objects"]] == ["dog"]
+
+
 def test_of_images_the_name_and_of_cameras_the_time_of_day_is_told(tmp_path: Path) -> None:
     still = Frame(image(0), 0, Fraction(0), 0.0, name="d/\udcff\u00e9.png", is_still=True)
     deliver(ObjectsFile(tmp_path / "a.jsonl"), SourceInfo("d", (64, 48), "images"), [still])

@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
@@ -74,6 +76,8 @@ class ObjectsFile(Sink):
 def _entry(frame: Frame, detections: Detections, *, is_live: bool) -> dict[str, object]:
     """What docs/objects.md describes, of one frame."""
     width, height = frame.size
+    # Others, of a broken model, have no place, and JSON no word for them.
+    detections = detections[np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores)]
     entry: dict[str, object] = {"frame": frame.index, "time": round(float(frame.pts), 6)}
     if is_live:
         captured = time.time() - (time.monotonic() - frame.captured_at)

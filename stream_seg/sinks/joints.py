@@ -70,8 +70,8 @@ class Joints:
             place = self._places[packet.stream_index] = last if packet.pos is None else packet.pos
             if packet.stream_index == self._pictures:
                 # Those that others need come before them: by `time` they step back, at one a second by more than that.
-                order = time if packet.dts is None else packet.dts * packet.time_base
-                self._follow(last, place, time, order)
+                # FFmpeg does not know when to decode the first ones of a Matroska file, or behind a seek.
+                self._follow(last, place, time, None if packet.dts is None else packet.dts * packet.time_base)
                 yield time + self._moves[-1], packet
                 yield from self._released(place)
             else:
@@ -80,12 +80,12 @@ class Joints:
                     yield from self._placed(*self._waiting.popleft())
         yield from self._released(None)
 
-    def _follow(self, last: int, place: int, time: Fraction, order: Fraction) -> None:
-        begins = self._order is not None and self._order - order > _JUMP
+    def _follow(self, last: int, place: int, time: Fraction, order: Fraction | None) -> None:
+        begins = self._order is not None and order is not None and self._order - order > _JUMP
         if begins:
             self._joints.append(_Joint(last, place, (self._latest + time) / 2))
             self._moves.append(self._moves[-1] + self._latest + self._step - time)
-        self._order = order
+        self._order = self._order if order is None else order
         self._latest = time if begins else max(self._latest, time)
 
     def _released(self, place: int | None) -> Iterator[tuple[Fraction, Packet[Stream]]]:

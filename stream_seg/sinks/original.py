@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _UNINDEXED = frozenset({"mpegts", "mpeg"})
 """The formats that are glued together, in which a time may be there several times: they are not sought in but read from
-the beginning, once, as the `Decoder` does for their pictures. A gigabyte takes a second."""
+the beginning, once, as the `Decoder` does for their pictures. Two hours take some seconds."""
 
 _LOOK_AHEAD_SECONDS = 5
 """How far into the output the first packet of a sound track is looked for, before the track is left out."""

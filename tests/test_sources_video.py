@@ -42,6 +42,7 @@ from tests.source_files import (
     numbers_of,
     write_colour,
     write_sound,
+    write_tiled_photo,
     write_video,
 )
 
@@ -541,6 +542,14 @@ def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path: Path, monke
 def test_a_sound_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match=rf"{name} holds no video, only sound$"):
         Recording(write_sound(tmp_path / name))
+
+
+def test_a_photo_in_tiles_is_refused_rather_than_shown_as_its_first_tile(tmp_path: Path) -> None:
+    photo = write_tiled_photo(tmp_path / "photo.heic")
+    with av.open(str(photo)) as container:
+        assert len(container.streams.video) == 2
+    with pytest.raises(SourceError, match=r"photo\.heic is a photo in tiles.* save it as JPEG$"):
+        open_source(photo)
 
 
 def test_a_sound_file_with_a_cover_picture_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
     if not films:
         raise SourceError(f"{name} holds no video{_but(container)}", Reason.CODEC)
     chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
+    if not chosen.disposition & Disposition.default and any(film.disposition & Disposition.dependent for film in films):
+        raise SourceError(
+            f"{name} is a photo in tiles (HEIC, as of phones), which cannot be put together here; save it as JPEG",
+            Reason.CODEC,
+        )
     if chosen.codec_context is None:
         raise SourceError(f"{name} is encoded with a codec that this FFmpeg cannot decode", Reason.CODEC)
     for stream in container.streams:

@@ -290,6 +290,12 @@ def test_anything_but_tensors_is_refused(value: bytes, tmp_path: Path) -> None:
     refusal(tmp_path, archive(value, {"0": b"\0" * 64}))
 
 
+def test_a_whole_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    said = refusal(tmp_path, archive(call(name("ultralytics.nn.tasks", "SegmentationModel"), text("x")), {}))
+    assert "'ultralytics.nn.tasks.SegmentationModel'" in said
+    assert "exported to ONNX" in said
+
+
 def test_a_key_nested_deep_cannot_exhaust_the_stack(tmp_path: Path) -> None:
     deep = b"}" + b")" + b"\x85" * 200_000 + text("v") + b"s"
     assert "tuple" in refusal(tmp_path, archive(deep, {}))

@@ -46,7 +46,9 @@ def test_bytes_that_are_no_model_are_named(tmp_path: Path, content: bytes, words
 def test_a_zipped_checkpoint_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-    assert "stream-seg export" in refusal(tmp_path / "weights.pth")
+    said = refusal(tmp_path / "weights.pth")
+    assert "stream-seg export makes one of Mask R-CNN weights" in said
+    assert "yolo export format=onnx" in said
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -280,4 +280,7 @@ def _is_count(number: Item) -> bool:
 
 def _refuse(what: Item) -> NoReturn:
     name = str(what) if isinstance(what, _Name) else f"a {type(what).__name__}"
-    raise ModelError(f"refused: the weights ask for {name[:80]!r}, and a state_dict holds nothing but tensors")
+    raise ModelError(
+        f"refused: the weights ask for {name[:80]!r}, and a state_dict holds nothing but tensors; save "
+        "model.state_dict(), or have a model that is no Mask R-CNN exported to ONNX by what it was made with"
+    )

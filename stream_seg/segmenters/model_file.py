@@ -19,7 +19,8 @@ _NOT_ONNX = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the model itself: run git lfs pull"),
     (
         rb"PK\x03\x04|\x80[\x02-\x05]",
-        "PyTorch weights or an archive, not a graph: stream-seg export makes graphs of weights",
+        "PyTorch weights or an archive, not an ONNX graph: stream-seg export makes one of Mask R-CNN weights, "
+        "yolo export format=onnx of YOLO's",
     ),
     (rb".{7}\x00\{\"", "safetensors weights, not a graph: stream-seg export makes graphs of weights"),
     (rb".{4}TFL3", "a TensorFlow Lite model, not an ONNX one"),

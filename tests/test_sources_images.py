@@ -229,6 +229,15 @@ def test_no_image_being_readable_is_an_error(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_no_images_but_videos_get_advice(tmp_path: Path) -> None:
+    (tmp_path / "holiday.mp4").write_bytes(b"a film")
+    for spec in (tmp_path, tmp_path / "*.mp4"):
+        with pytest.raises(SourceError, match=r"videos are named one by one$"):
+            open_source(spec)
+    with pytest.raises(SourceError, match=r"no images match .*\*\.png$"):
+        open_source(tmp_path / "*.png")
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

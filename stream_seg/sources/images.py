@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -94,20 +94,31 @@ def is_image(path: Path) -> bool:
 
 def images_in(folder: Path) -> list[Path]:
     """Return the images directly in a folder, 2 before 10; raise `SourceError` when there is none."""
-    found = sorted((path for path in folder.iterdir() if is_image(path) and path.is_file()), key=natural_order)
-    if not found:
-        raise SourceError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)})")
-    return found
+    found = list(folder.iterdir())
+    images = _images_of(found)
+    if not images:
+        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        raise SourceError(f"{folder} holds no images ({kinds}){_advice_on_others(found)}")
+    return images
 
 
 def images_matching(pattern: str) -> list[Path]:
     """Return the images a glob pattern finds (`**` goes into folders); raise `SourceError` when there is none."""
     found = set(_found(Path(pattern)))
-    images = sorted((path for path in found if is_image(path) and path.is_file()), key=natural_order)
+    images = _images_of(found)
     if not images:
         refuse_lacking_scheme(pattern)
-        raise SourceError(f"no images match {pattern}")
+        raise SourceError(f"no images match {pattern}{_advice_on_others(found)}")
     return images
+
+
+def _images_of(paths: Iterable[Path]) -> list[Path]:
+    return sorted((path for path in paths if is_image(path) and path.is_file()), key=natural_order)
+
+
+def _advice_on_others(paths: Iterable[Path]) -> str:
+    """What to do where there are files, but no images: they may be videos. Else nothing."""
+    return "; folders and patterns are for images, videos are named one by one" if any(map(Path.is_file, paths)) else ""
 
 
 def numbered_images(pattern: str) -> list[Path]:

@@ -161,6 +161,9 @@ EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp
     [
         ([], 2, "no source"),
         (["a.mp4", "--veiw", "masks"], 2, "did you mean '--view'"),
+        (["--source", "a.mp4"], 2, "a source is named without an option"),
+        (["a.mp4", "--conf=0.5"], 2, "did you mean '--score-threshold'"),
+        (["export", "compact", "--weights", "a.pth", "-o", "{tmp}/m.onnx"], 2, "unknown argument --weights (see"),
         (["a.mp4", "--view", "mask"], 2, "did you mean 'masks'"),
         (["a.mp4", "--device", "gpu"], 2, "auto, cpu, cuda"),
         (["a.mp4", "--batch-size", "0"], 2, "whole number of at least 1"),

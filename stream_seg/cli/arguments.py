@@ -45,6 +45,20 @@ exit codes:
 """
 
 
+_WITHOUT_OPTION = frozenset({"-i", "--input", "--source", "--video", "--image", "--file", "--url"})
+"""What other programs have in front of a source."""
+
+_ELSEWHERE = {
+    "--conf": "--score-threshold",
+    "--confidence": "--score-threshold",
+    "--threshold": "--score-threshold",
+    "--imgsz": "--size",
+    "--weights": "--model",
+    "--camera": "--webcam",
+}
+"""What options are called in other programs."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line, with a suggestion."""
 
@@ -58,10 +72,18 @@ class Parser(argparse.ArgumentParser):
         """
         args, unknown = self.parse_known_intermixed_args(argv) if intermixed else self.parse_known_args(argv)
         if unknown:
-            known = self._option_string_actions
-            hint = did_you_mean(unknown[0].split("=")[0], known) if unknown[0].startswith("-") else ""
+            hint = self._hint(unknown[0].split("=")[0], has_sources=intermixed)
             self.error(f"unknown argument {unknown[0]}{hint}")
         return args
+
+    def _hint(self, word: str, *, has_sources: bool) -> str:
+        """What an unknown word may stand for; nothing for one that is no option."""
+        known = self._option_string_actions
+        if has_sources and word in _WITHOUT_OPTION:
+            return " (a source is named without an option, as in stream-seg clip.mp4)"
+        if _ELSEWHERE.get(word) in known:
+            return f" (did you mean '{_ELSEWHERE[word]}'?)"
+        return did_you_mean(word, known) if word.startswith("-") else ""
 
 
 def seconds(text: str) -> float:

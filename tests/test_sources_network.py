@@ -242,7 +242,7 @@ def test_a_port_that_another_program_listens_on_is_named_as_the_reason() -> None
 
 def test_a_missing_page_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>no video here</html>" * 50)
-    with file_server(tmp_path) as host, pytest.raises(SourceError, match="not a video"):
+    with file_server(tmp_path) as host, pytest.raises(SourceError, match=r"not a video.* not of a page"):
         open_source(f"http://{host}/page.html", reconnect=0).__enter__()
 
 

@@ -29,7 +29,9 @@ def open_container(
     except av.ProtocolNotFoundError:
         failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
     except av.FFmpegError as error:
-        failure = SourceError(f"cannot read {name}: {words_of(error)}", reason_of(error))
+        may_be_page = isinstance(error, av.InvalidDataError) and name.startswith(("http://", "https://"))
+        hint = "; the address must be of the video itself, not of a page that shows it" if may_be_page else ""
+        failure = SourceError(f"cannot read {name}: {words_of(error)}{hint}", reason_of(error))
     # Outside of the handler, for FFmpeg's error holds the address and would be the context of ours.
     if timeout is not None and time.monotonic() - began >= timeout[0]:  # FFmpeg often finds other words for it
         raise no_answer(name, timeout[0])

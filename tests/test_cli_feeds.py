@@ -49,6 +49,9 @@ def test_each_source_gets_a_file_and_all_share_a_wall(tmp_path: Path, capsys: py
     assert written["outcome"] == "complete"
     assert written["outputs"] == [*map(str, outs), str(wall)]
     assert [source["delivered"] for source in written["sources"]] == [12, 6]
+    lines = re.findall(r"^(  (\S+) +)[\d.]+ fps;", printed, re.MULTILINE)
+    assert [label for _, label in lines] == labels
+    assert len({len(column) for column, _ in lines}) == 1  # one below the other, however long they are
 
 
 def test_a_source_that_cannot_be_had_leaves_the_others_alone_and_is_named_at_the_end(

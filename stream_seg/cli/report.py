@@ -91,19 +91,20 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         f"  model    {model['name']} on {model['provider']}",
     ]
     if len(infos) > 1 or any(feed.outages for feed in summary.feeds):
-        lines += [_line(feed) for feed in summary.feeds]
+        width = max(8, *(len(feed.name) for feed in summary.feeds))  # 8 as in the lines above
+        lines += [_line(feed, width) for feed in summary.feeds]
     return "\n".join(lines)
 
 
-def _line(feed: FeedSummary) -> str:
-    """One source in a line."""
+def _line(feed: FeedSummary, width: int) -> str:
+    """One source in a line, its name in a column of `width` letters."""
     parts = [f"{feed.fps:.1f} fps", f"{feed.delivered} of {feed.captured} frames", f"latency {_latency(feed)} ms"]
     if feed.outages:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in feed.outages.items())
         parts.append(f"away {feed.seconds_away:.1f} s ({reasons})")
     if feed.error is not None:
         parts.append(f"failed: {feed.error}")
-    return f"  {feed.name:<8} {'; '.join(parts)}"
+    return f"  {feed.name:<{width}} {'; '.join(parts)}"
 
 
 def _latency(figures: Summary | FeedSummary) -> str:

@@ -63,6 +63,11 @@ class Accuracy:
     precision: float
     recall: float
 
+    def __str__(self) -> str:
+        """The average precisions in a line."""
+        masks = f"mask AP {self.mask_ap:.1f}, AP50 {self.mask_ap50:.1f}"
+        return f"{masks}; box AP {self.box_ap:.1f}, AP50 {self.box_ap50:.1f} ({self.name})"
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:

@@ -208,10 +208,7 @@ class Trainer:
         mean = evaluate(judged, self.validation.images, self.validation.annotations).mean
         found = {"box_ap": mean.box_ap, "box_ap50": mean.box_ap50, "mask_ap": mean.mask_ap, "mask_ap50": mean.mask_ap50}
         self._log.write({"step": self.schedule.step, "size": self.validation.size, **found})
-        tqdm.write(
-            f"step {self.schedule.step}: mask AP {mean.mask_ap:.1f}, AP50 {mean.mask_ap50:.1f}; "
-            f"box AP {mean.box_ap:.1f}, AP50 {mean.box_ap50:.1f} ({mean.name}, long side {self.validation.size})"
-        )
+        tqdm.write(f"step {self.schedule.step}, long side {self.validation.size}: {mean}")
 
 
 BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

@@ -376,6 +376,7 @@ class Pipeline:
             lane.is_open = True
             for sink in lane.sinks:
                 sink.open(lane.info)
+            self._while_held()
         with self.metrics.stages["deliver"]:
             for sink in lane.sinks:
                 sink.write(item.frame if item.picture is None else item.picture, item.detections)
@@ -399,6 +400,8 @@ class Pipeline:
     def _while_held(self) -> None:
         while not self._stopped and not self._errors and self._is_held():
             self._ask_sinks()
+            if self._wall is not None:
+                self._wall.tick()
 
     def _is_held(self) -> bool:
         held = any(sink.holds() for sink in self._open_sinks())

@@ -113,7 +113,10 @@ class Sink(Protocol):
         return False
 
     def holds(self) -> bool:
-        """Whether the sink wants the next frame withheld for now (a picture being looked at). Returns within 50 ms."""
+        """Whether the sink wants the next frame withheld for now: a picture is looked at, or sound on its way.
+
+        Asked after `open` and after each frame, of whatever sink; returns within 50 ms.
+        """
         return False
 
 

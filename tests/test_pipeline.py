@@ -398,10 +398,16 @@ def test_a_sink_that_holds_gets_no_frame_until_it_lets_go() -> None:
             self.asked += 1
             return self.asked % 3 != 0
 
+        def write(self, frame: Frame, detections: Detections) -> None:
+            super().write(frame, detections)
+            written_after.append(self.asked)
+
+    written_after: list[int] = []
     sink = Holding()
     run_in_time(Pipeline(Numbers(5), Counting(), sinks=[sink], renderer=same))
     assert sink.indices == list(range(5))
-    assert sink.asked == 15
+    assert written_after == [3, 6, 9, 12, 15]
+    assert sink.asked == 18
 
 
 def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_used() -> None:

@@ -196,6 +196,27 @@ def test_the_last_picture_of_recordings_side_by_side_can_be_looked_at_while_thei
     assert window.outcomes == [Outcome.COMPLETE]
 
 
+def test_a_wall_has_its_turn_while_a_file_holds() -> None:
+    class Ticking(Shown):
+        ticks = 0
+
+        def tick(self) -> float:
+            self.ticks += 1
+            return super().tick()
+
+    class Waiting(Kept):
+        looks = 0
+
+        def holds(self) -> bool:
+            self.looks += 1
+            return self.looks <= 100
+
+    wall, file = Ticking(), Waiting()
+    run_in_time(Pipeline([feed("a", Numbers(1), file)], Counting(), wall=wall))
+    assert file.indices == [0]
+    assert wall.ticks > 100
+
+
 def test_frames_of_different_cameras_share_a_batch() -> None:
     cameras = [Numbers(None, live=True, ready=lambda index: time.sleep(0.002)) for _ in range(4)]
     segmenter = Counting(before=lambda call: time.sleep(0.01))

@@ -72,6 +72,20 @@ def _check(image: Image) -> None:
         raise ValueError(f"image is empty: {image.shape}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reopening:
+    """How a recording that is no local file is opened once more, for its sound beside its pictures.
+
+    `name` is safe to print. `open` gives it as an `av.container.InputContainer`, after `open_timeout` seconds at the
+    most, of which each read may take `stall_timeout`; it raises `SourceError` in words that tell no credentials.
+    """
+
+    name: str
+    open: Callable[[], object] = field(repr=False)
+    open_timeout: float
+    stall_timeout: float
+
+
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What is known of a source once it is open.
@@ -80,8 +94,9 @@ class SourceInfo:
     "video" or "live" source all have it, images may differ. `frame_rate` is the declared rate, None when unknown.
     `frame_count` is exact or an estimate (for progress), after `start`/`end`/stride. `duration` is the length of the
     recording in seconds. `time_base` is a unit every `pts` is a whole multiple of. `path` is the local file, if there
-    is one: the place to read sound from. `files` are the images it reads, which no output may replace. `start` is the
-    pts that an output begins with, `end` the pts it stops before.
+    is one: the place to read sound from; of another recording, `reopening` says how that is had, None where it cannot
+    be. `files` are the images it reads, which no output may replace. `start` is the pts that an output begins with,
+    `end` the pts it stops before.
     """
 
     name: str
@@ -93,6 +108,7 @@ class SourceInfo:
     time_base: Fraction = field(default=Fraction(1, 90000))
     path: Path | None = None
     files: tuple[Path, ...] = field(default=(), repr=False, kw_only=True)
+    reopening: Reopening | None = field(default=None, repr=False, compare=False, kw_only=True)
     start: Fraction = Fraction(0)
     end: Fraction | None = None
 

@@ -119,6 +119,7 @@ def record(
     *,
     title: str | None = None,
     layout: str = "mono",
+    aspect: Fraction | None = None,
 ) -> Path:
     """Make a recording of 64x48 pictures with sound of a tone; `sound` is an FFmpeg encoder."""
     with av.open(str(path), "w") as container:
@@ -126,6 +127,8 @@ def record(
             container.metadata["title"] = title
         video = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        if aspect is not None:
+            video.codec_context.sample_aspect_ratio = aspect
         audio = [container.add_stream(sound, rate=48000, layout=layout) for _ in range(tracks)]
         for stream, language in zip(audio, ("deu", "eng"), strict=False):
             stream.metadata["language"] = language

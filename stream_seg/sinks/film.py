@@ -97,6 +97,12 @@ class Film:
             self._encode_until(self._held, picture.pts)
         self._held = picture
 
+    def waits(self) -> bool:
+        """Whether `write` would wait for sound that comes from an address. Returns within 50 ms."""
+        if self._sound is None or self._held is None:
+            return False
+        return self._sound.waits_for(_ticks(self._held) * self._tick)
+
     def finish(self, *, complete: bool, until: Fraction | None = None) -> None:
         """Write the rest. `complete` tells that the recording was read to its end, so all sound belongs to it.
 
@@ -126,7 +132,7 @@ class Film:
                     raise
                 logger.debug("opening with the sound (copy: %s) failed: %s", copy, error)
                 self._part.empty()
-        logger.warning("the sound of %s is left out: %s cannot hold it", self._info.path, self._encoder.path)
+        logger.warning("the sound of %s is left out: %s cannot hold it", self._info.name, self._encoder.path)
         self._sound = None
         return self._start(size, copy=False)
 

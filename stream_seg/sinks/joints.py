@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -39,16 +40,19 @@ class Joints:
     it waits until a picture is read that lies behind it. Between two pictures at a joint its times tell on which side:
     they step back there or, where none came before, are nearer to one of the two.
 
+    With `in_order` packets lie in the order in which they come: in a playlist each byte is counted in its own file.
+
     `left_at` is the time in the input to which sound first jumps back within a recording, None where none does: there
     is no place for it.
     """
 
-    def __init__(self, pictures: VideoStream | None) -> None:
+    def __init__(self, pictures: VideoStream | None, *, in_order: bool = False) -> None:
         self._pictures = None if pictures is None else pictures.index
         rate = None if pictures is None else pictures.average_rate or pictures.guessed_rate
         self._step = 1 / (rate or _USUAL_RATE)
         self._moves = [Fraction(0)]
         self._joints: list[_Joint] = []
+        self._in_order = itertools.count() if in_order else None
         self._places: dict[int, int] = {}  # by stream, the byte at which its last packet begins
         self._order: Fraction | None = None  # of the last picture
         self._latest = Fraction(0)  # of the pictures of their present recording
@@ -67,7 +71,7 @@ class Joints:
                 continue
             time = stamp * packet.time_base
             last = self._places.get(packet.stream_index, 0)
-            place = self._places[packet.stream_index] = last if packet.pos is None else packet.pos
+            place = self._places[packet.stream_index] = self._place_of(packet, last)
             if packet.stream_index == self._pictures:
                 # Those that others need come before them: by `time` they step back, at one a second by more than that.
                 # FFmpeg does not know when to decode the first ones of a Matroska file, or behind a seek.
@@ -79,6 +83,16 @@ class Joints:
                 if len(self._waiting) > _MOST_WAITING:
                     yield from self._placed(*self._waiting.popleft())
         yield from self._released(None)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is sound that waits for a picture."""
+        return bool(self._waiting)
+
+    def _place_of(self, packet: Packet[Stream], last: int) -> int:
+        if self._in_order is not None:
+            return next(self._in_order)
+        return last if packet.pos is None else packet.pos
 
     def _follow(self, last: int, place: int, time: Fraction, order: Fraction | None) -> None:
         begins = self._order is not None and order is not None and self._order - order > _JUMP

@@ -5,6 +5,7 @@ The recording is opened a second time, so that copying sound does not depend on 
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections import deque
@@ -17,10 +18,10 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
-from stream_seg.frame import SourceInfo
+from stream_seg.frame import Reopening
 from stream_seg.sinks.joints import Joints
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,16 @@ _UNINDEXED = frozenset({"mpegts", "mpeg"})
 """The formats that are glued together, in which a time may be there several times: they are not sought in but read from
 the beginning, once, as the `Decoder` does for their pictures. Two hours take some seconds."""
 
-_LOOK_AHEAD_SECONDS = 5
+_PLAYLIST = "hls"
+
+LOOK_AHEAD_SECONDS = 5
 """How far into the output the first packet of a sound track is looked for, before the track is left out."""
+
+_SEEK_BACK = (0, 20)
+"""Seconds before the wanted time to try in turn, then all is read. HLS begins with the next key frame."""
+
+_CUT_OFF_SECONDS = 2
+"""How much of what the header promises may be missing without a word."""
 
 _BROKEN_READS = 50
 """Damaged places in a row after which the rest of the sound is given up."""
@@ -44,27 +53,63 @@ class Sound(NamedTuple):
 
 
 class Original:
-    """The recording at `path`, from `start` to `end` seconds after its beginning, for one film after another.
+    """The recording at `source`, from `start` to `end` seconds after its beginning, for one film after another.
 
     All times are seconds after its beginning. Sound that cannot be read is left out with a warning: it must not cost
     the pictures.
     """
 
-    def __init__(self, path: Path, start: Fraction, end: Fraction | None) -> None:
+    def __init__(self, source: Path | Reopening, start: Fraction, end: Fraction | None) -> None:
         """Raises `av.FFmpegError` or `OSError` when the recording cannot be opened."""
-        self.path = path
+        self.name = source.name if isinstance(source, Reopening) else str(source)
         self.picture_seen = Fraction(-1)
         """When the latest picture begins that reading has come to."""
-        self._input = av.open(str(path.absolute()), metadata_errors="replace")
-        self._begin = Fraction(self._input.start_time or 0, av.time_base)
+        self.silent_until = Fraction(-1)
+        """When the latest of those begins between which and the picture before it there is no sound."""
+        self._source = source
+        self._start = start
         self._end = end
         self._from: Fraction | float = -math.inf
-        self._video = _pictures(self._input)
-        self._joints = Joints(self._video)
         self._ahead: deque[Sound] = deque()
-        if start > 0 and self._input.format.name not in _UNINDEXED:
-            self._input.seek(int((self._begin + start) * av.time_base))
-        self._packets = self._read()
+        self._packets = self._begun()
+
+    def _begun(self) -> Iterator[Sound]:
+        """Open the recording; return its sound."""
+        self._open()
+        return self._read()
+
+    def _open(self) -> None:
+        self._use(_opened(self._source))
+        indexed = self._start > 0 and self._input.format.name not in _UNINDEXED
+        if indexed and not any(self._enter(self._start - back) for back in _SEEK_BACK):
+            self._input.close()
+            self._use(_opened(self._source))
+
+    def _use(self, container: InputContainer) -> None:
+        self._input = container
+        self._begin = Fraction(container.start_time or 0, av.time_base)
+        self._video = _pictures(container)
+        sound = _sound_tracks(container, self._video)
+        self._chosen: list[Stream] = [*sound, *([self._video] if self._video else [])]
+        self._tracks = {track.index: track for track in sound}
+        self._first: list[Packet[Stream]] = []
+        self._joints = Joints(self._video, in_order=container.format.name == _PLAYLIST)
+
+    def _enter(self, start: Fraction) -> bool:
+        """Go on from `start`; whether that led to a place before which there is nothing that is wanted.
+
+        What cannot be sought in, as on a server that sends all or nothing, is read on from somewhere.
+        """
+        try:
+            self._input.seek(int((self._begin + max(start, Fraction(0))) * av.time_base))
+            first = next(self._input.demux(self._chosen), None)
+        except av.FFmpegError:
+            return False
+        if first is None or not first.size:
+            return False
+        self._first = [first]
+        stamp = first.pts if first.pts is not None else first.dts
+        return stamp is None or stamp * first.time_base - self._begin <= self._start
 
     @property
     def title(self) -> str | None:
@@ -80,24 +125,23 @@ class Original:
             return None
         return aspect if size == stored else 1 / aspect
 
-    def tracks_from(self, start: Fraction) -> list[AudioStream]:
-        """Let go what begins before `start`; return the tracks that have sound soon after it.
+    def tracks_from(self, start: Fraction) -> dict[int, AudioStream]:
+        """Let go what begins before `start`; return the tracks that have sound soon after it, by their `stream_index`.
 
         The header of the output would wait for those that have none.
         """
         # What lies before a recording's first picture belongs to its decoder; before a cut, it is another scene's.
         self._from = start if start > 0 else -math.inf
-        tracks = self._input.streams.audio
         sounding: set[int] = set()
         seen: list[Sound] = []
-        while len(sounding) < len(tracks) and not (seen and seen[-1].time > start + _LOOK_AHEAD_SECONDS):
+        while len(sounding) < len(self._tracks) and not (seen and seen[-1].time > start + LOOK_AHEAD_SECONDS):
             item = self.next()
             if item is None:
                 break
             seen.append(item)
             sounding.add(item.packet.stream_index)
         self.put_back(seen)
-        return [track for track in tracks if track.index in sounding]
+        return {index: track for index, track in self._tracks.items() if index in sounding}
 
     def next(self) -> Sound | None:
         """Return the next sound, None when there is no more."""
@@ -110,6 +154,27 @@ class Original:
         """Have `next` return these again, in this order."""
         self._ahead.extendleft(reversed(items))
 
+    def is_there(self) -> bool:
+        """Whether the recording could be opened; to be asked before all else, and waits until that is known."""
+        return True
+
+    def waits_from(self, start: Fraction) -> bool:  # noqa: ARG002  a file on this machine is there
+        """Whether `tracks_from` would wait. Returns within 50 ms."""
+        return False
+
+    def waits_for(self, time: Fraction) -> bool:  # noqa: ARG002
+        """Whether `wait_for` would wait. Returns within 50 ms."""
+        return False
+
+    def wait_for(self, time: Fraction | float) -> None:
+        """Wait until `next` knows the sound before `time`."""
+
+    def wait_for_picture(self, time: Fraction) -> None:
+        """Wait until a picture after `time` was seen, or `next` knows all the sound."""
+
+    def hurry(self) -> None:
+        """Have it wait for hardly anything from now on: the run is to end."""
+
     def close(self) -> None:
         self._input.close()
 
@@ -118,42 +183,65 @@ class Original:
             time = moved - self._begin
             if not _is_sound(packet):
                 self.picture_seen = max(self.picture_seen, time)
+                if not self._joints.has_waiting:
+                    self.silent_until = self.picture_seen
             elif self._end is None or time < self._end:
                 yield Sound(time, packet)
-            elif time >= self._end + _LOOK_AHEAD_SECONDS:
+            elif time >= self._end + LOOK_AHEAD_SECONDS:
                 return
         if (back := self._joints.left_at) is not None:
-            logger.warning("the sound of %s jumps back to %.1f s, its pictures do not: left out", self.path, back)
+            logger.warning("the sound of %s jumps back to %.1f s, its pictures do not: left out", self.name, back)
 
     def _demux(self) -> Iterator[Packet[Stream]]:
-        chosen = [*self._input.streams.audio, *([self._video] if self._video else [])]
+        if not self._tracks:
+            return
+        yield from self._first
         broken = 0
         while broken < _BROKEN_READS:
             try:
-                for packet in self._input.demux(chosen):
+                for packet in self._input.demux(self._chosen):
                     broken = 0
                     yield packet
                 return
             except av.InvalidDataError:
                 broken += 1
             except (av.FFmpegError, OSError) as error:
-                logger.warning("the rest of the sound of %s cannot be read: %s", self.path, error.strerror)
+                if not self._has_hung_up(error):
+                    self._broke_off(error)
                 return
 
+    def _has_hung_up(self, error: av.FFmpegError | OSError) -> bool:
+        """Whether it is the end of what an HTTP server sends without saying how long it is."""
+        length = Fraction(self._input.duration or 0, av.time_base)
+        is_whole = self.picture_seen > length - _CUT_OFF_SECONDS
+        return error.errno == errno.EIO and self._input.size <= 0 and is_whole
 
-def original_of(info: SourceInfo) -> Original | None:
-    """Return what goes over from the input, if it is a recording that can be opened a second time."""
-    if info.kind != "video" or info.path is None or not info.path.is_file():
-        return None
-    try:
-        return Original(info.path, info.start, info.end)
-    except (av.FFmpegError, OSError) as error:
-        logger.warning("the sound of %s is left out: %s", info.path, error.strerror)
-        return None
+    def _broke_off(self, error: av.FFmpegError | OSError) -> None:
+        logger.warning("the rest of the sound of %s cannot be read: %s", self.name, error.strerror)
+
+
+def _opened(source: Path | Reopening) -> InputContainer:
+    if isinstance(source, Path):
+        return av.open(str(source.absolute()), metadata_errors="replace")
+    container = source.open()
+    assert isinstance(container, InputContainer)
+    return container
 
 
 def _is_sound(packet: Packet[Stream]) -> TypeGuard[Packet[AudioStream]]:
     return isinstance(packet.stream, AudioStream)
+
+
+def _sound_tracks(container: InputContainer, pictures: VideoStream | None) -> Sequence[AudioStream]:
+    """The tracks of sound, of an HLS playlist's qualities that of the one shown; the others are not downloaded."""
+    tracks: Sequence[AudioStream] = container.streams.audio
+    if container.format.name == _PLAYLIST:
+        best = container.streams.best("audio", related=pictures)
+        tracks = [track for track in tracks if track is best]
+    for stream in container.streams:
+        if stream is not pictures and stream not in tracks:
+            stream.discard = Discard.all
+    return tracks
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:

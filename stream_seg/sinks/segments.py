@@ -15,8 +15,9 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.heap import trim
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.colour import fit
+from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
-from stream_seg.sinks.original import Original, original_of
+from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import Target
 from stream_seg.sinks.retention import MARK, Keep, Segments
 from stream_seg.sinks.video import VideoFile
@@ -85,6 +86,7 @@ class SegmentedVideo(Sink):
             self._spared.append(info.path.resolve())
         self._info = info
         self._tidy()
+        self._original = original_of(info)
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """Encode the frame, into the next file if it is time. Raises `OutputError` as `VideoFile` does."""
@@ -93,7 +95,6 @@ class SegmentedVideo(Sink):
         if self._size is None:
             self._size = frame.size
             self._origin = frame.pts if self._info.is_live else self._info.start
-            self._original = original_of(self._info)
             self._begin(self._info, frame)
         elif frame.pts >= self._limit and self._file is not None:
             self._file.finish(frame.pts)
@@ -104,6 +105,12 @@ class SegmentedVideo(Sink):
             self._begin(dataclasses.replace(self._info, start=frame.pts), frame)
         assert self._file is not None
         self._file.write(frame.with_image(fit(frame.image, self._size)), detections)
+
+    def holds(self) -> bool:
+        """As of a `VideoFile`."""
+        if self._file is not None:
+            return self._file.holds()
+        return self._original is not None and self._info is not None and self._original.waits_from(self._info.start)
 
     def close(self, outcome: Outcome) -> None:
         """Finish the last segment."""

@@ -52,14 +52,20 @@ class Soundtrack:
         With `copy`, packets go over as they are wherever the container takes their codec.
         """
         self._tracks = {}
-        for stream in self.original.tracks_from(self._start):
+        for index, stream in self.original.tracks_from(self._start).items():
             try:
-                self._tracks[stream.index] = _track(stream, output, copy=copy)
+                self._tracks[index] = _track(stream, output, copy=copy)
             except (av.FFmpegError, ValueError) as error:
-                logger.warning("a sound track of %s is left out: %s", self.original.path, error)
+                logger.warning("a sound track of %s is left out: %s", self.original.name, error)
+
+    def waits_for(self, time: Fraction) -> bool:
+        """Whether sound that begins before `time` is still on its way. Returns within 50 ms."""
+        return bool(self._tracks) and self.original.waits_for(self._start + time)
 
     def copy_until(self, time: Fraction | float) -> None:
         """Hand over the sound that begins before `time`."""
+        if self._tracks:
+            self.original.wait_for(self._start + time)
         while self._tracks and (item := self.original.next()) is not None:
             if item.time - self._start >= time:
                 self.original.put_back([item])
@@ -73,6 +79,8 @@ class Soundtrack:
         short, and its sound ends with it.
         """
         rest: list[Sound] = []
+        if self._tracks:
+            self.original.wait_for_picture(self._start + time + tolerance)
         while self._tracks and not self._goes_on(time + tolerance) and (item := self.original.next()) is not None:
             rest.append(item)
         self.original.put_back(rest)
@@ -100,7 +108,7 @@ class Soundtrack:
         except (av.FFmpegError, ValueError) as error:  # FFmpeg's own refusals, and PyAV's
             why = error.strerror if isinstance(error, av.FFmpegError) else error
             at = time - self._start
-            logger.warning("a sound track of %s is left out from %.1f s on: %s", self.original.path, at, why)
+            logger.warning("a sound track of %s is left out from %.1f s on: %s", self.original.name, at, why)
             del self._tracks[index]
 
     def _is_in_order(self, packet: Packet[AudioStream]) -> bool:

@@ -13,9 +13,10 @@ from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
-from stream_seg.sinks.original import Original, original_of
+from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import PartFile, Target
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,10 @@ class VideoFile(Sink):
     h264_nvenc, or an `Encoder` chosen already. Pictures are yuv420p, BT.709; an odd width or height grows by one
     repeated column or row; a frame of another size than the first is fitted between black bars. Every frame keeps its
     time exactly in mp4 and mov, to the nearest millisecond in mkv and webm, which count in those. The sound of a
-    recording is copied as it is, or encoded anew where the container refuses its codec. `comment` goes into the
-    file's metadata. `original` is the recording where it is open already, so that its sound goes on from file to file.
+    recording, in a file or at an address, is copied as it is, or encoded anew where the container refuses its codec;
+    `holds` tells that it is still on its way from an address, and writing nevertheless does without it. `comment` goes
+    into the file's metadata. `original` is the recording where it is open already, so that its sound goes on from file
+    to file.
 
     The file grows under a partial name (`a.part.mp4`) that plays at any moment, also after the process was killed, and
     gets its own when the run ends. After a failure the partial file stays: `kept` is its path. `result` is where what
@@ -56,7 +59,7 @@ class VideoFile(Sink):
         self._encoder = codec if isinstance(codec, Encoder) else Encoder(self.path, codec)
         self._comment = comment
         self._original = original
-        self._opened: Original | None = None
+        self._opens_original = original is None
         self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
         self._part: PartFile | None = None
         self._info: SourceInfo | None = None
@@ -67,6 +70,8 @@ class VideoFile(Sink):
         self._target.refuse_input(info.path)
         self._info = info
         self._part = PartFile(self._target)
+        if self._opens_original:
+            self._original = original_of(info)
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         """Encode the frame. Raises `OutputError` when the encoder cannot be opened or the file not written."""
@@ -74,16 +79,22 @@ class VideoFile(Sink):
             raise RuntimeError("open the sink before writing to it")
         try:
             if self._film is None:
-                if self._original is None:
-                    self._opened = original_of(self._info)
-                original = self._original or self._opened
+                original = self._original if self._original is not None and self._original.is_there() else None
                 self._film = Film(self._part, self._encoder, self._info, frame, original, self._comment)
             self._film.write(frame)
         except (av.FFmpegError, OSError) as error:
             raise self._unwritable(self._part, error) from error
 
+    def holds(self) -> bool:
+        """Whether the sound that comes before the next picture is still on its way, from an address."""
+        if self._film is not None:
+            return self._film.waits()
+        return self._original is not None and self._info is not None and self._original.waits_from(self._info.start)
+
     def close(self, outcome: Outcome) -> None:
         """Finish the file and give it its name; after a failure, finish it under its partial name."""
+        if outcome is not Outcome.COMPLETE and self._original is not None:
+            self._original.hurry()
         self._close(outcome)
 
     def finish(self, until: Fraction) -> None:
@@ -102,8 +113,8 @@ class VideoFile(Sink):
                 self._publish(part, film, complete=outcome is Outcome.COMPLETE, until=until)
         finally:
             part.close()
-            if self._opened is not None:
-                self._opened.close()
+            if self._opens_original and self._original is not None:
+                self._original.close()
 
     def _publish(self, part: PartFile, film: Film | None, *, complete: bool, until: Fraction | None) -> None:
         if film is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import time
@@ -15,7 +16,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.frame import Frame, SourceInfo
+from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.container import open_container, video_stream
@@ -129,7 +130,7 @@ class NetworkStream(Stoppable):
             if self._decoder.live:
                 self._info = live_info(info)
             else:
-                self._info = part_of(info, self._start)
+                self._info = part_of(dataclasses.replace(info, reopening=self._reopening()), self._start)
                 self._decoder.seek(self._start)
         except av.FFmpegError as error:
             failure = self._broke_off(error, may_be_the_end=False)
@@ -154,6 +155,11 @@ class NetworkStream(Stoppable):
         if has_split_password(self._url):
             raise SourceError(f"{failure}; in a password, / ? and # are written %2F %3F and %23", failure.reason)
         raise unknown_host(self._url) or failure
+
+    def _reopening(self) -> Reopening:
+        # Without `self`, which holds the decoder.
+        name, url, options, timeout = self.name, self._url, self._options, self._timeout
+        return Reopening(name, lambda: open_container(url, name, options=options, timeout=timeout), *timeout)
 
     def _refuse_sound_alone(self) -> None:
         """Raise `SourceError` where an RTSP server has no video: one that is asked for nothing else refuses to play."""

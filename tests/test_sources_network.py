@@ -21,6 +21,7 @@ from stream_seg.frame import Frame
 from stream_seg.sources import network, open_source, reconnecting
 from stream_seg.sources.decoding import Decoder
 from tests.misbehaving_server import MisbehavingServer, cut_off, without_length, without_range
+from tests.sink_films import record
 from tests.source_counts import readers_end
 from tests.source_files import RATE, SIZE, number_of, numbered, numbers_of, write_video
 from tests.source_servers import (
@@ -91,6 +92,18 @@ def test_a_recording_over_http_that_breaks_off_is_an_error(tmp_path: Path, monke
             came.extend(source)
     assert numbers_of(came) == list(range(len(came)))
     assert 20 < len(came) < 31
+
+
+def test_a_part_of_a_recording_is_had_from_a_server_that_cannot_seek_though_its_index_says_where(
+    tmp_path: Path,
+) -> None:
+    film = record(tmp_path / "film.avi", "libmp3lame", seconds=12)
+    with MisbehavingServer() as server:
+        address = server.behave("/film.avi", without_range(film.read_bytes()))
+        with open_source(address, start=7) as served, open_source(film, start=7) as source:
+            expected = [frame.pts for frame in source]
+            assert [frame.pts for frame in served] == expected
+    assert len(expected) > 100
 
 
 def test_a_recording_of_a_server_that_cannot_seek_in_it_is_read_once(tmp_path: Path) -> None:

@@ -204,13 +204,13 @@ class Decoder:
 
     def _enter(self, start: Fraction, end: float, back: int) -> bool:
         """Seek to `back` seconds before `start`; whether pictures begin before that, packets before the byte `end`."""
+        packets = self._packets()
         try:
             self._container.seek(self._timeline.ticks(start - back), stream=self._stream)
-        except av.FFmpegError:
+            # Pictures begin with a key frame, which may be that of the next recording where several are glued.
+            packet = next((packet for packet in packets if packet.is_keyframe), None)
+        except av.FFmpegError:  # some demuxers find out only by reading that their server sends all or nothing
             return False
-        packets = self._packets()
-        # Pictures begin with a key frame, which may be that of the next recording where several are glued.
-        packet = next((packet for packet in packets if packet.is_keyframe), None)
         if packet is None or (packet.pos or 0) > end:
             return False
         self._pictures = self._decoded(itertools.chain([packet], packets))

@@ -354,6 +354,24 @@ def test_the_schedule_warms_up_ends_near_zero_and_ignores_pauses(scripts: dict[s
     assert by_steps.progress == 1
 
 
+@pytest.mark.parametrize("pattern", [[1, 16], [16, 1], [1] * 19 + [16]])
+def test_minutes_count_steps_of_much_larger_pictures(scripts: dict[str, ModuleType], pattern: list[float]) -> None:
+    schedule, passed = scripts["schedule"].Schedule(steps=None, minutes=60, warmup=0), 0.0
+    while schedule.progress < 1:
+        passed += pattern[schedule.step % len(pattern)]
+        schedule.advance(pattern[schedule.step % len(pattern)])
+    assert passed / 60 == pytest.approx(60, rel=0.05)
+
+
+def test_minutes_count_steps_of_a_machine_that_became_slower(scripts: dict[str, ModuleType]) -> None:
+    schedule, passed = scripts["schedule"].Schedule(steps=None, minutes=60, warmup=0), 0.0
+    while schedule.progress < 1:
+        seconds = 1.0 if passed < 600 else 20.0
+        passed += seconds
+        schedule.advance(seconds)
+    assert passed / 60 == pytest.approx(60, rel=0.05)
+
+
 def test_class_names_come_with_the_weights(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     built_in = ROOT / "models" / "compact" / "weights.safetensors"
     assert list(scripts["export"].read_classes(built_in)) == COMPACT_LABELS[1:]

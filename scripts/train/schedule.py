@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 
 PAUSE = 5.0
-"""A step that takes so many times longer than usual was a pause of the machine: it does not use up minutes."""
+"""A step that takes so many times longer than the slowest lately was a pause of the machine: it uses up no minutes."""
+FADING = 0.99
+"""How much of the slowest step is remembered at the next: the largest of the `--sizes` may be seldom drawn."""
 FLOOR = 0.02
 """The cosine ends at this share of the peak."""
 
@@ -24,7 +26,7 @@ class Schedule:
     step: int = 0
     seconds: float = 0.0
     warm_from: int = 0
-    _usual: float = 0.0
+    _slowest: float = 0.0
 
     @property
     def progress(self) -> float:
@@ -40,8 +42,9 @@ class Schedule:
 
     def advance(self, seconds: float) -> None:
         """One step was made, and took so long."""
-        if self._usual and seconds > PAUSE * self._usual:
-            seconds = self._usual
-        self._usual = 0.9 * self._usual + 0.1 * seconds if self._usual else seconds
+        slowest = self._slowest or seconds
+        longest = PAUSE * slowest
+        # Also after a pause, which may be none: of pictures much larger, or on a machine that is busy from now on.
+        self._slowest = max(FADING * slowest, min(seconds, longest))
         self.step += 1
-        self.seconds += seconds
+        self.seconds += slowest if seconds > longest else seconds

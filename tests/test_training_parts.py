@@ -189,6 +189,21 @@ def test_runs_that_start_together_make_a_cache_once(
     assert (folder / "images.bin").stat().st_ino == made
 
 
+def test_a_cache_that_another_run_has_replaced_is_refused_before_it_is_trained_from(
+    scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    cache, read = scripts["cache"], scripts["annotations"].read_annotations
+    ours = read(shapes / "val.json", shapes)
+    document = json.loads((shapes / "val.json").read_text())
+    for one in document["annotations"]:
+        one["segmentation"] = [[0, 0, 9, 0, 9, 9]]
+    (tmp_path / "others.json").write_text(json.dumps(document))
+    for each in (ours, read(tmp_path / "others.json", shapes)):
+        cache.build_cache(each, tmp_path / "shared", workers=1)
+    with pytest.raises(OutputError, match=r"another run has replaced .*shared.*give each its own --cache"):
+        cache.TrainingSet(ours, tmp_path / "shared", {})
+
+
 def test_a_cache_that_cannot_be_written_is_said(scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path) -> None:
     annotations = scripts["annotations"].read_annotations(shapes / "val.json", shapes)
     (tmp_path / "file").touch()

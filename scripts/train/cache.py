@@ -171,9 +171,19 @@ def bitmask(outline: Segmentation, size: tuple[int, int]) -> Pixels:
 
 
 class TrainingSet:
-    """The cached pictures, and how often each is to be drawn."""
+    """The cached pictures, and how often each is to be drawn.
+
+    Raises OutputError where another run has replaced what `build_cache` made of these annotations.
+    """
 
     def __init__(self, annotations: Annotations, cache: Path, shares: dict[str, float]) -> None:
+        self._pixels = np.memmap(cache / "images.bin", np.uint8, "r")
+        self._mask_pixels = np.memmap(cache / "masks.bin", np.uint8, "r")
+        if not _is_current(annotations, cache):  # after they are mapped: from now on they may be replaced
+            raise OutputError(
+                f"another run has replaced the decoded pictures in {cache} by those of other annotations; "
+                "give each its own --cache"
+            )
         index = np.load(cache / "index.npz")
         self.rows = index["images"]
         self.classes = annotations.classes
@@ -183,8 +193,6 @@ class TrainingSet:
         self.cumulative = np.cumsum(self.weights).tolist()
         self.is_portrait = self.rows[:, 1] > self.rows[:, 2]
         self.pasteable = self._pasteable()
-        self._pixels = np.memmap(cache / "images.bin", np.uint8, "r")
-        self._mask_pixels = np.memmap(cache / "masks.bin", np.uint8, "r")
 
     def image(self, index: int) -> Pixels:
         """(height, width, 3) RGB."""

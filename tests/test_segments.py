@@ -424,6 +424,8 @@ def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
         open_sink(tmp_path / "missing" / "a.mp4", segment=1.0)
     with pytest.raises(OutputError, match="no video codec"):
         open_sink(tmp_path / "a.mp4", codec="h265x", segment=1.0)
+    with pytest.raises(OutputError, match=r"cannot write .*a_\d{8}-\d{6}\.mp4: File name too long"):
+        SegmentedVideo(tmp_path / f"{'a' * 240}.mp4", 1.0)
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="give it some length"):
             SegmentedVideo(tmp_path / "a.mp4", seconds)

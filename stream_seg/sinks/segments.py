@@ -58,6 +58,7 @@ class SegmentedVideo(Sink):
         self._seconds = Fraction(seconds)
         self._encoder = Encoder(self.path, codec)
         self._target = Target(self.path, True, None if source_path is None else Path(source_path))
+        Target(self._name(1), True)  # the file system must take the longer names of segments, too
         self._keep = keep
         self._segments = Segments(self.path)
         inputs = spared if source_path is None else [source_path, *spared]
@@ -129,14 +130,16 @@ class SegmentedVideo(Sink):
         self._file.open(info)
 
     def _free_name(self) -> Path:
-        began = time.strftime("%Y%m%d-%H%M%S", time.localtime())
         number = 1
-        while True:
-            counter = "" if number == 1 else f"-{number}"
-            path = self.path.with_name(f"{self.path.stem}_{began}{counter}{self.path.suffix}")
-            if not (path.exists() or Target(path).part_path(1).exists()):
-                return path
+        while (path := self._name(number)).exists() or Target(path).part_path(1).exists():
             number += 1
+        return path
+
+    def _name(self, number: int) -> Path:
+        """What the `number`th segment that begins now is called."""
+        began = time.strftime("%Y%m%d-%H%M%S", time.localtime())
+        counter = "" if number == 1 else f"-{number}"
+        return self.path.with_name(f"{self.path.stem}_{began}{counter}{self.path.suffix}")
 
     def _tidy(self) -> None:
         if self._keep is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import VideoFile, soundtrack
+from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.soundtrack import Soundtrack
 from stream_seg.sources import Recording
@@ -542,6 +544,17 @@ def test_a_codec_that_cannot_be_is_refused_at_once(name: str, codec: str, messag
     with pytest.raises(OutputError, match=message):
         VideoFile(tmp_path / name, codec=codec)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("size", "hangs"), [((200, 8), True), ((24, 66), True), ((64, 8), False), ((32, 66), False)])
+def test_pictures_on_which_an_encoder_hangs_are_refused(size: tuple[int, int], hangs: bool, tmp_path: Path) -> None:
+    encoder = Encoder(tmp_path / "a.mp4", "av1")
+    with av.open(io.BytesIO(), "w", format="mp4") as container:
+        if hangs:
+            with pytest.raises(OutputError, match=rf"opened for {size[0]}x{size[1]} \(it would hang\); choose another"):
+                encoder.add_to(container, size, Fraction(1, 30), None)
+        else:
+            encoder.add_to(container, size, Fraction(1, 30), None)
 
 
 def test_an_encoder_can_be_named(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ _OPTIONS = {
 _REFUSED = {"mov": frozenset({"libsvtav1", "libvpx-vp9"})}
 """What FFmpeg lists as supported, and then refuses to write the header of."""
 
+_SVT_NARROW, _SVT_LONG = 32, 64
+"""SVT-AV1 hangs on pictures with less on one side and more on the other: on 200x24, not on 200x26 nor on 64x24."""
+
 _TRIAL_SIZE = (640, 480)
 
 _RATELESS = ("libx264", "libvpx-vp9")
@@ -140,6 +143,8 @@ class Encoder:
         if rate is None and self.name in _RATELESS and self.container in ("matroska", "webm"):
             self._leave_rate_out(context)
         try:
+            if self.name == "libsvtav1" and min(size) < _SVT_NARROW and max(size) > _SVT_LONG:
+                raise ValueError("it would hang")
             with _quiet():
                 context.open()
         except (av.FFmpegError, ValueError) as error:

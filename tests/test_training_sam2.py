@@ -126,7 +126,7 @@ def data(folder: Path, *boxes: list[int]) -> dict[str, Any]:
 def drawn(folder: Path, *options: str, ious: tuple[float, float, float] = (0.9, 0.5, 0.3)) -> tuple[str, list[Any]]:
     parts = [encoder(folder / "encoder.onnx"), decoder(folder / "decoder.onnx", ious)]
     out = folder / "more.json"
-    printed = run("outline", folder, "--sam2", *map(str, parts), "--out", str(out), *options)
+    printed = run("outline", folder, "--sam", *map(str, parts), "--out", str(out), *options)
     return printed, json.loads(out.read_text())["annotations"]
 
 
@@ -171,7 +171,7 @@ def test_other_files_are_refused(sam2: Any, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "empty.onnx").touch()
     for wrong, words in ((right, "is not that part of SAM 2: it has "), (tmp_path / "empty.onnx", "cannot be read")):
         with pytest.raises(SystemExit) as ended:
-            run("outline", tmp_path, "--sam2", right, wrong, "--out", tmp_path / "more.json")
+            run("outline", tmp_path, "--sam", right, wrong, "--out", tmp_path / "more.json")
         assert ended.value.code == 4
         assert f"{wrong} {words}" in capsys.readouterr().err
     assert not (tmp_path / "more.json").exists()

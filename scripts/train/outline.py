@@ -5,7 +5,7 @@
 
 A model that is told the right box, and looks at a large and a mirrored picture, outlines an object better than it does
 when it finds it by itself in a small one: that is what there is to learn (self-training). A larger model, which only
-outlines, does that better still (--sam2: see sam2.py), and takes some seconds per picture. Outlines that it is not
+outlines, does that better still (--sam: see sam2.py), and takes some seconds per picture. Outlines that it is not
 sure of are left out, and so are those that take in what is annotated as another object's; nothing else in the
 annotations changes. An annotation that got an outline says how sure the model was of it, under "outline_score".
 
@@ -57,7 +57,7 @@ def main() -> None:
     add("--weights", type=Path, default=BUILT_IN, help="of the model that outlines (default: the built-in one's)")
     add("--size", type=whole, default=640, help="long side at which it looks at pictures (default: %(default)s)")
     add(
-        "--sam2",
+        "--sam",
         type=Path,
         nargs=2,
         metavar=("ENCODER", "DECODER"),
@@ -79,7 +79,7 @@ def _outline(args: argparse.Namespace) -> None:
     pictures = read_annotations(path, args.images or args.data).pictures
     document = read_document(path)
     lacking, given = _sorted(document["annotations"])
-    drawer = Sam2(*args.sam2) if args.sam2 else _Itself(args, document["categories"])
+    drawer = Sam2(*args.sam) if args.sam else _Itself(args, document["categories"])
     draw = partial(_draw, drawer, drawer.least_sure if args.sure is None else args.sure)
     part = args.out.with_name(f"{args.out.name}.part")
     write(part, "")  # drawing takes long: see that it can be kept before it is done

@@ -30,6 +30,7 @@ from tests.misbehaving_server import (
     redirect,
     stalled,
     status,
+    trickling,
     whole,
     without_length,
     without_range,
@@ -339,6 +340,27 @@ def test_a_run_that_is_stopped_closes_its_files_though_their_sound_stalls(tmp_pa
         deliver(VideoFile(tmp_path / "out.mkv"), about, shown[:60], Outcome.STOPPED)
         assert time.monotonic() - began < PROMPT
     assert sounds(tmp_path / "out.mkv")[0].times[-1] == pytest.approx(2.3, abs=0.01)
+
+
+def test_nothing_more_is_fetched_once_the_file_is_closed_though_no_sound_came_yet(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.ts", seconds=20)
+    data = source.read_bytes()
+    fetched_whole = threading.Event()
+
+    def slowly(handler: Handler) -> None:
+        trickling(data, len(data) // 100, 0.03)(handler)
+        fetched_whole.set()
+
+    with MisbehavingServer() as server:
+        address = server.behave("/film.ts", without_range(data))
+        about, _ = taken(address, start=19.5)
+        server.behave("/film.ts", slowly)
+        sink = VideoFile(tmp_path / "out.mkv")
+        sink.open(about)
+        assert sink.holds()
+        sink.close(Outcome.STOPPED)
+        assert until(lambda: not any(thread.name.startswith("stream-seg") for thread in threading.enumerate()))
+        assert not fetched_whole.is_set()
 
 
 def test_a_recording_without_sound_is_not_fetched_twice(tmp_path: Path) -> None:

@@ -186,6 +186,8 @@ class Distant(Original):
 
     def _demux(self) -> Iterator[Packet[Stream]]:
         for packet in super()._demux():
+            if self._is_over:  # where there is no sound for long, nothing is put that would tell
+                raise ChannelClosed
             self._arrived = time.monotonic()
             yield packet
 

@@ -81,7 +81,7 @@ def write_video(
 
 def write_tiled_photo(path: Path, tiles: int = 2) -> Path:
     """Write a HEIC photo as phones do: HEVC tiles side by side, and an item that says so (ISO/IEC 23008-12)."""
-    calm = {"x265-params": "log-level=none:pools=1"}
+    calm = {"x265-params": "log-level=none:pools=1:bframes=0"}  # with them, a lone picture gets no time
     with av.open(str(write_video(path.with_suffix(".mp4"), 1, codec="libx265", options=calm))) as container:
         (stream,) = container.streams.video
         codec = stream.codec_context.extradata or b""

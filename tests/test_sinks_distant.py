@@ -342,6 +342,16 @@ def test_a_run_that_is_stopped_closes_its_files_though_their_sound_stalls(tmp_pa
     assert sounds(tmp_path / "out.mkv")[0].times[-1] == pytest.approx(2.3, abs=0.01)
 
 
+def test_a_run_that_is_stopped_does_not_wait_for_sound_that_trickles_in(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv", "pcm_s16le", seconds=20)
+    data = source.read_bytes()
+    with MisbehavingServer() as server:
+        address = server.behave("/film.mkv", without_range(data), trickling(data, len(data) // 200, 0.02))
+        about, shown = taken(address)
+        deliver(VideoFile(tmp_path / "out.mkv"), about, [shown[0], shown[-1]], Outcome.STOPPED)
+    assert sounds(tmp_path / "out.mkv")[0].times[-1] < 10
+
+
 def test_nothing_more_is_fetched_once_the_file_is_closed_though_no_sound_came_yet(tmp_path: Path) -> None:
     source = record(tmp_path / "in.ts", seconds=20)
     data = source.read_bytes()

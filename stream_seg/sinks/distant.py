@@ -135,10 +135,10 @@ class Distant(Original):
             return
         self._ahead.extend(items)
         now = time.monotonic()
-        if items or self._waits_since is None:
-            self._waits_since = None if items else now
-        elif self._deadline is not None and now > self._deadline:
+        if self._deadline is not None and now > self._deadline:
             self._is_over = True
+        elif items or self._waits_since is None:
+            self._waits_since = None if items else now
         elif now - max(self._waits_since, self._arrived) > self._patience():
             self._leave_out(self._silence())
             self._is_over = True

@@ -95,11 +95,12 @@ class Steady:
         known["times"] += 1
         known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["stays"] = overlap >= _STILL
-        scores, boxes, ids = found.scores.copy(), found.boxes.copy(), _ids(found).copy()
+        scores, boxes, ids = found.scores.copy(), found.boxes.copy(), _ids(found)
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
         ids[again] = _ids(self._objects)[before[again]]
-        ids[~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
+        if not again.all():
+            ids[~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
         missed = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
         missed[before[again]] = False
@@ -108,7 +109,8 @@ class Steady:
             self._known["stays"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
         gone = ~missed
         gone[before[again]] = False
-        self._gone.add(self._objects[gone], self._known["seen"][gone])
+        if gone.any():
+            self._gone.add(self._objects[gone], self._known["seen"][gone])
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), self._objects[missed])
         self._known = np.concatenate([known, self._known[missed]])[: len(self._objects)]
 

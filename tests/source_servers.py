@@ -140,6 +140,19 @@ def silent_host() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def _serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    """Have a handler answer each who connects; yields host:port."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
 def answering(data: bytes) -> Iterator[str]:
     """Send the same bytes to whoever connects, then hang up; yields host:port."""
 
@@ -148,14 +161,8 @@ def answering(data: bytes) -> Iterator[str]:
             self.request.recv(1 << 14)
             self.request.sendall(data)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with _serving(Handler) as address:
+        yield address
 
 
 @contextlib.contextmanager
@@ -181,14 +188,8 @@ def rtsp_sender(media: str, pictures: Sequence[Sequence[bytes]]) -> Iterator[str
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(b"".join(interleaved(pictures)))
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with _serving(Handler) as address:
+        yield address
 
 
 def interleaved(pictures: Sequence[Sequence[bytes]]) -> Iterator[bytes]:

@@ -1,4 +1,7 @@
-"""Distant: the sound of a recording at an address, read ahead by a thread of its own."""
+"""Distant: the sound of a recording at an address, read ahead by a thread of its own.
+
+`original_of` chooses: an `Original` for a file, this for an address.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from stream_seg.detections import Detections
-from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import outlines
 from stream_seg.protocols import Outcome, Sink
@@ -53,8 +52,7 @@ class ObjectsFile(Sink):
         try:
             self._part.write(line.encode("ascii"))
         except OSError as error:
-            kept = "" if self._part.is_empty() else f"; what was written until then is in {self._part.path}"
-            raise OutputError(f"cannot write {self.path}: {error.strerror}{kept}") from error
+            raise self._part.unwritable(error) from error
         self._part.checkpoint()
 
     def close(self, outcome: Outcome) -> None:

@@ -160,6 +160,12 @@ class PartFile:
         self._position = os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._safe_size = 0
 
+    def unwritable(self, error: Exception) -> OutputError:
+        """The error to raise where writing has failed with `error`, which says what is kept."""
+        kept = "" if self.is_empty() else f"; what was written until then is in {self.path}"
+        cause = self.error or error
+        return OutputError(f"cannot write {self.target.path}: {getattr(cause, 'strerror', None) or cause}{kept}")
+
     def close(self) -> None:
         """Close the file under its partial name."""
         if self._descriptor >= 0:

@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 
 from stream_seg.detections import Detections
-from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.distant import original_of
@@ -83,7 +82,7 @@ class VideoFile(Sink):
                 self._film = Film(self._part, self._encoder, self._info, frame, original, self._comment)
             self._film.write(frame)
         except (av.FFmpegError, OSError) as error:
-            raise self._unwritable(self._part, error) from error
+            raise self._part.unwritable(error) from error
 
     def holds(self) -> bool:
         """Whether the sound that comes before the next picture is still on its way, from an address."""
@@ -124,7 +123,7 @@ class VideoFile(Sink):
         try:
             film.finish(complete=complete, until=until)
         except (av.FFmpegError, OSError) as error:
-            raise self._unwritable(part, error) from error
+            raise part.unwritable(error) from error
         part.publish()
         self.kept, self.result = None, self.path
 
@@ -137,8 +136,3 @@ class VideoFile(Sink):
             return
         self.kept = self.result = part.path
         logger.warning("what was written until then is in %s", part.path)
-
-    def _unwritable(self, part: PartFile, error: av.FFmpegError | OSError) -> OutputError:
-        kept = "" if part.is_empty() else f"; what was written until then is in {part.path}"
-        cause = part.error or error
-        return OutputError(f"cannot write {self.path}: {cause.strerror or cause}{kept}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stream_seg.pipeline import Feed, Pipeline
     from stream_seg.render import Renderer
     from stream_seg.segmenters import load_segmenter
-    from stream_seg.sinks import VideoFile, Window, open_sink
+    from stream_seg.sinks import Page, VideoFile, Window, open_sink
     from stream_seg.sources import open_source
     from stream_seg.steady import Steady
 
@@ -31,6 +31,7 @@ __all__ = [
     "Feed",
     "Frame",
     "Metrics",
+    "Page",
     "Pipeline",
     "Renderer",
     "SourceInfo",
@@ -54,6 +55,7 @@ _HOMES = {
     "Feed": "pipeline",
     "Frame": "frame",
     "Metrics": "metrics",
+    "Page": "sinks",
     "Pipeline": "pipeline",
     "Renderer": "render",
     "SourceInfo": "frame",

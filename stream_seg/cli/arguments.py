@@ -14,6 +14,7 @@ from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.render import VIEWS
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
+from stream_seg.sinks.page import parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sources.network import Transport
 from stream_seg.version import __version__
@@ -28,6 +29,7 @@ examples:
   stream-seg holiday.mp4 -o annotated.mp4        every frame, sound and timing kept
   stream-seg rtsp://camera/stream -o door.mp4    record a camera feed; Ctrl-C ends and finishes the file
   stream-seg rtsp://a/1 rtsp://b/1 --webcam 0    several in one window; one that fails comes back
+  stream-seg rtsp://camera/stream --serve 8080   live in a browser, on a machine without a screen
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg photos/ -o annotated/               a folder of images
@@ -143,6 +145,11 @@ def duration(text: str) -> float:
 def keep(text: str) -> Keep:
     """`24h` or `20GB`."""
     return _told(parse_keep, text)
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """`8080` or `0.0.0.0:8080` as host and port."""
+    return _told(parse_host_and_port, text)
 
 
 def _told(parse_: Callable[[str], T], text: str) -> T:
@@ -292,7 +299,14 @@ def _run_parser() -> Parser:
     group.add_argument(
         "--show",
         action=argparse.BooleanOptionalAction,
-        help="a window (default: if there is no -o): q or Esc quits, space pauses, any key shows the next image",
+        help="a window (default: if nothing else is asked for): q or Esc quits, space pauses, any key shows the next "
+        "image",
+    )
+    group.add_argument(
+        "--serve",
+        type=host_and_port,
+        metavar="[HOST:]PORT",
+        help="a page for browsers, as in --serve 8080; only this machine sees it unless HOST is another (0.0.0.0: all)",
     )
     group.add_argument("--view", type=view, default="both", metavar="both|boxes|masks", help="what is drawn")
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from stream_seg.availability import Availability
-from stream_seg.cli.names import Spec, is_feed, is_video, may_be_live
+from stream_seg.cli.names import Spec, is_feed, is_here, is_video, may_be_live
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
@@ -18,7 +18,7 @@ from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
 from stream_seg.protocols import Sink, Source
 from stream_seg.render import Renderer
-from stream_seg.sinks import Window, open_sink, refuse_address
+from stream_seg.sinks import Page, Window, open_sink, refuse_address
 from stream_seg.sinks.part import same_file
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.images import is_image
@@ -34,13 +34,16 @@ PLACE = "{source}"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`; `outputs` are what writes."""
+    """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`.
+
+    `outputs` are what writes, `screens` what shows it: a window, a page.
+    """
 
     feeds: Sequence[Feed]
     wall: Tiles | None
     metrics: Metrics
     outputs: Sequence[Sink]
-    has_window: bool
+    screens: Sequence[Sink]
 
 
 def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]]) -> Plan:
@@ -54,12 +57,12 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
-    window = _window(args)
+    screens = _screens(args, specs, sources)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
     for_wall = [_sink(args, path, None) for path in shared]
-    wall_sinks = [*for_wall, *(window if on_wall else [])]
-    if wall_sinks and live:
+    wall_sinks = [*for_wall, *(screens if on_wall else [])]
+    if (wall_sinks and live) or (args.serve is not None and not args.output):
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
@@ -67,7 +70,11 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     feeds = [
         Feed(
             source,
-            [*sinks, *([] if on_wall else [WallIfLive(sink, label, _availability(source)) for sink in window]), *heard],
+            [
+                *sinks,
+                *([] if on_wall else [WallIfLive(sink, label, _availability(source)) for sink in screens]),
+                *heard,
+            ],
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
             label,
             args.max_frames,
@@ -76,7 +83,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
         for number, (source, sinks, label) in enumerate(zip(sources, files, labels, strict=True))
     ]
     wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
-    return Plan(feeds, wall, metrics, [sink for sinks in [*files, for_wall] for sink in sinks], bool(window))
+    return Plan(feeds, wall, metrics, [sink for sinks in [*files, for_wall] for sink in sinks], screens)
 
 
 def _specs(args: argparse.Namespace) -> list[Spec]:
@@ -154,18 +161,24 @@ def _sink(args: argparse.Namespace, path: str, spec: Spec | None) -> Sink:
     )
 
 
-def _window(args: argparse.Namespace) -> list[Sink]:
-    """The window: asked for by --show, and the default where nothing else is."""
-    show = not args.output if args.show is None else args.show
+def _screens(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> list[Sink]:
+    """A window, asked for by --show and the default where nothing else is, and the page of --serve."""
+    page: list[Sink] = []
+    if args.serve is not None:
+        if all(is_here(spec) and source.info.kind == "images" for spec, source in zip(specs, sources, strict=True)):
+            raise UsageError("--serve is for films and cameras; write images to a folder, with -o")
+        host, port = args.serve
+        page = [Page(port, host)]
+    show = not (args.output or page) if args.show is None else args.show
     if not show:
-        return []
+        return page
     try:
         # A window that is alone shows a recording at its own pace; beside a file it must not slow the writing.
-        return [Window(paced=not args.output)]
+        return [Window(paced=not args.output), *page]
     except DisplayError as error:
         if args.show:
             raise
-        raise DisplayError(f"{error}; or name a file to write with -o") from error
+        raise DisplayError(f"{error}; or name a file to write with -o, or serve a page with --serve 8080") from error
 
 
 def _wall(

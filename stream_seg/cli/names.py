@@ -23,6 +23,11 @@ def may_be_live(spec: Spec) -> bool:
     return is_webcam(spec) or "://" in str(spec) or (is_synthetic(str(spec)) and ",live" in str(spec))
 
 
+def is_here(spec: Spec) -> bool:
+    """Whether what a source is can be known before it is open: files are here."""
+    return spec != "-" and not may_be_live(spec)
+
+
 def is_rtsp(spec: Spec) -> bool:
     """Whether a source is an RTSP address."""
     return str(spec).partition("://")[0].lower() in RTSP_SCHEMES

@@ -47,6 +47,6 @@ def run(args: argparse.Namespace) -> int:
             outcome = "stopped" if pipeline.stopped else "incomplete" if pipeline.failures else "complete"
             figures.write(pipeline.infos, segmenter, summary, outcome=outcome)
         if any(pipeline.infos) and not args.quiet:
-            outputs = [*report.written(job.outputs), *(["a window"] if job.has_window else [])]
+            outputs = [*report.written(job.outputs), *map(str, job.screens)]
             tell(report.text(pipeline.infos, segmenter, summary, outputs))
         return ending.exit_code or (SourceError.exit_code if pipeline.failures else 0)

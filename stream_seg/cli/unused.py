@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 
-from stream_seg.cli.names import Spec, is_rtsp, may_be_live
+from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import is_webcam
 from stream_seg.sources.images import is_numbered
@@ -29,11 +29,8 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
     for option, concerns, words in _FOR_SOURCES:
         if _given(args, option) and not any(map(concerns, specs)):
             logger.warning("%s is for %s, of which none was named: it has no effect", option, words)
-    here = [spec != "-" and not may_be_live(spec) for spec in specs]  # so that it is known what they are
     images = [
-        spec
-        for is_here, spec, source in zip(here, specs, sources, strict=True)
-        if is_here and source.info.kind == "images"
+        spec for spec, source in zip(specs, sources, strict=True) if is_here(spec) and source.info.kind == "images"
     ]
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")

@@ -15,6 +15,7 @@ from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.objects import ObjectsFile
+from stream_seg.sinks.page import Page, parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedVideo
 from stream_seg.sinks.video import VideoFile
@@ -27,12 +28,14 @@ __all__ = [
     "ListSink",
     "NumberedImages",
     "ObjectsFile",
+    "Page",
     "SegmentedVideo",
     "VideoFile",
     "Window",
     "is_video",
     "open_sink",
     "parse_duration",
+    "parse_host_and_port",
     "parse_keep",
     "refuse_address",
 ]

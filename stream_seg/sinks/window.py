@@ -64,6 +64,9 @@ class Window(Sink):
         self._is_open = False
         self._pumped_at = -1.0
 
+    def __str__(self) -> str:
+        return "a window"
+
     def open(self, info: SourceInfo) -> None:
         self._shows_images = info.kind == "images"
         self._is_live = info.is_live

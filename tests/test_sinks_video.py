@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import av
@@ -488,6 +488,36 @@ def with_a_time_twice(path: Path, copy: Path, number: int) -> Path:
                 last, count = packet.pts, count + 1
             packet.stream = streams[packet.stream_index]
             output.mux(packet)
+    return copy
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
+def test_sound_that_pauses_for_a_day_goes_on_after_it(suffix: str, tmp_path: Path) -> None:
+    """As that of cameras' recordings glued together, whose clocks go on; FFmpeg would end the process at an MP4."""
+    day = 24 * 60 * 60
+    source = with_a_pause(record(tmp_path / "in.mkv"), tmp_path / "pause.mkv", day)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / f"out{suffix}"), about, shown)
+    (before,), (after,) = sounds(source), sounds(tmp_path / f"out{suffix}")
+    assert before.times[-1] > day
+    assert after.times[-1] == pytest.approx(before.times[-1], abs=0.1)
+    assert max(later - earlier for earlier, later in pairwise(after.times)) <= 3600.1
+    assert read(tmp_path / f"out{suffix}").times[-1] == pytest.approx(day + 1.96, abs=0.1)
+    if suffix != ".webm":
+        assert [packet for packet, _ in groupby(after.packets)] == before.packets
+
+
+def with_a_pause(path: Path, copy: Path, seconds: int) -> Path:
+    """A copy in which all that comes after the first second is so much later."""
+    with av.open(str(path)) as source, av.open(str(copy), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and packet.pts is not None and packet.time_base is not None:
+                later = round(seconds / packet.time_base) if packet.pts * packet.time_base >= 1 else 0
+                packet.pts += later
+                packet.dts = None if packet.dts is None else packet.dts + later
+                packet.stream = streams[packet.stream_index]
+                output.mux(packet)
     return copy
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, cast
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 REENCODED = {"webm": "libopus"}
 """The encoder for sound that a container refuses; AAC elsewhere."""
+
+_LONGEST_PAUSE = Fraction(1800)
+"""Seconds between two packets of sound. MP4 has 31 bits for the samples between them, and where those do not do, FFmpeg
+ends the process (an assertion in its muxer), at 192 kHz after three hours. It may take one packet for earlier by a
+pause, as the first of a fragment, so that two of them follow each other."""
 
 
 class Track(Protocol):
@@ -45,6 +51,7 @@ class Soundtrack:
         self._start = start
         self._tracks: dict[int, Track] = {}
         self._order: dict[int, int] = {}
+        self._heard: dict[int, int] = {}  # by track, when its last packet begins, in ticks
 
     def attach(self, output: OutputContainer, *, copy: bool) -> None:
         """Add a stream to `output` for each sound track that has sound; before its header is written.
@@ -102,7 +109,8 @@ class Soundtrack:
         if track is None or not self._is_in_order(packet):
             return
         try:
-            track.put(packet)
+            for heard in self._through_the_pause(packet):
+                track.put(heard)
         except PyAVCallbackError:  # the file cannot be written, which is not the sound's fault
             raise
         except (av.FFmpegError, ValueError) as error:  # FFmpeg's own refusals, and PyAV's
@@ -110,6 +118,17 @@ class Soundtrack:
             at = time - self._start
             logger.warning("a sound track of %s is left out from %.1f s on: %s", self.original.name, at, why)
             del self._tracks[index]
+
+    def _through_the_pause(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
+        """The packet and, where nothing was heard for hours before it, itself as often as its container needs that."""
+        begins = packet.pts if packet.pts is not None else packet.dts
+        assert begins is not None
+        heard = self._heard.get(packet.stream_index, begins)
+        self._heard[packet.stream_index] = begins
+        longest = int(_LONGEST_PAUSE / packet.time_base)
+        for earlier in range(heard + longest, begins, longest):
+            yield _copy_at(packet, earlier)
+        yield packet
 
     def _is_in_order(self, packet: Packet[AudioStream]) -> bool:
         """Whether a packet follows the one before it, for no container takes two at one time.
@@ -202,6 +221,15 @@ def _move(packet: Packet[AudioStream], time: Fraction) -> None:
     later = round(time / packet.time_base - begins)
     packet.pts = None if packet.pts is None else packet.pts + later
     packet.dts = None if packet.dts is None else packet.dts + later
+
+
+def _copy_at(packet: Packet[AudioStream], ticks: int) -> Packet[AudioStream]:
+    """The same packet at another time."""
+    copy = cast("Packet[AudioStream]", Packet(bytes(packet)))
+    copy.stream, copy.time_base, copy.duration = packet.stream, packet.time_base, packet.duration
+    copy.pts = copy.dts = ticks
+    copy.is_keyframe = packet.is_keyframe
+    return copy
 
 
 def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track:

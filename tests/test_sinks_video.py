@@ -26,6 +26,7 @@ from stream_seg.sinks.original import Original
 from stream_seg.sinks.soundtrack import Soundtrack
 from stream_seg.sources import Recording
 from tests.sink_films import CFR, VFR, Film, deliver, frames, image, info, noise, read, record, recording, sounds
+from tests.source_files import write_video
 
 MILLISECOND = Fraction(1, 1000)
 COLOUR_TOLERANCE = 4
@@ -519,6 +520,51 @@ def with_a_pause(path: Path, copy: Path, seconds: int) -> Path:
                 packet.stream = streams[packet.stream_index]
                 output.mux(packet)
     return copy
+
+
+@pytest.mark.parametrize("hours", [10, -10])
+@pytest.mark.parametrize(("kind", "stamps"), [("video", 2), ("video", 1), ("audio", 1)])
+def test_a_damaged_time_stamp_moves_nothing_else(
+    kind: str, stamps: int, hours: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a bit that was flipped on its way makes it, in broadcasts; all after it was hours away, or its sound gone."""
+    source = write_video(tmp_path / "in.ts", 75, sound=True)
+    damaged = tmp_path / "damaged.ts"
+    damaged.write_bytes(with_another_time(source.read_bytes(), kind, 3, stamps, hours * 3600))
+    for path in (source, damaged):
+        with Recording(path) as recorded:
+            deliver(VideoFile(path.with_suffix(".mkv")), recorded.info, list(recorded))
+    before, after = (path.with_suffix(".mkv") for path in (source, damaged))
+    assert read(after).times == read(before).times
+    ((was,), (now,)) = sounds(before), sounds(after)
+    if kind == "video":
+        assert now == was
+    else:  # what came with that time is silence
+        assert 0.8 * len(was.times) < len(now.times) < len(was.times)
+        assert set(now.times) < set(was.times)
+    assert not caplog.records
+
+
+def with_another_time(stream: bytes, kind: str, number: int, stamps: int, seconds: int) -> bytes:
+    """A transport stream in which a packet of a track is so much later; of pictures 2 `stamps`, when to decode, too.
+
+    Places from ISO/IEC 13818-1, 2.4.3.2 and 2.4.3.6.
+    """
+    data, found = bytearray(stream), 0
+    first, last = (0xE0, 0xEF) if kind == "video" else (0xC0, 0xDF)
+    for packet in range(0, len(data), 188):
+        begin = packet + 4 + (data[packet + 4] + 1 if data[packet + 3] & 0x20 else 0)
+        begins = data[packet + 1] & 0x40 and data[begin : begin + 3] == b"\0\0\1" and first <= data[begin + 3] <= last
+        found += bool(begins)
+        if begins and found == number + 1:
+            for place in [begin + 9, begin + 14][: min(stamps, (data[begin + 7] >> 6) - 1)]:
+                one, two, three, four, five = data[place : place + 5]
+                ticks = (one >> 1 & 7) << 30 | two << 22 | three >> 1 << 15 | four << 7 | five >> 1
+                ticks = (ticks + 90000 * seconds) % 2**33
+                low = (ticks >> 15 & 0x7FFF) << 17 | 1 << 16 | (ticks & 0x7FFF) << 1 | 1
+                data[place] = one & 0xF1 | (ticks >> 30) << 1
+                data[place + 1 : place + 5] = low.to_bytes(4, "big")
+    return bytes(data)
 
 
 def test_sound_of_an_unknown_codec_is_left_out_and_the_other_kept(

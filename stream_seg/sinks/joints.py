@@ -17,6 +17,12 @@ from av.video.stream import VideoStream
 _JUMP = Fraction(1)
 """How far back times must jump, in seconds, to begin another recording: as in `Timeline`, which does it to pictures."""
 
+_MOST_STRAYS = 50
+"""Packets of sound in a row that may get a damaged time: a transport stream tells one for several, a second at most."""
+
+_LATEST_ORDER = Fraction(20)
+"""How long before it is shown, in seconds, a picture is decoded at most: 16 others that come between, one a second."""
+
 _USUAL_RATE = Fraction(30)
 
 _MOST_WAITING = 500
@@ -62,7 +68,7 @@ class Joints:
 
     def joined(self, packets: Iterable[Packet[Stream]]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
         """Packets that hold something, with the time in seconds at which they begin: no recording begins anew."""
-        for packet in packets:
+        for packet in self._without_strays(packets):
             stamp = packet.pts if packet.pts is not None else packet.dts
             if not packet.size:
                 continue
@@ -83,6 +89,33 @@ class Joints:
                 if len(self._waiting) > _MOST_WAITING:
                     yield from self._placed(*self._waiting.popleft())
         yield from self._released(None)
+
+    def _without_strays(self, packets: Iterable[Packet[Stream]]) -> Iterator[Packet[Stream]]:
+        """The packets; those whose time is damaged, as `Timeline.strays` tells of frames, have none any more."""
+        held: list[Packet[Stream]] = []  # what leaps in time, and all that came after it
+        last: dict[int, Fraction] = {}  # by stream, the time of the packet before
+        for packet in packets:
+            index, order = packet.stream_index, _repaired_order(packet)
+            before = last.get(index)
+            if held or (order is not None and before is not None and abs(order - before) > _JUMP):
+                held.append(packet)
+            else:
+                yield packet
+            if order is not None and not held:
+                last[index] = order
+            leaping = [one for one in held if one.stream_index == held[0].stream_index]
+            if len(leaping) > 1 and leaping[-1] is packet and order is not None and before is not None:
+                if 0 < order - before <= _JUMP + 2 * self._step:
+                    for stray in leaping[:-1]:
+                        stray.pts = stray.dts = None
+                elif index != self._pictures and len(leaping) <= _MOST_STRAYS:
+                    continue
+            elif len(held) <= _MOST_WAITING:
+                continue
+            last |= {one.stream_index: at for one in held if (at := _repaired_order(one)) is not None}
+            yield from held
+            held = []
+        yield from held
 
     @property
     def has_waiting(self) -> bool:
@@ -118,3 +151,12 @@ class Joints:
             return
         self._heard[packet.stream_index] = recording, max(latest, time) if known == recording else time
         yield time + self._moves[recording], packet
+
+
+def _repaired_order(packet: Packet[Stream]) -> Fraction | None:
+    """When a packet is decoded, in seconds, if that is known. It is shown then if it says that it is much later."""
+    if not packet.size or packet.dts is None:
+        return None
+    if packet.pts is not None and abs(packet.pts - packet.dts) * packet.time_base > _LATEST_ORDER:
+        packet.pts = packet.dts
+    return packet.dts * packet.time_base

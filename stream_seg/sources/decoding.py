@@ -147,11 +147,21 @@ class Decoder:
 
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         pts, picture = Fraction(0), None
-        for picture in self._pictures:
-            pts = self._timeline.next(picture.pts, picture.dts)
+        while (coming := next(self._pictures, None)) is not None:
+            picture = coming
+            pts = self._timeline.next(*self._stamps(picture))
             yield pts, picture
         shown = (picture.duration or 0) * (picture.time_base or 0) if picture is not None else 0
         self._report(pts + shown)
+
+    def _stamps(self, picture: VideoFrame) -> tuple[int | None, int | None]:
+        """When a picture is shown and when decoded, as stored; none where the next one shows that to be damaged."""
+        if not self.live and picture.pts is not None and self._timeline.leaps(picture.pts):
+            following = self._peek()
+            stamp = None if following is None else following.pts
+            if stamp is not None and self._timeline.strays(picture.pts, stamp):
+                return None, None
+        return picture.pts, picture.dts
 
     def image(self, picture: VideoFrame) -> Image:
         """Return the pixels of a picture, upright, (H, W, 3) uint8 BGR."""

@@ -64,6 +64,8 @@ class Timeline:
     * no time stamp, or one that is not after the frame before: the decode time, if that is after it;
     * else, for a missing one, a frame's duration later; for a repeated one, half of that, so that the next is right;
     * a jump backwards of more than a second (recordings glued together): all that follows is moved to go on from here.
+
+    Of one that is damaged only the next tells: whoever has that asks `strays` before, and calls it missing.
     """
 
     def __init__(self, tick: Fraction, origin: Fraction, rate: Fraction | None) -> None:
@@ -89,6 +91,17 @@ class Timeline:
     def jumps(self, before: float, ticks: float) -> bool:
         """Whether a raw time stamp lies so far before the last one that another recording begins."""
         return before - ticks > self._second
+
+    def leaps(self, ticks: int) -> bool:
+        """Whether a raw time stamp lies more than a second from the last frame, before or after it."""
+        return self._started and abs(ticks + self._shift - self._last) > self._second
+
+    def strays(self, ticks: int, following: int) -> bool:
+        """Whether a raw time stamp leaps, and the one that comes after it goes on from the last frame as if it did not.
+
+        So does one of which a bit was flipped on its way, as in broadcasts.
+        """
+        return self.leaps(ticks) and 0 < following + self._shift - self._last <= self._second + 2 * self.step
 
     def at(self, ticks: int) -> Fraction:
         """Return the time of a raw time stamp, in seconds since the origin."""

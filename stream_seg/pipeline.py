@@ -89,12 +89,14 @@ class _Segmented:
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """A frame, drawn as `picture` for the lane's own sinks and as `tile` for the wall, where there are such."""
+    """A frame, drawn if the lane's own sinks want pictures, and as `tile` for the wall, where there is one.
+
+    As it was captured it is let go: at 8K each of those that wait takes 100 MB.
+    """
 
     lane: _Lane
     frame: Frame
     detections: Detections
-    picture: Frame | None
     tile: Frame | None
 
 
@@ -348,7 +350,7 @@ class Pipeline:
         detections = found if lane.follower is None else lane.follower(frame, found)
         picture = lane.renderer(frame, detections) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
-        return _Rendered(lane, frame, detections, picture, tile)
+        return _Rendered(lane, frame if picture is None else picture, detections, tile)
 
     def _deliver(self) -> None:
         for item in self._items():
@@ -379,7 +381,7 @@ class Pipeline:
             self._while_held()
         with self.metrics.stages["deliver"]:
             for sink in lane.sinks:
-                sink.write(item.frame if item.picture is None else item.picture, item.detections)
+                sink.write(item.frame, item.detections)
             if self._wall is not None and item.tile is not None:
                 self._wall.show(lane.number, item.tile)
         self._intake.delivered()

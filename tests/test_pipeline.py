@@ -188,6 +188,27 @@ def test_the_first_failure_stops_everything_and_is_raised(stage: str, live: bool
     assert sink.outcomes == [Outcome.COMPLETE if stage == "close" else whole]
 
 
+def test_what_was_drawn_lets_go_of_what_was_captured() -> None:
+    """Some frames wait for their delivery, and one of 8K takes 100 MB."""
+    captured: list[weakref.ref[Image]] = []
+    kept: list[bool] = []
+    ahead = threading.Event()
+
+    def draw(frame: Frame, detections: Detections) -> Frame:
+        captured.append(weakref.ref(frame.image))
+        if len(captured) == 4:
+            kept.extend(image() is not None for image in captured[:2])
+            ahead.set()
+        return frame.with_image(frame.image.copy())
+
+    class Slow(Kept):
+        def write(self, frame: Frame, detections: Detections) -> None:
+            ahead.wait(LIMIT)
+
+    run_in_time(Pipeline(Numbers(6), Counting(), sinks=[Slow()], renderer=draw))
+    assert kept == [False, False]
+
+
 def test_a_run_that_is_over_keeps_no_model_alive() -> None:
     """It must not wait for the collector of garbage, which does not know how large a model is."""
     gc.collect()

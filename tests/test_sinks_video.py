@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fractions
 import io
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import groupby, pairwise
@@ -363,6 +365,21 @@ def test_a_start_in_recordings_glued_together_has_the_sound_of_there(
     expected = [(time, packet) for time, packet in zip(whole.times, whole.packets, strict=True) if time >= begin]
     assert part.packets == [packet for _, packet in expected]
     assert part.times == pytest.approx([float(time - begin) for time, _ in expected], abs=1e-3)
+
+
+def test_what_is_read_on_the_way_to_a_start_is_counted_in_ticks(tmp_path: Path) -> None:
+    """Two hours are half a million packets, and fractions of each took several times what reading them takes."""
+    source = record(tmp_path / "in.ts", seconds=20)
+    original = Original(source, Fraction(18), None)
+    calls: Counter[str] = Counter()
+    sys.setprofile(lambda frame, event, _: calls.update([frame.f_code.co_filename] if event == "call" else ()))
+    try:
+        tracks = original.tracks_from(Fraction(18))
+    finally:
+        sys.setprofile(None)
+        original.close()
+    assert len(tracks) == 1
+    assert calls[fractions.__file__] < 18 * 25
 
 
 def test_of_short_parts_whose_sound_lies_behind_their_pictures_all_is_kept(tmp_path: Path) -> None:

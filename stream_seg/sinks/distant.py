@@ -166,8 +166,7 @@ class Distant(Original):
             self._open()
             self._is_open = True
             for sound in self._read():
-                if self._start <= 0 or sound.time >= self._start:
-                    self._sounds.put(sound)
+                self._sounds.put(sound)
         except ChannelClosed:
             pass
         except SourceError as error:

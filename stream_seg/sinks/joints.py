@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import attrgetter
 
+import av
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -20,7 +22,7 @@ _JUMP = Fraction(1)
 _MOST_STRAYS = 50
 """Packets of sound in a row that may get a damaged time: a transport stream tells one for several, a second at most."""
 
-_LATEST_ORDER = Fraction(20)
+_LATEST_ORDER = 20
 """How long before it is shown, in seconds, a picture is decoded at most: 16 others that come between, one a second."""
 
 _USUAL_RATE = Fraction(30)
@@ -35,7 +37,7 @@ class _Joint:
 
     after: int
     before: int
-    between: Fraction
+    between: int
 
 
 class Joints:
@@ -48,26 +50,34 @@ class Joints:
 
     With `in_order` packets lie in the order in which they come: in a playlist each byte is counted in its own file.
 
+    Times are whole multiples of `unit`, in seconds, as those of all `streams` are: two hours of a .ts are half a
+    million packets, and fractions of each would cost several times what it takes to read them.
+
     `left_at` is the time in the input to which sound first jumps back within a recording, None where none does: there
     is no place for it.
     """
 
-    def __init__(self, pictures: VideoStream | None, *, in_order: bool = False) -> None:
+    def __init__(self, streams: Sequence[Stream], pictures: VideoStream | None, *, in_order: bool = False) -> None:
+        bases = {stream.index: stream.time_base or Fraction(1, av.time_base) for stream in streams}
+        self.unit = Fraction(1, math.lcm(*(base.denominator for base in bases.values())))
+        self._ticks = {index: int(base / self.unit) for index, base in bases.items()}
+        self._jump = int(_JUMP / self.unit)
+        self._latest_order = int(_LATEST_ORDER / self.unit)
         self._pictures = None if pictures is None else pictures.index
         rate = None if pictures is None else pictures.average_rate or pictures.guessed_rate
-        self._step = 1 / (rate or _USUAL_RATE)
-        self._moves = [Fraction(0)]
+        self._step = round(1 / (rate or _USUAL_RATE) / self.unit)
+        self._moves = [0]
         self._joints: list[_Joint] = []
         self._in_order = itertools.count() if in_order else None
         self._places: dict[int, int] = {}  # by stream, the byte at which its last packet begins
-        self._order: Fraction | None = None  # of the last picture
-        self._latest = Fraction(0)  # of the pictures of their present recording
-        self._heard: dict[int, tuple[int, Fraction]] = {}  # by stream, the recording and the latest time of its sound
-        self._waiting: deque[tuple[int, Fraction, Packet[Stream]]] = deque()
+        self._order: int | None = None  # of the last picture
+        self._latest = 0  # of the pictures of their present recording
+        self._heard: dict[int, tuple[int, int]] = {}  # by stream, the recording and the latest time of its sound
+        self._waiting: deque[tuple[int, int, Packet[Stream]]] = deque()
         self.left_at: float | None = None
 
-    def joined(self, packets: Iterable[Packet[Stream]]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
-        """Packets that hold something, with the time in seconds at which they begin: no recording begins anew."""
+    def joined(self, packets: Iterable[Packet[Stream]]) -> Iterator[tuple[int, Packet[Stream]]]:
+        """Packets that hold something, with the time at which they begin: no recording begins anew."""
         for packet in self._without_strays(packets):
             stamp = packet.pts if packet.pts is not None else packet.dts
             if not packet.size:
@@ -75,13 +85,14 @@ class Joints:
             if stamp is None:  # in MPEG program streams only some pictures have one
                 self._latest += self._step if packet.stream_index == self._pictures else 0
                 continue
-            time = stamp * packet.time_base
+            ticks = self._ticks[packet.stream_index]
+            time = stamp * ticks
             last = self._places.get(packet.stream_index, 0)
             place = self._places[packet.stream_index] = self._place_of(packet, last)
             if packet.stream_index == self._pictures:
                 # Those that others need come before them: by `time` they step back, at one a second by more than that.
                 # FFmpeg does not know when to decode the first ones of a Matroska file, or behind a seek.
-                self._follow(last, place, time, None if packet.dts is None else packet.dts * packet.time_base)
+                self._follow(last, place, time, None if packet.dts is None else packet.dts * ticks)
                 yield time + self._moves[-1], packet
                 yield from self._released(place)
             else:
@@ -93,11 +104,11 @@ class Joints:
     def _without_strays(self, packets: Iterable[Packet[Stream]]) -> Iterator[Packet[Stream]]:
         """The packets; those whose time is damaged, as `Timeline.strays` tells of frames, have none any more."""
         held: list[Packet[Stream]] = []  # what leaps in time, and all that came after it
-        last: dict[int, Fraction] = {}  # by stream, the time of the packet before
+        last: dict[int, int] = {}  # by stream, the time of the packet before
         for packet in packets:
-            index, order = packet.stream_index, _repaired_order(packet)
+            index, order = packet.stream_index, self._repaired_order(packet)
             before = last.get(index)
-            if held or (order is not None and before is not None and abs(order - before) > _JUMP):
+            if held or (order is not None and before is not None and abs(order - before) > self._jump):
                 held.append(packet)
             else:
                 yield packet
@@ -105,17 +116,26 @@ class Joints:
                 last[index] = order
             leaping = [one for one in held if one.stream_index == held[0].stream_index]
             if len(leaping) > 1 and leaping[-1] is packet and order is not None and before is not None:
-                if 0 < order - before <= _JUMP + 2 * self._step:
+                if 0 < order - before <= self._jump + 2 * self._step:
                     for stray in leaping[:-1]:
                         stray.pts = stray.dts = None
                 elif index != self._pictures and len(leaping) <= _MOST_STRAYS:
                     continue
             elif len(held) <= _MOST_WAITING:
                 continue
-            last |= {one.stream_index: at for one in held if (at := _repaired_order(one)) is not None}
+            last |= {one.stream_index: at for one in held if (at := self._repaired_order(one)) is not None}
             yield from held
             held = []
         yield from held
+
+    def _repaired_order(self, packet: Packet[Stream]) -> int | None:
+        """When a packet is decoded, if that is known. It is shown then if it says that it is much later."""
+        if not packet.size or packet.dts is None:
+            return None
+        ticks = self._ticks[packet.stream_index]
+        if packet.pts is not None and abs(packet.pts - packet.dts) * ticks > self._latest_order:
+            packet.pts = packet.dts
+        return packet.dts * ticks
 
     @property
     def has_waiting(self) -> bool:
@@ -127,36 +147,27 @@ class Joints:
             return next(self._in_order)
         return last if packet.pos is None else packet.pos
 
-    def _follow(self, last: int, place: int, time: Fraction, order: Fraction | None) -> None:
-        begins = self._order is not None and order is not None and self._order - order > _JUMP
+    def _follow(self, last: int, place: int, time: int, order: int | None) -> None:
+        begins = self._order is not None and order is not None and self._order - order > self._jump
         if begins:
-            self._joints.append(_Joint(last, place, (self._latest + time) / 2))
+            self._joints.append(_Joint(last, place, (self._latest + time) // 2))
             self._moves.append(self._moves[-1] + self._latest + self._step - time)
         self._order = self._order if order is None else order
         self._latest = time if begins else max(self._latest, time)
 
-    def _released(self, place: int | None) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+    def _released(self, place: int | None) -> Iterator[tuple[int, Packet[Stream]]]:
         """What waited for a picture that begins behind it, at the byte `place`; all when none is to come."""
         while self._waiting and (place is None or self._waiting[0][0] < place):
             yield from self._placed(*self._waiting.popleft())
 
-    def _placed(self, place: int, time: Fraction, packet: Packet[Stream]) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+    def _placed(self, place: int, time: int, packet: Packet[Stream]) -> Iterator[tuple[int, Packet[Stream]]]:
         known, latest = self._heard.get(packet.stream_index, (-1, time))
         recording = max(known, bisect_right(self._joints, place, key=attrgetter("before")))
         if recording < len(self._joints):
             joint = self._joints[recording]
             recording += place > joint.after and time < (latest if known == recording else joint.between)
-        if known == recording and latest - time > _JUMP:
-            self.left_at = float(time) if self.left_at is None else self.left_at
+        if known == recording and latest - time > self._jump:
+            self.left_at = float(time * self.unit) if self.left_at is None else self.left_at
             return
         self._heard[packet.stream_index] = recording, max(latest, time) if known == recording else time
         yield time + self._moves[recording], packet
-
-
-def _repaired_order(packet: Packet[Stream]) -> Fraction | None:
-    """When a packet is decoded, in seconds, if that is known. It is shown then if it says that it is much later."""
-    if not packet.size or packet.dts is None:
-        return None
-    if packet.pts is not None and abs(packet.pts - packet.dts) * packet.time_base > _LATEST_ORDER:
-        packet.pts = packet.dts
-    return packet.dts * packet.time_base

@@ -55,8 +55,8 @@ class Sound(NamedTuple):
 class Original:
     """The recording at `source`, from `start` to `end` seconds after its beginning, for one film after another.
 
-    All times are seconds after its beginning. Sound that cannot be read is left out with a warning: it must not cost
-    the pictures.
+    All times are seconds after its beginning. Of what comes before `start` nothing is told. Sound that cannot be read
+    is left out with a warning: it must not cost the pictures.
     """
 
     def __init__(self, source: Path | Reopening, start: Fraction, end: Fraction | None) -> None:
@@ -93,7 +93,7 @@ class Original:
         self._chosen: list[Stream] = [*sound, *([self._video] if self._video else [])]
         self._tracks = {track.index: track for track in sound}
         self._first: list[Packet[Stream]] = []
-        self._joints = Joints(self._video, in_order=container.format.name == _PLAYLIST)
+        self._joints = Joints(self._chosen, self._video, in_order=container.format.name == _PLAYLIST)
 
     def _enter(self, start: Fraction) -> bool:
         """Go on from `start`; whether that led to a place before which there is nothing that is wanted.
@@ -179,8 +179,12 @@ class Original:
         self._input.close()
 
     def _read(self) -> Iterator[Sound]:
-        for moved, packet in self._joints.joined(self._demux()):
-            time = moved - self._begin
+        unit = self._joints.unit
+        first = math.ceil((self._start + self._begin) / unit) if self._start > 0 else -math.inf
+        for ticks, packet in self._joints.joined(self._demux()):
+            if ticks < first:
+                continue
+            time = ticks * unit - self._begin
             if not _is_sound(packet):
                 self.picture_seen = max(self.picture_seen, time)
                 if not self._joints.has_waiting:

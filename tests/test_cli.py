@@ -337,9 +337,11 @@ def test_an_option_that_has_an_effect_gets_none(
 
 def test_what_is_for_videos_is_for_the_videos_among_the_outputs(tiny: Path, tmp_path: Path) -> None:
     video, folder = tmp_path / "o.mp4", tmp_path / "frames"
-    argv = ["synthetic:64x64@30x90", "-o", str(video), "-o", f"{folder}/", "--segment", "1s", "--codec", "mpeg4"]
+    outputs = ["-o", str(video), "-o", f"{folder}/", "-o", str(tmp_path / "found.jsonl")]
+    argv = ["synthetic:64x64@30x90", *outputs, "--segment", "1s", "--codec", "mpeg4"]
     assert main([*argv, "--model", str(tiny), "--device", "cpu", "--quiet"]) == 0
     assert len(list(folder.iterdir())) == 90
+    assert [len(path.read_text().splitlines()) for path in tmp_path.glob("found_*.jsonl")] == [30] * 3
     segments = sorted(tmp_path.glob("o_*.mp4"))
     assert sum(map(frames_in, segments)) == 90
     with av.open(str(segments[0])) as container:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,16 @@ import pytest
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import Keep, SegmentedVideo, VideoFile, open_sink, parse_duration, parse_keep
+from stream_seg.sinks import (
+    Keep,
+    ObjectsFile,
+    SegmentedObjects,
+    SegmentedVideo,
+    VideoFile,
+    open_sink,
+    parse_duration,
+    parse_keep,
+)
 from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK, Segments
@@ -147,6 +157,36 @@ def test_the_name_tells_when_a_segment_began_and_none_is_used_twice(tmp_path: Pa
         match = re.fullmatch(r"door_(\d{8}-\d{6})(-\d+)?\.mp4", name)
         assert match
         assert before <= match[1] <= after
+
+
+def numbers(path: Path) -> list[int]:
+    """Of the frames whose lines a file holds."""
+    return [json.loads(line)["frame"] for line in path.read_text("ascii").splitlines()]
+
+
+def test_what_was_found_is_cut_where_a_video_is(tmp_path: Path) -> None:
+    deliver(SegmentedVideo(tmp_path / "video.mp4", 1.5), LIVE, frames(UNEVEN))
+    deliver(SegmentedObjects(tmp_path / "found.jsonl", 1.5), LIVE, frames(UNEVEN))
+    files = segments(tmp_path, "found")
+    assert len(files) > 3
+    assert [len(numbers(path)) for path in files] == [len(read(path).times) for path in segments(tmp_path, "video")]
+    assert [number for path in files for number in numbers(path)] == list(range(len(UNEVEN)))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.FAILED])
+def test_segments_of_what_was_found_are_kept_as_those_of_videos(outcome: Outcome, tmp_path: Path) -> None:
+    old, whole = (tmp_path / f"door_2025010{day}-030405.jsonl" for day in (1, 2))
+    deliver(SegmentedObjects(tmp_path / "door.jsonl", 60), LIVE, frames(STEADY[:5]), outcome)
+    (path,) = tmp_path.iterdir()
+    comments = [json.loads(line).get("comment") for line in path.read_text("ascii").splitlines()]
+    assert comments == [MARK, None, None, None, None]
+    path.rename(old)
+    deliver(ObjectsFile(whole), LIVE, frames(STEADY[:5]))
+    video = old_segment(tmp_path, "door_20250103-030405.mp4")
+    age(old, 2 * HOUR)
+    age(whole, 2 * HOUR)
+    SegmentedObjects(tmp_path / "door.jsonl", 60, keep=Keep(seconds=HOUR)).open(LIVE)
+    assert [path.exists() for path in (old, whole, video)] == [False, True, True]
 
 
 def test_a_segment_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -409,11 +449,14 @@ def test_a_name_with_segments_is_a_recording_in_segments(tmp_path: Path) -> None
     assert isinstance(sink, SegmentedVideo)
     (tmp_path / "door.mp4").write_bytes(b"an earlier recording")
     assert isinstance(open_sink(tmp_path / "door.mp4", segment=1.0), SegmentedVideo)
+    assert isinstance(open_sink(tmp_path / "door.jsonl", segment=1.0), SegmentedObjects)
+    with pytest.raises(UsageError, match="--codec hevc is for videos"):
+        open_sink(tmp_path / "door.jsonl", codec="hevc", segment=1.0)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a_%03d.jpg", "folder"])
 def test_segments_of_images_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"--segment is for videos, and .*{name} is none"):
+    with pytest.raises(UsageError, match=f"--segment is for videos and .jsonl, and .*{name} is neither"):
         open_sink(tmp_path / name, segment=1.0)
 
 

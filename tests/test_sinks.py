@@ -22,6 +22,7 @@ from stream_seg.sinks import (
     ListSink,
     NumberedImages,
     ObjectsFile,
+    SegmentedObjects,
     SegmentedVideo,
     VideoFile,
     open_sink,
@@ -43,6 +44,7 @@ SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
     "numbered": (lambda folder: NumberedImages(folder / "a_%03d.jpg"), 5),
     "folder": (lambda folder: ImageFolder(folder / "a"), 5),
     "objects": (lambda folder: ObjectsFile(folder / "a.jsonl"), 5),
+    "segments of objects": (lambda folder: SegmentedObjects(folder / "a.jsonl", 60), 5),
     "list": (lambda folder: ListSink(), 5),
 }
 

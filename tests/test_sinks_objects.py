@@ -24,6 +24,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import paste
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import ObjectsFile
+from stream_seg.sinks.retention import MARK
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
 
 DOCS = Path(__file__).parents[1] / "docs" / "objects.md"
@@ -160,7 +161,7 @@ def test_several_sources_need_a_file_each(capsys: pytest.CaptureFixture[str], tm
 def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sink = ObjectsFile(tmp_path / "found.jsonl")
+    sink = ObjectsFile(tmp_path / "found.jsonl", comment=MARK)
     sink.open(SourceInfo("cam", (64, 48), "live"))
     followed = replace(TWO, ids=np.array([1, 2]))
     sink.write(Frame(image(0), 0, Fraction(0), time.monotonic(), name="a.png"), followed)

@@ -291,7 +291,7 @@ def _run_parser() -> Parser:
         "video without shows several sources side by side",
     )
     group.add_argument(
-        "--segment", type=duration, metavar="10m", help="begin a new video file every so often (s, m, h, d)"
+        "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"
     )
     group.add_argument(
         "--keep", type=keep, metavar="24h|20GB", help="delete the oldest segments beyond this age or size"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 from stream_seg.availability import Availability
-from stream_seg.cli.names import Spec, is_feed, is_here, is_video, may_be_live
+from stream_seg.cli.names import Spec, is_cut, is_feed, is_here, is_video, may_be_live
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
@@ -25,6 +26,8 @@ from stream_seg.sources.images import is_image
 from stream_seg.sources.paced import Paced
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles, WallIfLive
+
+T = TypeVar("T")
 
 MOST_SOURCES = 32
 
@@ -148,17 +151,20 @@ def _outputs(
 
 def _sink(args: argparse.Namespace, path: str, spec: Spec | None) -> Sink:
     source_path = spec if isinstance(spec, str) else None
-    if not is_video(path) and any(map(is_video, args.output)):  # what is for videos is for the others
-        return open_sink(path, overwrite=args.overwrite, source_path=source_path)
     return open_sink(
         path,
-        codec=args.codec,
+        codec=_meant(args.codec, is_video, path, args),
         overwrite=args.overwrite,
         source_path=source_path,
-        segment=args.segment,
-        keep=args.keep,
+        segment=_meant(args.segment, is_cut, path, args),
+        keep=_meant(args.keep, is_cut, path, args),
         spared=_files([*args.source, *args.webcam]),  # no source may lose its file to the results of another
     )
+
+
+def _meant(value: T | None, concerns: Callable[[str], bool], path: str, args: argparse.Namespace) -> T | None:
+    """What an option says of this output: nothing if it is for others among them."""
+    return None if not concerns(path) and any(map(concerns, args.output)) else value
 
 
 def _screens(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> list[Sink]:

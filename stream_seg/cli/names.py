@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
 
 from stream_seg import sinks
 from stream_seg.sources.camera import is_webcam
@@ -35,6 +35,16 @@ def is_rtsp(spec: Spec) -> bool:
 
 def is_video(output: str) -> bool:
     """Whether an output is a video file."""
-    with suppress(OSError):  # a name too long, which the sink will say
-        return sinks.is_video(output)
-    return False
+    return _says(sinks.is_video, output)
+
+
+def is_cut(output: str) -> bool:
+    """Whether an output can be had in segments."""
+    return _says(sinks.is_cut, output)
+
+
+def _says(is_one: Callable[[str], bool], output: str) -> bool:
+    try:
+        return is_one(output)
+    except OSError:  # a name too long, which the sink will say
+        return False

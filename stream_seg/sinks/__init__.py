@@ -17,7 +17,7 @@ from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
-from stream_seg.sinks.segments import SegmentedVideo
+from stream_seg.sinks.segments import SegmentedObjects, SegmentedVideo
 from stream_seg.sinks.video import VideoFile
 from stream_seg.sinks.window import Window
 
@@ -29,9 +29,11 @@ __all__ = [
     "NumberedImages",
     "ObjectsFile",
     "Page",
+    "SegmentedObjects",
     "SegmentedVideo",
     "VideoFile",
     "Window",
+    "is_cut",
     "is_video",
     "open_sink",
     "parse_duration",
@@ -58,10 +60,10 @@ def open_sink(
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
     or what was found, as lines of JSON (.jsonl).
 
-    A folder is one that exists, ends in a slash, or has no suffix. With `segment`, a video goes into files of so many
-    seconds each, of which only those within `keep` stay, and files that are `spared`, such as what the run reads.
-    Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
-    or segments where no video is written, for `keep` without segments, and for an empty name.
+    A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
+    so many seconds each, of which only those within `keep` stay, and files that are `spared`, such as what the run
+    reads. Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a
+    codec where no video is written, for segments where neither is, for `keep` without segments, and for an empty name.
     """
     if keep is not None and segment is None:
         raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
@@ -79,6 +81,11 @@ def open_sink(
 def is_video(path: str | Path) -> bool:
     """Whether `open_sink` writes a video there. Raises `OSError` for a name too long."""
     return Path(path).suffix.lower() in CONTAINERS and not _is_folder(path)
+
+
+def is_cut(path: str | Path) -> bool:
+    """Whether `open_sink` can write segments there. Raises `OSError` for a name too long."""
+    return is_video(path) or (Path(path).suffix.lower() == objects.SUFFIX and not _is_folder(path))
 
 
 def _is_folder(path: str | Path) -> bool:
@@ -106,13 +113,15 @@ def _choose(
         if segment is not None:
             return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path, spared=spared)
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
-    if segment is not None:
-        raise UsageError(f"--segment is for videos, and {path} is none")
+    if segment is not None and not is_cut(path):
+        raise UsageError(f"--segment is for videos and {objects.SUFFIX}, and {path} is neither")
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if _is_folder(path) or not suffix:
         return ImageFolder(name, overwrite=overwrite, source_path=source_path)
     if suffix == objects.SUFFIX:
+        if segment is not None:
+            return SegmentedObjects(name, segment, keep=keep, source_path=source_path, spared=spared)
         return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
         known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX]

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ class ObjectsFile(Sink):
     """Writes a line of JSON for each frame, also for one in which nothing is shown; docs/objects.md has its keys.
 
     The file grows, line by line, under a partial name (`a.part.jsonl`) and gets its own when the run ends. After a
-    failure the partial file stays: `result` is where what was written is found, None where nothing was.
+    failure the partial file stays: `result` is where what was written is found, None where nothing was. `comment` goes
+    into the first line.
 
     The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
     written to, and an output that is the input (`source_path`); `open` for the last, `write` when writing fails.
@@ -33,9 +35,17 @@ class ObjectsFile(Sink):
 
     wants_pictures = False
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        source_path: str | Path | None = None,
+        comment: str | None = None,
+    ) -> None:
         self.path = Path(path)
         self.result: Path | None = None
+        self._comment = comment
         self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
         self._part: PartFile | None = None
         self._is_live = False
@@ -48,12 +58,18 @@ class ObjectsFile(Sink):
     def write(self, frame: Frame, detections: Detections) -> None:
         if self._part is None:
             raise RuntimeError("open the sink before writing to it")
-        line = json.dumps(_entry(frame, detections, is_live=self._is_live), separators=(",", ":")) + "\n"
+        comment = self._comment if self._part.is_empty() else None
+        entry = _entry(frame, detections, is_live=self._is_live, comment=comment)
+        line = json.dumps(entry, separators=(",", ":")) + "\n"
         try:
             self._part.write(line.encode("ascii"))
         except OSError as error:
             raise self._part.unwritable(error) from error
         self._part.checkpoint()
+
+    def finish(self, until: Fraction) -> None:  # noqa: ARG002  lines last no time
+        """Finish the file in the middle of a run."""
+        self.close(Outcome.STOPPED)
 
     def close(self, outcome: Outcome) -> None:
         part, self._part = self._part, None
@@ -71,7 +87,7 @@ class ObjectsFile(Sink):
         self.result = self.path
 
 
-def _entry(frame: Frame, detections: Detections, *, is_live: bool) -> dict[str, object]:
+def _entry(frame: Frame, detections: Detections, *, is_live: bool, comment: str | None) -> dict[str, object]:
     """What docs/objects.md describes, of one frame."""
     width, height = frame.size
     # Others, of a broken model, have no place, and JSON no word for them.
@@ -82,6 +98,8 @@ def _entry(frame: Frame, detections: Detections, *, is_live: bool) -> dict[str, 
         entry["captured"] = datetime.fromtimestamp(captured, UTC).isoformat(timespec="milliseconds")
     if frame.name is not None:
         entry["image"] = frame.name
+    if comment is not None:
+        entry["comment"] = comment
     objects = [
         {"class": name, "score": round(score, 3), "box": [round(side, 1) for side in box], "outline": outline}
         for name, score, box, outline in zip(

@@ -1,4 +1,4 @@
-"""SegmentedVideo: rendered frames into one video file after another, for ever."""
+"""Segmented: one file after another, for ever, of videos (SegmentedVideo) or of what was found (SegmentedObjects)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
@@ -17,6 +18,7 @@ from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.colour import fit
 from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
+from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import Target
 from stream_seg.sinks.retention import MARK, Keep, Segments
@@ -25,21 +27,36 @@ from stream_seg.sinks.video import VideoFile
 logger = logging.getLogger(__name__)
 
 
-class SegmentedVideo(Sink):
-    """Writes frames to video files of `seconds` each: `door.mp4` becomes `door_20261123-015316.mp4` and so on.
+class Segment(Protocol):
+    """What writes one of the files."""
 
-    A name tells the local time at which its segment began; one that is taken gets a number behind it. Each file begins
-    with a key frame, at its time 0, and its last picture lasts until the first of the next, so that no frame and no
-    moment is lost between them. A segment ends before the first frame that comes `seconds`, or a multiple of it, after
-    the beginning of the run, or later. All files have the size of the first frame. The sound of a recording goes on
-    from file to file. In all else a segment is like a `VideoFile`: a partial name until it is whole, and after a
-    failure.
+    def open(self, info: SourceInfo) -> None: ...
+
+    def write(self, frame: Frame, detections: Detections) -> None: ...
+
+    def holds(self) -> bool: ...
+
+    def close(self, outcome: Outcome) -> None: ...
+
+    def finish(self, until: Fraction) -> None:
+        """Finish the file in the middle of a run; the next begins at the time `until` of the source."""
+
+
+S = TypeVar("S", bound=Segment)
+
+
+class Segmented(Sink, Generic[S]):
+    """Writes frames to files of `seconds` each: `door.mp4` becomes `door_20261123-015316.mp4` and so on.
+
+    A name tells the local time at which its segment began; one that is taken gets a number behind it. A segment ends
+    before the first frame that comes `seconds`, or a multiple of it, after the beginning of the run, or later. It has a
+    partial name until it is whole, and after a failure.
 
     With `keep`, segments beyond it are deleted at the beginning and after each segment: those of this run and of
     earlier ones of the same name, oldest first, and nothing that is not marked as a segment. The input, and what else
     the run reads (`spared`), stays.
 
-    Raises from the constructor what `VideoFile` does, but never replaces a file; `UsageError` for an impossible length.
+    Raises from the constructor what its files do, but never replaces one; `UsageError` for an impossible length.
     """
 
     def __init__(
@@ -48,7 +65,6 @@ class SegmentedVideo(Sink):
         seconds: float,
         *,
         keep: Keep | None = None,
-        codec: str | None = None,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
     ) -> None:
@@ -56,7 +72,6 @@ class SegmentedVideo(Sink):
         if not 0 < seconds < float("inf"):
             raise UsageError(f"a segment of {seconds:g} seconds cannot be; give it some length")
         self._seconds = Fraction(seconds)
-        self._encoder = Encoder(self.path, codec)
         self._target = Target(self.path, True, None if source_path is None else Path(source_path))
         Target(self._name(1), True)  # the file system must take the longer names of segments, too
         self._keep = keep
@@ -64,16 +79,13 @@ class SegmentedVideo(Sink):
         inputs = spared if source_path is None else [source_path, *spared]
         self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
-        self._original: Original | None = None
-        self._file: VideoFile | None = None
-        self._size: tuple[int, int] | None = None
+        self._file: S | None = None
         self._origin = Fraction(0)
         self._limit = Fraction(0)
 
-    @property
-    def kept(self) -> Path | None:
-        """The partial file of the last segment, if that was not finished."""
-        return None if self._file is None else self._file.kept
+    def _new(self, path: Path) -> S:
+        """Return what writes a segment, marked as one, to `path`."""
+        raise NotImplementedError
 
     @property
     def result(self) -> Path | None:
@@ -87,47 +99,39 @@ class SegmentedVideo(Sink):
             self._spared.append(info.path.resolve())
         self._info = info
         self._tidy()
-        self._original = original_of(info)
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Encode the frame, into the next file if it is time. Raises `OutputError` as `VideoFile` does."""
+        """Write the frame, into the next file if it is time. Raises `OutputError` as the file does."""
         if self._info is None:
             raise RuntimeError("open the sink before writing to it")
-        if self._size is None:
-            self._size = frame.size
+        if self._file is None:
             self._origin = frame.pts if self._info.is_live else self._info.start
-            self._begin(self._info, frame)
-        elif frame.pts >= self._limit and self._file is not None:
+            self._file = self._begun(self._info, frame)
+        elif frame.pts >= self._limit:
             self._file.finish(frame.pts)
             self._tidy()
             # An encoder takes much more than it touches. In what the one before has left, all counts as touched: four
             # of them were 14 MB larger after a few segments than in their first.
             trim()
-            self._begin(dataclasses.replace(self._info, start=frame.pts), frame)
-        assert self._file is not None
-        self._file.write(frame.with_image(fit(frame.image, self._size)), detections)
+            self._file = self._begun(dataclasses.replace(self._info, start=frame.pts), frame)
+        self._file.write(frame, detections)
 
     def holds(self) -> bool:
-        """As of a `VideoFile`."""
-        if self._file is not None:
-            return self._file.holds()
-        return self._original is not None and self._info is not None and self._original.waits_from(self._info.start)
+        """As of the file."""
+        return self._file is not None and self._file.holds()
 
     def close(self, outcome: Outcome) -> None:
         """Finish the last segment."""
-        try:
-            if self._file is not None:
-                self._file.close(outcome)
-                self._tidy()
-        finally:
-            if self._original is not None:
-                self._original.close()
+        if self._file is not None:
+            self._file.close(outcome)
+            self._tidy()
 
-    def _begin(self, info: SourceInfo, first: Frame) -> None:
+    def _begun(self, info: SourceInfo, first: Frame) -> S:
         passed = (first.pts - self._origin) // self._seconds
         self._limit = self._origin + (passed + 1) * self._seconds
-        self._file = VideoFile(self._free_name(), codec=self._encoder, comment=MARK, original=self._original)
-        self._file.open(info)
+        file = self._new(self._free_name())
+        file.open(info)
+        return file
 
     def _free_name(self) -> Path:
         number = 1
@@ -144,3 +148,64 @@ class SegmentedVideo(Sink):
     def _tidy(self) -> None:
         if self._keep is not None:
             self._segments.remove_beyond(self._keep, spared=self._spared)
+
+
+class SegmentedVideo(Segmented[VideoFile]):
+    """Segments that are each like a `VideoFile`.
+
+    Each begins with a key frame, at its time 0, and its last picture lasts until the first of the next, so that no
+    frame and no moment is lost between them. All have the size of the first frame. The sound of a recording goes on
+    from file to file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        seconds: float,
+        *,
+        keep: Keep | None = None,
+        codec: str | None = None,
+        source_path: str | Path | None = None,
+        spared: Iterable[str | Path] = (),
+    ) -> None:
+        self._encoder = Encoder(Path(path), codec)
+        super().__init__(path, seconds, keep=keep, source_path=source_path, spared=spared)
+        self._original: Original | None = None
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def kept(self) -> Path | None:
+        """The partial file of the last segment, if that was not finished."""
+        return None if self._file is None else self._file.kept
+
+    def open(self, info: SourceInfo) -> None:
+        super().open(info)
+        self._original = original_of(info)
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        self._size = self._size or frame.size
+        super().write(frame.with_image(fit(frame.image, self._size)), detections)
+
+    def holds(self) -> bool:
+        if self._file is not None or self._original is None or self._info is None:
+            return super().holds()
+        return self._original.waits_from(self._info.start)
+
+    def close(self, outcome: Outcome) -> None:
+        try:
+            super().close(outcome)
+        finally:
+            if self._original is not None:
+                self._original.close()
+
+    def _new(self, path: Path) -> VideoFile:
+        return VideoFile(path, codec=self._encoder, comment=MARK, original=self._original)
+
+
+class SegmentedObjects(Segmented[ObjectsFile]):
+    """Segments that are each like an `ObjectsFile`. Frames are numbered, and times counted, on from file to file."""
+
+    wants_pictures = False
+
+    def _new(self, path: Path) -> ObjectsFile:
+        return ObjectsFile(path, comment=MARK)

@@ -409,6 +409,23 @@ def test_after_a_part_without_sound_that_of_the_next_comes_with_its_pictures(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_a_long_part_without_sound_comes_before_that_of_the_next(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So long that FFmpeg, when opening the recording, sees no sound of the track it finds there is."""
+    silent, sounding = record(tmp_path / "a.ts", tracks=0, seconds=12, rate=10), record(tmp_path / "b.ts", rate=10)
+    out = tmp_path / f"out.{suffix}"
+    with Recording(glue(tmp_path / "in.ts", silent, sounding)) as recorded:
+        deliver(VideoFile(out), recorded.info, list(recorded))
+    (before,), (after,) = sounds(sounding), sounds(out)
+    assert after.times[0] == pytest.approx(12, abs=0.1)
+    assert after.times[-1] == pytest.approx(14, abs=0.1)
+    if suffix != "webm":  # where it is encoded anew
+        assert after.packets == [packet[7:] for packet in before.packets]  # without headers of their own
+    assert not caplog.records
+
+
 def test_sound_that_alone_jumps_back_is_left_out_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

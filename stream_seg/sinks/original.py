@@ -5,6 +5,7 @@ The recording is opened a second time, so that copying sound does not depend on 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
@@ -140,6 +142,7 @@ class Original:
                 break
             seen.append(item)
             sounding.add(item.packet.stream_index)
+            _learn(self._tracks[item.packet.stream_index], item.packet)
         self.put_back(seen)
         return {index: track for index, track in self._tracks.items() if index in sounding}
 
@@ -246,6 +249,18 @@ def _sound_tracks(container: InputContainer, pictures: VideoStream | None) -> Se
         if stream is not pictures and stream not in tracks:
             stream.discard = Discard.all
     return tracks
+
+
+def _learn(track: AudioStream, packet: Packet[AudioStream]) -> None:
+    """Find out the rate and the loudspeakers of a track that begins so late that FFmpeg saw none of it when opening."""
+    context = track.codec_context
+    if context is None or context.sample_rate:
+        return
+    decoder = av.CodecContext.create(context.name, "r")
+    assert isinstance(decoder, AudioCodecContext)
+    with contextlib.suppress(av.FFmpegError):
+        decoder.decode(packet)
+        context.sample_rate, context.layout = decoder.sample_rate, decoder.layout
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:

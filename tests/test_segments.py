@@ -139,6 +139,20 @@ def test_the_sound_of_recordings_glued_together_goes_on_from_file_to_file(begin:
     assert max(sounds(file)[0].times[0] for file in files) < 0.025
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_segment_before_the_first_sound_is_written_though_its_header_needs_some(suffix: str, tmp_path: Path) -> None:
+    silent, sounding = record(tmp_path / "a.ts", tracks=0, seconds=2.4), record(tmp_path / "b.ts", "ac3")
+    source = tmp_path / "in.ts"
+    source.write_bytes(silent.read_bytes() + sounding.read_bytes())
+    with Recording(source) as recorded:
+        deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.0), recorded.info, list(recorded))
+    files = segments(tmp_path)
+    assert [len(read(path).times) for path in files] == [25] * 4 + [10]
+    heard = [sounds(path)[0].packets for path in files]
+    assert list(itertools.chain(*heard[2:])) == sounds(sounding)[0].packets
+    assert max(map(len, heard[:2])) <= 1
+
+
 def test_a_clip_is_cut_from_where_it_begins(tmp_path: Path) -> None:
     about = SourceInfo("clip", (64, 48), "video", start=Fraction(10))
     deliver(SegmentedVideo(tmp_path / "door.mp4", 1.0), about, frames([Fraction(10) + pts for pts in STEADY]))

@@ -426,6 +426,31 @@ def test_a_long_part_without_sound_comes_before_that_of_the_next(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("sound", ["aac", "ac3"])
+def test_a_film_that_is_stopped_before_its_first_sound_is_whole(sound: str, tmp_path: Path) -> None:
+    """An MP4 header cannot be written without AC-3, and waits for all other sound."""
+    silent, sounding = record(tmp_path / "a.ts", tracks=0), record(tmp_path / "b.ts", sound)
+    with Recording(glue(tmp_path / "in.ts", silent, sounding)) as recorded:
+        deliver(VideoFile(tmp_path / "out.mp4"), recorded.info, list(recorded)[:30], Outcome.STOPPED)
+    assert len(read(tmp_path / "out.mp4").times) == 30
+    (after,) = sounds(tmp_path / "out.mp4")
+    assert after.times == pytest.approx([1.2], abs=0.001)
+
+
+def test_sound_that_an_mp4_would_have_to_wait_for_too_long_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soundtrack, "_LONGEST_WAIT", 1)
+    silent, sounding = record(tmp_path / "a.ts", tracks=0), record(tmp_path / "b.ts", "mp2")
+    source = glue(tmp_path / "in.ts", silent, sounding)
+    for name in ("out.mp4", "out.mkv"):
+        with Recording(source) as recorded:
+            deliver(VideoFile(tmp_path / name), recorded.info, list(recorded))
+    assert [len(sounds(tmp_path / name)) for name in ("out.mp4", "out.mkv")] == [0, 1]
+    (said,) = caplog.messages
+    assert said == f"a sound track of {source} is left out: it begins at 2 s, too late for this format; .mkv takes it"
+
+
 def test_sound_that_alone_jumps_back_is_left_out_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ class Distant(Original):
         self._reader = threading.Thread(target=self._run, name=f"stream-seg-sound {source.name}", daemon=True)
         super().__init__(source, start, end)
 
-    def tracks_from(self, start: Fraction) -> dict[int, AudioStream]:
+    def tracks_from(self, start: Fraction) -> dict[int, tuple[AudioStream, Sound]]:
         self._wait(lambda: self._knows_tracks(start))
         return super().tracks_from(start)
 

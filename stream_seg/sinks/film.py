@@ -191,7 +191,7 @@ class Film:
             self._sound.copy_rest(end, tolerance)
         else:
             self._sound.copy_until(end)
-        self._sound.finish()
+        self._sound.finish(end)
 
     def _last_duration(self, ticks: int, until: Fraction | None) -> int:
         """How long the last frame lasts: to the end of the recording if that is about one frame away, else one gap."""

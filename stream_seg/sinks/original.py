@@ -73,6 +73,7 @@ class Original:
         self._end = end
         self._from: Fraction | float = -math.inf
         self._ahead: deque[Sound] = deque()
+        self._reasons: set[str] = set()
         self._packets = self._begun()
 
     def _begun(self) -> Iterator[Sound]:
@@ -127,24 +128,24 @@ class Original:
             return None
         return aspect if size == stored else 1 / aspect
 
-    def tracks_from(self, start: Fraction) -> dict[int, AudioStream]:
-        """Let go what begins before `start`; return the tracks that have sound soon after it, by their `stream_index`.
+    def tracks_from(self, start: Fraction) -> dict[int, tuple[AudioStream, Sound]]:
+        """Let go what begins before `start`; return the tracks that have sound soon after it, and their first.
 
-        The header of the output would wait for those that have none.
+        They are listed by their `stream_index`. The header of the output would wait for those that have none.
         """
         # What lies before a recording's first picture belongs to its decoder; before a cut, it is another scene's.
         self._from = start if start > 0 else -math.inf
-        sounding: set[int] = set()
+        first: dict[int, Sound] = {}
         seen: list[Sound] = []
-        while len(sounding) < len(self._tracks) and not (seen and seen[-1].time > start + LOOK_AHEAD_SECONDS):
+        while len(first) < len(self._tracks) and not (seen and seen[-1].time > start + LOOK_AHEAD_SECONDS):
             item = self.next()
             if item is None:
                 break
             seen.append(item)
-            sounding.add(item.packet.stream_index)
+            first.setdefault(item.packet.stream_index, item)
             _learn(self._tracks[item.packet.stream_index], item.packet)
         self.put_back(seen)
-        return {index: track for index, track in self._tracks.items() if index in sounding}
+        return {index: (track, first[index]) for index, track in self._tracks.items() if index in first}
 
     def next(self) -> Sound | None:
         """Return the next sound, None when there is no more."""
@@ -156,6 +157,12 @@ class Original:
     def put_back(self, items: Sequence[Sound]) -> None:
         """Have `next` return these again, in this order."""
         self._ahead.extendleft(reversed(items))
+
+    def leave_out_track(self, why: str) -> None:
+        """Warn that a track is in no film, or not in all of them; once for each reason, not for each of the films."""
+        if why not in self._reasons:
+            self._reasons.add(why)
+            logger.warning("a sound track of %s is left out: %s", self.name, why)
 
     def is_there(self) -> bool:
         """Whether the recording could be opened; to be asked before all else, and waits until that is known."""

@@ -30,6 +30,13 @@ _LONGEST_PAUSE = Fraction(1800)
 ends the process (an assertion in its muxer), at 192 kHz after three hours. It may take one packet for earlier by a
 pause, as the first of a fragment, so that two of them follow each other."""
 
+_WAITING = ("mp4", "mov")
+"""The formats whose header waits for the first sound of each track, all pictures with it, in memory. For AC-3 and some
+others it cannot be written without."""
+
+_LONGEST_WAIT = 600
+"""How many seconds after its beginning a film in one of these may have its first sound."""
+
 
 class Track(Protocol):
     """A way for one sound track from the input into the output; packets have the output's times already."""
@@ -50,6 +57,7 @@ class Soundtrack:
         self.original = original
         self._start = start
         self._tracks: dict[int, Track] = {}
+        self._unheard: dict[int, Packet[AudioStream]] = {}
         self._order: dict[int, int] = {}
         self._heard: dict[int, int] = {}  # by track, when its last packet begins, in ticks
 
@@ -58,12 +66,18 @@ class Soundtrack:
 
         With `copy`, packets go over as they are wherever the container takes their codec.
         """
-        self._tracks = {}
-        for index, stream in self.original.tracks_from(self._start).items():
+        self._tracks, self._unheard = {}, {}
+        for index, (stream, first) in self.original.tracks_from(self._start).items():
+            waits = output.format.name in _WAITING
             try:
+                if waits and first.time - self._start > _LONGEST_WAIT:
+                    raise ValueError(f"it begins at {float(first.time):.0f} s, too late for this format; .mkv takes it")
                 self._tracks[index] = _track(stream, output, copy=copy)
             except (av.FFmpegError, ValueError) as error:
-                logger.warning("a sound track of %s is left out: %s", self.original.name, error)
+                self.original.leave_out_track(str(error))
+                continue
+            if waits:
+                self._unheard[index] = _copy_of(first.packet)
 
     def waits_for(self, time: Fraction) -> bool:
         """Whether sound that begins before `time` is still on its way. Returns within 50 ms."""
@@ -97,8 +111,10 @@ class Soundtrack:
         """Whether the recording has pictures after `time`, as far as it was read."""
         return self.original.picture_seen - self._start > time
 
-    def finish(self) -> None:
-        """Write what encoders still hold."""
+    def finish(self, time: Fraction) -> None:
+        """Write what encoders still hold, and at `time`, the end of the film, what the header may still wait for."""
+        for packet in list(self._unheard.values()):
+            self._put(self._start + time, packet)
         for track in self._tracks.values():
             track.finish()
 
@@ -108,6 +124,7 @@ class Soundtrack:
         track = self._tracks.get(index)
         if track is None or not self._is_in_order(packet):
             return
+        self._unheard.pop(index, None)
         try:
             for heard in self._through_the_pause(packet):
                 track.put(heard)
@@ -226,12 +243,17 @@ def _move(packet: Packet[AudioStream], time: Fraction) -> None:
     packet.dts = None if packet.dts is None else packet.dts + later
 
 
+def _copy_of(packet: Packet[AudioStream]) -> Packet[AudioStream]:
+    copy = cast("Packet[AudioStream]", Packet(bytes(packet)))
+    copy.stream, copy.time_base, copy.is_keyframe = packet.stream, packet.time_base, packet.is_keyframe
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    return copy
+
+
 def _copy_at(packet: Packet[AudioStream], ticks: int) -> Packet[AudioStream]:
     """The same packet at another time."""
-    copy = cast("Packet[AudioStream]", Packet(bytes(packet)))
-    copy.stream, copy.time_base, copy.duration = packet.stream, packet.time_base, packet.duration
+    copy = _copy_of(packet)
     copy.pts = copy.dts = ticks
-    copy.is_keyframe = packet.is_keyframe
     return copy
 
 

@@ -285,6 +285,24 @@ def remux(pictures: Path, sound: Path, path: Path) -> None:
                 output.mux(heard)
 
 
+def test_a_track_that_begins_long_after_another_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = record(tmp_path / "in.mkv", seconds=8, tracks=2, rate=5)
+    about, shown = recording(source)
+    read_packets = Original._demux
+
+    def late(recorded: Original) -> Iterator[Packet[Stream]]:
+        return (packet for packet in read_packets(recorded) if packet.stream_index < 2 or (packet.pts or 0) > 6000)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Original, "_demux", late)
+        deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    assert [track.language for track in sounds(tmp_path / "out.mp4")] == ["deu"]
+    (said,) = caplog.messages
+    assert said == f"a sound track of {source} is left out: it begins after 6.0 s, and the file could not wait"
+
+
 def test_broken_sound_does_not_cost_the_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = record(tmp_path / "in.mkv")
     about, shown = recording(source)

@@ -58,6 +58,7 @@ class Soundtrack:
         self._start = start
         self._tracks: dict[int, Track] = {}
         self._unheard: dict[int, Packet[AudioStream]] = {}
+        self._left_out: set[int] = set()
         self._order: dict[int, int] = {}
         self._heard: dict[int, int] = {}  # by track, when its last packet begins, in ticks
 
@@ -66,7 +67,7 @@ class Soundtrack:
 
         With `copy`, packets go over as they are wherever the container takes their codec.
         """
-        self._tracks, self._unheard = {}, {}
+        self._tracks, self._unheard, self._left_out = {}, {}, set()
         for index, (stream, first) in self.original.tracks_from(self._start).items():
             waits = output.format.name in _WAITING
             try:
@@ -74,7 +75,7 @@ class Soundtrack:
                     raise ValueError(f"it begins at {float(first.time):.0f} s, too late for this format; .mkv takes it")
                 self._tracks[index] = _track(stream, output, copy=copy)
             except (av.FFmpegError, ValueError) as error:
-                self.original.leave_out_track(str(error))
+                self._leave_out(index, str(error))
                 continue
             if waits:
                 self._unheard[index] = _copy_of(first.packet)
@@ -122,7 +123,10 @@ class Soundtrack:
         index = packet.stream_index  # of the input; a track gives the packet that of its own stream
         _move(packet, time - self._start)
         track = self._tracks.get(index)
-        if track is None or not self._is_in_order(packet):
+        if track is None:
+            self._leave_out(index, f"it begins after {float(time - self._start):.1f} s, and the file could not wait")
+            return
+        if not self._is_in_order(packet):
             return
         self._unheard.pop(index, None)
         try:
@@ -134,6 +138,7 @@ class Soundtrack:
             why = error.strerror if isinstance(error, av.FFmpegError) else error
             at = time - self._start
             logger.warning("a sound track of %s is left out from %.1f s on: %s", self.original.name, at, why)
+            self._left_out.add(index)
             del self._tracks[index]
 
     def _through_the_pause(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
@@ -146,6 +151,11 @@ class Soundtrack:
         for earlier in range(heard + longest, begins, longest):
             yield _copy_at(packet, earlier)
         yield packet
+
+    def _leave_out(self, index: int, why: str) -> None:
+        if index not in self._left_out:
+            self._left_out.add(index)
+            self.original.leave_out_track(why)
 
     def _is_in_order(self, packet: Packet[AudioStream]) -> bool:
         """Whether a packet follows the one before it, for no container takes two at one time.

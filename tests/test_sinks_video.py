@@ -303,6 +303,27 @@ def test_a_track_that_begins_long_after_another_is_left_out_with_a_word(
     assert said == f"a sound track of {source} is left out: it begins after 6.0 s, and the file could not wait"
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_was_cut_off_at_the_beginning_is_not_heard_again(suffix: str, tmp_path: Path) -> None:
+    whole, source, out = record(tmp_path / "whole.mp4"), tmp_path / "in.mp4", tmp_path / f"out.{suffix}"
+    with av.open(str(whole)) as container, av.open(str(source), "w") as cut:
+        copies = {stream.index: cut.add_stream_from_template(stream) for stream in container.streams}
+        for packet in container.demux():
+            if packet.pts is not None and packet.dts is not None:
+                half_a_second = round(1 / packet.time_base / 2)
+                packet.pts, packet.dts = packet.pts - half_a_second, packet.dts - half_a_second
+                packet.stream = copies[packet.stream_index]
+                cut.mux(packet)
+    with Recording(source) as recorded:
+        shown = list(recorded)
+        deliver(VideoFile(out), recorded.info, shown)
+    (before,), (after,) = sounds(whole), sounds(out)
+    assert read(out).times[0] == pytest.approx(0, abs=0.1)
+    kept = round((1.5 + 0.1) * 48000 / 1024)
+    assert len(after.packets) == pytest.approx(kept, abs=1)
+    assert after.packets == before.packets[-len(after.packets) :]
+
+
 def test_broken_sound_does_not_cost_the_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = record(tmp_path / "in.mkv")
     about, shown = recording(source)

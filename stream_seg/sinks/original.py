@@ -37,6 +37,10 @@ _PLAYLIST = "hls"
 LOOK_AHEAD_SECONDS = 5
 """How far into the output the first packet of a sound track is looked for, before the track is left out."""
 
+_PRIMING = Fraction(1, 10)
+"""How many seconds of sound before the beginning a decoder may need. What lies before that was cut off without encoding
+anew, as phones do it; an .mp4 says that it is not to be heard, which an .mkv cannot."""
+
 _SEEK_BACK = (0, 20)
 """Seconds before the wanted time to try in turn, then all is read. HLS begins with the next key frame."""
 
@@ -133,8 +137,8 @@ class Original:
 
         They are listed by their `stream_index`. The header of the output would wait for those that have none.
         """
-        # What lies before a recording's first picture belongs to its decoder; before a cut, it is another scene's.
-        self._from = start if start > 0 else -math.inf
+        # What lies before a recording's beginning belongs to its decoder; before a cut, it is another scene's.
+        self._from = start if start > 0 else -_PRIMING
         first: dict[int, Sound] = {}
         seen: list[Sound] = []
         while len(first) < len(self._tracks) and not (seen and seen[-1].time > start + LOOK_AHEAD_SECONDS):

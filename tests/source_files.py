@@ -79,47 +79,62 @@ def write_video(
     return path
 
 
-def write_tiled_photo(path: Path, tiles: int = 2) -> Path:
-    """Write a HEIC photo as phones do: HEVC tiles side by side, and an item that says so (ISO/IEC 23008-12)."""
-    calm = {"x265-params": "log-level=none:pools=1:bframes=0"}  # with them, a lone picture gets no time
-    with av.open(str(write_video(path.with_suffix(".mp4"), 1, codec="libx265", options=calm))) as container:
+def write_tiled_photo(
+    path: Path,
+    shape: tuple[int, int] = (1, 2),
+    *,
+    size: tuple[int, int] | None = None,
+    kind: bytes = b"grid",
+    edits: Sequence[bytes] = (),
+) -> Path:
+    """Write a HEIC photo as phones do: HEVC tiles, and an item that says how they lie (ISO/IEC 23008-12).
+
+    The tiles are numbered pictures in rows and columns, `shape`; of what they show, `size` (width, height) is the
+    photo. `edits` are the boxes of what is done to it then.
+    """
+    tiles = shape[0] * shape[1]
+    calm = {"x265-params": "log-level=none:pools=1:bframes=0:keyint=1"}  # with them, a lone picture gets no time
+    with av.open(str(write_video(path.with_suffix(".mp4"), tiles, codec="libx265", options=calm))) as container:
         (stream,) = container.streams.video
         codec = stream.codec_context.extradata or b""
-        tile = bytes(next(container.demux(stream)))
+        data = [bytes(packet) for packet in container.demux(stream) if packet.size]
     ids = range(2, 2 + tiles)
-    head = _box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    width, height = size or (shape[1] * SIZE[0], shape[0] * SIZE[1])
+    head = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
 
     def described(at: int) -> bytes:
-        """All about the items: 1 is the grid, which lies here, the others are the tiles, which lie `at` in the file."""
-        places = [(1, 1, 0, 1, 0, 8), *((number, 0, 0, 1, at, len(tile)) for number in ids)]
-        kinds = [(1, b"grid"), *((number, b"hvc1") for number in ids)]
-        properties = _box(b"ipco", _box(b"hvcC", codec), _box(b"ispe", bytes(4), struct.pack(">2I", *SIZE)))
+        """All about the items: 1 is the photo, whose grid lies here, the others are the tiles, from `at` on."""
+        starts = [at + sum(map(len, data[:tile])) for tile in range(tiles)]
+        places = [(1, 1, 0, 1, 0, 8), *((ids[n], 0, 0, 1, starts[n], len(data[n])) for n in range(tiles))]
+        kinds = [(1, kind), *((number, b"hvc1") for number in ids)]
+        properties = box(b"ipco", box(b"hvcC", codec), box(b"ispe", bytes(4), struct.pack(">2I", *SIZE)), *edits)
+        of_photo = struct.pack(">HB", 1, len(edits)) + bytes(range(3, 3 + len(edits)))
         of_tiles = [struct.pack(">H3B", number, 2, 0x81, 2) for number in ids]
-        return _box(
+        return box(
             b"meta",
             bytes(4),
-            _box(b"hdlr", bytes(8), b"pict", bytes(13)),
-            _box(b"pitm", bytes(4), struct.pack(">H", 1)),
-            _box(
+            box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            box(b"pitm", bytes(4), struct.pack(">H", 1)),
+            box(
                 b"iloc", struct.pack(">I2BH", 1 << 24, 0x44, 0, 1 + tiles), *(struct.pack(">4H2I", *p) for p in places)
             ),
-            _box(
+            box(
                 b"iinf",
                 bytes(4),
                 struct.pack(">H", 1 + tiles),
-                *(_box(b"infe", struct.pack(">I2H4sx", 2 << 24, number, 0, kind)) for number, kind in kinds),
+                *(box(b"infe", struct.pack(">I2H4sx", 2 << 24, number, 0, kind)) for number, kind in kinds),
             ),
-            _box(b"iref", bytes(4), _box(b"dimg", struct.pack(f">{2 + tiles}H", 1, tiles, *ids))),
-            _box(b"iprp", properties, _box(b"ipma", bytes(4), struct.pack(">I", tiles), *of_tiles)),
-            _box(b"idat", struct.pack(">4B2H", 0, 0, 0, tiles - 1, tiles * SIZE[0], SIZE[1])),
+            box(b"iref", bytes(4), box(b"dimg", struct.pack(f">{2 + tiles}H", 1, tiles, *ids))),
+            box(b"iprp", properties, box(b"ipma", bytes(4), struct.pack(">I", 1 + tiles), of_photo, *of_tiles)),
+            box(b"idat", struct.pack(">4B2H", 0, 0, shape[0] - 1, shape[1] - 1, width, height)),
         )
 
     start = len(head) + len(described(0)) + 8
-    path.write_bytes(head + described(start) + _box(b"mdat", tile))
+    path.write_bytes(head + described(start) + box(b"mdat", *data))
     return path
 
 
-def _box(kind: bytes, *parts: bytes) -> bytes:
+def box(kind: bytes, *parts: bytes) -> bytes:
     """A box of an ISO base media file."""
     content = b"".join(parts)
     return struct.pack(">I", 8 + len(content)) + kind + content

@@ -13,6 +13,7 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam, is_webcam
+from stream_seg.sources.chunks import is_webp
 from stream_seg.sources.clip import Clip
 from stream_seg.sources.credentials import label_of, labels_of
 from stream_seg.sources.fake import ListSource
@@ -29,10 +30,12 @@ from stream_seg.sources.images import (
 from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, Transport, names_a_file
 from stream_seg.sources.pipe import Pipe
 from stream_seg.sources.reconnecting import Reconnecting
+from stream_seg.sources.several import moves
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
 from stream_seg.sources.timeline import meant_rate
 from stream_seg.sources.video import Recording
 from stream_seg.sources.watched import Watched
+from stream_seg.sources.webp import AnimatedWebP
 
 __all__ = [
     "Clip",
@@ -150,16 +153,20 @@ def _file(spec: str, start: Fraction, rate: Fraction) -> Source:
     if path.is_dir():
         return ImageFiles(images_in(path), folder=path, rate=rate)
     if path.exists():
-        return (
-            ImageFiles([path], folder=path.parent, name=spec, rate=rate)
-            if is_image(path)
-            else Recording(path, start=start)
-        )
+        return _image(path, spec, start, rate) if is_image(path) else Recording(path, start=start)
     if is_numbered(spec):
         return ImageFiles(numbered_images(spec), folder=path.parent, name=spec, rate=rate, film=True)
     if any(character in spec for character in "*?["):
         return ImageFiles(images_matching(spec), folder=fixed_folder(spec), name=spec, rate=rate)
     return Recording(path, start=start)
+
+
+def _image(path: Path, name: str, start: Fraction, rate: Fraction) -> Source:
+    """An image is one frame, but a film where it moves."""
+    data = path.read_bytes()
+    if not moves(data):
+        return ImageFiles([path], folder=path.parent, name=name, rate=rate)
+    return AnimatedWebP(path, data, name) if is_webp(data) else Recording(path, start=start)
 
 
 def seconds(name: str, value: float | Fraction) -> Fraction:

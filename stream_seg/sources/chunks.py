@@ -60,6 +60,11 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 8 + length + (4 if png else length % 2)  # a checksum; a byte that fills up
 
 
+def is_webp(data: bytes) -> bool:
+    """Whether a file begins as WebP files do."""
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
 def is_png(data: bytes) -> bool:
     """Whether a file begins as PNG files do."""
     return data[:4] == b"\x89PNG"

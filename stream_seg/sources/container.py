@@ -46,16 +46,17 @@ def no_answer(name: str, seconds: float) -> SourceError:
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Return the track to show: the first default one that is a film rather than a cover picture."""
+    """Return the track to show: the first default one that is a film rather than a picture."""
     if container.format.name in TEXT_FORMATS:
         raise SourceError(f"{name} is a text file, not a video", Reason.CODEC)
     films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not films:
         raise SourceError(f"{name} holds no video{_but(container)}", Reason.CODEC)
-    chosen = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
+    # An animated AVIF file has its cover beside the film, as a track of one picture.
+    chosen = max(films, key=lambda stream: (bool(stream.disposition & Disposition.default), stream.frames > 1))
     if not chosen.disposition & Disposition.default and any(film.disposition & Disposition.dependent for film in films):
         raise SourceError(
-            f"{name} is a photo in tiles (HEIC, as of phones), which cannot be put together here; save it as JPEG",
+            f"{name} is a photo in tiles (HEIC, as of phones), which is read from a file whose name ends in .heic",
             Reason.CODEC,
         )
     if chosen.codec_context is None:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
+import av
 import cv2
 import numpy as np
 
@@ -19,12 +20,28 @@ from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sources.chunks import may_be_transparent, orientation_of
 from stream_seg.sources.credentials import refuse_lacking_scheme
+from stream_seg.sources.heif import is_heif, read_heif
 from stream_seg.sources.picture import on_black
+from stream_seg.sources.several import has_pages, moves
 from stream_seg.sources.stoppable import Stoppable
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".webp",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".avif",
+    ".jp2",
+    ".bmp",
+    ".tif",
+    ".tiff",
+)
 
 SEQUENCE_RATE = Fraction(25)
 """Images per second unless told, for whoever makes a video of them; the rate FFmpeg gives image sequences."""
@@ -74,17 +91,24 @@ class ImageFiles(Stoppable):
 
     def __iter__(self) -> Iterator[Frame]:
         index = itertools.count()
+        several: list[Path] = []
         for path in self._paths:
             if self._stopping.is_set():
-                return
-            image = read_image(path)
+                break
+            data = _content(path)
+            image = _decoded(data)
             if image is None:
                 self.damaged += 1
                 logger.warning("left out %s: it cannot be read as an image", path)
                 continue
+            if moves(data) or has_pages(data):
+                several.append(path)
             number = next(index)
             name = str(path.relative_to(self._folder))
             yield Frame(image, number, number / self._rate, time.monotonic(), name, is_still=not self._is_film)
+        if several:
+            others = f" and {len(several) - 1} more" if several[1:] else ""
+            logger.warning("only the first picture is shown of %s%s: there are several in one file", several[0], others)
 
 
 def is_image(path: Path) -> bool:
@@ -180,16 +204,30 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 def read_image(path: Path) -> Image | None:
     """Return an image as (H, W, 3) uint8 BGR, upright; None when it cannot be read."""
+    return _decoded(_content(path))
+
+
+def _content(path: Path) -> bytes:
+    """What is in a file, nothing where it cannot be read."""
     try:
-        data = np.fromfile(path, np.uint8)  # not cv2.imread: it cannot open every name on Windows
-        has_alpha = may_be_transparent(data.tobytes())
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
+        return path.read_bytes()  # not cv2.imread: it cannot open every name on Windows
+    except OSError:
+        return b""
+
+
+def _decoded(data: bytes) -> Image | None:
+    try:
+        if is_heif(data):
+            return read_heif(data)
+        has_alpha = may_be_transparent(data)
+        flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (ValueError, av.FFmpegError, cv2.error):
         return None
     if pixels is None:
         return None
     image = to_bgr(pixels)
-    return orientation_of(data.tobytes()).apply(image) if has_alpha else image
+    return orientation_of(data).apply(image) if has_alpha else image
 
 
 def to_bgr(pixels: np.ndarray) -> Image:

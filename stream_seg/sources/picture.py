@@ -72,10 +72,10 @@ class PictureConverter:
     each other.
     """
 
-    def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
+    def __init__(self, size: tuple[int, int], orientation: Orientation, *, untagged: Colorspace | None = None) -> None:
         self._width, self._height = size
         self._orientation = orientation
-        self._untagged = guessed_matrix(*size)
+        self._untagged = guessed_matrix(*size) if untagged is None else untagged
         self._reformatter = VideoReformatter()
         self._converting = threading.Lock()
 

@@ -166,6 +166,18 @@ def test_labels_stay_inside_the_frame_and_do_not_cover_each_other() -> None:
         assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3], (a, b)
 
 
+def test_the_end_of_a_long_name_with_its_score_is_seen_in_a_narrow_picture() -> None:
+    def label(text: str) -> Image:
+        labels, image = Labels(), np.zeros((40, 160, 3), np.uint8)
+        labels.start((0, 0, 0, 0))
+        labels.draw(image, text, (0, 20, 160, 40), 11, (250, 200, 90))
+        return image
+
+    ends = [label(f"a name of a class that is longer than the picture is wide {end}%")[:, 130:] for end in (11, 88)]
+    assert (ends[0] != ends[1]).any()
+    assert (label("car 40%")[10, 100:] == 0).all()
+
+
 def test_where_all_places_are_taken_a_label_is_not_looked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a crowd of 300 it took three quarters of the time of drawing."""
     asked: list[Rect] = []

@@ -25,7 +25,7 @@ class Labels:
     """Makes labels and puts them on one picture after another, remembering how they look."""
 
     def __init__(self) -> None:
-        self._patch = functools.lru_cache(_CACHED)(_patch)
+        self._patch = functools.lru_cache(_CACHED)(_label)
         self._taken: list[Rect] = []
 
     def start(self, reserved: Rect) -> None:
@@ -33,8 +33,11 @@ class Labels:
         self._taken = [reserved]
 
     def draw(self, image: Image, text: str, box: Rect, height: int, colour: Colour) -> None:
-        """Write `text` in letters `height` pixels high on a field of `colour`, at the best free place around `box`."""
-        patch = self._patch(text, height, colour)
+        """Write `text` in letters `height` pixels high on a field of `colour`, at the best free place around `box`.
+
+        The middle of a text that is wider than the picture is left out.
+        """
+        patch = self._patch(text, height, colour, image.shape[1])
         place = self._place(patch, box, image)
         _stamp(image, patch, place[0], place[1])
         self._taken.append(place)
@@ -113,6 +116,15 @@ def pen(height: int) -> tuple[int, float]:
     return thickness, cv2.getFontScaleFromHeight(FACE, height, thickness)
 
 
+def _label(text: str, height: int, colour: Colour, widest: int) -> Image:
+    """As `_patch`, with the middle of `text` left out where it is wider than `widest` pixels."""
+    return _patch(shortened(text, height, widest - 2 * _margin(height)), height, colour)
+
+
+def _margin(height: int) -> int:
+    return max(2, round(height * 0.3))
+
+
 def _patch(text: str, height: int, colour: Colour) -> Image:
     """A field of `colour` with `text` on it."""
     text = writable(text)
@@ -120,7 +132,7 @@ def _patch(text: str, height: int, colour: Colour) -> Image:
     width = cv2.getTextSize(text, FACE, scale, thickness)[0][0]
     ascent = cv2.getTextSize(_TALLEST, FACE, scale, thickness)[0][1]
     descent = cv2.getTextSize(_DEEPEST, FACE, scale, thickness)[1]
-    margin = max(2, round(height * 0.3))
+    margin = _margin(height)
     patch = np.empty((ascent + descent + margin, width + 2 * margin, 3), np.uint8)
     patch[:] = colour
     origin = (margin, ascent + margin // 2)

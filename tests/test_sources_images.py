@@ -57,6 +57,15 @@ def test_a_folder_comes_in_the_order_people_count(tmp_path: Path) -> None:
     assert [frame.pts for frame in frames] == [Fraction(index, 25) for index in range(4)]
 
 
+def test_hidden_files_of_a_folder_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "a.png", numbered(1))
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    with open_source(tmp_path) as source:
+        assert [frame.name for frame in source] == ["a.png"]
+        assert source.info.frame_count == 1
+    assert not caplog.messages
+
+
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     album, elsewhere = tmp_path / "album", tmp_path / "elsewhere"
     (album / "year").mkdir(parents=True)

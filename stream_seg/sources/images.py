@@ -117,8 +117,11 @@ def is_image(path: Path) -> bool:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the images directly in a folder, 2 before 10; raise `SourceError` when there is none."""
-    found = list(folder.iterdir())
+    """Return the images directly in a folder, 2 before 10; raise `SourceError` when there is none.
+
+    Hidden files are left out, as patterns do it: macOS puts a ._IMG_1.jpg, which is none, beside each image on a card.
+    """
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = _images_of(found)
     if not images:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)

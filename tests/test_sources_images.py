@@ -39,10 +39,13 @@ def test_one_image_is_one_frame(tmp_path: Path) -> None:
     assert (numbers_of([frame]), frame.name, frame.pts, frame.size) == ([77], "photo.png", 0, SIZE)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "PNG"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "jp2", "ppm", "pnm", "PNG"])
 def test_every_usual_format_is_read(tmp_path: Path, suffix: str) -> None:
-    with open_source(save(tmp_path / f"photo.{suffix}", numbered(9))) as source:
-        assert numbers_of(list(source)) == [9]
+    save(tmp_path / f"photo.{suffix}", numbered(9))
+    for spec in (tmp_path / f"photo.{suffix}", tmp_path):
+        with open_source(spec) as source:
+            assert numbers_of(list(source)) == [9]
+            assert source.info.kind == "images"
 
 
 def test_a_folder_comes_in_the_order_people_count(tmp_path: Path) -> None:

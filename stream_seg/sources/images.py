@@ -39,6 +39,10 @@ SUFFIXES = (
     ".avif",
     ".jp2",
     ".bmp",
+    ".pbm",
+    ".pgm",
+    ".ppm",
+    ".pnm",
     ".tif",
     ".tiff",
 )

@@ -39,14 +39,14 @@ class Frame:
 
     def __post_init__(self) -> None:
         if not callable(self.pixels):
-            _check(self.pixels)
+            check_image(self.pixels)
 
     @property
     def image(self) -> Image:
         """The pixels, (H, W, 3) uint8 BGR."""
         if callable(self.pixels):
             image = self.pixels()
-            _check(image)
+            check_image(image)
             object.__setattr__(self, "pixels", image)
             return image
         return self.pixels
@@ -65,7 +65,10 @@ class Frame:
         return f"Frame({width}x{height}, index={self.index}, pts={float(self.pts):.3f})"
 
 
-def _check(image: Image) -> None:
+def check_image(image: object) -> None:
+    """Raise `ValueError` for what is no image, as the None that `cv2.imread` gives for a file it cannot read."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image must be an array (H, W, 3) uint8, got {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     if image.size == 0:

@@ -415,6 +415,22 @@ class TestRefusals:
             load_segmenter(batched_model(tmp_path / "t.onnx"), labels=labels)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (photo((320, 200)), r"a list of images, \[image\], got one array \(200, 320, 3\)"),
+        ([None], "got NoneType"),
+        (["photo.jpg"], "got str"),
+        ([photo((320, 200))[..., 0]], r"got \(200, 320\) uint8"),
+        ([photo((320, 200)) / 255], r"got \(200, 320, 3\) float64"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(images: list[Image], message: str, tiny: ModelSegmenter) -> None:
+    """An only image would be taken for as many images as it has rows, and nothing be found in them."""
+    with pytest.raises(ValueError, match=message):
+        tiny(images)
+
+
 class TestClassFilter:
     def test_only_the_classes_asked_for_pass(self, tmp_path: Path) -> None:
         model = batched_model(tmp_path / "tiny.onnx")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
-from stream_seg.frame import Image
+from stream_seg.frame import Image, check_image
 from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, is_name
@@ -85,6 +85,10 @@ class OnnxSegmenter(ModelSegmenter):
         """Detections of up to `batch` images, each in its own pixels. Called on several threads at once."""
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        if isinstance(images, np.ndarray) and images.ndim < 4:  # whose rows would pass for images
+            raise ValueError(f"a segmenter takes a list of images, [image], got one array {images.shape}")
+        for image in images:
+            check_image(image)
         placed: dict[int, Detections] = {}
         for batch in self._batches(images):
             found = self.detect(self._session.run, batch.images, batch.canvas)

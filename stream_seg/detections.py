@@ -59,8 +59,13 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
-        """Select detections by a boolean mask, indices or a slice."""
+    def __getitem__(self, index: int | NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
+        """Select detections by a boolean mask, indices, a slice, or one by its place: all give `Detections`.
+
+        Iterating gives one after the other, each as `Detections` of length 1.
+        """
+        if isinstance(index, int | np.integer):
+            index = np.arange(len(self))[index, None]  # raises IndexError, which also ends an iteration
         ids = None if self.ids is None else self.ids[index]
         return Detections(
             self.boxes[index], self.scores[index], self.class_ids[index], self.masks[index], self.class_names, ids

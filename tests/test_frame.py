@@ -44,7 +44,7 @@ def test_another_image_leaves_the_rest_alone() -> None:
     assert calls == []
 
 
-@pytest.mark.parametrize("image", [IMAGE[..., 0], IMAGE.astype(np.float32), IMAGE[:0], IMAGE[..., :2]])
+@pytest.mark.parametrize("image", [IMAGE[..., 0], IMAGE.astype(np.float32), IMAGE[:0], IMAGE[..., :2], None])
 def test_what_is_no_picture_is_refused_at_once_or_when_it_is_made(image: Image) -> None:
     with pytest.raises(ValueError, match="image"):
         Frame(image, 0, Fraction(0), 0.0)
@@ -61,6 +61,19 @@ def test_the_numbers_of_detections_go_along_with_them() -> None:
     assert dataclasses.replace(three, ids=None)[:2].ids is None
     with pytest.raises(ValueError, match=r"ids must have shape \(3,\), got \(2,\)"):
         dataclasses.replace(three, ids=np.array([1, 2]))
+
+
+def test_one_of_the_detections_is_had_by_its_place_and_each_by_iterating() -> None:
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    masks, scores = np.zeros((3, 28, 28), np.float32), np.array([0.9, 0.8, 0.7], np.float32)
+    three = Detections(boxes, scores, np.array([1, 0, 1]), masks, ("cat", "dog"), np.array([5, 6, 7]))
+    for one in (three[1], three[-2], three[np.int64(1)]):
+        assert (len(one), one.names, one.boxes.tolist()) == (1, ["cat"], [[4, 5, 6, 7]])
+        assert one.ids is not None
+        assert one.ids.tolist() == [6]
+    assert [one.names for one in three] == [["dog"], ["cat"], ["dog"]]
+    with pytest.raises(IndexError):
+        three[3]
 
 
 @pytest.mark.parametrize(

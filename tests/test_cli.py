@@ -238,6 +238,9 @@ def test_a_mistake_gets_one_line_and_its_exit_code(
             ["--reconnect is for webcams and addresses", "--frame-rate is for images"],
         ),
         (["--codec", "hevc"], ["--codec is for videos"]),
+        (["--ids"], []),
+        (["--ids", "--no-steady"], ["with --no-steady objects have no numbers"]),
+        (["--ids", "--view", "masks"], ["--view masks shows no names: --ids has no"]),
     ],
 )
 def test_an_option_without_effect_gets_a_word(
@@ -250,12 +253,13 @@ def test_an_option_without_effect_gets_a_word(
     assert all(words in line for words, line in zip(about, lines, strict=True))
 
 
-def test_no_steady_gets_a_word_where_all_that_is_named_are_photos(
-    photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["--no-steady", "--ids"])
+def test_what_is_for_films_gets_a_word_where_all_that_is_named_are_photos(
+    option: str, photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo.with_name("film_1.jpg").write_bytes(photo.read_bytes())
-    argv = ["--no-show", "--no-steady", "--model", str(tiny), "--device", "cpu", "--quiet"]
-    word = "stream-seg: --no-steady is for films, of which none was named: it has no effect\n"
+    argv = ["--no-show", option, "--model", str(tiny), "--device", "cpu", "--quiet"]
+    word = f"stream-seg: {option} is for films, of which none was named: it has no effect\n"
     film, numbered = "synthetic:64x64@30x3", str(tmp_path / "film_%d.jpg")
     for named, said in ([str(photo)], word), ([str(photo), film], ""), ([numbered], ""):
         assert main([*named, *argv]) == 0

@@ -16,11 +16,13 @@ from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason
 from stream_seg.frame import Frame, SourceInfo
+from stream_seg.render.labels import Labels
 from stream_seg.sinks import ListSink
 from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
 from tests.test_cli import failure, frames_in
 from tests.test_segments import old_segment
+from tests.tiny_models import batched_model
 
 NOBODY = "tcp://127.0.0.1:1/"
 
@@ -174,6 +176,16 @@ def test_so_does_that_of_an_address_like_a_files_that_turns_out_to_be_live(monke
     source.availability.lost(Reason.STALLED)
     window.wants_stop()
     assert shown.frames[-1].image.min() < 90
+
+
+def test_objects_are_numbered_in_files_and_in_tiles_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: set[str] = set()
+    monkeypatch.setattr(Labels, "draw", lambda self, image, text, *rest: written.add(text[:1]))
+    films = ["synthetic:64x64@30x2", "synthetic:64x64@30x2", "--model", str(batched_model(tmp_path / "tiny.onnx"))]
+    assert main([*films, "-o", str(tmp_path / "{source}.mp4"), "-o", str(tmp_path / "wall.mp4"), "--ids"]) == 0
+    assert written == {"#"}
 
 
 def test_a_film_is_shown_steadily_unless_told_otherwise() -> None:

@@ -110,6 +110,18 @@ def test_both_tints_the_mask_and_boxes_leaves_the_inside_alone() -> None:
     assert (boxed[140, 50] == colour(0, 0)).all()
 
 
+def test_the_numbers_of_objects_stand_in_front_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(Labels, "draw", lambda self, image, text, *rest: written.append(text))
+    two = found([(20, 40, 150, 220), (160, 40, 250, 120)])
+    numbered = replace(two, ids=np.array([12, 3]))
+    Renderer(ids=True)(frame((320, 240)), numbered)
+    Renderer()(frame((320, 240)), numbered)
+    Renderer(ids=True)(frame((320, 240)), two)  # which nobody follows
+    plain = ["person 98%", "dog 42%"]
+    assert written == ["#12 person 98%", "#3 dog 42%", *plain, *plain]
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_found_and_no_hud_changes_nothing(view: View) -> None:
     given_frame = frame((64, 48))

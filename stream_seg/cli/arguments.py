@@ -309,6 +309,7 @@ def _run_parser() -> Parser:
         help="a page for browsers, as in --serve 8080; only this machine sees it unless HOST is another (0.0.0.0: all)",
     )
     group.add_argument("--view", type=view, default="both", metavar="both|boxes|masks", help="what is drawn")
+    group.add_argument("--ids", action="store_true", help="write the number of each object of films (#3 person 87%%)")
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
     group.add_argument("--overwrite", action="store_true", help="replace existing outputs")

@@ -78,7 +78,7 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
                 *([] if on_wall else [WallIfLive(sink, label, _availability(source)) for sink in screens]),
                 *heard,
             ],
-            Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number)),
+            Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids),
             label,
             args.max_frames,
             Steady() if args.steady else None,
@@ -196,6 +196,7 @@ def _wall(
         kind="live" if live else "video",
         start=Fraction(str(args.start)),
         view=args.view,
+        ids=args.ids,
         hud=(lambda feed: "") if args.no_hud else lambda feed: _hud(metrics, feed)(),  # noqa: ARG005
         availabilities=[_availability(feed.source) for feed in feeds],
     )

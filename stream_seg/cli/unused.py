@@ -34,10 +34,22 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
     ]
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
-    if not args.steady and len(images) == len(specs) and not any(is_numbered(str(spec)) for spec in images):
+    films = len(images) < len(specs) or any(is_numbered(str(spec)) for spec in images)
+    if not (args.steady or films):
         logger.warning("--no-steady is for films, of which none was named: it has no effect")
+    if args.ids:
+        _warn_of_no_numbers(args, films=films)
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
+
+
+def _warn_of_no_numbers(args: argparse.Namespace, *, films: bool) -> None:
+    if not films:
+        logger.warning("--ids is for films, of which none was named: it has no effect")
+    elif not args.steady:
+        logger.warning("with --no-steady objects have no numbers: --ids has no effect")
+    elif args.view == "masks":
+        logger.warning("--view masks shows no names: --ids has no effect")
 
 
 def _given(args: argparse.Namespace, option: str) -> bool:

@@ -36,15 +36,24 @@ class Renderer:
     """Draws detections on frames in one of three views. Use one per stream: it remembers colours between frames.
 
     `hud` is called for each frame and returns the status line for the top-left corner, "" for none. No letters are
-    smaller than `least_letters`, in pixels. Raises `UsageError` for a view it does not know.
+    smaller than `least_letters`, in pixels. With `ids`, the number of an object stands in front of its name, where it
+    has one. Raises `UsageError` for a view it does not know.
     """
 
-    def __init__(self, view: View = "both", *, hud: Callable[[], str] | None = None, least_letters: int = 1) -> None:
+    def __init__(
+        self,
+        view: View = "both",
+        *,
+        hud: Callable[[], str] | None = None,
+        least_letters: int = 1,
+        ids: bool = False,
+    ) -> None:
         if view not in VIEWS:
             raise UsageError(f"unknown view '{view}'; use {', '.join(VIEWS)}{did_you_mean(view, VIEWS)}")
         self._view = view
         self._hud = hud
         self._least_letters = least_letters
+        self._ids = ids
         self._shades = Shades()
         self._labels = Labels()
         self._brush = _Brush()
@@ -85,7 +94,10 @@ class Renderer:
         for box, tone in zip(boxes, colours, strict=True):
             _outline(image, box, tone, style.line)
         self._labels.start(reserved)
-        rows = zip(detections.names, detections.scores.tolist(), boxes, colours, strict=True)
+        names = detections.names
+        if self._ids and detections.ids is not None:
+            names = [f"#{number} {name}" for number, name in zip(detections.ids.tolist(), names, strict=True)]
+        rows = zip(names, detections.scores.tolist(), boxes, colours, strict=True)
         for name, score, box, tone in rows:
             self._labels.draw(image, f"{name} {score:.0%}", box, style.letters, tone)
 

@@ -126,6 +126,7 @@ class FeedSummary:
     """The figures of one source in a run: those of `Summary`, and why frames were `dropped` and how often it was away.
 
     `damaged` is how many packets or files could not be read and were left out.
+    `classes` counts the objects shown in all its frames by the names of their classes, most frequent first.
     `outages` counts by reason (`stream_seg.errors.Reason`), `seconds_away` is their length together; `error` is what
     ended the source for good, if anything did.
     """
@@ -136,6 +137,7 @@ class FeedSummary:
     delivered: int
     dropped: dict[str, int]
     damaged: int
+    classes: dict[str, int]
     fps: float
     latency_p50: float | None
     latency_p95: float | None
@@ -153,7 +155,8 @@ class Summary:
     from capture to the end of delivery, in seconds. `busy` is each stage's share of `seconds`, of several sources the
     busiest one's; a live source's capture counts processor time, for it mostly waits for the camera. `limited_by` is a
     stage, or "source" where live sources were kept up with. `mean_batch` is how many frames a call of the segmenter
-    got. `feeds` has the same for each source.
+    got. `objects` is how many were shown in all frames together, `classes` how many of each class, most frequent first.
+    `feeds` has the same for each source.
     """
 
     captured: int
@@ -168,6 +171,7 @@ class Summary:
     limited_by: str
     mean_batch: float
     objects: int
+    classes: dict[str, int]
     feeds: tuple[FeedSummary, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -184,6 +188,7 @@ class FeedMetrics:
         self.captured = 0
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
+        self.classes: Counter[str] = Counter()
         self.is_live = False
         self.availability: Availability | None = None
         self.source: object = None
@@ -219,9 +224,10 @@ class FeedMetrics:
         self.captured += total - self.dropped[MISSED]
         self.dropped[MISSED] = total
 
-    def frame_delivered(self, latency: float) -> None:
-        """Count one frame that every sink has taken, `latency` seconds after it was captured."""
+    def frame_delivered(self, latency: float, names: Iterable[str]) -> None:
+        """Count one frame that every sink has taken, `latency` seconds after it was captured, and what it shows."""
         self.delivered += 1
+        self.classes.update(names)
         self.latencies.add(latency)
         self._rate.tick()
 
@@ -245,6 +251,7 @@ class FeedMetrics:
             delivered=self.delivered,
             dropped={cause: count for cause, count in self.dropped.items() if count},
             damaged=getattr(self.source, "damaged", 0),
+            classes=dict(self.classes.most_common()),
             fps=self.delivered / seconds if seconds else 0.0,
             latency_p50=p50,
             latency_p95=p95,
@@ -278,7 +285,6 @@ class Metrics:
         self.stages = {name: Stage(clock) for name in STAGES if name != "capture"}
         self.batches = 0
         self.segmented = 0
-        self.objects = 0
         self._latencies = Latencies()
         self._rate = RateMeter(clock=clock)
         self._started: float | None = None
@@ -316,13 +322,12 @@ class Metrics:
         self.batches += 1
         self.segmented += frames
 
-    def frame_delivered(self, feed: int, captured_at: float, objects: int) -> None:
-        """Count one frame that every sink has taken, and the objects shown in it."""
-        self.objects += objects
+    def frame_delivered(self, feed: int, captured_at: float, names: Iterable[str]) -> None:
+        """Count one frame that every sink has taken, and the objects shown in it, by the names of their classes."""
         self._last = self._clock()
         self._latencies.add(self._last - captured_at)
         self._rate.tick()
-        self.feeds[feed].frame_delivered(self._last - captured_at)
+        self.feeds[feed].frame_delivered(self._last - captured_at, names)
 
     def status(self) -> str:
         """Rate, latency and drops of all sources together."""
@@ -335,6 +340,7 @@ class Metrics:
         work |= {name: stage.busy for name, stage in self.stages.items()}
         busy = {name: work[name] / seconds if seconds else 0.0 for name in STAGES}
         p50, p95, p99 = self._latencies.quantiles()
+        classes = sum((feed.classes for feed in self.feeds), Counter[str]())
         return Summary(
             captured=self.captured,
             delivered=self.delivered,
@@ -347,7 +353,8 @@ class Metrics:
             busy=busy,
             limited_by=self._limit(busy),
             mean_batch=self.segmented / self.batches if self.batches else 0.0,
-            objects=self.objects,
+            objects=classes.total(),
+            classes=dict(classes.most_common()),
             feeds=tuple(feed.summary(seconds) for feed in self.feeds),
         )
 

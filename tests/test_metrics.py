@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from stream_seg.availability import Availability
+from stream_seg.cli.report import text
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, SourceInfo
 from stream_seg.metrics import STAGES, FeedMetrics, Histogram, Metrics, RateMeter
 from stream_seg.pipeline import Pipeline
 from stream_seg.segmenters.fake import FunctionSegmenter
@@ -89,9 +90,10 @@ def test_a_summary_adds_up() -> None:
         clock.now += 0.05
         feed.captured += 1
         metrics.batch_segmented(1, 0.05)
-        metrics.frame_delivered(0, captured_at, 3)
+        metrics.frame_delivered(0, captured_at, ["cat", "dog", "dog"])
     summary = metrics.summary()
     assert (summary.captured, summary.delivered, summary.dropped, summary.objects) == (10, 10, 0, 30)
+    assert list(summary.classes.items()) == [("dog", 20), ("cat", 10)]
     assert summary.seconds == pytest.approx(1.0)
     assert summary.fps == pytest.approx(10.0)
     assert summary.busy == pytest.approx(dict(zip(STAGES, (0.1, 0.5, 0.2, 0.2), strict=True)))
@@ -110,7 +112,7 @@ def test_work_before_the_model_was_warm_does_not_count() -> None:
     with metrics.feeds[0].capture:
         clock.now += 1
     clock.now += 3
-    metrics.frame_delivered(0, clock.now, 0)
+    metrics.frame_delivered(0, clock.now, [])
     assert metrics.summary().busy["capture"] == pytest.approx(0.25)
 
 
@@ -143,7 +145,7 @@ def test_a_live_source_that_decodes_by_itself_is_busy_since_the_start() -> None:
     metrics.start()
     clock.now += 10
     camera.worked, camera.damaged = 9.0, 3
-    metrics.frame_delivered(0, clock.now, 0)
+    metrics.frame_delivered(0, clock.now, [])
     assert metrics.summary().busy["capture"] == pytest.approx(0.2)
     assert metrics.summary().feeds[0].damaged == 3
 
@@ -158,7 +160,7 @@ def test_the_own_threads_of_a_recording_are_waited_for_and_count_once() -> None:
         clock.now += 1
         download.worked += 1
     clock.now += 1
-    metrics.frame_delivered(0, clock.now, 0)
+    metrics.frame_delivered(0, clock.now, [])
     assert metrics.summary().busy["capture"] == pytest.approx(0.5)
 
 
@@ -195,7 +197,7 @@ def test_each_source_has_figures_of_its_own_that_add_up() -> None:
     for feed, latency in ((0, 0.1), (1, 0.3), (1, 0.3)):
         metrics.feeds[feed].captured += 1
         clock.now += 1
-        metrics.frame_delivered(feed, clock.now - latency, 0)
+        metrics.frame_delivered(feed, clock.now - latency, ["cat", "dog"][feed:])
     metrics.feeds[1].captured += 2
     metrics.feeds[1].dropped["late"] += 2
     metrics.feeds[1].source_dropped(3)
@@ -209,10 +211,22 @@ def test_each_source_has_figures_of_its_own_that_add_up() -> None:
     assert (summary.captured, summary.delivered, summary.dropped) == (8, 3, 5)
     assert (door.name, door.captured, door.delivered, door.dropped, door.outages) == ("door", 1, 1, {}, {})
     assert (yard.captured, yard.delivered, yard.dropped) == (7, 2, {"late": 2, "missed": 3})
+    assert (door.classes, yard.classes) == ({"cat": 1, "dog": 1}, {"dog": 2})
+    assert (summary.objects, summary.classes) == (4, {"dog": 3, "cat": 1})
     assert yard.latency_p50 == pytest.approx(0.3, rel=0.011)
     assert (yard.outages, yard.seconds_away) == ({"stalled": 1, "refused": 1}, pytest.approx(4))
     assert yard.fps == pytest.approx(2 / 3)
     assert json.loads(json.dumps(summary.as_dict()))["feeds"][1]["outages"] == {"stalled": 1, "refused": 1}
+
+
+def test_the_summary_for_people_names_the_most_frequent_classes() -> None:
+    metrics = Metrics()
+    info, segmenter = SourceInfo("a.mp4", (64, 48), "video"), FunctionSegmenter(lambda image: Detections.none(()), ())
+    assert "dropped; 0 objects\n" in text([info], segmenter, metrics.summary(), [])
+    metrics.frame_delivered(0, 0.0, ["cat", *"abcdef", "cat", "dog", "dog", "dog"])
+    assert "dropped; 11 objects (dog 3, cat 2, a 1, b 1, c 1, d 1, ...)\n" in text(
+        [info], segmenter, metrics.summary(), []
+    )
 
 
 def test_an_outage_counts_its_first_reason_and_every_failed_try() -> None:

@@ -174,7 +174,9 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     )
     assert of_frames == set(line)
     assert of_objects == set(line["objects"][0])
-    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(program, {"__name__": "__main__"})
-    assert capsys.readouterr().out == f"0.0 dog 0.912 {30 * 34} pixels\n0.0 person 0.5 {30 * 46} pixels\n"
+    for program in programs:
+        exec(program, {"__name__": "__main__"})
+    printed = f"0.0 dog 0.912 {30 * 34} pixels\n0.0 person 0.5 {30 * 46} pixels\n"
+    assert capsys.readouterr().out == printed + "Counter({'dog': 1, 'person': 1})\n"

@@ -20,6 +20,10 @@ from stream_seg.sinks.part import Target
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
 
 
+_LISTED = 6
+"""Classes of which the summary gives numbers."""
+
+
 def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Raise an error where figures could not be written to `path`, or would replace an input or an existing file.
 
@@ -85,7 +89,7 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     lines = [
         f"{sources} -> {results}",
         f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped; "
-        f"{summary.objects} objects",
+        f"{summary.objects} objects{_classes(summary)}",
         f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
         f"  busy     {busy}; limited by {summary.limited_by}",
         f"  model    {model['name']} on {model['provider']}",
@@ -94,6 +98,13 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         width = max(8, *(len(feed.name) for feed in summary.feeds))  # 8 as in the lines above
         lines += [_line(feed, width) for feed in summary.feeds]
     return "\n".join(lines)
+
+
+def _classes(figures: Summary | FeedSummary) -> str:
+    """How many objects of each of the most frequent classes, in brackets; nothing where nothing was found."""
+    most = [f"{name} {count}" for name, count in figures.classes.items()][:_LISTED]
+    rest = ["..."] if len(figures.classes) > _LISTED else []
+    return f" ({', '.join(most + rest)})" if most else ""
 
 
 def _line(feed: FeedSummary, width: int) -> str:

@@ -292,6 +292,8 @@ def test_the_age_of_a_made_up_camera_matters(tiny: Path, capsys: pytest.CaptureF
     ("options", "found"),
     [
         (["-o", "{tmp}/cam[1].mp4", "--segment", "10s"], ["cam[1]_*.mp4"]),
+        (["-o", "{tmp}/a.mp4", "-o", "{tmp}/a.jsonl", "--events", "1s", "--keep", "1h"], ["a_*.mp4", "a_*.jsonl"]),
+        (["-o", "{tmp}/a.mp4", "--events", "1s", "--score-threshold", "1"], []),
         (["-o", "{tmp}/50%.mp4", "-o", "{tmp}/f_%03d.png"], ["50%.mp4", "f_%03d.png"]),
         (["-o", "{tmp}/a.mp4", "-o", "{tmp}/a.part2.mp4", "-o", "{tmp}/all/"], ["a.mp4", "a.part2.mp4", "all"]),
     ],

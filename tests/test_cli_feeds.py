@@ -100,6 +100,12 @@ def test_the_name_of_an_only_source_can_stand_in_the_output(tmp_path: Path) -> N
         (["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", "wall.png"], 2, r"out_\{source\}\.mp4"),
         (["synthetic:8x8@1x1", "-o", "a.mp4", "--keep", "24h"], 2, "--segment"),
         (["synthetic:8x8@1x1", "--segment", "10m"], 2, "needs an output"),
+        (["synthetic:8x8@1x1", "--events", "10s"], 2, "--events cuts a recording, so it needs an output"),
+        (
+            ["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", "a.mp4", "--events", "9s"],
+            2,
+            r"write one each with \{source",
+        ),
         (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "ten"], 2, "ten"),
         (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "1m", "--keep", "much"], 2, "much"),
         (["rtsp://h/s", "--transport", "upd"], 2, r"did you mean 'udp'\?"),

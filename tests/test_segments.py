@@ -14,8 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
+from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
@@ -36,6 +38,13 @@ from stream_seg.sources import Recording
 from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, sounds
 
 LIVE = SourceInfo("camera", (64, 48), "live")
+SOMETHING = Detections(
+    np.array([[4, 6, 34, 40]], np.float32),
+    np.ones(1, np.float32),
+    np.zeros(1, np.int64),
+    np.ones((1, 28, 28), np.float32),
+    ("person",),
+)
 STEADY = [Fraction(i, 25) for i in range(90)]
 UNEVEN = [Fraction(ticks, 90000) for ticks in itertools.accumulate([7000, 3000, 9001, 1500, 20000, 2999] * 15)]
 HOUR = 3600.0
@@ -151,6 +160,61 @@ def test_a_segment_before_the_first_sound_is_written_though_its_header_needs_som
     heard = [sounds(path)[0].packets for path in files]
     assert list(itertools.chain(*heard[2:])) == sounds(sounding)[0].packets
     assert max(map(len, heard[:2])) <= 1
+
+
+def seen_in(sink: SegmentedVideo, about: SourceInfo, shown: Sequence[Frame], seen: Sequence[int]) -> None:
+    """Run a sink over frames of which those at the places `seen` show something."""
+    sink.open(about)
+    for place, frame in enumerate(shown):
+        sink.write(frame, SOMETHING if place in seen else NOTHING)
+    sink.close(Outcome.COMPLETE)
+
+
+def test_events_are_recorded_from_what_is_seen_first_to_so_long_after_what_is_seen_last(tmp_path: Path) -> None:
+    sink = SegmentedVideo(tmp_path / "door.mp4", events=0.5)
+    seen_in(sink, LIVE, frames([Fraction(i, 10) for i in range(40)]), [3, 4, 8, 20, 38])
+    first, second, last = segments(tmp_path)
+    assert [read(path).times for path in (first, second)] == [
+        [Fraction(i, 10) for i in range(10)],  # from 0.3 on: what is seen at 0.8 goes on with what was seen at 0.4
+        [Fraction(i, 10) for i in range(5)],
+    ]
+    assert (length(first), length(second), length(last)) == (1, Fraction(1, 2), Fraction(2, 10))
+    assert sink.result == tmp_path / "door_*.mp4"
+
+
+def test_an_outage_ends_an_event_and_does_not_lengthen_its_last_picture(tmp_path: Path) -> None:
+    times = [Fraction(i, 10) for i in (0, 1, 2, 900, 901)]
+    seen_in(SegmentedVideo(tmp_path / "door.mp4", events=1.0), LIVE, frames(times), [0, 2, 3])
+    assert [(len(read(path).times), length(path)) for path in segments(tmp_path)] == [
+        (3, Fraction(12, 10)),
+        (2, Fraction(2, 10)),
+    ]
+
+
+def test_where_nothing_is_seen_nothing_is_written(tmp_path: Path) -> None:
+    sink = SegmentedVideo(tmp_path / "door.mp4", events=1.0)
+    seen_in(sink, LIVE, frames(STEADY), [])
+    assert list(tmp_path.iterdir()) == []
+    assert sink.result is None
+
+
+def test_long_events_are_cut_into_segments_as_well(tmp_path: Path) -> None:
+    seen_in(SegmentedVideo(tmp_path / "door.mp4", 1.0, events=0.1), LIVE, frames(STEADY), range(10, 60))
+    assert [len(read(path).times) for path in segments(tmp_path)] == [15, 25, 12]
+
+
+def test_the_sound_of_an_event_is_that_of_its_pictures(tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mp4", seconds=4)
+    about, shown = recording(source)
+    seen_in(SegmentedVideo(tmp_path / "door.mp4", events=0.2), about, shown, [*range(25, 40), *range(75, 80)])
+    (whole,) = sounds(source)
+    for path, begin, end in zip(segments(tmp_path), (1.0, 3.0), (1.76, 3.36), strict=True):
+        (part,) = sounds(path)
+        first = whole.packets.index(part.packets[0])
+        assert part.packets == whole.packets[first : first + len(part.packets)]
+        assert [begin + at for at in part.times] == pytest.approx(whole.times[first:][: len(part.times)], abs=0.001)
+        assert begin <= begin + part.times[0] < begin + 0.025
+        assert end - 0.05 < begin + part.times[-1] < end
 
 
 def test_a_clip_is_cut_from_where_it_begins(tmp_path: Path) -> None:
@@ -472,6 +536,16 @@ def test_a_name_with_segments_is_a_recording_in_segments(tmp_path: Path) -> None
 def test_segments_of_images_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"--segment is for videos and .jsonl, and .*{name} is neither"):
         open_sink(tmp_path / name, segment=1.0)
+    with pytest.raises(UsageError, match=f"--events is for videos and .jsonl, and .*{name} is neither"):
+        open_sink(tmp_path / name, events=1.0)
+
+
+def test_a_recording_is_cut_by_something_or_not_at_all(tmp_path: Path) -> None:
+    assert isinstance(open_sink(tmp_path / "door.mp4", events=9.0, keep=Keep(size=10)), SegmentedVideo)
+    with pytest.raises(UsageError, match="needs their length, or events"):
+        SegmentedVideo(tmp_path / "door.mp4")
+    with pytest.raises(UsageError, match="of 0 seconds"):
+        SegmentedVideo(tmp_path / "door.mp4", 1.0, events=0)
 
 
 def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 --webcam 0    several in one window; one that fails comes back
   stream-seg rtsp://camera/stream --serve 8080   live in a browser, on a machine without a screen
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
+  stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg photos/ -o annotated/               a folder of images
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
@@ -292,6 +293,9 @@ def _run_parser() -> Parser:
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"
+    )
+    group.add_argument(
+        "--events", type=duration, metavar="10s", help="record only while something is seen, and so long after it"
     )
     group.add_argument(
         "--keep", type=keep, metavar="24h|20GB", help="delete the oldest segments beyond this age or size"

@@ -132,10 +132,11 @@ def _outputs(
     args: argparse.Namespace, specs: Sequence[Spec], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[str]]:
     """The outputs of each source, and those that several share."""
-    if args.keep is not None and args.segment is None:
+    if args.keep is not None and args.segment is None and args.events is None:
         raise UsageError("--keep removes old segments, so it needs --segment, as in --segment 10m --keep 24h")
-    if args.segment is not None and not args.output:
-        raise UsageError("--segment cuts a recording, so it needs an output, as in -o door.mp4")
+    for option, given in (("--segment", args.segment), ("--events", args.events)):
+        if given is not None and not args.output:
+            raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")
     for path in args.output:
         refuse_address(path)
     shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
@@ -144,6 +145,10 @@ def _outputs(
             raise UsageError(
                 f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
                 f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4){_advice_on_images(specs)}"
+            )
+        if args.events is not None:
+            raise UsageError(
+                f"--events is for the video of one source; write one each with {PLACE} in the name of {path}"
             )
     own = [[path.replace(PLACE, label) for path in args.output if path not in shared] for label in labels]
     return own, shared
@@ -157,6 +162,7 @@ def _sink(args: argparse.Namespace, path: str, spec: Spec | None) -> Sink:
         overwrite=args.overwrite,
         source_path=source_path,
         segment=_meant(args.segment, is_cut, path, args),
+        events=_meant(args.events, is_cut, path, args),
         keep=_meant(args.keep, is_cut, path, args),
         spared=_files([*args.source, *args.webcam]),  # no source may lose its file to the results of another
     )

@@ -54,6 +54,7 @@ def open_sink(
     overwrite: bool = False,
     source_path: str | Path | None = None,
     segment: float | None = None,
+    events: float | None = None,
     keep: Keep | None = None,
     spared: Iterable[str | Path] = (),
 ) -> Sink:
@@ -61,11 +62,12 @@ def open_sink(
     or what was found, as lines of JSON (.jsonl).
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
-    so many seconds each, of which only those within `keep` stay, and files that are `spared`, such as what the run
-    reads. Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a
-    codec where no video is written, for segments where neither is, for `keep` without segments, and for an empty name.
+    so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
+    it; only those within `keep` stay, and files that are `spared`, such as what the run reads. Raises `OutputError` for
+    any other suffix, and when what is there already forbids writing; `UsageError` for a codec where no video is
+    written, for segments or events where neither is, for `keep` without such, and for an empty name.
     """
-    if keep is not None and segment is None:
+    if keep is not None and segment is None and events is None:
         raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
     if path == "":  # as an unset variable gives
         raise UsageError("the name of an output is empty; the current folder is written .")
@@ -73,7 +75,7 @@ def open_sink(
         raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
     refuse_address(path)
     try:
-        return _choose(path, codec, overwrite, source_path, segment, keep, spared)
+        return _choose(path, codec, overwrite, source_path, segment, events, keep, spared)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -104,24 +106,28 @@ def _choose(
     overwrite: bool,
     source_path: str | Path | None,
     segment: float | None,
+    events: float | None,
     keep: Keep | None,
     spared: Iterable[str | Path],
 ) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
     if is_video(path):
-        if segment is not None:
-            return SegmentedVideo(name, segment, keep=keep, codec=codec, source_path=source_path, spared=spared)
+        if segment is not None or events is not None:
+            return SegmentedVideo(
+                name, segment, events=events, keep=keep, codec=codec, source_path=source_path, spared=spared
+            )
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
-    if segment is not None and not is_cut(path):
-        raise UsageError(f"--segment is for videos and {objects.SUFFIX}, and {path} is neither")
+    for option, given in (("--segment", segment), ("--events", events)):
+        if given is not None and not is_cut(path):
+            raise UsageError(f"{option} is for videos and {objects.SUFFIX}, and {path} is neither")
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if _is_folder(path) or not suffix:
         return ImageFolder(name, overwrite=overwrite, source_path=source_path)
     if suffix == objects.SUFFIX:
-        if segment is not None:
-            return SegmentedObjects(name, segment, keep=keep, source_path=source_path, spared=spared)
+        if segment is not None or events is not None:
+            return SegmentedObjects(name, segment, events=events, keep=keep, source_path=source_path, spared=spared)
         return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
         known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX]

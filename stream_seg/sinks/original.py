@@ -158,6 +158,13 @@ class Original:
                 break
         return item
 
+    def pass_over(self, until: Fraction) -> None:
+        """Let go the sound that begins before `until`, as far as it was read: it is in no film."""
+        while (item := self.next()) is not None:
+            if item.time >= until:
+                self.put_back([item])
+                return
+
     def put_back(self, items: Sequence[Sound]) -> None:
         """Have `next` return these again, in this order."""
         self._ahead.extendleft(reversed(items))

@@ -1,4 +1,4 @@
-"""The README does what it says: its commands and its Python run, its links lead somewhere."""
+"""The README and the guides do what they say: commands and Python run, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(mark: str) -> list[str]:
+def blocks(mark: str, text: str = TEXT) -> list[str]:
     """The fenced blocks behind `<!-- run: mark -->`."""
-    return re.findall(rf"<!-- run: {mark} -->\n```\w+\n(.*?)```", TEXT, re.DOTALL)
+    return re.findall(rf"<!-- run: {mark} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+
+
+def execute(code: str) -> None:
+    """Run a program, on the beginning of the clip."""
+    shortened = code.replace('"samples/clip.mp4")', '"samples/clip.mp4", max_frames=20)')
+    exec(shortened, {"__name__": "__main__"})
 
 
 @pytest.fixture
@@ -29,9 +35,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_its_python_runs(code: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shortened = code.replace('"samples/clip.mp4")', '"samples/clip.mp4", max_frames=20)')
-    exec(shortened, {"__name__": "__main__"})
+    execute(code)
     assert re.search(r"\d+ objects|person 0\.\d+", capsys.readouterr().out)
+
+
+GUIDE = blocks("python", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
+MADE = (
+    ["frame.png"],
+    ["0_person.png", "1_cat.png"],
+    ["zone.jsonl", "zone.mp4"],
+    ["cat_2.jpg"],
+    ["bright.png"],
+    ["annotations.json"],
+)
+
+
+@pytest.mark.parametrize(("code", "made"), list(zip(GUIDE, MADE, strict=True)))
+def test_each_program_of_the_guide_makes_what_it_says(
+    code: str, made: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(code)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*made, "samples"])
+    if made == ["zone.jsonl", "zone.mp4"]:
+        assert capsys.readouterr().out == "{'person': 20}\n"
+    if made == ["annotations.json"]:  # by which the model is right
+        assert main(["eval", "--images", "samples", "--annotations", "annotations.json", "--device", "cpu"]) == 0
+        assert re.search(r"mean of 2 +2( +100\.0){6}\n", capsys.readouterr().out)
 
 
 def test_its_main_job_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ examples:
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg photos/ -o annotated/               a folder of images
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
+  stream-seg rtsp://camera/stream -o - | ffmpeg -i - -c copy -f rtsp rtsp://server/annotated
 
 further commands (each has --help):
   stream-seg models         named models: list, pull, path, remove, info
@@ -287,9 +288,9 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="OUTPUT",
-        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, or "
-        "what was found as lines of JSON (.jsonl); repeatable; {source} in it stands for each source's name, and a "
-        "video without shows several sources side by side",
+        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, what was found as "
+        "lines of JSON (.jsonl), or - for a video on standard output; repeatable; {source} in it stands for each "
+        "source's name, and a video without shows several sources side by side",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"

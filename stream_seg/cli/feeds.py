@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from stream_seg.availability import Availability
-from stream_seg.cli.names import Spec, is_cut, is_feed, is_here, is_video, may_be_live
+from stream_seg.cli.names import PIPE, Spec, is_cut, is_encoded, is_feed, is_here, may_be_live
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
@@ -19,7 +19,7 @@ from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
 from stream_seg.protocols import Sink, Source
 from stream_seg.render import Renderer
-from stream_seg.sinks import Page, Window, open_sink, refuse_address
+from stream_seg.sinks import Page, PipedVideo, Window, open_sink, refuse_address
 from stream_seg.sinks.part import same_file
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.images import is_image
@@ -49,8 +49,11 @@ class Plan:
     screens: Sequence[Sink]
 
 
-def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]]) -> Plan:
+def plan(
+    args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]], pipe: IO[bytes] | None = None
+) -> Plan:
     """Open what can be opened without waiting. `listeners` are sinks that need no pictures, one set for all feeds.
+    `pipe` is what the output - is written to.
 
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
@@ -63,13 +66,13 @@ def plan(args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]
     screens = _screens(args, specs, sources)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
-    for_wall = [_sink(args, path, None) for path in shared]
+    for_wall = [_sink(args, path, None, pipe) for path in shared]
     wall_sinks = [*for_wall, *(screens if on_wall else [])]
     if (wall_sinks and live) or (args.serve is not None and not args.output):
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
-    files = [[_sink(args, path, spec) for path in paths] for spec, paths in zip(specs, own, strict=True)]
+    files = [[_sink(args, path, spec, pipe) for path in paths] for spec, paths in zip(specs, own, strict=True)]
     feeds = [
         Feed(
             source,
@@ -135,13 +138,13 @@ def _outputs(
     if args.keep is not None and args.segment is None and args.events is None:
         raise UsageError("--keep removes old segments, so it needs --segment, as in --segment 10m --keep 24h")
     for option, given in (("--segment", args.segment), ("--events", args.events)):
-        if given is not None and not args.output:
+        if given is not None and not set(args.output) - {PIPE}:
             raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")
     for path in args.output:
         refuse_address(path)
     shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
     for path in shared:
-        if not is_video(path):
+        if not is_encoded(path):
             raise UsageError(
                 f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
                 f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4){_advice_on_images(specs)}"
@@ -154,11 +157,13 @@ def _outputs(
     return own, shared
 
 
-def _sink(args: argparse.Namespace, path: str, spec: Spec | None) -> Sink:
+def _sink(args: argparse.Namespace, path: str, spec: Spec | None, pipe: IO[bytes] | None) -> Sink:
+    if path == PIPE and pipe is not None:
+        return PipedVideo(pipe, codec=args.codec)
     source_path = spec if isinstance(spec, str) else None
     return open_sink(
         path,
-        codec=_meant(args.codec, is_video, path, args),
+        codec=_meant(args.codec, is_encoded, path, args),
         overwrite=args.overwrite,
         source_path=source_path,
         segment=_meant(args.segment, is_cut, path, args),

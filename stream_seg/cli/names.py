@@ -12,6 +12,9 @@ from stream_seg.sources.synthetic import is_synthetic
 Spec = str | int
 """Of a source: what stands on the command line, or a camera's number."""
 
+PIPE = "-"
+"""The source that stands for standard input, and the output that stands for standard output."""
+
 
 def is_feed(spec: Spec) -> bool:
     """Whether a source is live, or may be away for a while: also an HTTP address, unless it looks like a file's."""
@@ -25,7 +28,7 @@ def may_be_live(spec: Spec) -> bool:
 
 def is_here(spec: Spec) -> bool:
     """Whether what a source is can be known before it is open: files are here."""
-    return spec != "-" and not may_be_live(spec)
+    return spec != PIPE and not may_be_live(spec)
 
 
 def is_rtsp(spec: Spec) -> bool:
@@ -33,9 +36,9 @@ def is_rtsp(spec: Spec) -> bool:
     return str(spec).partition("://")[0].lower() in RTSP_SCHEMES
 
 
-def is_video(output: str) -> bool:
-    """Whether an output is a video file."""
-    return _says(sinks.is_video, output)
+def is_encoded(output: str) -> bool:
+    """Whether an output is a video, in a file or a pipe."""
+    return output == PIPE or _says(sinks.is_video, output)
 
 
 def is_cut(output: str) -> bool:

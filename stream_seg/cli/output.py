@@ -6,7 +6,9 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
 
 from tqdm import tqdm
 
@@ -38,6 +40,30 @@ def _write(write: Callable[[], None]) -> None:
         if is_terminal and error.errno == errno.EIO:
             return
         raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+
+
+@contextmanager
+def standard_output_as_pipe() -> Iterator[IO[bytes]]:
+    """Give standard output to what is no text; meanwhile all that is printed goes to standard error.
+
+    Raises `OutputError` where it is a terminal, or none that can be handed on.
+    """
+    try:
+        standard, other = sys.stdout.fileno(), sys.stderr.fileno()
+        is_terminal = os.isatty(standard)
+    except (OSError, ValueError) as error:  # ValueError: closed, or replaced by what has no descriptor
+        raise OutputError("standard output cannot be had for a video; name a file") from error
+    if is_terminal:
+        raise OutputError("a video would fill the terminal; pipe it into a program, as in -o - | ffplay -")
+    sys.stdout.flush()
+    with os.fdopen(os.dup(standard), "wb", buffering=0) as pipe:
+        os.dup2(other, standard)
+        try:
+            yield pipe
+        finally:
+            with suppress(OSError):
+                sys.stdout.flush()
+            os.dup2(pipe.fileno(), standard)
 
 
 def forget_output() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
 from stream_seg.cli.memory import Trimmer
 from stream_seg.cli.models import load_model
-from stream_seg.cli.output import tell
+from stream_seg.cli.names import PIPE
+from stream_seg.cli.output import standard_output_as_pipe, tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.heap import limit_heaps
@@ -23,8 +24,9 @@ def run(args: argparse.Namespace) -> int:
     limit_heaps()
     use_one_thread()
     be_silent()
-    with ending_signals() as ending:
-        job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])])
+    piping = standard_output_as_pipe() if PIPE in args.output else nullcontext()
+    with ending_signals() as ending, piping as pipe:
+        job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])], pipe)
         figures = report.Report(args.metrics, job.outputs)
         with load_model(args) as segmenter:
             pipeline = Pipeline(

@@ -16,6 +16,7 @@ from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
+from stream_seg.sinks.piped import PipedVideo
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedObjects, SegmentedVideo
 from stream_seg.sinks.video import VideoFile
@@ -29,6 +30,7 @@ __all__ = [
     "NumberedImages",
     "ObjectsFile",
     "Page",
+    "PipedVideo",
     "SegmentedObjects",
     "SegmentedVideo",
     "VideoFile",
@@ -72,7 +74,9 @@ def open_sink(
     if path == "":  # as an unset variable gives
         raise UsageError("the name of an output is empty; the current folder is written .")
     if str(path) == "-":
-        raise OutputError("cannot write to standard output; name a file or a folder (./- for one of that name)")
+        raise OutputError(
+            "standard output (-) is written by PipedVideo; name a file or a folder (./- for one of that name)"
+        )
     refuse_address(path)
     try:
         return _choose(path, codec, overwrite, source_path, segment, events, keep, spared)

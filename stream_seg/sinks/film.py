@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Protocol
 
 import av
 from av.container import OutputContainer
@@ -16,7 +17,6 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sinks.colour import Yuv420
 from stream_seg.sinks.encoders import KEY_FRAME_SECONDS, Encoder
 from stream_seg.sinks.original import Original
-from stream_seg.sinks.part import PartFile
 from stream_seg.sinks.soundtrack import Soundtrack
 
 logger = logging.getLogger(__name__)
@@ -52,26 +52,48 @@ _COMMON_OPTIONS = {
 }
 
 
+class Output(Protocol):
+    """What a film is written to: a `PartFile`, or what does as it does. PyAV also calls `seek` where there is one."""
+
+    error: OSError | None
+    """Why writing failed. It is raised once; from then on `write` does nothing."""
+
+    def write(self, data: bytes) -> int: ...
+
+    def begin(self) -> None:
+        """Note that what was written until now is only the header."""
+
+    def empty(self) -> None:
+        """Begin again, before `begin` was called."""
+
+    def checkpoint(self) -> None:
+        """Note that what was written until now can be read."""
+
+
 class Film:
     """A video with the sound of `original`, if there is one, written to `part`.
 
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
-    `comment` goes into the file's metadata.
+    `comment` goes into the file's metadata. `pause` is how many milliseconds of it the muxer of Matroska
+    may collect, where that is not what a killed process may lose.
 
     Raises `av.FFmpegError`, `OSError` from writing, and `OutputError` when the encoder cannot be opened.
     """
 
     def __init__(
         self,
-        part: PartFile,
+        part: Output,
         encoder: Encoder,
         info: SourceInfo,
         first: Frame,
         original: Original | None,
         comment: str | None = None,
+        *,
+        pause: int | None = None,
     ) -> None:
         self._part = part
         self._comment = comment
+        self._pause = pause
         self._encoder = encoder
         self._info = info
         self._convert = Yuv420(first.size)
@@ -139,6 +161,8 @@ class Film:
     def _start(self, size: tuple[int, int], *, copy: bool) -> tuple[OutputContainer, VideoStream]:
         """Open the container and write what stands before the first frame."""
         options = {**_COMMON_OPTIONS, **_MUXER_OPTIONS[self._encoder.container]}
+        if self._pause is not None:
+            options["cluster_time_limit"] = str(self._pause)
         if "movflags" in options:
             options["movie_timescale"] = str(_clock(self._tick))
         container = av.open(self._part, "w", format=self._encoder.container, container_options=options)

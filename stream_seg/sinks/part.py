@@ -118,18 +118,13 @@ class PartFile:
         """Write all of `data` at the current position; raises `OSError` the first time that fails."""
         if self.error is None:
             try:
-                self._write_all(data)
+                write_all(self._descriptor, data)
             except OSError as error:
                 self.error = error
                 os.ftruncate(self._descriptor, self._safe_size)
                 raise
         self._position += len(data)
         return len(data)
-
-    def _write_all(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if self.error is None:
@@ -192,6 +187,13 @@ class PartFile:
         except OSError as error:
             left = "the result is in the former" if self.path.exists() else "it was deleted while it was being written"
             raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {left}") from error
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; raises `OSError`."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def is_being_written(path: Path) -> bool:

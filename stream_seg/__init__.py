@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stream_seg.frame import Frame, SourceInfo
     from stream_seg.metrics import Metrics, Summary
     from stream_seg.pipeline import Feed, Pipeline
+    from stream_seg.region import Region
     from stream_seg.render import Renderer
     from stream_seg.segmenters import load_segmenter
     from stream_seg.sinks import Page, VideoFile, Window, open_sink
@@ -33,6 +34,7 @@ __all__ = [
     "Metrics",
     "Page",
     "Pipeline",
+    "Region",
     "Renderer",
     "SourceInfo",
     "Steady",
@@ -57,6 +59,7 @@ _HOMES = {
     "Metrics": "metrics",
     "Page": "sinks",
     "Pipeline": "pipeline",
+    "Region": "region",
     "Renderer": "render",
     "SourceInfo": "frame",
     "Steady": "steady",

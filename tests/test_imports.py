@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "render", "steady"),
+    ("geometry", "region", "render", "steady"),
     ("catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -47,6 +47,7 @@ ALLOWED = {
     "protocols": set(),
     "pipeline": set(),
     "geometry": {"cv2"},
+    "region": {"cv2"},
     "render": {"cv2"},
     "catalog": {"onnxruntime"},
     "sources": {"cv2", "av"},

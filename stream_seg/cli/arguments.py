@@ -59,6 +59,8 @@ _ELSEWHERE = {
     "--imgsz": "--size",
     "--weights": "--model",
     "--camera": "--webcam",
+    "--roi": "--region",
+    "--zone": "--region",
 }
 """What options are called in other programs."""
 
@@ -208,6 +210,16 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def region(text: str) -> list[tuple[float, float]]:
+    """`0,360,640,720` as the opposite corners of a rectangle; more pairs of numbers as the corners of a polygon."""
+    numbers = [_number(word) for word in text.split(",")]
+    if len(numbers) < 4 or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no region; write x,y,x,y in pixels, two corners of a rectangle or all of a polygon"
+        )
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
 def device(text: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
@@ -351,6 +363,12 @@ def _run_parser() -> Parser:
         help="of films, show what is not sure once several frames agree on it (default), or each frame as it is",
     )
     group.add_argument("--classes", type=names, metavar="person,dog", help="only these classes")
+    group.add_argument(
+        "--region",
+        type=region,
+        metavar="X,Y,X,Y,...",
+        help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon",
+    )
     group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
     parser.set_defaults(command=run.run)
     return parser

@@ -17,7 +17,8 @@ from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
-from stream_seg.protocols import Sink, Source
+from stream_seg.protocols import Follower, Sink, Source
+from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.sinks import Page, PipedVideo, Window, open_sink, refuse_address
 from stream_seg.sinks.part import same_file
@@ -84,7 +85,7 @@ def plan(
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids),
             label,
             args.max_frames,
-            Steady() if args.steady else None,
+            _follower(args),
         )
         for number, (source, sinks, label) in enumerate(zip(sources, files, labels, strict=True))
     ]
@@ -105,6 +106,8 @@ def _specs(args: argparse.Namespace) -> list[Spec]:
     cameras = [str(spec) for spec in specs if isinstance(spec, int) or spec.isdecimal()]
     if len(set(cameras)) < len(cameras):
         raise UsageError("one camera was named twice; a camera can be opened once")
+    if args.region is not None and len(specs) > 1:
+        raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
     return specs
@@ -211,6 +214,12 @@ def _wall(
         hud=(lambda feed: "") if args.no_hud else lambda feed: _hud(metrics, feed)(),  # noqa: ARG005
         availabilities=[_availability(feed.source) for feed in feeds],
     )
+
+
+def _follower(args: argparse.Namespace) -> Follower | None:
+    """What makes of one source's findings what is shown."""
+    steady = Steady() if args.steady else None
+    return steady if args.region is None else Region(args.region, steady)
 
 
 def _availability(source: Source) -> Availability | None:

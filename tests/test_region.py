@@ -1,0 +1,89 @@
+"""What stands in a part of the picture: where its feet are decides."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from stream_seg.cli import feeds
+from stream_seg.cli.arguments import parse
+from stream_seg.detections import Detections
+from stream_seg.errors import UsageError
+from stream_seg.frame import Frame
+from stream_seg.region import Region
+from stream_seg.steady import Steady
+from tests.test_cli import failure
+
+FRAME = Frame(np.zeros((72, 128, 3), np.uint8), 0, Fraction(0), 0.0)
+
+
+def found(*boxes: Sequence[float]) -> Detections:
+    n = len(boxes)
+    masks = np.ones((n, 28, 28), np.float32)
+    places = np.array(boxes, np.float32).reshape(n, 4)
+    return Detections(places, np.ones(n, np.float32), np.zeros(n, np.int64), masks, ("person",))
+
+
+@pytest.mark.parametrize(
+    ("corners", "kept"),
+    [
+        ([(0, 30), (64, 60)], [1]),
+        ([(64, 60), (0, 30)], [1]),
+        ([(20, 0), (20, 40), (100, 40), (100, 0)], [1]),  # its edge belongs to it
+        ([(0, 71), (128, 72)], [3]),
+        ([(64, 71), (127, 71)], [3]),
+        ([(0, 0), (128, 0), (0, 72)], [0, 1]),
+        ([(60, 60), (70, 70)], []),
+    ],
+)
+def test_the_middle_of_the_lower_edge_decides(corners: list[tuple[float, float]], kept: list[int]) -> None:
+    boxes = found((0, 0, 20, 20), (10, 10, 30, 40), (100, 10, 120, 69), (80, 30, 100, 72))
+    assert Region(corners)(FRAME, boxes).boxes.tolist() == boxes.boxes[kept].tolist()
+
+
+def test_nothing_and_what_has_no_place_are_in_no_region() -> None:
+    whole = Region([(0, 0), (128, 72)])
+    assert len(whole(FRAME, found())) == 0
+    assert len(whole(FRAME, found((0, 0, np.nan, 20), (0, 0, 9, np.inf), (0, 0, 20, 20)))) == 1
+
+
+def test_what_leaves_the_region_and_comes_back_keeps_its_number() -> None:
+    region = Region([(0, 0), (64, 72)], Steady())
+    ids = []
+    for index, left in enumerate([*range(36, 60, 3), *range(60, 33, -3)]):
+        frame = Frame(FRAME.image, index, Fraction(index, 25), 0.0)
+        shown = region(frame, found((left, 10, left + 30, 60), (90, 10, 120, 60)))
+        ids.append(None if shown.ids is None else shown.ids.tolist())
+    assert [number for number, _ in itertools.groupby(ids)] == [[1], [], [1]]
+
+
+def test_a_region_outside_of_the_picture_gets_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    for region in (Region([(128, 0), (500, 72)]), Region([(0, 0), (5, 5)])):
+        for _ in range(2):
+            region(FRAME, found())
+    assert [record.message for record in caplog.records] == [
+        "the region lies outside of the picture, which is 128x72 pixels"
+    ]
+
+
+@pytest.mark.parametrize("corners", [[], [(1, 2)], [(0, 0), (np.nan, 3)]])
+def test_corners_that_are_none_are_refused(corners: list[tuple[float, float]]) -> None:
+    with pytest.raises(UsageError, match="a region has two corners"):
+        Region(corners)
+
+
+def test_the_command_has_it_for_one_source(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["synthetic:64x48@30x3", "-o", "{source}.mp4", "--region", "0,0,32,48"]
+    (feed,) = feeds.plan(parse(argv), lambda metrics: []).feeds
+    assert feed.follower is not None
+    image = np.zeros((48, 64, 3), np.uint8)
+    shown = feed.follower(Frame(image, 0, Fraction(0), 0.0), found((4, 4, 20, 40), (30, 4, 60, 40)))
+    assert (shown.boxes.tolist(), shown.ids is not None) == ([[4, 4, 20, 40]], True)
+    assert failure(capsys, *argv, "synthetic:64x48@30x3")[1].endswith("of one source, and 2 were named")
+    for wrong in ("0,0,9", "0,0,9,x", "0,0,9,9,9", "0,0,nan,4"):
+        code, message = failure(capsys, *argv[:3], "--region", wrong)
+        assert (code, f"'{wrong}' is no region; write x,y,x,y in pixels" in message) == (2, True)

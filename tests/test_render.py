@@ -1,4 +1,4 @@
-"""Rendering: three views, colours, labels, the status line; judged by what can be seen, not by bytes."""
+"""Rendering: the views, colours, labels, the status line; judged by what can be seen, not by bytes."""
 
 from __future__ import annotations
 
@@ -97,6 +97,14 @@ def test_masks_view_is_the_bitmasks_in_colour_on_black() -> None:
         assert (drawn[bitmask] == colour(class_id, 0)).all()
 
 
+def test_cutouts_are_the_picture_where_objects_are_and_black_elsewhere() -> None:
+    given_frame = frame((320, 240))
+    drawn = Renderer("cutouts")(given_frame, SCENE).image
+    seen = paste(SCENE, (320, 240)).any(0)
+    assert (drawn[seen] == given_frame.image[seen]).all()
+    assert not drawn[~seen].any()
+
+
 def test_both_tints_the_mask_and_boxes_leaves_the_inside_alone() -> None:
     detections = found([(50, 60, 250, 220)])
     plain = frame((320, 240), 100)
@@ -126,7 +134,7 @@ def test_the_numbers_of_objects_stand_in_front_of_their_names(monkeypatch: pytes
 def test_nothing_found_and_no_hud_changes_nothing(view: View) -> None:
     given_frame = frame((64, 48))
     drawn = Renderer(view)(given_frame, Detections.none(NAMES)).image
-    assert (drawn == (0 if view == "masks" else given_frame.image)).all()
+    assert (drawn == (0 if view in ("masks", "cutouts") else given_frame.image)).all()
 
 
 def test_only_boxes_and_labels_are_touched() -> None:
@@ -310,7 +318,9 @@ def test_labels_are_remembered() -> None:
 
 def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
     wrong: Any = "mask"
-    with pytest.raises(UsageError, match=r"unknown view 'mask'; use both, boxes, masks \(did you mean 'masks'\?\)"):
+    with pytest.raises(
+        UsageError, match=r"unknown view 'mask'; use both, boxes, masks, cutouts \(did you mean 'masks'\?\)"
+    ):
         Renderer(wrong)
     assert get_args(View) == VIEWS
 

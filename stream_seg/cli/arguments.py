@@ -229,7 +229,7 @@ def device(text: str) -> str:
 
 
 def view(text: str) -> str:
-    """`both`, `boxes` or `masks`."""
+    """One of `VIEWS`."""
     if text not in VIEWS:
         raise argparse.ArgumentTypeError(f"'{text}' is no view{did_you_mean(text, VIEWS)}; write {', '.join(VIEWS)}")
     return text
@@ -325,7 +325,7 @@ def _run_parser() -> Parser:
         metavar="[HOST:]PORT",
         help="a page for browsers, as in --serve 8080; only this machine sees it unless HOST is another (0.0.0.0: all)",
     )
-    group.add_argument("--view", type=view, default="both", metavar="both|boxes|masks", help="what is drawn")
+    group.add_argument("--view", type=view, default="both", metavar="|".join(VIEWS), help="what is drawn")
     group.add_argument("--ids", action="store_true", help="write the number of each object of films (#3 person 87%%)")
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")

@@ -48,8 +48,8 @@ def _warn_of_no_numbers(args: argparse.Namespace, *, films: bool) -> None:
         logger.warning("--ids is for films, of which none was named: it has no effect")
     elif not args.steady:
         logger.warning("with --no-steady objects have no numbers: --ids has no effect")
-    elif args.view == "masks":
-        logger.warning("--view masks shows no names: --ids has no effect")
+    elif args.view in ("masks", "cutouts"):
+        logger.warning("--view %s shows no names: --ids has no effect", args.view)
 
 
 def _given(args: argparse.Namespace, option: str) -> bool:

@@ -1,8 +1,8 @@
 """Owns the look of the result: draws detections and a status line on frames.
 
-Three views: "boxes" (boxes, names and scores on the picture), "masks" (coloured masks on black) and "both" (masks
-blended in, with boxes and names). The colour of an object is a shade of its class's colour and stays the same
-from frame to frame. Only pixels inside boxes and under text are touched.
+Four views: "boxes" (boxes, names and scores on the picture), "masks" (coloured masks on black), "both" (masks blended
+in, with boxes and names) and "cutouts" (the objects as they are, on black). The colour of an object is a shade of its
+class's colour and stays the same from frame to frame. Only pixels inside boxes and under text are touched.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from stream_seg.render.palette import Colour, Shades, colour
 
 __all__ = ["VIEWS", "Renderer", "Style", "View"]
 
-View = Literal["both", "boxes", "masks"]
+View = Literal["both", "boxes", "masks", "cutouts"]
 VIEWS: tuple[View, ...] = get_args(View)
+_ON_BLACK = ("masks", "cutouts")
 
 _TINT = 0.45  # share of its colour in a mask that is blended in
 
 
 class Renderer:
-    """Draws detections on frames in one of three views. Use one per stream: it remembers colours between frames.
+    """Draws detections on frames in one of the `VIEWS`. Use one per stream: it remembers colours between frames.
 
     `hud` is called for each frame and returns the status line for the top-left corner, "" for none. No letters are
     smaller than `least_letters`, in pixels. With `ids`, the number of an object stands in front of its name, where it
@@ -66,17 +67,17 @@ class Renderer:
         colours = [
             colour(c, s) for c, s in zip(detections.class_ids.tolist(), self._shades.assign(detections), strict=True)
         ]
-        image = np.zeros(frame.image.shape, np.uint8) if self._view == "masks" else frame.image.copy()
+        image = np.zeros(frame.image.shape, np.uint8) if self._view in _ON_BLACK else frame.image.copy()
         style = Style.of(frame.size, self._least_letters)
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
-            self._draw_masks(image, detections, colours)
-        if self._view != "masks":
+            self._draw_masks(image, detections, colours, frame.image)
+        if self._view not in _ON_BLACK:
             self._draw_boxes(image, detections, colours, style, plate.area)
         plate.draw()
         return frame.with_image(image)
 
-    def _draw_masks(self, image: Image, detections: Detections, colours: list[Colour]) -> None:
+    def _draw_masks(self, image: Image, detections: Detections, colours: list[Colour], original: Image) -> None:
         size = image.shape[1], image.shape[0]
         for box, mask, tone in zip(detections.boxes, detections.masks, colours, strict=True):
             rows, columns, bitmask = mask_roi(box, mask, size)
@@ -84,6 +85,8 @@ class Renderer:
                 continue
             if self._view == "masks":
                 self._brush.fill(image[rows, columns], bitmask, _row(tone, image.shape[1])[:, columns])
+            elif self._view == "cutouts":
+                cv2.copyTo(original[rows, columns], bitmask, image[rows, columns])
             else:
                 self._brush.tint(image[rows, columns], bitmask, tone)
 

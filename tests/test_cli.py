@@ -190,7 +190,7 @@ EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp
         (["synthetic:64x64@30x3", "-o", "{tmp}/" + "n" * 300 + ".mp4"], 6, "too long"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "n" * 300], 4, "too long"),
         (["synthetic:64x64@30x3", "-o", "-"], 6, "standard output"),
-        (["synthetic:64x64@30x3", "synthetic:64x64@30x3", "-o", "rtmp://h/KEY"], 6, "seg: cannot write to an address"),
+        (["synthetic:64x64@30x3", "synthetic:64x64@30x3", "-o", "s3://h/KEY"], 6, "cannot send to an address of s3"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "-o", "{tmp}/./o.mp4"], 2, "two outputs"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/o.mp4"], 2, "two outputs"),
         (["models", "pull", "compact", "--offline"], 2, "--offline"),

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_seg.addresses.credentials import safe_address, with_password
 from stream_seg.errors import Reason, SourceError, UsageError
 from stream_seg.sources import Clip, NetworkStream, Webcam, label_of, labels_of, open_source
-from stream_seg.sources.credentials import safe_address, with_password
 from tests.source_files import numbered, write_video
 from tests.source_servers import answering, file_server, free_port
 

@@ -12,11 +12,12 @@ from itertools import pairwise
 
 import pytest
 
+from stream_seg.addresses import backoff
+from stream_seg.addresses.backoff import delay_before
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
 from stream_seg.protocols import Source
 from stream_seg.sources import Clip, Reconnecting, Synthetic, Watched, clip, reconnecting, watched
-from stream_seg.sources.reconnecting import delay_before
 from tests.source_contract import check_contract
 from tests.source_counts import descriptors, readers, readers_end, until
 from tests.source_files import SIZE
@@ -26,8 +27,8 @@ from tests.source_viewer import Viewer
 
 @pytest.fixture(autouse=True)
 def hardly_any_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnecting, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(reconnecting, "LONGEST_DELAY", 0.02)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY", 0.02)
 
 
 @pytest.fixture
@@ -238,8 +239,8 @@ def test_availability_tells_of_each_outage() -> None:
 
 
 def test_an_outage_tells_of_its_tries_and_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnecting, "LONGEST_DELAY", 30.0)
-    monkeypatch.setattr(reconnecting, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY", 30.0)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.01)
     with Viewer(Reconnecting(Flaky(Reason.REFUSED, Reason.AUTHENTICATION))) as viewer:
         assert viewer.away(Reason.AUTHENTICATION)
         outage = viewer.availability.outage
@@ -335,8 +336,8 @@ def test_a_camera_that_was_there_before_stays_unplugged_rather_than_missing() ->
 
 @pytest.mark.parametrize("at", ["start", "later"])
 def test_closing_ends_the_wait_for_the_next_try(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnecting, "FIRST_DELAY", 30.0)
-    monkeypatch.setattr(reconnecting, "LONGEST_DELAY", 30.0)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 30.0)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY", 30.0)
     flaky = Flaky(Reason.REFUSED) if at == "start" else Flaky(frames(2, then=Reason.STALLED))
     with Viewer(Reconnecting(flaky)) as viewer:
         assert until(lambda: viewer.reason is not None)
@@ -440,7 +441,7 @@ def test_the_last_of_counted_tries_gets_all_the_time_there_is() -> None:
 
 
 def test_hundreds_of_outages_leave_no_thread_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnecting, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.0)
     before = descriptors(), threading.active_count()
     flaky = Flaky(*[frames(2, every=0.0), Reason.REFUSED] * 150, frames(10**6))
     with Viewer(Reconnecting(flaky)) as viewer:

@@ -534,9 +534,9 @@ def test_a_name_with_segments_is_a_recording_in_segments(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["a.png", "a_%03d.jpg", "folder"])
 def test_segments_of_images_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"--segment is for videos and .jsonl, and .*{name} is neither"):
+    with pytest.raises(UsageError, match=f"--segment is for video and .jsonl files, and .*{name} is neither"):
         open_sink(tmp_path / name, segment=1.0)
-    with pytest.raises(UsageError, match=f"--events is for videos and .jsonl, and .*{name} is neither"):
+    with pytest.raises(UsageError, match=f"--events is for video and .jsonl files, and .*{name} is neither"):
         open_sink(tmp_path / name, events=1.0)
 
 

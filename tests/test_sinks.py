@@ -146,13 +146,6 @@ def test_an_unknown_suffix_is_refused_with_those_that_are_known(name: str, messa
         open_sink(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", [str, Path])
-def test_an_address_is_refused_and_not_repeated(kind: type[str | Path]) -> None:
-    for address in ("rtmp://host/live_KEY", "rtsp://me:KEY@host/out.mp4", "S3://KEY/%05d.png"):
-        with pytest.raises(OutputError, match=r"^cannot write to an address; name a file or a folder$"):
-            open_sink(kind(address), overwrite=True)
-
-
 def test_a_folder_may_be_called_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shot:").mkdir()
     monkeypatch.chdir(tmp_path)

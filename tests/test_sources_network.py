@@ -16,9 +16,10 @@ import av
 import numpy as np
 import pytest
 
+from stream_seg.addresses import backoff
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
-from stream_seg.sources import network, open_source, reconnecting
+from stream_seg.sources import network, open_source
 from stream_seg.sources.decoding import Decoder
 from tests.misbehaving_server import MisbehavingServer, cut_off, without_length, without_range
 from tests.sink_films import record
@@ -276,7 +277,7 @@ def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:
 def test_what_a_connection_needed_is_let_go_at_once_not_when_garbage_is_collected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reconnecting, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.0)
     gc.collect()
     gc.disable()
     try:

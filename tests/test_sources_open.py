@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from stream_seg import Detections, VideoFile
+from stream_seg.addresses.credentials import safe_address
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame
 from stream_seg.sources import (
@@ -26,7 +27,6 @@ from stream_seg.sources import (
     Synthetic,
     open_source,
 )
-from stream_seg.sources.credentials import safe_address
 from tests.source_files import numbered, numbers_of, write_video
 
 

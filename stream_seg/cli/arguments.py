@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_args
 
+from stream_seg.addresses import Transport
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
@@ -16,7 +17,6 @@ from stream_seg.render import VIEWS
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 from stream_seg.sinks.page import parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
-from stream_seg.sources.network import Transport
 from stream_seg.version import __version__
 
 T = TypeVar("T")
@@ -301,8 +301,9 @@ def _run_parser() -> Parser:
         default=[],
         metavar="OUTPUT",
         help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, what was found as "
-        "lines of JSON (.jsonl), or - for a video on standard output; repeatable; {source} in it stands for each "
-        "source's name, and a video without shows several sources side by side",
+        "lines of JSON (.jsonl), a server's address (rtsp:, rtmp:, udp:, tcp:), or - for a video on standard output; "
+        "repeatable; {source} in it stands for each source's name, and a video without shows several sources side by "
+        "side",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"

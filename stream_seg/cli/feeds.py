@@ -20,8 +20,9 @@ from stream_seg.pipeline import Feed
 from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
-from stream_seg.sinks import Page, PipedVideo, Window, open_sink, refuse_address
+from stream_seg.sinks import Page, PipedVideo, Window, is_address, open_sink
 from stream_seg.sinks.part import same_file
+from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.images import is_image
 from stream_seg.sources.paced import Paced
@@ -64,22 +65,29 @@ def plan(
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
-    screens = _screens(args, specs, sources)
+    _refuse_images(args, specs, sources)
+    screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
     for_wall = [_sink(args, path, None, pipe) for path in shared]
     wall_sinks = [*for_wall, *(screens if on_wall else [])]
-    if (wall_sinks and live) or (args.serve is not None and not args.output):
+    # Who watches from elsewhere wants to see a recording at its pace; a page beside a file must not slow the writing.
+    is_watched = any(map(is_address, args.output)) or (args.serve is not None and not args.output)
+    if is_watched or (wall_sinks and live):
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
-    files = [[_sink(args, path, spec, pipe) for path in paths] for spec, paths in zip(specs, own, strict=True)]
+    files = [
+        [_sink(args, path, spec, pipe) for path in paths if not is_address(path)]
+        for spec, paths in zip(specs, own, strict=True)
+    ]
+    sent = [[_sink(args, path, None, pipe) for path in paths if is_address(path)] for paths in own]
     feeds = [
         Feed(
             source,
             [
-                *sinks,
-                *([] if on_wall else [WallIfLive(sink, label, _availability(source)) for sink in screens]),
+                *written,
+                *[WallIfLive(sink, label, _availability(source)) for sink in [*seen, *([] if on_wall else screens)]],
                 *heard,
             ],
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids),
@@ -87,10 +95,10 @@ def plan(
             args.max_frames,
             _follower(args),
         )
-        for number, (source, sinks, label) in enumerate(zip(sources, files, labels, strict=True))
+        for number, (source, written, seen, label) in enumerate(zip(sources, files, sent, labels, strict=True))
     ]
     wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
-    return Plan(feeds, wall, metrics, [sink for sinks in [*files, for_wall] for sink in sinks], screens)
+    return Plan(feeds, wall, metrics, [sink for sinks in [*files, *sent, for_wall] for sink in sinks], screens)
 
 
 def _specs(args: argparse.Namespace) -> list[Spec]:
@@ -143,8 +151,6 @@ def _outputs(
     for option, given in (("--segment", args.segment), ("--events", args.events)):
         if given is not None and not set(args.output) - {PIPE}:
             raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")
-    for path in args.output:
-        refuse_address(path)
     shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
     for path in shared:
         if not is_encoded(path):
@@ -173,6 +179,8 @@ def _sink(args: argparse.Namespace, path: str, spec: Spec | None, pipe: IO[bytes
         events=_meant(args.events, is_cut, path, args),
         keep=_meant(args.keep, is_cut, path, args),
         spared=_files([*args.source, *args.webcam]),  # no source may lose its file to the results of another
+        transport=args.transport or "tcp",
+        attempts=args.reconnect,
     )
 
 
@@ -181,12 +189,19 @@ def _meant(value: T | None, concerns: Callable[[str], bool], path: str, args: ar
     return None if not concerns(path) and any(map(concerns, args.output)) else value
 
 
-def _screens(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> list[Sink]:
+def _refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
+    """Refuse to show images where nobody can press a key for the next one."""
+    if args.serve is None and not any(map(is_address, args.output)):
+        return
+    if all(is_here(spec) and source.info.kind == "images" for spec, source in zip(specs, sources, strict=True)):
+        option = "an address" if args.serve is None else "--serve"
+        raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
+
+
+def _screens(args: argparse.Namespace) -> list[Sink]:
     """A window, asked for by --show and the default where nothing else is, and the page of --serve."""
     page: list[Sink] = []
     if args.serve is not None:
-        if all(is_here(spec) and source.info.kind == "images" for spec, source in zip(specs, sources, strict=True)):
-            raise UsageError("--serve is for films and cameras; write images to a folder, with -o")
         host, port = args.serve
         page = [Page(port, host)]
     show = not (args.output or page) if args.show is None else args.show
@@ -243,10 +258,12 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     paths = [os.path.realpath(name) for name in names]
     for number, path in enumerate(paths):
         if path in paths[:number]:
-            raise UsageError(f"{names[number]} was named for two outputs; give each a name of its own")
+            raise UsageError(f"{shown_address(names[number])} was named for two outputs; give each a name of its own")
     inputs = _files(specs)
     for name in outputs:
         if any(source.is_file() and same_file(source, Path(name)) for source in inputs):
             raise OutputError(f"{name} is an input; write to another file")
+        if is_address(name) and name in specs:
+            raise OutputError(f"{shown_address(name)} is an input; send to another address")
     if args.metrics is not None:
         refuse_figures(args.metrics, inputs, overwrite=args.overwrite)

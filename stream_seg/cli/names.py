@@ -37,8 +37,8 @@ def is_rtsp(spec: Spec) -> bool:
 
 
 def is_encoded(output: str) -> bool:
-    """Whether an output is a video, in a file or a pipe."""
-    return output == PIPE or _says(sinks.is_video, output)
+    """Whether an output is a video, in a file or a pipe, or at an address."""
+    return output == PIPE or sinks.is_address(output) or _says(sinks.is_video, output)
 
 
 def is_cut(output: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.protocols import Source
+from stream_seg.sinks import is_address
 from stream_seg.sources.camera import is_webcam
 from stream_seg.sources.images import is_numbered
 
@@ -23,11 +24,15 @@ _FOR_SOURCES: Sequence[tuple[str, Callable[[Spec], bool], str]] = (
     ("--stall-timeout", may_be_live, "webcams and addresses"),
 )
 
+_ALSO_FOR_OUTPUTS = ("--transport", "--reconnect")
+
 
 def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
     """Warn of each option that is for sources or outputs of which none was named."""
+    sent = [output for output in args.output if is_address(output)]
     for option, concerns, words in _FOR_SOURCES:
-        if _given(args, option) and not any(map(concerns, specs)):
+        named = [*specs, *sent] if option in _ALSO_FOR_OUTPUTS else specs
+        if _given(args, option) and not any(map(concerns, named)):
             logger.warning("%s is for %s, of which none was named: it has no effect", option, words)
     images = [
         spec for spec, source in zip(specs, sources, strict=True) if is_here(spec) and source.info.kind == "images"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
 
+from stream_seg.addresses import Transport
 from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.protocols import Sink
 from stream_seg.sinks import images, objects
@@ -17,6 +18,7 @@ from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
 from stream_seg.sinks.piped import PipedVideo
+from stream_seg.sinks.publisher import Publisher
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedObjects, SegmentedVideo
 from stream_seg.sinks.video import VideoFile
@@ -31,17 +33,18 @@ __all__ = [
     "ObjectsFile",
     "Page",
     "PipedVideo",
+    "Publisher",
     "SegmentedObjects",
     "SegmentedVideo",
     "VideoFile",
     "Window",
+    "is_address",
     "is_cut",
     "is_video",
     "open_sink",
     "parse_duration",
     "parse_host_and_port",
     "parse_keep",
-    "refuse_address",
 ]
 
 
@@ -59,15 +62,20 @@ def open_sink(
     events: float | None = None,
     keep: Keep | None = None,
     spared: Iterable[str | Path] = (),
+    transport: Transport = "tcp",
+    attempts: int | None = None,
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
-    or what was found, as lines of JSON (.jsonl).
+    what was found, as lines of JSON (.jsonl), or an address that videos are sent to (rtsp://, rtmp://, udp:// ...).
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
     so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
-    it; only those within `keep` stay, and files that are `spared`, such as what the run reads. Raises `OutputError` for
-    any other suffix, and when what is there already forbids writing; `UsageError` for a codec where no video is
-    written, for segments or events where neither is, for `keep` without such, and for an empty name.
+    it; only those within `keep` stay, and files that are `spared`, such as what the run reads. `transport` and
+    `attempts` are those of a `Publisher`.
+
+    Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
+    where no video is written, for segments or events where no file is that can be had so, for `keep` without such, and
+    for an empty name.
     """
     if keep is not None and segment is None and events is None:
         raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
@@ -77,7 +85,11 @@ def open_sink(
         raise OutputError(
             "standard output (-) is written by PipedVideo; name a file or a folder (./- for one of that name)"
         )
-    refuse_address(path)
+    if is_address(path):
+        if not isinstance(path, str):  # a `Path` has one slash of two, and may have lost more
+            raise OutputError("an address is to be given as it is written, not as a path")
+        _refuse_cutting(segment, events, "an address")
+        return Publisher(path, codec=codec, transport=transport, attempts=attempts)
     try:
         return _choose(path, codec, overwrite, source_path, segment, events, keep, spared)
     except OSError as error:
@@ -85,23 +97,29 @@ def open_sink(
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether `open_sink` writes a video there. Raises `OSError` for a name too long."""
-    return Path(path).suffix.lower() in CONTAINERS and not _is_folder(path)
+    """Whether `open_sink` writes a video file there. Raises `OSError` for a name too long."""
+    return Path(path).suffix.lower() in CONTAINERS and not (_is_folder(path) or is_address(path))
 
 
 def is_cut(path: str | Path) -> bool:
     """Whether `open_sink` can write segments there. Raises `OSError` for a name too long."""
-    return is_video(path) or (Path(path).suffix.lower() == objects.SUFFIX and not _is_folder(path))
+    is_list = Path(path).suffix.lower() == objects.SUFFIX and not (_is_folder(path) or is_address(path))
+    return is_list or is_video(path)
 
 
 def _is_folder(path: str | Path) -> bool:
     return Path(path).is_dir() or str(path).endswith("/")
 
 
-def refuse_address(path: str | Path) -> None:
-    """Raise `OutputError` for an output that is an address, without repeating it: it may hold a secret."""
-    if _ADDRESS.match(str(path)) and not Path(path).parent.is_dir():
-        raise OutputError("cannot write to an address; name a file or a folder")
+def is_address(path: str | Path) -> bool:
+    """Whether an output is an address rather than a file."""
+    return _ADDRESS.match(str(path)) is not None and not Path(path).parent.is_dir()
+
+
+def _refuse_cutting(segment: float | None, events: float | None, path: str | Path) -> None:
+    for option, given in (("--segment", segment), ("--events", events)):
+        if given is not None:
+            raise UsageError(f"{option} is for video and {objects.SUFFIX} files, and {path} is neither")
 
 
 def _choose(
@@ -122,9 +140,8 @@ def _choose(
                 name, segment, events=events, keep=keep, codec=codec, source_path=source_path, spared=spared
             )
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
-    for option, given in (("--segment", segment), ("--events", events)):
-        if given is not None and not is_cut(path):
-            raise UsageError(f"{option} is for videos and {objects.SUFFIX}, and {path} is neither")
+    if not is_cut(path):
+        _refuse_cutting(segment, events, path)
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if _is_folder(path) or not suffix:

@@ -62,11 +62,17 @@ _OPTIONS = {
 }
 
 
+_AT_ONCE = {"libx264": {"x264-params": _OPTIONS["libx264"]["x264-params"] + ":force-cfr=1"}}
+"""For what is sent: else x264 waits for the next frame, to know how long one lasts."""
+
 _REFUSED = {"mov": frozenset({"libsvtav1", "libvpx-vp9"})}
 """What FFmpeg lists as supported, and then refuses to write the header of."""
 
 _SVT_NARROW, _SVT_LONG = 26, 64
 """SVT-AV1 hangs on pictures with less on one side and more on the other: on 200x24, not on 200x26 nor on 64x24."""
+
+SENT = ("h264", "hevc")
+"""The codecs that servers and players take from an address."""
 
 _TRIAL_SIZE = (640, 480)
 
@@ -79,15 +85,16 @@ class Encoder:
     """An encoder chosen for a file name. Raises `OutputError` when the suffix, the codec or the pair is unknown.
 
     `codec` is one of `CODECS`, the name of an FFmpeg encoder (`h264_nvenc`), or None: VP9 in WebM, H.264 elsewhere.
+    What is no file but sent to an address has its `container`, as FFmpeg calls the format, said.
     """
 
     path: Path
     codec: str | None = None
-    container: str = field(init=False)
+    container: str = ""
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        container = CONTAINERS.get(self.path.suffix.lower())
+        container = self.container or CONTAINERS.get(self.path.suffix.lower())
         if container is None:
             raise OutputError(
                 f"cannot write {self.path}: '{self.path.suffix}' is no kind of video this can write; "
@@ -98,6 +105,10 @@ class Encoder:
         object.__setattr__(self, "name", CODECS.get(codec.lower(), codec.lower()))
         self._check(codec)
 
+    @property
+    def _is_file(self) -> bool:
+        return self.container in CONTAINERS.values()
+
     def _check(self, codec: str) -> None:
         try:
             is_video = av.Codec(self.name, "w").type == "video"
@@ -107,6 +118,15 @@ class Encoder:
             raise OutputError(
                 f"there is no video codec '{codec}' here; use one of {', '.join(CODECS)}{did_you_mean(codec, CODECS)}"
             )
+        if self._is_file:
+            self._check_held(codec)
+        elif av.Codec(self.name, "w").canonical_name not in SENT:
+            raise OutputError(f"cannot send {codec} to an address; use --codec {' or '.join(SENT)}")
+        if self.name not in _OPTIONS:  # an encoder of some device, which may not be there
+            with av.open(io.BytesIO(), "w", format=self.container) as container:
+                self.add_to(container, _TRIAL_SIZE, Fraction(1, 30), Fraction(30))
+
+    def _check_held(self, codec: str) -> None:
         with av.open(io.BytesIO(), "w", format=self.container) as container:
             supported = container.supported_codecs - _REFUSED.get(self.container, frozenset())
         if self.name not in supported:
@@ -114,9 +134,6 @@ class Encoder:
             raise OutputError(
                 f"a {self.path.suffix} file cannot hold {codec}; use --codec {' or '.join(fitting)}, or another suffix"
             )
-        if self.name not in _OPTIONS:  # an encoder of some device, which may not be there
-            with av.open(io.BytesIO(), "w", format=self.container) as container:
-                self.add_to(container, _TRIAL_SIZE, Fraction(1, 30), Fraction(30))
 
     def add_to(
         self, container: av.container.OutputContainer, size: tuple[int, int], time_base: Fraction, rate: Fraction | None
@@ -127,7 +144,8 @@ class Encoder:
         """
         # Encoders want a rate to plan with even where the times decide.
         planned = (rate or Fraction(30)).limit_denominator(10**6)
-        stream = container.add_stream(self.name, rate=planned, options=_OPTIONS.get(self.name, {}))
+        options = _OPTIONS.get(self.name, {}) | ({} if self._is_file else _AT_ONCE.get(self.name, {}))
+        stream = container.add_stream(self.name, rate=planned, options=options)
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         stream.time_base = time_base

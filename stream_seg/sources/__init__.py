@@ -10,12 +10,13 @@ from typing import get_args
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
 
+from stream_seg.addresses import Transport
+from stream_seg.addresses.credentials import label_of, labels_of
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam, is_webcam
 from stream_seg.sources.chunks import is_webp
 from stream_seg.sources.clip import Clip
-from stream_seg.sources.credentials import label_of, labels_of
 from stream_seg.sources.fake import ListSource
 from stream_seg.sources.images import (
     SEQUENCE_RATE,
@@ -27,7 +28,7 @@ from stream_seg.sources.images import (
     is_numbered,
     numbered_images,
 )
-from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, Transport, names_a_file
+from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, names_a_file
 from stream_seg.sources.pipe import Pipe
 from stream_seg.sources.reconnecting import Reconnecting
 from stream_seg.sources.several import moves

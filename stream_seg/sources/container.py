@@ -10,8 +10,8 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from stream_seg.addresses.failures import reason_of, words_of
 from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
-from stream_seg.sources.failures import reason_of, words_of
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 
 TEXT_FORMATS = frozenset({"tty"})

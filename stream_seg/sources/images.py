@@ -16,10 +16,10 @@ import av
 import cv2
 import numpy as np
 
+from stream_seg.addresses.credentials import refuse_lacking_scheme
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sources.chunks import may_be_transparent, orientation_of
-from stream_seg.sources.credentials import refuse_lacking_scheme
 from stream_seg.sources.heif import is_heif, read_heif
 from stream_seg.sources.picture import on_black
 from stream_seg.sources.several import has_pages, moves

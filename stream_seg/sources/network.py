@@ -9,20 +9,20 @@ import logging
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Literal
 
 import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
+from stream_seg.addresses import Transport
+from stream_seg.addresses.credentials import has_split_password, safe_address, split_address, with_password
+from stream_seg.addresses.failures import reason_of, unknown_host, words_of
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.container import open_container, video_stream
-from stream_seg.sources.credentials import has_split_password, safe_address, split_address, with_password
 from stream_seg.sources.decoding import Decoder, recorded_frames
-from stream_seg.sources.failures import reason_of, unknown_host, words_of
 from stream_seg.sources.pace import Pace
 from stream_seg.sources.stoppable import Stoppable
 from stream_seg.sources.video import part_of
@@ -54,8 +54,6 @@ STALL_TIMEOUT = 5.0
 UDP_OPTIONS = {"max_delay": "50000", "buffer_size": "1048576"}
 """Wait 50 ms for a packet that others overtook: FFmpeg's 100 doubles the delay of a lossy network, and 0 takes every
 overtaken packet for lost. Ask the system to hold a megabyte meanwhile, for a key frame is a burst."""
-
-Transport = Literal["tcp", "udp"]
 
 
 class NetworkStream(Stoppable):
@@ -154,7 +152,10 @@ class NetworkStream(Stoppable):
             raise failure
         if has_split_password(self._url):
             raise SourceError(f"{failure}; in a password, / ? and # are written %2F %3F and %23", failure.reason)
-        raise unknown_host(self._url) or failure
+        host = unknown_host(self._url)
+        if host is not None:
+            raise SourceError(f"cannot read {self.name}: there is no host named {host}", Reason.NOT_FOUND)
+        raise failure
 
     def _reopening(self) -> Reopening:
         # Without `self`, which holds the decoder.

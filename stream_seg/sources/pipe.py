@@ -7,10 +7,10 @@ import select
 import sys
 import threading
 
+from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import open_container
 from stream_seg.sources.decoding import Decoder
-from stream_seg.sources.failures import reading
 from stream_seg.sources.recorded import Recorded
 
 STANDARD_INPUT = 0

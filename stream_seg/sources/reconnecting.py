@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
+from stream_seg.addresses.backoff import STEADY_SECONDS, delay_before
 from stream_seg.availability import Availability
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
@@ -20,12 +21,6 @@ from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT
 from stream_seg.sources.watched import Watched
 
 logger = logging.getLogger(__name__)
-
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 30.0
-
-STEADY_SECONDS = 5.0
-"""How long frames must have come before the next failure counts as the first in a row."""
 
 FIRST_PATIENCE = 3.0
 """Seconds that a source which was there before is given to answer, the first time."""
@@ -275,9 +270,3 @@ class Reconnecting:
         if away is not None:
             self.availability.back()
             logger.info("%s is back after %.1f s", self.name, time.monotonic() - away.began)
-
-
-def delay_before(tries: int, reason: Reason, drawn: float) -> float:
-    """Return the seconds to wait after so many tries in a row, shortened by up to half as `drawn` (0 to 1) says."""
-    doubled = FIRST_DELAY * 2.0 ** min(tries, 16)
-    return (LONGEST_DELAY if reason is Reason.AUTHENTICATION else min(doubled, LONGEST_DELAY)) * (1 - drawn / 2)

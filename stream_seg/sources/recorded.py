@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from stream_seg.addresses.failures import reading
 from stream_seg.frame import Frame
 from stream_seg.sources.decoding import Decoder, recorded_frames
-from stream_seg.sources.failures import reading
 from stream_seg.sources.stoppable import Stoppable
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from av.container import InputContainer
 
+from stream_seg.addresses.credentials import refuse_lacking_scheme
+from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError, did_you_mean
 from stream_seg.frame import SourceInfo
 from stream_seg.sources.container import open_container
-from stream_seg.sources.credentials import refuse_lacking_scheme
 from stream_seg.sources.decoding import Decoder, recorded_frames
-from stream_seg.sources.failures import reading
 from stream_seg.sources.recorded import Recorded
 
 DURATION_TOLERANCE = 1

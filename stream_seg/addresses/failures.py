@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import av
 
+from stream_seg.addresses.credentials import safe_address, split_address
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.credentials import safe_address, split_address
 
 _REASONS: tuple[tuple[tuple[type[av.FFmpegError], ...], Reason], ...] = (
     ((av.ConnectionRefusedError,), Reason.REFUSED),
@@ -55,13 +55,13 @@ def reading(name: str) -> Iterator[None]:
         raise SourceError(f"{name} broke off: {words_of(error)}", reason_of(error)) from error
 
 
-def unknown_host(url: str) -> SourceError | None:
-    """Return the refusal of an address whose host has no entry in the DNS, of which FFmpeg says "I/O error"."""
+def unknown_host(url: str) -> str | None:
+    """Return the host of an address if it has no entry in the DNS, of which FFmpeg says "I/O error"; else None."""
     host = split_address(safe_address(url)).hostname
     if host is None:  # udp://:5000 listens for everybody
         return None
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
-        return SourceError(f"cannot read {safe_address(url)}: there is no host named {host}", Reason.NOT_FOUND)
+        return host
     return None

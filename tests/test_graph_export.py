@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import signal
 import struct
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from stream_seg.catalog import ENTRIES
 from stream_seg.cli import main
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
 from stream_seg.graph import COMPACT, R50_FPN, R50_FPN_V2, Exported, MaskRCNN, export_graph
+from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import known_labels
 from stream_seg.graph.parameters import State, check, expected, recognise
 from stream_seg.graph.precision import Agreement
@@ -348,6 +350,62 @@ def test_an_interruption_leaves_no_half_file(weights: Path, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         export_graph(weights, tmp_path / "m.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_signal_leaves_a_partial_file_of_the_command(
+    number: signal.Signals, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    assert main(["export", str(weights), "-o", str(tmp_path / "m.onnx"), "--quiet"]) == 128 + number
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_appears_while_the_command_works_is_not_replaced(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, build = tmp_path / "m.onnx", build_graph
+
+    def slow(*arguments: Any, **options: Any) -> onnx.ModelProto:
+        target.write_text("somebody else's")
+        return build(*arguments, **options)
+
+    monkeypatch.setattr("stream_seg.graph.export.build_graph", slow)
+    command = ["export", str(weights), "-o", str(target), "--quiet"]
+    assert main(command) == 6
+    kept = tmp_path / "m.part.onnx"
+    assert f"{target} appeared while it was being written; the result is in {kept}" in capsys.readouterr().err
+    assert target.read_text() == "somebody else's"
+    assert metadata(kept)["source"] == "tiny.safetensors"
+    kept.unlink()
+    assert main([*command, "--overwrite"]) == 0
+    assert metadata(target)["source"] == "tiny.safetensors"
+    assert not kept.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_command_cannot_do_is_one_line_and_leaves_nothing(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["export", str(weights), "-o", str(tmp_path / "pipe"), "--overwrite", "--quiet"]) == 6
+    assert "it is there already, and no file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+    def too_large(*_arguments: object, **_options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("stream_seg.graph.export.build_graph", too_large)
+    assert main(["export", str(weights), "-o", str(tmp_path / "m.onnx"), "--quiet"]) == 1
+    assert "stream-seg: there is not enough memory for this; end other programs" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "tiny.safetensors"]
 
 
 def test_without_onnx_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,9 @@ def carry_out(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         forget_output()  # whoever read it has gone; there is nobody to tell
         return 1
+    except MemoryError:
+        _say("there is not enough memory for this; end other programs, or take a smaller model or smaller images")
+        return 1
     except Exception as error:  # the outermost boundary: a traceback on a user's screen is a bug
         if (exit_code := _interruption(error)) is not None:
             return exit_code

@@ -12,11 +12,12 @@ from pathlib import Path
 from stream_seg import catalog
 from stream_seg.cli.console import Bar, download_bar
 from stream_seg.cli.output import tell
+from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import UsageError
 from stream_seg.frame import Image
 from stream_seg.opencv import be_silent
 from stream_seg.segmenters import read_labels
-from stream_seg.sinks.part import Target
+from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -40,27 +41,34 @@ def export(args: argparse.Namespace) -> int:
     be_silent()
     if args.calibrate is not None and args.precision != "int8":
         raise UsageError(f"--calibrate is for --precision int8, not {args.precision}; leave it out")
-    Target(args.output, args.overwrite, Path(args.weights))
+    target = Target(args.output, args.overwrite, Path(args.weights))
     frames = None if args.calibrate is None else calibration_frames(args.calibrate)
     check_options(args.architecture, args.precision, args.device, args.proposals, args.size, frames)
     labels = args.labels and read_labels(args.labels)
-    weights, architecture = _weights(args)
-    with _steps(quiet=args.quiet) as progress:
-        done = export_graph(
-            weights,
-            args.output,
-            architecture=architecture,
-            precision=args.precision,
-            device=args.device,
-            proposals=args.proposals,
-            size=args.size,
-            labels=labels,
-            calibration=frames,
-            progress=progress,
-        )
+    with ending_signals():  # all of which leave no partial file, and not Ctrl-C alone
+        weights, architecture = _weights(args)
+        part = PartFile(target)
+        try:
+            with _steps(quiet=args.quiet) as progress:
+                done = export_graph(
+                    weights,
+                    part.path,
+                    architecture=architecture,
+                    precision=args.precision,
+                    device=args.device,
+                    proposals=args.proposals,
+                    size=args.size,
+                    labels=labels,
+                    calibration=frames,
+                    progress=progress,
+                )
+        except BaseException:
+            part.discard()
+            raise
+        part.publish()
     if args.quiet:
         return 0
-    tell(f"{done.path}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
+    tell(f"{args.output}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
     if done.agreement is not None:
         tell(f"  {done.agreement}")
     return 0

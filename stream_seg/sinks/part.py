@@ -61,6 +61,8 @@ class Target:
             raise OutputError(f"cannot write {self.path}: the folder {folder} does not exist; create it first")
         if self.resolved.is_dir():
             raise OutputError(f"cannot write {self.path}: it is a folder; give the name of a file")
+        if self.resolved.exists() and not self.resolved.is_file():
+            raise OutputError(f"cannot write {self.path}: it is there already, and no file")
         self.refuse_input(self.source_path)
         if self.resolved.exists() and not self.overwrite:
             raise OutputError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")

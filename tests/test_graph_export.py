@@ -373,7 +373,7 @@ def test_a_file_that_appears_while_the_command_works_is_not_replaced(
 ) -> None:
     target, build = tmp_path / "m.onnx", build_graph
 
-    def slow(*arguments: Any, **options: Any) -> onnx.ModelProto:
+    def slow(*arguments: Any, **options: Any) -> onnx.ModelProto:  # noqa: ANN401  what build_graph takes
         target.write_text("somebody else's")
         return build(*arguments, **options)
 

@@ -181,6 +181,24 @@ def test_ctrl_c_ends_a_command_with_a_line(capsys: pytest.CaptureFixture[str]) -
     assert (ended.value.code, capsys.readouterr().err) == (130, "preview: stopped\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_end_a_command_as_ctrl_c_does(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, cleaned = signal.getsignal(number), []
+
+    def interrupted() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("commands").carry_out("preview", interrupted)
+    assert (ended.value.code, capsys.readouterr().err, cleaned) == (code, "preview: stopped\n", [True])
+    assert signal.getsignal(number) == before
+
+
 def test_what_cannot_be_written_ends_a_command_with_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with file_limit(10), pytest.raises(SystemExit) as ended:
         importlib.import_module("commands").carry_out("train", lambda: (tmp_path / "log").write_text("x" * 99) and None)

@@ -1,17 +1,20 @@
 """The parts of training that are PyTorch: losses that do not punish what is not annotated, boxes, predictors."""
 
+# ruff: noqa: ANN401  scripts are loaded by name, and so their types are not known here
+
 from __future__ import annotations
 
 import importlib
 import math
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -50,6 +53,7 @@ MODULES = (
     "team",
     "trainer",
     "schedule",
+    "stopping",
 )
 
 
@@ -603,10 +607,9 @@ def test_canvases_have_sides_that_the_network_can_halve(scripts: dict[str, Modul
     assert sizes == [size[::-1] if is_portrait else size for size in expected]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
-def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
-    error: type[Exception], scripts: dict[str, ModuleType], tmp_path: Path
-) -> None:
+@pytest.fixture
+def running(scripts: dict[str, ModuleType], tmp_path: Path) -> Any:
+    """A trainer of the built-in network that has five steps to go."""
     weights, trainer = scripts["weights"], scripts["trainer"]
     net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], 3)
     tuning = trainer.Tuning(
@@ -614,15 +617,79 @@ def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
     )
     schedule = scripts["schedule"].Schedule(steps=5, minutes=0, warmup=1)
     losses, team = scripts["losses"].training_losses, scripts["team"].Alone()
+    return trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team)
 
-    def batches(signalled: bool) -> Iterator[None]:
-        if signalled:
-            signal.raise_signal(signal.SIGTERM)
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
+def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
+    error: type[Exception], running: Any, tmp_path: Path
+) -> None:
+    def batches(*signals: signal.Signals) -> Iterator[None]:
+        for number in signals:
+            signal.raise_signal(number)
         raise error
         yield
 
-    running = trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team)
-    running.run(batches(signalled=True), None)
-    assert (tmp_path / "last.pt").exists()
+    for signals in ((signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)):  # which comes from the shell, too
+        running.run(batches(*signals), None)
+        (tmp_path / "last.pt").unlink()
     with pytest.raises(error):
-        running.run(batches(signalled=False), None)
+        running.run(batches(), None)
+
+
+def test_what_was_trained_is_saved_when_a_maker_of_batches_is_killed(
+    running: Any, scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    def killed() -> Iterator[None]:
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+        yield
+
+    with pytest.raises(
+        scripts["team"].TeamError, match=r"is killed by signal: Killed\. What was trained is saved: go on"
+    ):
+        running.run(killed(), None)
+    assert (tmp_path / "last.pt").exists()
+
+
+def test_a_signal_does_not_keep_a_finished_run_from_being_saved(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[bool] = []
+
+    def save() -> None:
+        signal.raise_signal(signal.SIGINT)
+        saved.append(True)
+
+    monkeypatch.setattr(running, "save", save)
+    running.schedule.step = running.schedule.steps
+    running.run(iter(()), None)
+    assert saved == [True]
+
+
+def test_what_is_interrupted_while_it_is_written_leaves_what_was_there(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_part: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    (tmp_path / "last.pt").write_text("before")
+    with pytest.raises(KeyboardInterrupt):
+        scripts["weights"].write_checkpoint(tmp_path / "last.pt", {})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("last.pt", "before")]
+
+
+def test_those_that_train_together_leave_signals_to_the_first_from_their_first_moment_on(
+    scripts: dict[str, ModuleType],
+) -> None:
+    asks = "import signal; print([signal.getsignal(one) == signal.SIG_IGN for one in (1, 2, 15)])"
+    command = [sys.executable, "-S", "-c", asks]
+    before = [signal.getsignal(one) for one in (1, 2, 15)]
+    with scripts["stopping"].ignored():
+        assert subprocess.check_output(command, text=True) == "[True, True, True]\n"
+    assert subprocess.check_output(command, text=True) == "[False, False, False]\n"
+    assert [signal.getsignal(one) for one in (1, 2, 15)] == before
+
+
+def test_one_that_ends_before_training_begins_is_not_waited_for(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    team = scripts["team"]
+    with pytest.raises(team.TeamError, match="another of the 2 processes has ended before training began"):
+        team.Together(0, 2, tmp_path / "meeting", [SimpleNamespace(is_alive=lambda: False)])

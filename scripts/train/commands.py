@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stopping import interrupted_by_all
+
 from stream_seg.cli.arguments import natural
+from stream_seg.cli.signals import Interrupted
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
 
 LARGEST_SEED = 10**15
@@ -18,9 +21,10 @@ LARGEST_SEED = 10**15
 
 
 def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") -> None:
-    """Run a command; what goes wrong is one line and an exit code, and so is Ctrl-C, of which `stopped` tells."""
+    """Run a command; what goes wrong is one line and an exit code, and so are signals, of which `stopped` tells."""
     try:
-        command()
+        with interrupted_by_all():
+            command()
     except StreamSegError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -31,6 +35,9 @@ def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") 
     except KeyboardInterrupt:
         print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(130)
+    except Interrupted as interrupted:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        sys.exit(interrupted.exit_code)
 
 
 def data_parser(description: str | None) -> argparse.ArgumentParser:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from stopping import leave_stopping_to_the_first
+from stopping import ignored
 from torch import Tensor, distributed, nn
 
 from stream_seg.errors import StreamSegError
@@ -23,7 +25,15 @@ from stream_seg.errors import StreamSegError
 PATIENCE = timedelta(hours=12)
 """How long the others wait for the first, which validates and saves alone, and may be suspended."""
 PARTING = 5.0
-"""Seconds in which the others end by themselves when training has; where it failed they may wait in vain."""
+"""Seconds in which the others end by themselves when training has; where it failed they would wait in vain."""
+
+
+_THERE = "there"
+"""How many have come to the meeting."""
+
+
+class TeamError(StreamSegError):
+    """One of those that work for this process, or with it, has ended; what this process has is whole."""
 
 
 class Team(Protocol):
@@ -58,13 +68,18 @@ class Alone:
 
 
 class Together:
-    """One of `size` processes; `meeting` is a file that all of them can open."""
+    """One of `size` processes; `meeting` is a file that all of them can open, `others` those that the first started."""
 
-    def __init__(self, rank: int, size: int, meeting: Path) -> None:
+    def __init__(self, rank: int, size: int, meeting: Path, others: Sequence[BaseProcess] = ()) -> None:
         self.rank, self.size = rank, size
-        distributed.init_process_group(
-            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=PATIENCE
-        )
+        store = distributed.FileStore(str(meeting), size)
+        store.add(_THERE, 1)
+        # PyTorch would wait for one that is no more, and meanwhile listen to no signal.
+        while others and store.add(_THERE, 0) < size:
+            if not all(one.is_alive() for one in others):
+                raise TeamError(f"another of the {size} processes has ended before training began")
+            time.sleep(0.05)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
     def share(self, tensors: list[Tensor]) -> None:
         for one in tensors:
@@ -91,7 +106,7 @@ class Together:
         try:
             how(*arguments)
         except RuntimeError as error:
-            raise StreamSegError(f"another of the {self.size} processes has ended: {error}") from error
+            raise TeamError(f"another of the {self.size} processes has ended: {error}") from error
 
 
 def work_together(size: int, work: Callable[..., None], *arguments: object) -> None:
@@ -103,18 +118,20 @@ def work_together(size: int, work: Callable[..., None], *arguments: object) -> N
         meeting = Path(folder) / "meeting"
         start = multiprocessing.get_context("spawn").Process
         others = [start(target=_help, args=(rank, size, meeting, work, *arguments)) for rank in range(1, size)]
-        for one in others:
-            one.start()
+        with ignored():
+            for one in others:
+                one.start()
+        parting = 0.0
         try:
-            work(Together(0, size, meeting), *arguments)
+            work(Together(0, size, meeting, others), *arguments)
+            parting = PARTING
         finally:
             for one in others:
-                one.join(PARTING)
+                one.join(parting)
                 one.kill()
                 one.join()
 
 
 def _help(rank: int, size: int, meeting: Path, work: Callable[..., None], *arguments: object) -> None:
-    leave_stopping_to_the_first()
     with suppress(StreamSegError):  # the first has met the same, or is gone
         work(Together(rank, size, meeting), *arguments)

@@ -5,9 +5,9 @@
 
 DATA holds train.json and, if there is one, val.json; their file names start from DATA (--train, --val and --images say
 otherwise). Training starts from the built-in weights, with a new predictor where the classes differ, and ends when its
-schedule does: --minutes of training, or --steps. Ctrl-C or SIGTERM saves. RUN gets log.jsonl, curves.png, last.pt
-(everything, for --resume), weights.safetensors (the averaged weights, for evaluate.py and export.py), run.json and the
-decoded pictures.
+schedule does: --minutes of training, or --steps. Ctrl-C, SIGTERM or a closed terminal saves. RUN gets log.jsonl,
+curves.png, last.pt (everything, for --resume), weights.safetensors (the averaged weights, for evaluate.py and
+export.py), run.json and the decoded pictures.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from record import Log, draw_curves
 from schedule import Schedule
 from segmenter import NetSegmenter
 from stopping import StopSignals
-from team import Team
+from team import Team, TeamError
 from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
@@ -102,14 +103,27 @@ class Trainer:
             setattr(self.schedule, name, checkpoint[name])
 
     def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
-        """Train until the schedule ends, or for `stop_after` minutes, or until Ctrl-C or SIGTERM; then save."""
+        """Train until the schedule ends, or for `stop_after` minutes, or until a signal; then save.
+
+        Also where one of those that work for this process has ended, before that is raised as TeamError.
+        """
         until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
+        lost: TeamError | None = None
+        with StopSignals() as stop:
+            try:
+                with _makers_of_batches():
+                    self._train(batches, until, stop)
+            except TeamError as error:
+                lost = error
+            if self._is_first:
+                self.save()
+        if lost and not stop.asked:
+            raise lost
+
+    def _train(self, batches: Iterator[tuple[Tensor, Targets]], until: float, stop: StopSignals) -> None:
         validations, last, stops = self._validations(), time.monotonic(), 0.0
         begun = 100 * self.schedule.progress  # of a resumed run that is not what the time since then was spent on
-        with (
-            StopSignals() as stop,
-            tqdm(total=100, initial=begun, bar_format=BAR, disable=not self._is_first) as bar,
-        ):
+        with tqdm(total=100, initial=begun, bar_format=BAR, disable=not self._is_first) as bar:
             while self.schedule.progress < 1 and not stops:
                 start = time.monotonic()
                 try:
@@ -135,8 +149,6 @@ class Trainer:
                     self.save()  # it takes long, and a second Ctrl-C does not wait
                     self._validate()
                     last = time.monotonic()
-        if self._is_first:
-            self.save()
 
     def save(self) -> None:
         """Write the checkpoint, the averaged weights and the curves."""
@@ -212,6 +224,20 @@ class Trainer:
 
 
 BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+
+
+@contextmanager
+def _makers_of_batches() -> Iterator[None]:
+    """Raise TeamError where one of them was killed, which PyTorch tells by a RuntimeError at any moment."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise TeamError(
+            f"one of the processes that make batches is gone: {' '.join(str(error).split())} "
+            "What was trained is saved: go on with --resume, and with fewer --workers where memory is short"
+        ) from error
 
 
 def _peaks(tuning: Tuning) -> tuple[float, float, float]:

@@ -72,8 +72,9 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
             yield file
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
+    finally:  # also of an interruption
+        part.unlink(missing_ok=True)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -68,7 +68,9 @@ def export(args: argparse.Namespace) -> int:
         part.publish()
     if args.quiet:
         return 0
-    tell(f"{args.output}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB")
+    tell(
+        f"{args.output}: {done.config.name} {done.precision}, {len(done.labels) - 1} classes, {done.size / 1e6:.1f} MB"
+    )
     if done.agreement is not None:
         tell(f"  {done.agreement}")
     return 0

@@ -107,12 +107,13 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is one, of JSON, and finite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_place(value: object) -> bool:
-    return _is_number(value) and abs(cast("float", value)) < _FARTHEST
+    return is_number(value) and abs(cast("float", value)) < _FARTHEST
 
 
 def _is_id(value: object) -> bool:
@@ -127,14 +128,15 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_box(value: object) -> bool:
+def is_box(value: object) -> bool:
+    """Whether it is a list of four numbers that can be pixels."""
     return isinstance(value, list) and len(value) == 4 and all(map(_is_place, value))
 
 
 _FIELDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "images": {"id": _is_id, "file_name": _is_name, "width": _is_size, "height": _is_size},
     "categories": {"id": _is_id, "name": _is_name},
-    "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
+    "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": is_box},
 }
 
 _NUMBER_ANEW = "number those of merged files anew, in their annotations too"
@@ -192,7 +194,7 @@ def _leave_out_unused_twins(data: _Entry) -> None:
 
 def _completed(entry: _Entry) -> _Entry:
     """An annotation with what may be left out."""
-    area = entry["area"] if _is_number(entry.get("area")) else 0.0
+    area = entry["area"] if is_number(entry.get("area")) else 0.0
     return {**entry, "iscrowd": int(bool(entry.get("iscrowd"))), "area": area}
 
 

@@ -108,6 +108,18 @@ def test_what_annotators_overlooked_is_ignored(data: Path) -> None:
         ("[1]", "does not hold COCO results"),
         ('[{"image_id": 1}]', "an entry lacks 'score'"),
         (
+            '[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9], "score": 0.05}]',
+            "an entry has the score 0.05 and the bbox [1, 1, 9]",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9], "score": "0.9"}]',
+            "an entry has the score '0.9' and the bbox",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9], "score": NaN}]',
+            "an entry has the score nan and the bbox",
+        ),
+        (
             '[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9], "score": 0.3}]',
             "does not tell what is absent: it holds no score below --absent 0.1",
         ),

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.geometry import pairwise_iou
-from stream_seg.ground_truth import read_document
+from stream_seg.ground_truth import is_box, is_number, read_document
 
 SAME_IOU = 0.7
 """Two finds that overlap so are of one object, whatever their classes: the surer one counts."""
@@ -118,7 +118,10 @@ def _read_results(path: Path, categories: set[Any]) -> dict[Any, list[dict[str, 
         if not isinstance(document, list):
             raise ValueError("it is not a list")
         finds: dict[Any, list[dict[str, Any]]] = {}
-        for one in sorted(document, key=lambda one: -float(one["score"])):
+        for one in document:
+            if not (is_number(one["score"]) and is_box(one["bbox"])):
+                raise ValueError(f"an entry has the score {one['score']!r} and the bbox {one['bbox']!r}")
+        for one in sorted(document, key=lambda one: -one["score"]):
             if one["category_id"] in categories and min(one["bbox"][2:]) > 0:
                 finds.setdefault(one["image_id"], []).append(one)
         return finds

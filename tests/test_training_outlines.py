@@ -167,6 +167,29 @@ def test_a_damaged_outline_beside_is_named(segmenter: Any, tmp_path: Path, capsy
     assert not (tmp_path / "more.json").exists()
 
 
+def test_what_was_drawn_is_kept_when_a_picture_cannot_be_read(
+    segmenter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    height, width = cv2.imread(str(PHOTO)).shape[:2]
+    (found,) = segmenter([np.asarray(cv2.imread(str(PHOTO)), np.uint8)])
+    x1, y1, x2, y2 = found.boxes[0].tolist()
+    images = [
+        {"id": n, "file_name": name, "width": width, "height": height} for n, name in enumerate([PHOTO.name, "x"])
+    ]
+    category = 2**64  # which is an id as any other
+    box = {"category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    document: dict[str, Any] = {"images": images, "categories": [{"id": category, "name": "thing"}]}
+    document["annotations"] = [{**box, "id": n + 1, "image_id": n} for n in range(2)]
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    command = ["outline", tmp_path, "--images", PHOTO.parent, "--size", "320", "--sure", "0.5", "--out"]
+    with pytest.raises(SystemExit) as ended:
+        run(*command, tmp_path / "more.json")
+    assert ended.value.code == 3
+    assert f"the annotated image {PHOTO.parent / 'x'} cannot be read" in capsys.readouterr().err
+    written = json.loads((tmp_path / "more.json").read_text())["annotations"]
+    assert ["segmentation" in one for one in written] == [True, False]
+
+
 def test_a_mirror_image_has_mirrored_outlines(segmenter: Any) -> None:
     photo = np.asarray(cv2.imread(str(PHOTO)), np.uint8)
     (found,) = segmenter([photo])

@@ -9,13 +9,15 @@ outlines, does that better still (--sam: see sam2.py), and takes some seconds pe
 sure of are left out, and so are those that take in what is annotated as another object's; nothing else in the
 annotations changes. An annotation that got an outline says how sure the model was of it, under "outline_score".
 
-Ctrl-C or SIGTERM writes what was drawn so far; a second run, with it as --train, draws what is left.
+Ctrl-C, SIGTERM or a picture that cannot be read writes what was drawn so far; a second run, with it as --train, draws
+what is left.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -85,21 +87,29 @@ def _outline(args: argparse.Namespace) -> None:
     write(part, "")  # drawing takes long: see that it can be kept before it is done
     ids = [image["id"] for image in document["images"]]
     todo = [(picture, lacking[i], given.get(i, [])) for picture, i in zip(pictures, ids, strict=True) if i in lacking]
-    drawn = 0
+    drawn, failure = 0, None
     with StopSignals() as stop:
-        for one in tqdm(todo, "outlining", unit=" pictures", leave=False):
-            if stop.asked:
-                break
-            drawn += draw(*one)
+        try:
+            for one in tqdm(todo, "outlining", unit=" pictures", leave=False):
+                if stop.asked:
+                    break
+                drawn += draw(*one)
+        except SourceError as error:
+            if not drawn:
+                part.unlink()
+                raise
+            failure = error
         write(part, json.dumps(document))
         part.replace(args.out)
     print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
+    if failure:
+        raise failure
     if stop.asked:
         raise KeyboardInterrupt
 
 
 class _Drawer(Protocol):
-    """Draws what is in the boxes (N, 4) of an image, whose categories' ids (N,) say what is meant.
+    """Draws what is in the boxes (N, 4) of an image, whose N `categories` are ids and say what is meant.
 
     Gives masks (N, S, S), as probabilities, and how sure each is (N,); those below `least_sure` are left out.
     """
@@ -107,7 +117,7 @@ class _Drawer(Protocol):
     least_sure: float
 
     def outlines(
-        self, image: Image, boxes: Boxes, categories: NDArray[np.int64], /
+        self, image: Image, boxes: Boxes, categories: Sequence[int], /
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
@@ -124,9 +134,9 @@ class _Itself:
         self._labels = {one["id"]: classes.index(one["name"]) + 1 for one in categories if one["name"] in classes}
 
     def outlines(
-        self, image: Image, boxes: Boxes, categories: NDArray[np.int64], /
+        self, image: Image, boxes: Boxes, categories: Sequence[int], /
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        labels = np.array([self._labels.get(one, 0) for one in categories.tolist()], np.int64)
+        labels = np.array([self._labels.get(one, 0) for one in categories], np.int64)
         masks = self._segmenter.outlines(image, boxes, labels)
         inside = [mask[mask > 0.5] for mask in masks]
         return masks, np.array([one.mean() if one.size else 0 for one in inside], np.float32)
@@ -150,7 +160,7 @@ def _draw(drawer: _Drawer, sure: float, picture: Picture, annotations: list[Entr
     """Give annotations the outlines the drawer is sure of, in place; how many that were."""
     boxes = np.array([one["bbox"] for one in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    categories = np.array([one["category_id"] for one in annotations], np.int64)
+    categories = [one["category_id"] for one in annotations]
     masks, certainties = drawer.outlines(read_annotated(picture.path, picture.size), boxes, categories)
     try:
         others = [run_lengths(outline, picture.size) for outline in given]

@@ -6,6 +6,7 @@ Apache-2.0, github.com/facebookresearch/sam2): an encoder, which looks at a whol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -43,7 +44,7 @@ class Sam2:
         self._decoder = _opened(decoder, given, {"masks", "iou_predictions"})
 
     def outlines(
-        self, image: Image, boxes: Boxes, _: NDArray[np.int64], /
+        self, image: Image, boxes: Boxes, _: Sequence[int], /
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Masks (N, S, S), as probabilities, of what is in the boxes (N, 4) of a BGR image, and how sure each is (N,).
 

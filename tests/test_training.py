@@ -250,6 +250,33 @@ def test_annotations_that_cannot_be_validated_on_stop_no_run_half_way(
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+def test_annotations_that_teach_nothing_are_refused_before_pictures_are_decoded(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((shapes / "train.json").read_text())
+    boxes = [{key: value for key, value in one.items() if key != "segmentation"} for one in document["annotations"]]
+    for objects, more, said in (
+        ([], [], "has no object to learn: look whether its annotations have the image_id of its images"),
+        ([one | {"iscrowd": 1} for one in document["annotations"]], [], "has no object to learn"),
+        (boxes, ["--only", "masks"], "has an outline, and --only masks learns from nothing else: outline.py draws"),
+    ):
+        (tmp_path / "train.json").write_text(json.dumps(document | {"annotations": objects}))
+        with pytest.raises(SystemExit) as ended:
+            run("train", *options(shapes, tmp_path / "run", "--train", str(tmp_path / "train.json"), *more))
+        assert ended.value.code == 3
+        assert said in capsys.readouterr().err
+        assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_model_card_is_not_written_over(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "README.md").write_text("where it fails")
+    with pytest.raises(SystemExit) as ended:
+        run("export", trained, tmp_path, "--calibrate", ROOT / "samples" / "photo.jpg")
+    assert ended.value.code == 6
+    assert "README.md is there already, with what its author knows: name a folder that" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.md", "where it fails")]
+
+
 def test_shares_of_a_source_that_there_is_not_are_refused_before_pictures_are_decoded(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

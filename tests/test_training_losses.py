@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import pickle
 import signal
 import subprocess
 import sys
@@ -549,6 +550,7 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(
         ([str(tmp_path / "new"), "--resume"], f"there is nothing to resume in {tmp_path / 'new'}: it has no last.pt"),
         ([str(tmp_path / "new"), "--processes", "0"], "--processes 0: several are for --device cpu, one for each core"),
         ([str(tmp_path / "new"), "--rank", "512"], "--rank 512: it must be from 1 to 511, or 0 for any"),
+        ([str(tmp_path / "new"), "--freeze", "19"], "--freeze 19: the body has the blocks 0 to 18; -1 trains all"),
         ([str(tmp_path / "new"), "--rank", "-1"], "--rank -1: it must be from 1 to 511, or 0 for any"),
     ):
         monkeypatch.setattr(sys, "argv", [*asked, *more])
@@ -662,6 +664,42 @@ def test_a_signal_does_not_keep_a_finished_run_from_being_saved(running: Any, mo
     running.schedule.step = running.schedule.steps
     running.run(iter(()), None)
     assert saved == [True]
+
+
+def test_a_run_that_was_killed_forgets_what_it_wrote_since_it_was_saved(running: Any, tmp_path: Path) -> None:
+    lines = ['{"step": 3, "loss": 2.5}\n', '{"step": 5, "loss": 2.0}\n', '{"step": 6, "loss": 1.5}\n{"step"']
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    running.schedule.step = running.schedule.steps
+    running.run(iter(()), None)
+    assert (tmp_path / "log.jsonl").read_text() == "".join(lines[:2])
+
+
+def test_what_is_no_checkpoint_of_a_run_is_said_in_one_line(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    import torch
+
+    from stream_seg.errors import ModelError
+
+    weights, saved, last = scripts["weights"], scripts["trainer"].SAVED, tmp_path / "last.pt"
+    weights.write_checkpoint(last, dict.fromkeys(saved, 1))
+    assert weights.read_checkpoint(last, saved).keys() == set(saved)
+    whole = last.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"hello", pickle.dumps(tmp_path)):
+        last.write_bytes(content)
+        with pytest.raises(ModelError, match=r"last\.pt is damaged, or of another program; begin anew"):
+            weights.read_checkpoint(last, saved)
+    for other in ([1], {"model": 1}):
+        torch.save(other, last)
+        with pytest.raises(ModelError, match=r"last\.pt is of another program; begin anew"):
+            weights.read_checkpoint(last, saved)
+
+
+def test_a_checkpoint_of_another_network_is_refused(running: Any) -> None:
+    from stream_seg.errors import ModelError
+
+    state = running.net.state_dict()
+    lacking = {key: value for key, value in state.items() if not key.startswith("presence")}
+    with pytest.raises(ModelError, match="another network, and cannot be gone on with: presence"):
+        running.resume({"model": lacking, "average": state})
 
 
 def test_what_is_interrupted_while_it_is_written_leaves_what_was_there(

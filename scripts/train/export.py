@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> None:
+    if (card := args.model / "README.md").exists():  # written last, so that a folder half made can be made again
+        raise OutputError(f"{card} is there already, with what its author knows: name a folder that is not there yet")
     weights = args.run / "weights.safetensors"
     classes, run = read_classes(weights), read_run(args.run / "run.json")
     feeds = make_feeds(calibration_frames(args.calibrate), ())

@@ -43,6 +43,14 @@ class Log:
         with self._path.open("a") as file:
             file.write(json.dumps(rounded) + "\n")
 
+    def forget_after(self, step: int) -> None:
+        """Leave out what a run wrote since it was saved at `step`, where it was killed: it is trained anew."""
+        kept = [json.dumps(record) + "\n" for record in read_log(self._path) if record["step"] <= step]
+        if self._path.exists() and "".join(kept) != self._path.read_text():
+            part = self._path.with_name(f"{self._path.name}.part")
+            part.write_text("".join(kept))
+            part.replace(self._path)
+
 
 def read_log(path: Path) -> list[dict[str, Number]]:
     """What `Log.write` wrote; a line that was cut off, by a full disk or a kill, is passed over."""

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import torch
 from annotations import Annotations, read_annotations
-from architecture import FC6_RANK, FULLY_CONNECTED
+from architecture import FC6_RANK, FULLY_CONNECTED, TAPS
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache, sampling_weights
@@ -31,7 +31,7 @@ from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
 from schedule import Schedule
 from team import Team, work_together
-from trainer import Trainer, Tuning, Validation
+from trainer import SAVED, Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from
 
 from stream_seg.cli.arguments import natural, whole
@@ -126,12 +126,15 @@ def _prepare(args: argparse.Namespace) -> None:
         raise UsageError(f"--processes {args.processes}: several are for --device cpu, one for each core")
     if not 0 <= args.rank < FULLY_CONNECTED:
         raise UsageError(f"--rank {args.rank}: it must be from 1 to {FULLY_CONNECTED - 1}, or 0 for any")
+    if not -1 <= args.freeze <= TAPS[-1]:
+        raise UsageError(f"--freeze {args.freeze}: the body has the blocks 0 to {TAPS[-1]}; -1 trains all")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {args.out}: {error.strerror}; give another --out") from error
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
+    _refuse_nothing_to_learn(args, annotations)
     sampling_weights(annotations, args.shares)  # which refuses sources that there are not
     validation = _validation(args)
     if validation is not None:
@@ -139,6 +142,26 @@ def _prepare(args: argparse.Namespace) -> None:
     # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
     cv2.setNumThreads(1)
     build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))
+
+
+def _refuse_nothing_to_learn(args: argparse.Namespace, annotations: Annotations) -> None:
+    objects = [picture.objects for picture in annotations.pictures]
+    known = [
+        outline is not None
+        for one in objects
+        for outline, crowd in zip(one.outlines, one.crowd, strict=True)
+        if not crowd
+    ]
+    if not known:
+        raise SourceError(
+            f"{args.data / args.train} has no object to learn: look whether its annotations have the image_id of its "
+            "images, a width and a height, and not all of them iscrowd"
+        )
+    if args.only and not any(known):
+        raise SourceError(
+            f"no object in {args.data / args.train} has an outline, and --only masks learns from nothing else: "
+            "outline.py draws some"
+        )
 
 
 def _train(team: Team, args: argparse.Namespace) -> None:
@@ -155,7 +178,7 @@ def _train(team: Team, args: argparse.Namespace) -> None:
     losses = mask_losses if args.only else training_losses
     trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args), losses, team)
     if args.resume:
-        trainer.resume(read_checkpoint(args.out / "last.pt"))
+        trainer.resume(read_checkpoint(args.out / "last.pt", SAVED))
     if team.rank == 0:
         _describe(args, annotations, schedule)
     # The step is part of the seed: a resumed part must not see the first part's samples again.

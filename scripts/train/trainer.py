@@ -24,9 +24,9 @@ from team import Team, TeamError
 from torch import Tensor, nn
 from torch.optim import AdamW
 from tqdm import tqdm
-from weights import write_checkpoint, write_weights
+from weights import first_difference, write_checkpoint, write_weights
 
-from stream_seg.errors import StreamSegError, UsageError
+from stream_seg.errors import ModelError, StreamSegError, UsageError
 from stream_seg.evaluate import evaluate
 from stream_seg.graph.parameters import CLASS_EMBEDDING
 
@@ -63,6 +63,12 @@ class Tuning:
     save_minutes: float
 
 
+PLACE = ("step", "seconds", "warm_from")
+"""What a checkpoint says of the schedule."""
+SAVED = ("model", "average", "optimizer", *PLACE)
+"""What a checkpoint holds at least; those of before did not note their classes."""
+
+
 class Trainer:
     """Trains `net` in place by `losses`; the averaged weights are what the first of a team validates and keeps."""
 
@@ -87,10 +93,16 @@ class Trainer:
         self._saved = time.monotonic()
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where `save` was called. Raises UsageError where that was for other classes or parts of the network."""
+        """Go on where `save` was called.
+
+        Raises UsageError where that was for other classes or parts of the network, ModelError for another network.
+        """
         known = tuple(checkpoint.get("classes", self.net.classes))  # a run of before has not noted them
         if known != self.net.classes:
             raise UsageError(f"the run is of the classes {', '.join(known)}, not {', '.join(self.net.classes)}")
+        for state in (checkpoint["model"], checkpoint["average"]):
+            if differs := first_difference(state, self.net.state_dict()):
+                raise ModelError(f"the run is of another network, and cannot be gone on with: {differs} differs")
         self.net.load_state_dict(checkpoint["model"])
         self.average.load_state_dict(checkpoint["average"])
         try:
@@ -99,7 +111,7 @@ class Trainer:
             raise UsageError("the run trains other parts of the network: give --only and --freeze as before") from error
         for group, peak in zip(self.optimizer.param_groups, _peaks(self.tuning), strict=True):
             group["peak"] = peak
-        for name in ("step", "seconds", "warm_from"):
+        for name in PLACE:
             setattr(self.schedule, name, checkpoint[name])
 
     def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
@@ -107,6 +119,8 @@ class Trainer:
 
         Also where one of those that work for this process has ended, before that is raised as TeamError.
         """
+        if self._is_first:
+            self._log.forget_after(self.schedule.step)
         until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
         lost: TeamError | None = None
         with StopSignals() as stop:
@@ -153,7 +167,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint, the averaged weights and the curves."""
         schedule, state = self.schedule, {"model": self.net.state_dict(), "average": self.average.state_dict()}
-        place = {"step": schedule.step, "seconds": schedule.seconds, "warm_from": schedule.warm_from}
+        place = {name: getattr(schedule, name) for name in PLACE}
         known = {"classes": list(self.net.classes), "optimizer": self.optimizer.state_dict()}
         write_checkpoint(self.out / "last.pt", {**state, **known, **place})
         write_weights(self.out / "weights.safetensors", self.average.state_dict(), self.net.classes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import architecture as a
 import torch
@@ -33,6 +33,7 @@ _PER_CLASS = {
     CLASS_EMBEDDING: 1,
 }
 """Parameters with rows for each class, and whether they have some for the background before those."""
+_BEGIN_ANEW = "begin anew with another --out, and --weights where there are some of this run"
 _LIKE_OTHERS = ("roi_heads.box_predictor.bbox_pred", CLASS_EMBEDDING)
 """What a new class is like in the mean, until it is known better: refinement of boxes, outlines."""
 
@@ -122,12 +123,16 @@ def _adapted(key: str, state: State, known: tuple[str, ...], net: Net) -> Tensor
     return rows.view(fresh.shape)
 
 
-def read_checkpoint(path: Path) -> dict[str, object]:
-    """What `write_checkpoint` wrote. Raises ModelError."""
+def read_checkpoint(path: Path, holds: Iterable[str]) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, which `holds` at least this. Raises ModelError."""
     try:
-        found: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
-        raise ModelError(f"the checkpoint {path} cannot be read: {error}") from error
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # PyTorch raises many kinds, with pages of advice
+        raise ModelError(f"the checkpoint {path} is damaged, or of another program; {_BEGIN_ANEW}") from error
+    if not isinstance(found, dict) or not found.keys() >= set(holds):
+        raise ModelError(f"the checkpoint {path} is of another program; {_BEGIN_ANEW}")
     return found
 
 

@@ -154,6 +154,7 @@ def evaluate(
     truth = read_ground_truth(annotations)
     matching = _match(segmenter.class_names, truth.boxes, annotations)
     pictures = _pictures(truth, annotations, limit)
+    _refuse_nothing_to_find(truth, matching, pictures, annotations)
     rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
     ids = [picture["id"] for picture in pictures]
     mean, classes, shown = _score(truth, rows, ids, matching, shown_above)
@@ -170,12 +171,18 @@ def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> No
     truth = read_ground_truth(annotations)
     matching = _match(class_names, truth.boxes, annotations)
     pictures = _pictures(truth, annotations)
-    objects = _count(truth.boxes, [picture["id"] for picture in pictures])
-    if not any(objects[category] for category in matching.names):
-        raise SourceError(f"{annotations}: {_NOTHING_TO_FIND}")
+    _refuse_nothing_to_find(truth, matching, pictures, annotations)
     for picture in pictures:
         if not (images_dir / picture["file_name"]).exists():
             raise SourceError(f"the annotated image {images_dir / picture['file_name']} is not there")
+
+
+def _refuse_nothing_to_find(
+    truth: GroundTruth, matching: _Matching, pictures: Sequence[_Picture], annotations: Path
+) -> None:
+    objects = _count(truth.boxes, [picture["id"] for picture in pictures])
+    if not any(objects[category] for category in matching.names):
+        raise SourceError(f"{annotations}: {_NOTHING_TO_FIND}")
 
 
 def _pictures(truth: GroundTruth, annotations: Path, limit: int | None = None) -> list[_Picture]:

@@ -98,6 +98,13 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
         assert [outline is None for outline in found.pictures[k].objects.outlines] == [True, False]
 
 
+def test_licences_may_be_null(scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path) -> None:
+    document = json.loads((shapes / "val.json").read_text()) | {"licenses": None}
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    found = scripts["annotations"].read_annotations(tmp_path / "val.json", shapes)
+    assert {picture.licence for picture in found.pictures} == {""}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -114,6 +121,10 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
             r"'categories' have the name \"box\": ",
         ),
         (lambda document: document["images"][0].update(exhaustive=[99]), r"lacks 99"),
+        (
+            lambda document: document["annotations"][0].update(category_id=98),
+            r"it lacks 98 among its 'categories', which an entry refers to",
+        ),
     ],
 )
 def test_annotations_of_another_kind_are_refused_by_name(

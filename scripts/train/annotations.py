@@ -69,7 +69,8 @@ def read_annotations(path: Path, images: Path) -> Annotations:
     try:
         return _annotations(document, images)
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else error
+        is_category = isinstance(error, KeyError)
+        what = f"it lacks {error} among its 'categories', which an entry refers to" if is_category else error
         raise SourceError(f"{path} is not a COCO instances file: {what}") from error
 
 
@@ -78,7 +79,7 @@ def _annotations(document: dict[str, Any], images: Path) -> Annotations:
     if not categories or not document["images"]:
         raise ValueError("it has no categories or no images")
     labels = {category["id"]: label for label, category in enumerate(categories, 1)}
-    licences = {licence["id"]: licence.get("name", "") for licence in document.get("licenses", [])}
+    licences = {licence.get("id"): licence.get("name", "") for licence in document.get("licenses") or []}
     groups: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         if annotation["image_id"] in groups:  # parts of a data set often come with all annotations

@@ -277,7 +277,7 @@ def test_the_command_serves_a_film_at_its_pace(capsys: pytest.CaptureFixture[str
 
 def test_the_command_serves_no_photos(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(SAMPLE), "--serve", "0"]) == 2
-    assert "--serve is for films and cameras; write images to a folder, with -o" in capsys.readouterr().err
+    assert "--serve is for films and cameras; write images to a folder, as in -o annotated/" in capsys.readouterr().err
 
 
 def test_the_command_says_when_a_port_is_none(capsys: pytest.CaptureFixture[str]) -> None:

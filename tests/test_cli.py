@@ -119,13 +119,78 @@ def test_a_damaged_image_is_told_in_one_line_without_what_opencv_says_of_it(
     assert capfd.readouterr().err == f"stream-seg: {bitmap} cannot be read as an image; is it damaged?\n"
 
 
-@pytest.mark.parametrize("count", [2, 33])
-def test_images_named_one_by_one_as_a_shell_does_get_advice(
-    count: int, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def few_pixels(folder: Path, *names: str) -> list[str]:
+    """Small black photos of these names; returns what a command line calls them."""
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        assert cv2.imwrite(str(folder / name), np.zeros((48, 64, 3), np.uint8))
+    return [str(folder / name) for name in names]
+
+
+def test_images_named_one_by_one_as_a_shell_does_are_one_source_in_their_order(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, line = failure(capsys, *[str(photo)] * count, "-o", str(tmp_path / "annotated"))
-    assert code == 2
-    assert line.endswith("; images are one source by the name of their folder, or by a pattern in quotes ('*.jpg')")
+    named = few_pixels(tmp_path / "in", *[f"{number}.png" for number in range(39, 0, -1)], "cat[1].jpg")
+    (tmp_path / "in" / "20.png").write_bytes(b"damaged")
+    out, figures = tmp_path / "out", tmp_path / "run.json"
+    argv = [*named, "-o", f"{out}/", "--metrics", str(figures), "--model", str(tiny), "--device", "cpu"]
+    assert main(argv) == 0
+    printed = capsys.readouterr()
+    expected = [f"{number}.png" for number in range(39, 0, -1) if number != 20] + ["cat[1].jpg"]
+    assert re.findall(r"^(.*): nothing found", printed.out, re.MULTILINE) == expected
+    assert f"{named[0]} ... {named[-1]} (64x48) -> {out}" in printed.out
+    assert printed.err.count("left out") == 1
+    assert sorted(path.name for path in out.iterdir()) == sorted(expected)
+    (source,) = json.loads(figures.read_text())["sources"]
+    assert (source["label"], source["captured"], source["damaged"]) == ("39", 39, 1)
+
+
+def test_images_of_one_name_from_several_folders_are_told_apart(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_pixels(tmp_path, "a/1.png", "b/1.png", "2.png")
+    monkeypatch.chdir(tmp_path / "a")
+    argv = ["1.png", "../b/1.png", str(tmp_path / "2.png"), "-o", "../out", "--model", str(tiny), "--quiet"]
+    assert main([*argv, "--device", "cpu"]) == 0
+    found = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")]
+    assert sorted(map(str, found)) == ["2.png", str(Path("a/1.png")), str(Path("b/1.png"))]
+
+
+@pytest.mark.parametrize(
+    ("names", "output", "code", "words"),
+    [
+        (["1.png", "./1.png"], "out/", 3, "1.png was named twice; name each image once"),
+        (["1.png", "3.png"], "out/", 3, "no such file: 3.png"),
+        (["1.png", "2.png"], "o.png", 6, "o.png can hold one image, and 1.png ... 2.png has more"),
+        (["1.png", "2.png"], ".", 6, "1.png is an image of the input"),
+        (["1.png", "2.png"], "2.png", 6, "2.png is an input"),
+        (["1.png", "*.png"], "out/", 2, "out/ cannot hold 2 sources"),
+        (["1.png"] * 33, "{source}.jpg", 2, "images are one source where no output has {source} in its name"),
+    ],
+)
+def test_images_that_cannot_be_one_source_are_refused_in_one_line(
+    names: list[str],
+    output: str,
+    code: int,
+    words: str,
+    tmp_path: Path,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few_pixels(tmp_path, "1.png", "2.png")
+    monkeypatch.chdir(tmp_path)
+    found, line = failure(capsys, *names, "-o", output, "--overwrite", "--model", str(tiny), "--device", "cpu")
+    assert found == code
+    assert words in line
+    assert {path.name for path in tmp_path.iterdir()} == {"1.png", "2.png", tiny.name}
+
+
+def test_each_of_several_images_can_still_have_a_result_of_its_own(tmp_path: Path, tiny: Path) -> None:
+    named = few_pixels(tmp_path, "1.png", "2.jpg")
+    argv = [*named, "-o", str(tmp_path / "{source}_seen.png"), "--model", str(tiny), "--device", "cpu", "--quiet"]
+    assert main(argv) == 0
+    assert sorted(path.name for path in tmp_path.glob("*_seen*")) == ["1_seen.png", "2_seen.png"]
 
 
 def test_only_the_classes_asked_for_are_found(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

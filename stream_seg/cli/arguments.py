@@ -33,7 +33,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
-  stream-seg photos/ -o annotated/               a folder of images
+  stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
   stream-seg rtsp://camera/stream -o - | ffmpeg -i - -c copy -f rtsp rtsp://server/annotated
 
@@ -285,7 +285,8 @@ def _run_parser() -> Parser:
         nargs="*",
         metavar="SOURCE",
         help="video file, address (rtsp:, http:, ...), image, folder, glob, numbered sequence (img_%%04d.png), camera "
-        "number, or - for a stream on standard input; up to 32 at once",
+        "number, or - for a stream on standard input; up to 32 at once, and of images (*.jpg) any number, as "
+        "one source",
     )
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from stream_seg.availability import Availability
-from stream_seg.cli.names import PIPE, Spec, is_cut, is_encoded, is_feed, is_here, may_be_live
+from stream_seg.cli.names import PIPE, Spec, is_cut, is_encoded, is_feed, is_here, is_photo, may_be_live
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
@@ -24,7 +24,6 @@ from stream_seg.sinks import Page, PipedVideo, Window, is_address, open_sink
 from stream_seg.sinks.part import same_file
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
-from stream_seg.sources.images import is_image
 from stream_seg.sources.paced import Paced
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles, WallIfLive
@@ -59,12 +58,15 @@ def plan(
 
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
-    specs = _specs(args)
-    sources = [_source(args, spec) for spec in specs]
+    named = [*args.source, *args.webcam]
+    together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in args.output)
+    specs = named[:1] if together else named  # the first of photos that are one source stands for all
+    _refuse_senseless(args, specs)
+    sources = [_source(args, named)] if together else [_source(args, spec) for spec in specs]
     warn_of_unused(args, specs, sources)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
-    _refuse_clashes([path for paths in [*own, shared] for path in paths], args, specs)
+    _refuse_clashes([path for paths in [*own, shared] for path in paths], args, named)
     _refuse_images(args, specs, sources)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
@@ -101,14 +103,12 @@ def plan(
     return Plan(feeds, wall, metrics, [sink for sinks in [*files, *sent, for_wall] for sink in sinks], screens)
 
 
-def _specs(args: argparse.Namespace) -> list[Spec]:
-    specs = [*args.source, *args.webcam]
+def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     if not specs:
         raise UsageError("no source was named; name a file, an address or a camera, or see stream-seg --help")
     if len(specs) > MOST_SOURCES:
-        raise UsageError(
-            f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once{_advice_on_images(specs)}"
-        )
+        hint = f"; images are one source where no output has {PLACE} in its name" if all(map(is_photo, specs)) else ""
+        raise UsageError(f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once{hint}")
     if specs.count("-") > 1:
         raise UsageError("standard input (-) was named twice; it can be read once")
     cameras = [str(spec) for spec in specs if isinstance(spec, int) or spec.isdecimal()]
@@ -118,17 +118,9 @@ def _specs(args: argparse.Namespace) -> list[Spec]:
         raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
-    return specs
 
 
-def _advice_on_images(specs: Sequence[Spec]) -> str:
-    """What to do instead of naming images one by one, as a shell does with a pattern; else nothing."""
-    if not all(is_image(Path(str(spec))) for spec in specs):
-        return ""
-    return "; images are one source by the name of their folder, or by a pattern in quotes ('*.jpg')"
-
-
-def _source(args: argparse.Namespace, spec: Spec) -> Source:
+def _source(args: argparse.Namespace, spec: Spec | Sequence[str]) -> Source:
     given = {
         "camera_size": args.camera_size,
         "camera_fps": args.camera_fps,
@@ -156,7 +148,7 @@ def _outputs(
         if not is_encoded(path):
             raise UsageError(
                 f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
-                f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4){_advice_on_images(specs)}"
+                f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4)"
             )
         if args.events is not None:
             raise UsageError(

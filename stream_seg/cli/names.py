@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from stream_seg import sinks
 from stream_seg.sources.camera import is_webcam
+from stream_seg.sources.images import is_image, is_numbered
 from stream_seg.sources.network import RTSP_SCHEMES, names_a_file
 from stream_seg.sources.synthetic import is_synthetic
 
@@ -29,6 +32,17 @@ def may_be_live(spec: Spec) -> bool:
 def is_here(spec: Spec) -> bool:
     """Whether what a source is can be known before it is open: files are here."""
     return spec != PIPE and not may_be_live(spec)
+
+
+def is_photo(spec: Spec) -> bool:
+    """Whether a source is one image in a file, or would be if it were there; a folder and a pattern are several."""
+    path = Path(str(spec))
+    if not (is_here(spec) and is_image(path)):
+        return False
+    may_be_pattern = is_numbered(str(spec)) or any(character in str(spec) for character in "*?[")
+    with suppress(OSError):  # a name too long, which opening it will say
+        return path.is_file() or not (may_be_pattern or path.is_dir())
+    return True
 
 
 def is_rtsp(spec: Spec) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import get_args
@@ -21,6 +21,7 @@ from stream_seg.sources.fake import ListSource
 from stream_seg.sources.images import (
     SEQUENCE_RATE,
     ImageFiles,
+    common_folder,
     fixed_folder,
     images_in,
     images_matching,
@@ -34,7 +35,7 @@ from stream_seg.sources.reconnecting import Reconnecting
 from stream_seg.sources.several import moves
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
 from stream_seg.sources.timeline import meant_rate
-from stream_seg.sources.video import Recording
+from stream_seg.sources.video import Recording, refuse_missing
 from stream_seg.sources.watched import Watched
 from stream_seg.sources.webp import AnimatedWebP
 
@@ -56,7 +57,7 @@ __all__ = [
 
 
 def open_source(
-    spec: str | int | Path,
+    spec: str | int | Path | Sequence[str | Path],
     *,
     start: float | Fraction = 0,
     end: float | Fraction | None = None,
@@ -74,6 +75,7 @@ def open_source(
 
     `spec`: a number or /dev/video* is a webcam, `-` standard input, `synthetic:...` a made-up picture, `scheme://...`
     an address, a folder, glob, numbered sequence (`img_%04d.png`) or image file images, anything else a video file.
+    A list is image files, one source in this order, whose names are told from the folder that all are in.
     `start` and `end` are seconds, `end` not included; `stride` keeps each n-th frame, `max_frames` so many at most.
     `camera_size` (width, height) and `camera_fps` are wishes to a webcam, `sequence_rate` images per second.
 
@@ -108,7 +110,9 @@ def open_source(
     if not name:  # which a path takes for the current folder
         raise UsageError("the name of a source is empty; the current folder is written .")
     source: Source
-    if is_webcam(name):
+    if not isinstance(spec, str | int | Path):
+        source = _told(name, lambda: _photos([Path(path) for path in spec], rate))
+    elif is_webcam(name):
         device = int(name) if name.isdecimal() else name
         source = reconnecting(
             lambda _: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None
@@ -122,7 +126,7 @@ def open_source(
 
         source = reconnecting(stream, at_start=not names_a_file(name))
     else:
-        source = _recorded(name, begin, rate)
+        source = _told(name, lambda: _file(name, begin, rate))
     if not begin and stop is None and max_frames is None and stride == 1:
         return source
     return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames)
@@ -138,11 +142,21 @@ def _refuse_senseless(transport: str, open_timeout: float, stall_timeout: float,
         raise UsageError(f"reconnect must be 0 or a whole number of times, got {reconnect:g}")
 
 
-def _recorded(spec: str, start: Fraction, rate: Fraction) -> Source:
+def _told(name: str, make: Callable[[], Source]) -> Source:
+    """What `make` returns; what the system says against it as a `SourceError`."""
     try:
-        return _file(spec, start, rate)
+        return make()
     except OSError as error:  # a name too long, a folder that may not be looked into
-        raise SourceError(f"cannot read {spec}: {error.strerror}") from error
+        raise SourceError(f"cannot read {error.filename or name}: {error.strerror}") from error
+
+
+def _photos(paths: Sequence[Path], rate: Fraction) -> Source:
+    if not paths:
+        raise UsageError("the list of images is empty")
+    for path in paths:
+        refuse_missing(path)
+    name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} ... {paths[-1]}"
+    return ImageFiles(paths, folder=common_folder(paths), name=name, rate=rate)
 
 
 def _file(spec: str, start: Fraction, rate: Fraction) -> Source:

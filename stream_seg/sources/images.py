@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import itertools
 import logging
+import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -108,7 +110,7 @@ class ImageFiles(Stoppable):
             if moves(data) or has_pages(data):
                 several.append(path)
             number = next(index)
-            name = str(path.relative_to(self._folder))
+            name = os.path.relpath(path, self._folder)
             yield Frame(image, number, number / self._rate, time.monotonic(), name, is_still=not self._is_film)
         if several:
             others = f" and {len(several) - 1} more" if several[1:] else ""
@@ -150,6 +152,22 @@ def _images_of(paths: Iterable[Path]) -> list[Path]:
 def _advice_on_others(paths: Iterable[Path]) -> str:
     """What to do where there are files, but no images: they may be videos. Else nothing."""
     return "; folders and patterns are for images, videos are named one by one" if any(map(Path.is_file, paths)) else ""
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """Return the folder that all of these files are in, themselves or in folders of it.
+
+    Raises `SourceError` when there is none, as on several drives of Windows, and when a file is named twice.
+    """
+    places = [os.path.abspath(path) for path in paths]  # noqa: PTH100  Path.absolute leaves .. in it
+    times = Counter(places)
+    twice = next((path for path, place in zip(paths, places, strict=True) if times[place] > 1), None)
+    if twice is not None:
+        raise SourceError(f"{twice} was named twice; name each image once")
+    try:
+        return Path(os.path.commonpath([os.path.dirname(place) for place in places]))  # noqa: PTH120
+    except ValueError:
+        raise SourceError(f"{paths[0]} and other images are on several drives; name those of one drive") from None
 
 
 def numbered_images(pattern: str) -> list[Path]:

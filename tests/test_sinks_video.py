@@ -606,6 +606,41 @@ def test_sound_that_pauses_for_a_day_goes_on_after_it(suffix: str, tmp_path: Pat
         assert [packet for packet, _ in groupby(after.packets)] == before.packets
 
 
+@pytest.mark.parametrize(
+    ("sound", "inside", "suffix", "silence"),
+    [("pcm_s16le", "mkv", "mp4", b"\0\0"), ("pcm_s24le", "mkv", "mov", b"\0\0\0"), ("pcm_u8", "mkv", "mov", b"\x80"),
+     ("pcm_alaw", "nut", "mov", b"\xd5"), ("pcm_mulaw", "nut", "mov", b"\xff")],
+)  # fmt: skip
+def test_silence_fills_a_pause_of_sound_without_times_of_its_own(
+    sound: str, inside: str, suffix: str, silence: bytes, tmp_path: Path
+) -> None:
+    """An MP4 tells of samples of one size only when the first begins, so what came after the pause came early."""
+    source = with_a_pause(record(tmp_path / f"in.{inside}", sound), tmp_path / f"pause.{inside}", 2)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / f"out.{suffix}"), about, shown)
+    (before,), (after,) = sounds(source), sounds(tmp_path / f"out.{suffix}")
+    first = b"".join(packet for packet, time in zip(before.packets, before.times, strict=True) if time < 2)
+    rest = b"".join(before.packets)[len(first) :]
+    assert (after.codec, before.times[-1]) == (sound, pytest.approx(3.9, abs=0.1))
+    assert b"".join(after.packets) == first + silence * (2 * 48000) + rest
+    assert after.times[-1] == pytest.approx(4, abs=0.03)
+
+
+def test_a_pause_that_no_file_can_be_filled_with_ends_such_sound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = with_a_pause(record(tmp_path / "in.mkv", "pcm_s16le"), tmp_path / "pause.mkv", 2 * 3600)
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    (after,) = sounds(tmp_path / "out.mp4")
+    assert after.times[-1] == pytest.approx(1, abs=0.1)
+    assert read(tmp_path / "out.mp4").times[-1] == pytest.approx(2 * 3600 + 1.96, abs=0.1)
+    (said,) = caplog.messages
+    assert said.endswith(
+        "from 7201.0 s on: nothing is heard for 2.0 h, which this format has no way to tell; .mkv does"
+    )
+
+
 def with_a_pause(path: Path, copy: Path, seconds: int) -> Path:
     """A copy in which all that comes after the first second is so much later."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as output:

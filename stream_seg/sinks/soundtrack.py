@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Protocol, cast
@@ -36,6 +37,15 @@ others it cannot be written without."""
 
 _LONGEST_WAIT = 600
 """How many seconds after its beginning a film in one of these may have its first sound."""
+
+_LEAST_FILLED = Fraction(1, 10)
+"""Seconds that samples without times may be early before silence is put in: not for what is but rounded."""
+
+_LONGEST_FILLED = 3600
+"""Seconds of silence that are put in at once; of 48 kHz stereo they take 0.7 GB."""
+
+_SILENCE = {"pcm_u8": b"\x80", "pcm_mulaw": b"\xff", "pcm_alaw": b"\xd5"}
+"""A byte of silence in the encodings of samples for which it is not 0 (ITU-T G.711 for the latter two)."""
 
 
 class Track(Protocol):
@@ -130,7 +140,7 @@ class Soundtrack:
             return
         self._unheard.pop(index, None)
         try:
-            for heard in self._through_the_pause(packet):
+            for heard in [packet] if isinstance(track, _CopyOfSamples) else self._through_the_pause(packet):
                 track.put(heard)
         except PyAVCallbackError:  # the file cannot be written, which is not the sound's fault
             raise
@@ -143,8 +153,7 @@ class Soundtrack:
 
     def _through_the_pause(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
         """The packet and, where nothing was heard for hours before it, itself as often as its container needs that."""
-        begins = packet.pts if packet.pts is not None else packet.dts
-        assert begins is not None
+        begins = _begin(packet)
         heard = self._heard.get(packet.stream_index, begins)
         self._heard[packet.stream_index] = begins
         longest = int(_LONGEST_PAUSE / packet.time_base)
@@ -206,6 +215,38 @@ class _Copy:
         pass
 
 
+class _CopyOfSamples(_Copy):
+    """A track of samples of one size, of which an MP4 or MOV keeps no times but the first: silence fills its pauses."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+        super().__init__(source, output)
+        name, context = source.codec_context.name, self._stream.codec_context
+        bits = re.search(r"\d+", name)
+        self._rate = context.sample_rate
+        self._silence = _SILENCE.get(name, b"\0") * (int(bits[0]) // 8 if bits else 1) * context.layout.nb_channels
+        self._end: int | None = None  # of the sound until now, in samples
+
+    def put(self, packet: Packet[AudioStream]) -> None:
+        begin = math.floor(_begin(packet) * packet.time_base * self._rate)
+        end = begin if self._end is None else self._end
+        if begin - end > _LONGEST_FILLED * self._rate:
+            hours = (begin - end) / self._rate / 3600
+            raise ValueError(f"nothing is heard for {hours:.1f} h, which this format has no way to tell; .mkv does")
+        if begin - end > _LEAST_FILLED * self._rate:
+            for place in range(end, begin, self._rate):
+                super().put(self._pause(place, min(self._rate, begin - place)))
+            end = begin
+        self._end = end + packet.size // len(self._silence)
+        super().put(packet)
+
+    def _pause(self, begin: int, samples: int) -> Packet[AudioStream]:
+        pause = cast("Packet[AudioStream]", Packet(self._silence * samples))
+        pause.time_base, pause.is_keyframe = Fraction(1, self._rate), True
+        pause.pts = pause.dts = begin
+        pause.duration = samples
+        return pause
+
+
 class _Encode:
     """A track that is encoded anew, because the container refuses its codec."""
 
@@ -244,11 +285,15 @@ class _Encode:
         self._output.mux(self._stream.encode(None))
 
 
+def _begin(packet: Packet[AudioStream]) -> int:
+    begin = packet.pts if packet.pts is not None else packet.dts
+    assert begin is not None
+    return begin
+
+
 def _move(packet: Packet[AudioStream], time: Fraction) -> None:
     """Give a packet, and what is decoded from it, another time in seconds."""
-    begins = packet.pts if packet.pts is not None else packet.dts
-    assert begins is not None
-    later = round(time / packet.time_base - begins)
+    later = round(time / packet.time_base - _begin(packet))
     packet.pts = None if packet.pts is None else packet.pts + later
     packet.dts = None if packet.dts is None else packet.dts + later
 
@@ -272,8 +317,9 @@ def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track
     if source.codec_context is None:
         raise ValueError("this FFmpeg does not know its codec")
     if copy:
+        loses_pauses = output.format.name in _WAITING and source.codec_context.name.startswith("pcm_")
         try:
-            return _Copy(source, output)
+            return _CopyOfSamples(source, output) if loses_pauses else _Copy(source, output)
         except ValueError:  # how PyAV says that the format does not support the codec
             pass
     return _Encode(source, output)

@@ -14,6 +14,7 @@ import pytest
 
 from stream_seg.addresses import backoff
 from stream_seg.addresses.backoff import delay_before
+from stream_seg.channel import Channel
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
 from stream_seg.protocols import Source
@@ -133,6 +134,21 @@ def test_a_slow_consumer_of_a_recording_loses_nothing_and_is_no_stall() -> None:
                 time.sleep(0.3)
             numbers.append(taken.index)
     assert numbers == list(range(8))
+
+
+def test_time_for_which_the_process_was_stopped_is_no_stall_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits has waited long enough when it goes on, before the reader could bring anything."""
+    waited: list[float | None] = []
+    take = Channel.take
+
+    def stopped(channel: Channel[Frame], limit: int, timeout: float | None = None) -> list[Frame]:
+        waited.append(timeout)
+        return [] if len(waited) == 3 else take(channel, limit, timeout)
+
+    with Watched(Flaky(frames(8), kind="video")(), stall_timeout=5) as watched:
+        monkeypatch.setattr(Channel, "take", stopped)
+        assert [taken.index for taken in watched] == list(range(8))
+    assert len(waited) > 8
 
 
 def test_time_spent_elsewhere_counts_as_waiting_for_a_live_source(release: threading.Event) -> None:

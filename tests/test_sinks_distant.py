@@ -27,6 +27,7 @@ from tests.misbehaving_server import (
     MisbehavingServer,
     chunked,
     cut_off,
+    held,
     redirect,
     stalled,
     status,
@@ -261,6 +262,36 @@ def test_sound_that_cannot_be_had_costs_no_picture_and_is_one_line(
         assert 2 < after[0].times[-1] < 4
         assert after[0].packets == before.packets[: len(after[0].packets)]
     assert took < PROMPT
+
+
+class StoppedClock:
+    """A clock that goes on by a minute while sound is waited for, as that of a process that was stopped (Ctrl-Z)."""
+
+    def __init__(self) -> None:
+        self.waiting, self.over = threading.Event(), threading.Event()
+        self._looks = 0
+
+    def monotonic(self) -> float:
+        self._looks += self.waiting.is_set() and threading.current_thread() is threading.main_thread()
+        if self._looks == 12:
+            self.over.set()
+        return time.monotonic() + (60 if self._looks > 8 else 0)
+
+
+def test_time_for_which_the_process_was_stopped_costs_no_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, clock = record(tmp_path / "in.mkv", "pcm_s16le", seconds=6), StoppedClock()
+    data = source.read_bytes()
+    with MisbehavingServer() as server:
+        address = server.behave("/film.mkv", whole(data))
+        about, shown = taken(address, open_timeout=4, stall_timeout=4)
+        server.behave("/film.mkv", held(data, len(data) // 2, clock.waiting, clock.over))
+        monkeypatch.setattr(distant, "time", clock)
+        deliver(VideoFile(tmp_path / "out.mkv"), about, shown)
+    assert clock.over.is_set()
+    assert sounds(tmp_path / "out.mkv")[0].packets == sounds(source)[0].packets
+    assert not caplog.records
 
 
 @pytest.mark.usefixtures("once")

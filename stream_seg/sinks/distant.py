@@ -37,6 +37,9 @@ GRACE_SECONDS = 1.0
 HURRY_SECONDS = 0.5
 """How long the end of a run that was stopped waits for sound, in all."""
 
+LONGEST_STEP = 0.5
+"""Seconds that count of those between two looks: the process may have been stopped (Ctrl-Z)."""
+
 JOIN_SECONDS = 0.5
 """How long closing waits for the reader; FFmpeg sits in a read until data or its timeout comes."""
 
@@ -57,9 +60,10 @@ class Distant(Original):
         self._is_over = False  # nothing more comes from the reader
         self._silent = Fraction(-1)  # `silent_until` as of what was taken
         self._told_to_wait = False
-        self._waits_since: float | None = None
+        self._waited = 0.0
+        self._looked = time.monotonic()
         self._deadline: float | None = None
-        self._arrived = time.monotonic()
+        self._has_arrived = False  # anything, since `_looked`
         self._closing = threading.Event()
         self._reader = threading.Thread(target=self._run, name=f"stream-seg-sound {source.name}", daemon=True)
         super().__init__(source, start, end)
@@ -126,7 +130,7 @@ class Distant(Original):
             self._silent = silent
         lacks = not (self._is_over or is_enough())
         if not lacks:
-            self._waits_since = None
+            self._waited = 0.0
         return lacks
 
     def _take(self, wait: float) -> None:
@@ -137,14 +141,16 @@ class Distant(Original):
             self._is_over = True
             return
         self._ahead.extend(items)
-        now = time.monotonic()
-        if self._deadline is not None and now > self._deadline:
+        before, self._looked = self._looked, time.monotonic()
+        if self._deadline is not None and self._looked > self._deadline:
             self._is_over = True
-        elif items or self._waits_since is None:
-            self._waits_since = None if items else now
-        elif now - max(self._waits_since, self._arrived) > self._patience():
-            self._leave_out(self._silence())
-            self._is_over = True
+        elif items or self._has_arrived:
+            self._waited, self._has_arrived = 0.0, False
+        else:
+            self._waited += min(LONGEST_STEP, self._looked - before)
+            if self._waited > self._patience():
+                self._leave_out(self._silence())
+                self._is_over = True
 
     def _patience(self) -> float:
         return GRACE_SECONDS + (self._stall_timeout if self._is_open else self._open_timeout)
@@ -184,13 +190,13 @@ class Distant(Original):
         # Reading goes on while sinks look at the tracks, and may change them.
         copies = av.open(io.BytesIO(), "w", format="null")
         self._tracks = {index: _copied(track, copies) for index, track in self._tracks.items()}
-        self._arrived = time.monotonic()
+        self._has_arrived = True
 
     def _demux(self) -> Iterator[Packet[Stream]]:
         for packet in super()._demux():
             if self._is_over:  # where there is no sound for long, nothing is put that would tell
                 raise ChannelClosed
-            self._arrived = time.monotonic()
+            self._has_arrived = True
             yield packet
 
     def _broke_off(self, error: av.FFmpegError | OSError) -> None:

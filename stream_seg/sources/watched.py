@@ -22,6 +22,9 @@ GRACE_SECONDS = 2.0
 JOIN_SECONDS = 0.5
 """How long leaving the `with` block waits for the reader; FFmpeg sits in a read until data or its timeout comes."""
 
+LONGEST_STEP = 0.5
+"""Seconds that are waited at a time: of those for which the process was stopped (Ctrl-Z), only so many count."""
+
 HAND_OVER = 2
 """Frames between the reader and whoever iterates. Of a live source the newest: what FFmpeg may not hand over at once
 piles up inside it, and every later frame is older."""
@@ -105,7 +108,7 @@ class Watched:
     def __iter__(self) -> Iterator[Frame]:
         while True:
             try:
-                frames = self._frames.take(1, timeout=self._patience())
+                frames = self._next()
             except EndOfStream:
                 break
             if not frames:
@@ -113,6 +116,15 @@ class Watched:
             yield from frames
         if not self._stopping:
             self._raise_error()
+
+    def _next(self) -> list[Frame]:
+        """Wait for the next frame; nothing where none comes in time."""
+        patience = self._patience()
+        while True:
+            step = min(LONGEST_STEP, patience)
+            patience -= step
+            if (frames := self._frames.take(1, timeout=step)) or patience <= 0:
+                return frames
 
     def _answer(self) -> SourceInfo:
         grace = min(GRACE_SECONDS, self._open_timeout / 2)

@@ -40,6 +40,32 @@ def test_a_photo_in_tiles_is_put_together_and_cut_to_its_size(tmp_path: Path) ->
     assert [[number_of(tile) for tile in row] for row in rows] == [[0, 1, 2], [3, 4, 5]]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "container"),
+    [("a.gif", "gif", "rgb8", "gif"), ("a.tga", "targa", "bgr24", "image2"), ("a.ico", "bmp", "bgra", "ico"),
+     ("a.pcx", "pcx", "rgb24", "image2"), ("a.jpg.part", "mjpeg", "yuvj420p", "mjpeg")],
+)  # fmt: skip
+def test_one_picture_in_a_format_that_may_hold_films_is_a_photo(
+    name: str, codec: str, pixels: str, container: str, tmp_path: Path
+) -> None:
+    """Its window stays until a key is pressed, and nothing waits for further pictures that agree on what it shows."""
+
+    def made(count: int) -> Path:
+        form = {"codec": codec, "pixel_format": pixels, "options": {}, "container_format": container}
+        return write_video(tmp_path / name, count, **form)  # type: ignore[arg-type]
+
+    with open_source(made(1)) as source:
+        (frame,) = source
+        about = source.info
+    assert (about.kind, about.frame_count, about.files) == ("images", 1, (tmp_path / name,))
+    assert (frame.is_still, frame.name) == (True, name)
+    if container in ("gif", "mjpeg"):
+        with open_source(made(3)) as source:
+            film = list(source)
+        assert (source.info.kind, [frame.is_still for frame in film]) == ("video", [False] * 3)
+        assert film[0].name is None
+
+
 def turned(quarters: int) -> bytes:
     return box(b"irot", bytes([quarters]))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +15,7 @@ from av.container import InputContainer
 from stream_seg.addresses.credentials import refuse_lacking_scheme
 from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError, did_you_mean
-from stream_seg.frame import SourceInfo
+from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sources.container import open_container
 from stream_seg.sources.decoding import Decoder, recorded_frames
 from stream_seg.sources.recorded import Recorded
@@ -22,11 +24,16 @@ DURATION_TOLERANCE = 1
 """Seconds by which some containers (AVI, MPEG) state a length that is too short."""
 
 
+PICTURES = ("gif", "ico", "image2")
+"""What FFmpeg calls formats of pictures; others end in _pipe."""
+
+
 class Recording(Recorded):
     """Every frame of a video file from `start` seconds on, exactly once, in order, with exact times.
 
     Any container and codec FFmpeg reads. The file is looked at by the constructor, so `info` is known at once; it is
-    held open only inside `with`. `damaged` counts packets left out so far.
+    held open only inside `with`. `damaged` counts packets left out so far. A file of one picture in a format of
+    pictures, as GIF or TGA, is an image: its `kind` is "images", and its frame a still that has a name.
 
     Raises `SourceError` for a file that is missing, not a video, only sound, or damaged beyond use, and when `start`
     lies behind its end.
@@ -43,7 +50,16 @@ class Recording(Recorded):
             if info.duration is not None and start >= info.duration:  # which may be wrong
                 decoder.seek(start)
                 next(recorded_frames(decoder, start, lambda: False), None)
+            self._is_image = _is_one_picture(decoder)
+            if self._is_image:
+                info = dataclasses.replace(info, kind="images", frame_count=1, files=(self._path,))
             self._info = part_of(info, start)
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = super().__iter__()
+        if not self._is_image:
+            return frames
+        return (dataclasses.replace(frame, name=self._path.name, is_still=True) for frame in frames)
 
     def _open(self) -> None:
         with reading(self.name):
@@ -53,6 +69,12 @@ class Recording(Recorded):
 
     def _container(self) -> InputContainer:
         return open_container(str(self._path.absolute()), self.name)  # FFmpeg takes a relative 12:30.mp4 for an address
+
+
+def _is_one_picture(decoder: Decoder) -> bool:
+    """Whether a container just opened is of a format of pictures and holds one. Some formats hold several in a row."""
+    is_of_pictures = decoder.format in PICTURES or decoder.format.endswith("_pipe")
+    return is_of_pictures and len(list(itertools.islice(decoder, 2))) == 1
 
 
 def refuse_missing(path: Path) -> None:

@@ -95,6 +95,16 @@ def test_a_recording_over_http_that_breaks_off_is_an_error(tmp_path: Path, monke
     assert 20 < len(came) < 31
 
 
+def test_a_recording_whose_index_is_out_of_reach_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """As python -m http.server serves it: the index at the end is read on the way, and there is no way back."""
+    film = record(tmp_path / "film.mp4", "pcm_s16le", seconds=2, rate=100)
+    with MisbehavingServer() as server:
+        address = server.behave("/film.mp4", without_range(film.read_bytes()))
+        with pytest.raises(SourceError, match=r"broke off: .*: fetch the file first.*-movflags \+faststart$") as caught:
+            open_source(address).__enter__()
+    assert caught.value.__context__ is None
+
+
 def test_a_part_of_a_recording_is_had_from_a_server_that_cannot_seek_though_its_index_says_where(
     tmp_path: Path,
 ) -> None:

@@ -48,6 +48,11 @@ BEGIN_AT_SEGMENT = "-2"
 """Of a live HLS playlist: the last but one. While it plays the next one is there, and while that plays the one after it
 is published, so that it may be late by a segment. FFmpeg would begin one earlier, and delay everything by as much."""
 
+OUT_OF_REACH = (
+    "; where its index is at its end, a server without byte ranges leaves that out of reach: fetch the file first, "
+    "or make it with ffmpeg -movflags +faststart"
+)
+
 OPEN_TIMEOUT = 10.0
 STALL_TIMEOUT = 5.0
 
@@ -87,6 +92,7 @@ class NetworkStream(Stoppable):
         self._start = start
         self._timeout = open_timeout, stall_timeout
         self._decoder: Decoder | None = None
+        self._format = ""
         self._damaged = 0
 
     @property
@@ -132,14 +138,19 @@ class NetworkStream(Stoppable):
                 self._decoder.seek(self._start)
         except av.FFmpegError as error:
             failure = self._broke_off(error, may_be_the_end=False)
+            if error.errno == errno.EIO and self._scheme in RECORDING_SCHEMES and "mp4" in self._format:
+                failure = SourceError(f"{failure}{OUT_OF_REACH}")
         if failure is not None:
             raise failure
 
     def _connect(self) -> InputContainer:
         try:
-            return open_container(self._url, self.name, options=self._options, timeout=self._timeout)
+            opened = open_container(self._url, self.name, options=self._options, timeout=self._timeout)
         except SourceError as error:
             failure = error
+        else:
+            self._format = opened.format.name
+            return opened
         if self._scheme in RTSP_SCHEMES and failure.reason is Reason.REFUSED:
             self._refuse_sound_alone()
         if self._scheme in RTSP_SCHEMES and failure.reason is Reason.CODEC:

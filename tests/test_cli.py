@@ -294,8 +294,12 @@ def test_a_mistake_gets_one_line_and_its_exit_code(
             ["--camera-size is for webcams", "--camera-fps is for webcams"],
         ),
         (
-            ["--transport", "udp", "--max-age", "9"],
-            ["--transport is for rtsp://", "--max-age is for webcams and addresses"],
+            ["--transport", "udp", "--max-age", "9", "--max-fps", "9"],
+            [
+                "--transport is for rtsp://",
+                "--max-age is for webcams and addresses",
+                "--max-fps is for webcams and addresses",
+            ],
         ),
         (["--open-timeout", "3", "--stall-timeout", "3"], ["--open-timeout is for", "--stall-timeout is for"]),
         (

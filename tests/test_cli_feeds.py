@@ -162,6 +162,15 @@ def test_max_frames_are_those_that_are_delivered_of_what_is_live(tmp_path: Path)
     assert frames_in(out) == 5
 
 
+def test_a_rate_that_is_asked_for_drops_nothing(tmp_path: Path) -> None:
+    out, figures = tmp_path / "out.mkv", tmp_path / "run.json"
+    argv = ["synthetic:64x64@200,live", "-o", str(out), "--max-fps", "20", "--end", "0.5", "--metrics", str(figures)]
+    assert main([*argv, "--model", str(batched_model(tmp_path / "tiny.onnx")), "--device", "cpu", "--quiet"]) == 0
+    (source,) = json.loads(figures.read_text())["sources"]
+    assert 2 < source["captured"] <= 12
+    assert source["frame_rate"] == 20
+
+
 @pytest.mark.parametrize("spec", ["rtsp://cam/1", "http://cam/video", "https://cam/live.m3u8", "0", "http://cam/a.mp4"])
 def test_the_window_of_whatever_can_be_away_tells_of_it(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "Window", lambda paced: ListSink())

@@ -77,6 +77,7 @@ def test_a_file_that_is_named_like_a_number_can_be_had_by_its_path(tmp_path: Pat
         ({"start": 2, "end": 2}, "the end must come after the start"),
         ({"end": 0}, "the end must come after the start"),
         ({"stride": 0}, "stride must be at least 1"),
+        ({"max_fps": 0}, "max_fps must be more than 0"),
         ({"max_frames": 0}, "max_frames must be at least 1"),
         ({"start": float("nan")}, "start must be a number"),
         ({"end": float("inf")}, "end must be a number"),
@@ -204,6 +205,30 @@ def test_no_more_frames_than_asked_for(most: int, came: int) -> None:
     with Clip(numbered_list(20), max_frames=most) as clip:
         assert clip.info.frame_count == came
         assert len(list(clip)) == came
+
+
+@pytest.mark.parametrize(
+    ("sent", "most", "came"),
+    [(30, 5, 20), (30, 20, 80), (30, 30, 120), (30, 50, 120), (25, Fraction(1, 2), 2)],
+)
+def test_of_a_live_source_no_more_frames_a_second_are_used_than_asked_for(sent: int, most: Fraction, came: int) -> None:
+    late = [0.4 * (number % 3) / sent for number in range(4 * sent)]  # by how much each comes late
+    shown = [
+        Frame(numbered(number % 256), number, Fraction(number, sent), 100 + number / sent + late[number])
+        for number in range(4 * sent)
+    ]
+
+    class Camera(ListSource):
+        def __iter__(self) -> Iterator[Frame]:
+            yield from shown
+
+    for kind, expected in (("live", came), ("video", 4 * sent)):
+        with Clip(Camera([numbered(0)], rate=Fraction(sent), kind=kind), max_fps=Fraction(most)) as clip:
+            kept = list(clip)
+            assert clip.info.frame_rate == (min(sent, most) if kind == "live" else sent)
+        assert abs(len(kept) - expected) <= (kind == "live")
+        assert [frame.index for frame in kept] == list(range(len(kept)))
+        assert kept[0].pts == 0
 
 
 def test_a_clip_reads_nothing_past_its_last_frame() -> None:

@@ -354,6 +354,9 @@ def _run_parser() -> Parser:
     group.add_argument("--open-timeout", type=span, metavar="S", help="wait so long for an answer (10)")
     group.add_argument("--stall-timeout", type=span, metavar="S", help="and for the next frame (5)")
     group.add_argument("--max-age", type=milliseconds, metavar="MS", help="drop frames that are older than this")
+    group.add_argument(
+        "--max-fps", type=rate, metavar="F", help="use at most F frames a second, to spare the processor"
+    )
 
     add_model(parser)
     group = parser.add_argument_group("segmentation")

@@ -129,6 +129,7 @@ def _source(args: argparse.Namespace, spec: Spec | Sequence[str]) -> Source:
         "open_timeout": args.open_timeout,
         "stall_timeout": args.stall_timeout,
         "reconnect": args.reconnect,
+        "max_fps": args.max_fps,
     }
     wishes = {name: value for name, value in given.items() if value is not None}
     return open_source(spec, start=args.start, end=args.end, stride=args.stride, **wishes)

@@ -20,6 +20,7 @@ _FOR_SOURCES: Sequence[tuple[str, Callable[[Spec], bool], str]] = (
     ("--transport", is_rtsp, "rtsp:// addresses"),
     ("--reconnect", may_be_live, "webcams and addresses"),
     ("--max-age", may_be_live, "webcams and addresses"),
+    ("--max-fps", may_be_live, "webcams and addresses"),
     ("--open-timeout", may_be_live, "webcams and addresses"),
     ("--stall-timeout", may_be_live, "webcams and addresses"),
 )

@@ -63,6 +63,7 @@ def open_source(
     end: float | Fraction | None = None,
     max_frames: int | None = None,
     stride: int = 1,
+    max_fps: float | Fraction | None = None,
     camera_size: tuple[int, int] | None = None,
     camera_fps: float | None = None,
     sequence_rate: float | Fraction = SEQUENCE_RATE,
@@ -76,7 +77,8 @@ def open_source(
     `spec`: a number or /dev/video* is a webcam, `-` standard input, `synthetic:...` a made-up picture, `scheme://...`
     an address, a folder, glob, numbered sequence (`img_%04d.png`) or image file images, anything else a video file.
     A list is image files, one source in this order, whose names are told from the folder that all are in.
-    `start` and `end` are seconds, `end` not included; `stride` keeps each n-th frame, `max_frames` so many at most.
+    `start` and `end` are seconds, `end` not included; `stride` keeps each n-th frame, `max_frames` so many at most,
+    `max_fps` so many a second of a live source.
     `camera_size` (width, height) and `camera_fps` are wishes to a webcam, `sequence_rate` images per second.
 
     Webcams and addresses are given `open_timeout` seconds to answer and `stall_timeout` seconds for each frame;
@@ -94,6 +96,7 @@ def open_source(
         raise UsageError(f"stride must be at least 1, got {stride}")
     if max_frames is not None and max_frames < 1:
         raise UsageError(f"max_frames must be at least 1, got {max_frames}")
+    most = None if max_fps is None else meant_rate("max_fps", seconds("max_fps", max_fps))
     rate = meant_rate("sequence_rate", seconds("sequence_rate", sequence_rate))
     _refuse_senseless(transport, open_timeout, stall_timeout, reconnect)
 
@@ -127,9 +130,9 @@ def open_source(
         source = reconnecting(stream, at_start=not names_a_file(name))
     else:
         source = _told(name, lambda: _file(name, begin, rate))
-    if not begin and stop is None and max_frames is None and stride == 1:
+    if not begin and stop is None and max_frames is None and stride == 1 and most is None:
         return source
-    return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames)
+    return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames, max_fps=most)
 
 
 def _refuse_senseless(transport: str, open_timeout: float, stall_timeout: float, reconnect: float | None) -> None:

@@ -23,7 +23,7 @@ WAIT_SECONDS = 1.0
 
 class Clip(Wrapper):
     """The frames of another source from `start` until before `end` (seconds of its pts), each `stride`-th, at most
-    `max_frames`.
+    `max_frames`. Of a live source at most `max_fps` a second are used, each as soon as it is there.
 
     Times stay those of the source; frames are numbered anew from 0. Of a live source a pipeline may drop some of them;
     `Feed.max_frames` are those that it delivers. A live part ends in time even if the source is
@@ -38,12 +38,14 @@ class Clip(Wrapper):
         end: Fraction | None = None,
         stride: int = 1,
         max_frames: int | None = None,
+        max_fps: Fraction | None = None,
     ) -> None:
         super().__init__(source)
         self._start = start
         self._end = end
         self._stride = stride
         self._max_frames = max_frames
+        self._max_fps = max_fps
         self._alarm: threading.Timer | None = None
         self._closed = False
 
@@ -64,10 +66,12 @@ class Clip(Wrapper):
     def info(self) -> SourceInfo:
         """What is known of the part."""
         info = starting_at(self._source.info, self._start)
-        return thinned(ending_at(info, self._end), self._stride, self._max_frames)
+        return thinned(ending_at(info, self._end), self._stride, self._max_frames, self._max_fps)
 
     def __iter__(self) -> Iterator[Frame]:
-        kept = itertools.islice(self._window(), 0, None, self._stride)
+        kept: Iterator[Frame] = itertools.islice(self._window(), 0, None, self._stride)
+        if self._max_fps is not None and self._source.info.is_live:
+            kept = spaced(kept, float(1 / self._max_fps))
         for index, frame in enumerate(itertools.islice(kept, self._max_frames)):
             yield dataclasses.replace(frame, index=index)
 
@@ -103,12 +107,26 @@ def ending_at(info: SourceInfo, end: Fraction | None) -> SourceInfo:
     return dataclasses.replace(info, end=end, frame_count=count)
 
 
-def thinned(info: SourceInfo, stride: int, max_frames: int | None) -> SourceInfo:
-    """Describe a source of which only each `stride`-th frame is kept, at most `max_frames`."""
+def spaced(frames: Iterator[Frame], seconds: float) -> Iterator[Frame]:
+    """Leave out frames so that those that are left were captured so many seconds apart on the average, or more.
+
+    One may come up to `seconds` early: where a camera sends just as many as are wanted, none is to be lost to jitter.
+    """
+    due = -math.inf
+    for frame in frames:
+        if frame.captured_at >= due:
+            due = max(due, frame.captured_at - seconds) + seconds
+            yield frame
+
+
+def thinned(info: SourceInfo, stride: int, max_frames: int | None, max_fps: Fraction | None = None) -> SourceInfo:
+    """Describe a source of which only each `stride`-th frame is kept, at most `max_frames`; live `max_fps` a second."""
     count = info.frame_count
     if count is not None:
         count = math.ceil(count / stride)
     if max_frames is not None:
         count = max_frames if count is None else min(count, max_frames)
     rate = info.frame_rate / stride if info.frame_rate else None
+    if rate is not None and max_fps is not None and info.is_live:
+        rate = min(rate, max_fps)
     return dataclasses.replace(info, frame_rate=rate, frame_count=count)

@@ -655,6 +655,15 @@ def with_a_pause(path: Path, copy: Path, seconds: int) -> Path:
     return copy
 
 
+def test_a_pause_of_a_second_is_no_damage(tmp_path: Path) -> None:
+    source = with_a_pause(record(tmp_path / "in.mkv"), tmp_path / "pause.mkv", 1)
+    with Recording(source) as recorded:
+        shown = list(recorded)
+        deliver(VideoFile(tmp_path / "out.mkv"), recorded.info, shown)
+    assert [frame.pts for frame in shown] == [frame.pts for frame in recording(source)[1]]
+    assert sounds(tmp_path / "out.mkv") == sounds(source)
+
+
 @pytest.mark.parametrize("hours", [10, -10])
 @pytest.mark.parametrize(("kind", "stamps"), [("video", 2), ("video", 1), ("audio", 1)])
 def test_a_damaged_time_stamp_moves_nothing_else(

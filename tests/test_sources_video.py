@@ -105,10 +105,31 @@ def test_starting_anywhere_gives_the_same_frames_as_reading_all(tmp_path: Path, 
         ]
 
 
-def test_variable_frame_rate_keeps_its_times_exactly(tmp_path: Path) -> None:
-    times = [0, 33, 67, 100, 400, 433, 1200, 1233, 1300, 2000]
-    frames = frames_of(write_video(tmp_path / "phone.mp4", 10, pts=times))
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0, 33, 67, 100, 400, 433, 1200, 1233, 1300, 2000],
+        [0, 33, 1066, 1099, 2130, 2163, 2196, 3220, 3253, 3286],  # a screen on which something happens each second
+        [0, 3000, 5500, 12000, 13100, 14000, 20000, 21000, 24500, 26600],
+    ],
+)
+@pytest.mark.parametrize("name", ["phone.mp4", "phone.mkv"])
+def test_variable_frame_rate_keeps_its_times_exactly(tmp_path: Path, name: str, times: list[int]) -> None:
+    frames = frames_of(write_video(tmp_path / name, len(times), pts=times))
     assert [frame.pts for frame in frames] == [Fraction(time, 1000) for time in times]
+
+
+def test_pictures_that_are_far_apart_leave_nothing_behind_each(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "plant.mkv", 120, pts=range(0, 240_000, 2000))
+    gc.collect()
+    gc.disable()
+    try:
+        with Recording(path) as source:
+            alive = [len(gc.get_objects()) for _ in source]
+    finally:
+        gc.enable()
+    assert len(alive) == 120
+    assert abs(alive[-1] - alive[60]) < 60
 
 
 def test_times_count_from_the_start_of_the_container_so_that_sound_stays_in_sync(tmp_path: Path) -> None:

@@ -116,10 +116,12 @@ class Joints:
                 last[index] = order
             leaping = [one for one in held if one.stream_index == held[0].stream_index]
             if len(leaping) > 1 and leaping[-1] is packet and order is not None and before is not None:
-                if 0 < order - before <= self._jump + 2 * self._step:
+                leapt, goes_on = self._repaired_order(held[0]), 0 < order - before <= self._jump + 2 * self._step
+                is_in_order = leapt is not None and before < leapt <= order
+                if goes_on and not is_in_order:
                     for stray in leaping[:-1]:
                         stray.pts = stray.dts = None
-                elif index != self._pictures and len(leaping) <= _MOST_STRAYS:
+                elif not goes_on and index != self._pictures and len(leaping) <= _MOST_STRAYS:
                     continue
             elif len(held) <= _MOST_WAITING:
                 continue

@@ -107,8 +107,8 @@ class Decoder:
             self._timeline = timeline_of(self._container, self._stream, live=self.live)
             self.damaged = 0
             self._hung_up: av.FFmpegError | None = None
-            self._pictures = self._decoded(self._packets())
-            self._describe(self._peek())
+            self._pictures = _Peekable(self._decoded(self._packets()))
+            self._describe(self._pictures.peek())
         except BaseException:
             self._container.close()
             raise
@@ -142,13 +142,13 @@ class Decoder:
 
     def close(self) -> None:
         """Close the container. Any number of times."""
-        self._pictures = iter(())  # which would keep the decoder, and its threads, until the garbage is collected
+        # They would keep the decoder, and its threads, until the garbage is collected.
+        self._pictures = _Peekable(iter(()))
         self._container.close()
 
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         pts, picture = Fraction(0), None
-        while (coming := next(self._pictures, None)) is not None:
-            picture = coming
+        for picture in self._pictures:
             pts = self._timeline.next(*self._stamps(picture))
             yield pts, picture
         shown = (picture.duration or 0) * (picture.time_base or 0) if picture is not None else 0
@@ -157,7 +157,7 @@ class Decoder:
     def _stamps(self, picture: VideoFrame) -> tuple[int | None, int | None]:
         """When a picture is shown and when decoded, as stored; none where the next one shows that to be damaged."""
         if not self.live and picture.pts is not None and self._timeline.leaps(picture.pts):
-            following = self._peek()
+            following = self._pictures.peek()
             stamp = None if following is None else following.pts
             if stamp is not None and self._timeline.strays(picture.pts, stamp):
                 return None, None
@@ -188,7 +188,7 @@ class Decoder:
 
     def seek(self, start: Fraction) -> None:
         """Go on from the last picture that allows decoding whatever is shown from `start` seconds on."""
-        first = self._peek()
+        first = self._pictures.peek()
         if first is None or first.pts is None or self._timeline.at(first.pts) >= start:
             return
         way = self._way_to(start) if self.format in UNINDEXED else (start, math.inf)
@@ -223,18 +223,12 @@ class Decoder:
             return False
         if packet is None or (packet.pos or 0) > end:
             return False
-        self._pictures = self._decoded(itertools.chain([packet], packets))
-        first = self._peek()
+        self._pictures = _Peekable(self._decoded(itertools.chain([packet], packets)))
+        first = self._pictures.peek()
         if first is None or first.pts is None or self._timeline.at(first.pts) > start - SETTLED:
             return False
         self._timeline.restart(first.pts)
         return True
-
-    def _peek(self) -> VideoFrame | None:
-        first = next(self._pictures, None)
-        if first is not None:
-            self._pictures = itertools.chain([first], self._pictures)
-        return first
 
     def _decoded(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         try:
@@ -353,6 +347,25 @@ class Decoder:
             logger.warning("%s: %d damaged packets were left out", self.name, self.damaged)
         if self._timeline.repaired:
             logger.debug("%s: %d time stamps were repaired", self.name, self._timeline.repaired)
+
+
+class _Peekable:
+    """Pictures, the next of which can be seen before it is taken."""
+
+    def __init__(self, pictures: Iterator[VideoFrame]) -> None:
+        self._pictures = pictures
+        self._next: VideoFrame | None = None
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        while (picture := self.peek()) is not None:
+            self._next = None
+            yield picture
+
+    def peek(self) -> VideoFrame | None:
+        """Return the next picture, None at the end."""
+        if self._next is None:
+            self._next = next(self._pictures, None)
+        return self._next
 
 
 def access_units(container: InputContainer, stream: VideoStream) -> AccessUnits | None:

@@ -99,9 +99,11 @@ class Timeline:
     def strays(self, ticks: int, following: int) -> bool:
         """Whether a raw time stamp leaps, and the one that comes after it goes on from the last frame as if it did not.
 
-        So does one of which a bit was flipped on its way, as in broadcasts.
+        So does one of which a bit was flipped on its way, as in broadcasts. Three that come in order may be far apart.
         """
-        return self.leaps(ticks) and 0 < following + self._shift - self._last <= self._second + 2 * self.step
+        stamp, after = ticks + self._shift, following + self._shift
+        is_in_order = self._last < stamp <= after
+        return self.leaps(ticks) and not is_in_order and 0 < after - self._last <= self._second + 2 * self.step
 
     def at(self, ticks: int) -> Fraction:
         """Return the time of a raw time stamp, in seconds since the origin."""

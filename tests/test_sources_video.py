@@ -132,6 +132,14 @@ def test_pictures_that_are_far_apart_leave_nothing_behind_each(tmp_path: Path) -
     assert abs(alive[-1] - alive[60]) < 60
 
 
+def test_h264_in_avi_where_times_are_in_another_order_gives_each_picture_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_video(tmp_path / "film.avi", 21, options={"bf": "3", "b_strategy": "0"})
+    assert numbers_of(frames_of(path)) == list(range(21))
+    assert not caplog.records
+
+
 def test_times_count_from_the_start_of_the_container_so_that_sound_stays_in_sync(tmp_path: Path) -> None:
     path = tmp_path / "late.mkv"
     write_video(path, 5, pts=[500, 540, 580, 620, 660], sound=True)

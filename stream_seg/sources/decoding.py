@@ -253,7 +253,11 @@ class Decoder:
                 shown, known = pictures[-1].pts, self.damaged
                 # The second field of a picture may come as a packet of its own, with a time half a picture later.
                 late = self._timeline.step * 3 // 4 if pictures[-1].interlaced_frame else 0
-                inside = deque((pts for pts in inside if shown is not None and pts > shown + late), MOST_INSIDE)
+                # In .avi files H.264 has its pictures in another order than their times.
+                seen = {picture.pts for picture in pictures}
+                inside = deque(
+                    (pts for pts in inside if shown is not None and pts > shown + late and pts not in seen), MOST_INSIDE
+                )
             yield from pictures
             if is_last(packet) and inside and self._threads != 1 and not self.live:
                 yield from self._left_inside(inside, shown, known)

@@ -21,7 +21,7 @@ from tests.source_files import SIZE, box, number_of, numbered, numbers_of, write
 
 WIDTH, HEIGHT = SIZE
 
-decodes_webp = pytest.mark.needs(missing=[] if hasattr(cv2, "imdecodeanimation") else ["opencv-python>=4.11"])
+decodes_webp = pytest.mark.needs(missing=[] if hasattr(cv2, "imdecodeanimation") else ["opencv-python>=4.12"])
 
 
 def photo_of(path: Path) -> Image:
@@ -197,7 +197,7 @@ def test_an_animation_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 def test_an_animation_needs_an_opencv_that_decodes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_animation(tmp_path / "animated.webp")
     monkeypatch.delattr(cv2, "imdecodeanimation", raising=False)
-    with pytest.raises(SourceError, match=r"needs opencv-python 4\.11 or newer"):
+    with pytest.raises(SourceError, match=r"needs opencv-python 4\.12 or newer"):
         open_source(path)
 
 

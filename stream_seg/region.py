@@ -26,12 +26,16 @@ class Region:
     """
 
     def __init__(self, corners: Sequence[tuple[float, float]], follower: Follower | None = None) -> None:
-        if len(corners) < 2 or not all(map(math.isfinite, np.ravel(corners))):
-            raise UsageError(f"a region has two corners, of a rectangle, or more, got {list(corners)}")
-        if len(corners) == 2:
-            (x1, y1), (x2, y2) = corners
-            corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
-        self._corners = np.array(corners, np.float32)
+        try:
+            places = np.array(corners, np.float32)
+        except (TypeError, ValueError):  # not of numbers, or not all of as many
+            places = np.empty(0, np.float32)
+        if len(places) < 2 or places.shape[1:] != (2,) or not np.isfinite(places).all():
+            raise UsageError(f"a region has two corners (x, y), of a rectangle, or more, got {corners}")
+        if len(places) == 2:
+            (x1, y1), (x2, y2) = places
+            places = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], np.float32)
+        self._corners = places
         self._follower = follower
         self._is_checked = False
 

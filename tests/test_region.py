@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,8 +71,11 @@ def test_a_region_outside_of_the_picture_gets_a_word(caplog: pytest.LogCaptureFi
     ]
 
 
-@pytest.mark.parametrize("corners", [[], [(1, 2)], [(0, 0), (np.nan, 3)]])
-def test_corners_that_are_none_are_refused(corners: list[tuple[float, float]]) -> None:
+@pytest.mark.parametrize(
+    "corners",
+    [[], [(1, 2)], [(0, 0), (np.nan, 3)], [0, 36, 64, 72], [(0, 0), (1,)], [(0, 0, 9), (9, 9, 9)], ["ab"] * 2],
+)
+def test_corners_that_are_none_are_refused(corners: list[Any]) -> None:
     with pytest.raises(UsageError, match="a region has two corners"):
         Region(corners)
 

@@ -582,6 +582,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], li
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), *([] if sys.platform == "win32" else [(signal.SIGHUP, 129)])],
@@ -601,6 +602,7 @@ def test_a_signal_finishes_the_file(number: signal.Signals, code: int, tiny: Pat
     assert {path.name for path in tmp_path.iterdir()} == {tiny.name, "out.mp4"}
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 def test_a_terminal_that_goes_away_says_so_twice_and_ends_the_run_once() -> None:
     stops: list[str] = []

@@ -352,6 +352,7 @@ def test_an_interruption_leaves_no_half_file(weights: Path, tmp_path: Path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_no_signal_leaves_a_partial_file_of_the_command(

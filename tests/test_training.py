@@ -181,6 +181,7 @@ def test_ctrl_c_ends_a_command_with_a_line(capsys: pytest.CaptureFixture[str]) -
     assert (ended.value.code, capsys.readouterr().err) == (130, "preview: stopped\n")
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_signals_end_a_command_as_ctrl_c_does(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]

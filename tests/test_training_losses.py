@@ -622,6 +622,7 @@ def running(scripts: dict[str, ModuleType], tmp_path: Path) -> Any:
     return trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team)
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
 def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
     error: type[Exception], running: Any, tmp_path: Path
@@ -715,6 +716,7 @@ def test_what_is_interrupted_while_it_is_written_leaves_what_was_there(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("last.pt", "before")]
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 def test_those_that_train_together_leave_signals_to_the_first_from_their_first_moment_on(
     scripts: dict[str, ModuleType],
 ) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +26,8 @@ from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import Publisher, open_sink
+from stream_seg.sinks import Publisher, forwarder, open_sink
+from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.publisher import shown_address
 from tests.source_servers import Relay, free_port
 
@@ -97,7 +103,8 @@ def send_until(publisher: Publisher, is_enough: threading.Event | Server, first:
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "tcp", "udp"])
-def test_what_is_sent_arrives_with_its_times(scheme: str) -> None:
+def test_what_is_sent_arrives_with_its_times(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_seg.sinks.publisher._WAITING", 1000)  # none is left out, however busy the machine
     with Server(scheme) as server:
         publisher = Publisher(server.address, draw=lambda: 1)
         assert publisher.result is None
@@ -148,12 +155,57 @@ def test_after_the_last_attempt_writing_fails_and_says_why() -> None:
     assert publisher.result is None
 
 
-def test_a_failure_behind_the_last_frame_is_told_at_the_end() -> None:
-    publisher = Publisher(f"tcp://127.0.0.1:{free_port()}", attempts=0)
+@pytest.mark.parametrize("scheme", ["tcp", "TCP"])
+def test_a_failure_behind_the_last_frame_is_told_at_the_end(scheme: str) -> None:
+    publisher = Publisher(f"{scheme}://127.0.0.1:{free_port()}", attempts=0)
     publisher.open(INFO)
     publisher.write(frame(0), NOTHING)
     with pytest.raises(OutputError, match="connection refused"):
         publisher.close(Outcome.COMPLETE)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.STOPPED])
+def test_a_recording_of_which_nothing_could_be_sent_has_failed(
+    outcome: Outcome, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    publisher = Publisher(address)
+    publisher.open(INFO)
+    publisher.write(frame(0), NOTHING)
+    words = f"nothing could be sent to {address}: connection refused"
+    with pytest.raises(OutputError, match=words) if outcome is Outcome.COMPLETE else nullcontext():
+        publisher.close(outcome)
+    assert caplog.messages == [f"cannot send to {address}: connection refused (refused)"]  # and is not tried again
+
+
+def test_a_process_that_cannot_be_started_is_a_failure_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/none/python")
+    publisher = Publisher("udp://127.0.0.1:9", attempts=0)
+    with (
+        pytest.raises(OutputError, match=r"no process can be started \(No such file or directory\)$"),
+        sending(publisher),
+    ):
+        send_until(publisher, threading.Event())
+
+
+def test_an_error_of_our_own_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_to(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Encoder, "add_to", add_to)
+    publisher = Publisher("udp://127.0.0.1:9")
+    with pytest.raises(ZeroDivisionError), sending(publisher):
+        send_until(publisher, threading.Event())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals")
+def test_a_signal_to_all_processes_of_a_service_leaves_it_to_the_run_to_end(caplog: pytest.LogCaptureFixture) -> None:
+    with Server("tcp") as server, sending(Publisher(server.address, draw=lambda: 1)) as publisher:
+        number = send_until(publisher, server, count=1)
+        assert publisher._connection is not None
+        os.kill(publisher._connection._process.pid, signal.SIGTERM)
+        send_until(publisher, server, number, 3)
+    assert not [one for one in caplog.records if one.levelno > logging.INFO and "refused" not in one.message]
 
 
 def test_a_host_without_an_entry_is_named() -> None:
@@ -188,6 +240,45 @@ def test_a_server_that_takes_nothing_holds_up_neither_the_run_nor_its_end(
     assert warnings == [f"cannot send to {address}: it takes nothing (stalled; trying again in 0.5 s)"]
 
 
+def test_a_server_that_says_nothing_is_left_behind_also_where_little_is_sent(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_seg.sinks.publisher._PATIENCE", 0.5)
+    monkeypatch.setattr("stream_seg.sinks.publisher._PARTING_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"rtsp://127.0.0.1:{listener.getsockname()[1]}/door"
+        publisher = Publisher(address, draw=lambda: 0)
+        publisher.open(INFO)
+        deadline, number = time.monotonic() + 10, 0
+        while not caplog.messages:
+            assert time.monotonic() < deadline
+            publisher.write(frame(number), NOTHING)
+            number += 1
+            time.sleep(0.01)
+        publisher.close(Outcome.STOPPED)
+    assert caplog.messages[0] == f"cannot send to {address}: it takes nothing (stalled; trying again in 0.5 s)"
+
+
+def test_the_process_ends_by_itself_where_the_run_was_killed_and_the_server_says_nothing() -> None:
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="flv") as container:
+        encoded = Encoder(Path("tcp"), None, "flv").add_to(container, (64, 48), Fraction(1, 1000), None)
+        container.mux(encoded.encode(av.VideoFrame(64, 48)))
+        container.mux(encoded.encode(None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"rtsp://127.0.0.1:{listener.getsockname()[1]}/door"
+        order = {"url": url, "format": "rtsp", "options": {"rtsp_transport": "tcp"}, "patience": 0.2}
+        command = [sys.executable, "-P", forwarder.__file__]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(order).encode() + b"\n" + stream.getvalue())
+            process.stdin.flush()
+            try:
+                assert process.wait(20) == 1
+            finally:
+                process.kill()
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
@@ -213,6 +304,8 @@ def test_an_address_of_another_kind_is_refused_and_not_repeated() -> None:
             OutputError, match=r"^cannot send to an address of (http|s3); use one of rtsp, .* a folder$"
         ):
             open_sink(address, overwrite=True)
+    with pytest.raises(OutputError, match=r"^cannot send to an address of rtmp that does not begin with rtmp://$"):
+        open_sink("rtmp:/host/live/KEY")
 
 
 def test_what_servers_do_not_take_is_refused() -> None:
@@ -224,6 +317,13 @@ def test_what_servers_do_not_take_is_refused() -> None:
         open_sink(Path("rtsp://cam/door"))
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent may begin when a short film is over already, on a busy machine."""
+    monkeypatch.setattr("stream_seg.sinks.publisher._PARTING_SECONDS", 30.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_the_command_sends_a_film_at_its_pace(capsys: pytest.CaptureFixture[str]) -> None:
     with Server("tcp") as server:
         began = time.monotonic()
@@ -235,6 +335,7 @@ def test_the_command_sends_a_film_at_its_pace(capsys: pytest.CaptureFixture[str]
     assert f"-> {server.address}\n" in printed.out
 
 
+@pytest.mark.usefixtures("patient")
 def test_of_several_sources_each_has_an_address_or_all_share_one(capsys: pytest.CaptureFixture[str]) -> None:
     films = ["synthetic:64x48@20x12", "synthetic:64x48@20x12", "--size", "64", "--device", "cpu", "--quiet"]
     with Server("tcp") as server:

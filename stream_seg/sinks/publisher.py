@@ -50,6 +50,9 @@ _WAITING = 4
 _PATIENCE = 10.0
 """Seconds that a server may take to answer, or to take a frame; then it is left behind and tried again."""
 
+_PATIENCE_ALONE = 30.0
+"""Seconds after which a process ends by itself whose server takes nothing, if nobody has ended it before."""
+
 _PARTING_SECONDS = 3.0
 """How long sending the rest may take at the end of a run."""
 
@@ -79,7 +82,10 @@ class Publisher(Sink):
         attempts: int | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        scheme = address.partition("://")[0].lower()
+        scheme, _, rest = address.partition(":")
+        scheme = scheme.lower()
+        if scheme in FORMATS and not rest.startswith("//"):
+            raise OutputError(f"cannot send to an address of {scheme} that does not begin with {scheme}://")
         if scheme not in FORMATS:
             raise OutputError(
                 f"cannot send to an address of {scheme}; use one of {', '.join(FORMATS)}, or name a file or a folder"
@@ -87,11 +93,16 @@ class Publisher(Sink):
         self.result: str | None = None
         self._name = shown_address(address)
         try:
-            self._url = with_password(address)
+            self._url = with_password(f"{scheme}:{rest}")  # FFmpeg knows no RTMP://
         except SourceError as error:
             raise OutputError(str(error)) from None
         options = {"rtsp": {"rtsp_transport": transport}, "flv": {"flvflags": "no_duration_filesize"}, "mpegts": {}}
-        self._order = {"url": self._url, "format": FORMATS[scheme], "options": options[FORMATS[scheme]]}
+        self._order = {
+            "url": self._url,
+            "format": FORMATS[scheme],
+            "options": options[FORMATS[scheme]],
+            "patience": _PATIENCE_ALONE,
+        }
         self._encoder = Encoder(Path(scheme), codec, _Connection.FORMAT)
         self._attempts = attempts
         self._draw = draw
@@ -99,7 +110,8 @@ class Publisher(Sink):
         self._frames: deque[Frame] = deque(maxlen=_WAITING)
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._error: OutputError | None = None
+        self._error: Exception | None = None
+        self._words = ""  # why the last connection failed
         self._tries = 0
         self._away_since: float | None = None
         self._said: set[Reason] = set()
@@ -118,7 +130,7 @@ class Publisher(Sink):
         if self._error is not None:
             raise self._error
         with self._changed:
-            if self._busy_since is not None and time.monotonic() - self._busy_since > _PATIENCE:
+            if self._takes_nothing():
                 self._leave()
             self._frames.append(frame)
             self._changed.notify_all()
@@ -126,7 +138,8 @@ class Publisher(Sink):
     def close(self, outcome: Outcome) -> None:
         """Send what waits, and end the stream; a server that takes nothing is left behind.
 
-        Raises `OutputError` as `write`, unless it is a failure that the run ends with.
+        Raises `OutputError` as `write`, unless it is a failure that the run ends with, and where the source is over and
+        nothing of it could be sent.
         """
         with self._changed:
             self._closing.set()
@@ -138,6 +151,16 @@ class Publisher(Sink):
                 self._thread.join(_PARTING_SECONDS)
         if self._error is not None and outcome is not Outcome.FAILED:
             raise self._error
+        if self._words and self.result is None and outcome is Outcome.COMPLETE:
+            raise OutputError(f"nothing could be sent to {self._name}: {self._words}")
+
+    def _takes_nothing(self) -> bool:
+        """Whether a frame has been under way for too long, or all of them since the connection was begun."""
+        connection = self._connection
+        waits = [self._busy_since]
+        if connection is not None and not connection.is_there.is_set():
+            waits.append(connection.began)  # what is little may get no further than a pipe
+        return any(since is not None and time.monotonic() - since > _PATIENCE for since in waits)
 
     def _leave(self) -> None:
         if self._connection is not None:
@@ -151,7 +174,7 @@ class Publisher(Sink):
                 except _Lost as lost:
                     if self._closing.wait(self._note(lost)):
                         return
-        except OutputError as error:
+        except Exception as error:  # a thread boundary: `write` raises it
             self._error = error
 
     def _send_all(self) -> None:
@@ -159,17 +182,17 @@ class Publisher(Sink):
         frame = self._next()
         if frame is None or self._info is None:
             return
-        began, first = time.monotonic(), frame.pts
+        first = frame.pts
         with _Connection(self._order, self._encoder, frame.size, self._info.frame_rate) as connection:
             self._connection = connection
-            while frame is not None and frame.pts - first < _LONGEST:
-                connection.send(frame)
-                if connection.is_there.is_set():
-                    self._is_there(time.monotonic() - began)
-                frame = self._next()
-            connection.finish()
-            if connection.is_there.is_set():
-                self._is_there(time.monotonic() - began)
+            try:
+                while frame is not None and frame.pts - first < _LONGEST:
+                    connection.send(frame)
+                    self._note_presence(connection)
+                    frame = self._next()
+                connection.finish()
+            finally:
+                self._note_presence(connection)
 
     def _next(self) -> Frame | None:
         """Wait for the next frame to send; None when there will be none."""
@@ -181,15 +204,17 @@ class Publisher(Sink):
             self._busy_since = time.monotonic()
             return self._frames.popleft()
 
-    def _is_there(self, seconds: float) -> None:
-        """Note that something was sent, by a connection that was begun so many seconds ago."""
+    def _note_presence(self, connection: _Connection) -> None:
+        """Note that something was sent, if that is so."""
+        if not connection.is_there.is_set():
+            return
         if self.result is None:
             logger.info("sending to %s", self._name)
             self.result = self._name
         elif self._away_since is not None:
             logger.info("%s is back after %.1f s", self._name, time.monotonic() - self._away_since)
         self._away_since = None
-        if seconds >= STEADY_SECONDS:
+        if time.monotonic() - connection.began >= STEADY_SECONDS:
             self._tries = 0
 
     def _note(self, lost: _Lost) -> float:
@@ -198,6 +223,7 @@ class Publisher(Sink):
         words, reason = (
             (lost.words, lost.reason) if host is None else (f"there is no host named {host}", Reason.NOT_FOUND)
         )
+        self._words = words
         failure = f"cannot send to {self._name}: {words}"
         if self._attempts is not None and self._tries >= self._attempts:
             raise OutputError(failure if not self._attempts else f"{failure} (tried again {self._attempts}x)")
@@ -208,7 +234,8 @@ class Publisher(Sink):
         self._tries += 1
         if reason not in self._said:
             self._said.add(reason)
-            logger.warning("%s (%s; trying again in %.1f s)", failure, reason.value, delay)
+            again = "" if self._closing.is_set() else f"; trying again in {delay:.1f} s"
+            logger.warning("%s (%s%s)", failure, reason.value, again)
         return delay
 
 
@@ -231,7 +258,8 @@ class _Connection:
     """A stream, encoded here and sent by a process of its own; `order` says where, and how (`forwarder`).
 
     Every method but `leave` may block, until `leave` is called, and raises `_Lost` where the process has ended. Raises
-    `OutputError` when the encoder cannot be opened. `is_there` is set once something was sent.
+    `OutputError` when the encoder cannot be opened. `began` is when, by the monotonic clock, and `is_there` is set once
+    something was sent.
     """
 
     FORMAT = "flv"
@@ -245,14 +273,18 @@ class _Connection:
         self._last = -1
         self._key_due = 0
         self._was_left = False
-        # In a session of its own: Ctrl-C is for the run, which ends the stream in good order.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", forwarder.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self.began = time.monotonic()
+        try:
+            # In a session of its own: Ctrl-C is for the run, which ends the stream in good order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", forwarder.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:  # there are too many, or Python was replaced meanwhile
+            raise _Lost(f"no process can be started ({error.strerror})", Reason.OTHER) from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._pipe, self._answers = self._process.stdin, self._process.stdout

@@ -238,6 +238,11 @@ def test_a_port_in_use_and_a_host_that_is_none_of_ours_are_refused_at_once() -> 
         Page(other.getsockname()[1])
     with pytest.raises(OutputError, match=r"http://192.0.2.1:8080/"):
         Page(8080, "192.0.2.1")
+    for host in ("a..b", "a" * 64):
+        with pytest.raises(
+            OutputError, match=r"\(that is no name of a host\); name another port, or an address of this"
+        ):
+            Page(8080, host)
 
 
 def test_closing_one_that_never_was_open_is_nothing() -> None:

@@ -135,10 +135,10 @@ class Page(Sink):
     def _serve(self) -> _Server:
         try:
             return _Server(self._host, self._port, self._newest)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a..b, or a word of more than 63 letters
+            why = error.strerror if isinstance(error, OSError) else "that is no name of a host"
             raise OutputError(
-                f"cannot serve a page at {self.url} ({error.strerror}); "
-                "name another port, or an address of this machine"
+                f"cannot serve a page at {self.url} ({why}); name another port, or an address of this machine"
             ) from error
 
 

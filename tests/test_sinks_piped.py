@@ -7,15 +7,20 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import av
 import pytest
 
 from stream_seg.errors import OutputError
+from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import PipedVideo, VideoFile
-from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, info, read, record, recording, sounds
+from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, info, noise, read, record, recording, sounds
 from tests.tiny_models import batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
@@ -64,6 +69,84 @@ def test_a_reader_that_goes_away_ends_the_run_in_good_order() -> None:
             sink.write(frame, NOTHING)
         assert sink.wants_stop()
         sink.close(Outcome.STOPPED)
+
+
+LARGE = [Frame(noise(number, (320, 240)), number, pts, 0.0) for number, pts in enumerate(CFR[:20])]
+"""Each takes more than a pipe holds."""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, IO[bytes]]]:
+    """Where it is read, and where it is written."""
+    out, into = os.pipe()
+    with os.fdopen(into, "wb", buffering=0) as writable:
+        yield out, writable
+    os.close(out)
+
+
+class Reader:
+    """Takes what comes from a pipe until that is closed, a little at a time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.data = b""
+        self._descriptor = descriptor
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def pictures(self) -> int:
+        """How many have come, once the other end is closed."""
+        self._thread.join(10)
+        with av.open(io.BytesIO(self.data)) as container:
+            return sum(1 for packet in container.demux(video=0) if packet.size)
+
+    def _read(self) -> None:
+        while more := os.read(self._descriptor, 20000):
+            self.data += more
+
+
+def test_a_reader_that_takes_nothing_costs_a_live_source_frames_and_holds_up_nothing(
+    pipe: tuple[int, IO[bytes]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stream_seg.sinks.piped._PARTING_SECONDS", 0.1)
+    out, into = pipe
+    sink = PipedVideo(into)
+    sink.open(SourceInfo("door", (320, 240), "live", time_base=info().time_base))
+    began = time.monotonic()
+    for frame in LARGE:
+        sink.write(frame, NOTHING)
+        assert not sink.holds()  # which would hold up what is written beside it
+    sink.close(Outcome.STOPPED)
+    assert time.monotonic() - began < 5
+    assert caplog.messages == ["the reader of the pipe took nothing: the end of the video is not in it"]
+    into.close()
+    assert Reader(out).pictures() < 5
+
+
+def test_a_recording_is_held_until_the_reader_takes_it(pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    sink = PipedVideo(into)
+    sink.open(info(size=(320, 240)))
+    rest = iter(LARGE)
+    while not sink.holds():
+        sink.write(next(rest), NOTHING)
+    assert sink.holds()
+    sink.write(next(rest), NOTHING)  # as once the run is to end; it waits for nothing
+    reader = Reader(out)
+    for frame in rest:
+        while sink.holds():
+            pass
+        sink.write(frame, NOTHING)
+    sink.close(Outcome.COMPLETE)
+    into.close()
+    assert reader.pictures() == len(LARGE)
+
+
+def test_who_does_not_ask_waits_for_the_reader(pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    reader = Reader(out)
+    deliver(PipedVideo(into), info(size=(320, 240)), LARGE)
+    into.close()
+    assert reader.pictures() == len(LARGE)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")

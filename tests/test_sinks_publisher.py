@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
@@ -28,7 +30,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import Publisher, forwarder, open_sink
 from stream_seg.sinks.encoders import Encoder
-from stream_seg.sinks.publisher import shown_address
+from stream_seg.sinks.publisher import _Connection, shown_address
 from tests.source_servers import Relay, free_port
 
 INFO = SourceInfo("door", (64, 48), "live", frame_rate=Fraction(25))
@@ -186,6 +188,29 @@ def test_a_process_that_cannot_be_started_is_a_failure_like_others(monkeypatch: 
         sending(publisher),
     ):
         send_until(publisher, threading.Event())
+
+
+def test_a_failed_connection_leaves_nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server that is away for weeks, each attempt left an encoder until the garbage was collected."""
+    attempts: list[weakref.ref[_Connection]] = []
+    begin = _Connection.__init__
+
+    def noted(
+        self: _Connection, order: dict[str, object], encoder: Encoder, size: tuple[int, int], rate: Fraction | None
+    ) -> None:
+        attempts.append(weakref.ref(self))
+        begin(self, order, encoder, size, rate)
+
+    monkeypatch.setattr(_Connection, "__init__", noted)
+    monkeypatch.setattr("stream_seg.addresses.backoff.FIRST_DELAY", 0.01)
+    publisher = Publisher(f"tcp://127.0.0.1:{free_port()}", attempts=2)
+    gc.disable()
+    try:
+        with pytest.raises(OutputError, match="refused"), sending(publisher):
+            send_until(publisher, threading.Event())
+        assert [attempt() is None for attempt in attempts] == [True, True, False]
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_our_own_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

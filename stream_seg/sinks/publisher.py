@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import av
 from av.video.frame import PictureType
@@ -292,11 +293,11 @@ class _Connection:
         self._number = 0
         self._listener = threading.Thread(target=self._listen, name="stream-seg-publisher answers", daemon=True)
         self._listener.start()
-        self._container = av.open(self, "w", format=self.FORMAT, options=_MUXER_OPTIONS)
+        self._container = av.open(_Straight(self._pipe), "w", format=self.FORMAT, options=_MUXER_OPTIONS)
         try:
             with self._sending():
                 # Not as arguments, which every user of the machine can see.
-                self.write(json.dumps(order).encode() + b"\n")
+                _Straight(self._pipe).write(json.dumps(order).encode() + b"\n")
                 self._stream = encoder.add_to(self._container, self._convert.size, _TICK, rate)
                 self._container.start_encoding()
         except BaseException:
@@ -319,12 +320,6 @@ class _Connection:
             self._process.wait()
         self._listener.join()
         self._answers.close()
-
-    def write(self, data: bytes) -> int:
-        """What FFmpeg writes goes on at once."""
-        self._pipe.write(data)
-        self._pipe.flush()
-        return len(data)
 
     def send(self, frame: Frame) -> None:
         picture = self._convert(frame.image)
@@ -380,3 +375,19 @@ class _Connection:
         except av.FFmpegError as error:
             return _Lost(words_of(error), reason_of(error))
         return _Lost("what sends there was ended", Reason.ENDED)
+
+
+class _Straight:
+    """A pipe in which nothing is held back.
+
+    FFmpeg writes to this rather than to the connection, which would hold itself then: its encoder, a megabyte and more,
+    would stay after each failure until the garbage collector comes, which in steady work it seldom does.
+    """
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+
+    def write(self, data: bytes) -> int:
+        self._pipe.write(data)
+        self._pipe.flush()
+        return len(data)

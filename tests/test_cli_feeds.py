@@ -14,10 +14,10 @@ import pytest
 from stream_seg.cli import feeds, main
 from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
-from stream_seg.errors import Reason
+from stream_seg.errors import Reason, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.render.labels import Labels
-from stream_seg.sinks import ListSink
+from stream_seg.sinks import ListSink, PipedVideo, Publisher, SegmentedVideo
 from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
 from tests.test_cli import failure, frames_in
@@ -138,6 +138,15 @@ def test_an_output_that_is_one_of_the_inputs_is_refused(tmp_path: Path, capsys: 
     assert code == 6
     assert "is an input" in line
     assert film.read_bytes() == before
+
+
+def test_events_of_each_source_are_recorded_beside_what_all_share_and_cannot_be_cut(tmp_path: Path) -> None:
+    films = ["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", f"{tmp_path}/{{source}}.mp4", "--events", "9s"]
+    with (tmp_path / "piped").open("wb") as pipe:
+        job = feeds.plan(parse([*films, "-o", "rtmp://h/live/KEY", "-o", "-"]), lambda metrics: [], pipe)
+    assert [type(sink) for sink in job.outputs] == [SegmentedVideo, SegmentedVideo, Publisher, PipedVideo]
+    with pytest.raises(UsageError, match=r"--events is for video and \.jsonl files, and an address is neither"):
+        feeds.plan(parse([*films[:2], "-o", "rtmp://h/live/KEY", "--events", "9s"]), lambda metrics: [])
 
 
 def test_a_recording_beside_a_camera_plays_no_faster_than_it_was_taken(tmp_path: Path) -> None:

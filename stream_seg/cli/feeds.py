@@ -151,7 +151,7 @@ def _outputs(
                 f"{path} cannot hold {len(specs)} sources; write one result each with {PLACE} in the name "
                 f"(out_{PLACE}.mp4), or all side by side into a video (wall.mp4)"
             )
-        if args.events is not None:
+        if args.events is not None and is_cut(path):
             raise UsageError(
                 f"--events is for the video of one source; write one each with {PLACE} in the name of {path}"
             )

@@ -35,7 +35,7 @@ examples:
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
-  stream-seg rtsp://camera/stream -o - | ffmpeg -i - -c copy -f rtsp rtsp://server/annotated
+  stream-seg rtsp://camera/stream -o rtsp://server/door
 
 further commands (each has --help):
   stream-seg models         named models: list, pull, path, remove, info
@@ -348,7 +348,8 @@ def _run_parser() -> Parser:
         "--reconnect",
         type=natural,
         metavar="N",
-        help="tries in a row to have a lost source back, 0 for none (default: for ever; webcams once they worked)",
+        help="tries in a row to have a lost source or server back, 0 for none (default: for ever; webcams once they "
+        "worked)",
     )
     group.add_argument("--transport", type=transport, metavar="tcp|udp", help="how RTSP sends (tcp)")
     group.add_argument("--open-timeout", type=span, metavar="S", help="wait so long for an answer (10)")

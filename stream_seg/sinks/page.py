@@ -32,6 +32,9 @@ MOST_VIEWERS = 16
 _PATIENCE = 10.0
 """Seconds in which a browser must ask for something or take a picture; then it is taken for gone."""
 
+_ON_THE_WAY = 1 << 18
+"""Bytes that may wait in the system for a browser: more would be pictures that are old when it gets them."""
+
 _QUALITY = 80
 """Of the JPEGs, from 0 to 100."""
 
@@ -238,6 +241,7 @@ class _Server(http.server.ThreadingHTTPServer):
                 request.close()
                 return
             self._viewers.add(request)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
         super().process_request(request, client_address)
 
     def process_request_thread(

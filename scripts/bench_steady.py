@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--model", default="compact")
-    parser.add_argument("--threshold", type=float, default=0.4)
+    parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--every", type=int, default=1, help="take every Nth picture (default: %(default)s)")
     args = parser.parse_args()
     truth = read_ground_truth(args.annotations)

@@ -443,7 +443,7 @@ def test_eval_tells_what_is_right_of_what_is_shown(
     (tmp_path / "a.json").write_text(json.dumps(annotations))
     out = tmp_path / "result.json"
     argv = ["eval", "--images", str(picture.parent), "--annotations", str(tmp_path / "a.json"), "--json", str(out)]
-    threshold = round(float(found.scores.mean()), 3) if higher else 0.4
+    threshold = round(float(found.scores.mean()), 3) if higher else 0.5
     argv += ["--size", "320", "--device", "cpu"] + (["--score-threshold", str(threshold)] if higher else [])
     assert main(argv) == 0
     shown = int((found.scores > threshold).sum())

@@ -182,7 +182,7 @@ def test_what_is_shown_is_told_of_all_classes_together_and_of_each(folder: Path)
 
 def test_where_nothing_is_shown_no_share_of_it_is_told(folder: Path) -> None:
     result = evaluate(finder((LEFT, 0.3)), folder, truth(folder, *BOTH))
-    assert "above a score of 0.4: boxes 0, objects found 0.0 %" in str(result).splitlines()
+    assert "above a score of 0.5: boxes 0, objects found 0.0 %" in str(result).splitlines()
     assert json.loads(result.to_json())["shown"]["precision"] is None
 
 
@@ -315,7 +315,7 @@ def test_the_result_reads_as_json_and_as_a_table(folder: Path) -> None:
     assert lines[0].split() == ["class", "objects", "box", "AP", "AP50", "mask", "AP", "AP50", "precision", "recall"]
     assert lines[1].split() == ["person", "1", "100.0", "100.0", "100.0", "100.0", "100.0", "100.0"]
     assert len({len(line) for line in lines[:3]}) == 1
-    assert lines[4] == "above a score of 0.4: boxes 1, right 100.0 % (IoU 0.50), objects found 100.0 %"
+    assert lines[4] == "above a score of 0.5: boxes 1, right 100.0 % (IoU 0.50), objects found 100.0 %"
     assert lines[-1] == "not scored, not annotated: unicorn"
 
 

@@ -264,8 +264,8 @@ def test_the_shipped_files_are_of_the_form_that_is_built(precision: str) -> None
 
 
 @pytest.mark.parametrize("config", [COMPACT, R50_FPN, R50_FPN_V2])
-def test_without_a_threshold_every_graph_keeps_what_scores_above_0_4(config: MaskRCNN) -> None:
-    assert config.detection.score_threshold == 0.4  # as the help and docs/models.md say
+def test_without_a_threshold_every_graph_keeps_what_scores_above_a_half(config: MaskRCNN) -> None:
+    assert config.detection.score_threshold == 0.5  # as the help and docs/models.md say
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -361,7 +361,7 @@ def _run_parser() -> Parser:
 
     add_model(parser)
     group = parser.add_argument_group("segmentation")
-    group.add_argument("--score-threshold", type=probability, metavar="F", help="least score of an object (0.4)")
+    group.add_argument("--score-threshold", type=probability, metavar="F", help="least score of an object (0.5)")
     group.add_argument(
         "--steady",
         action=argparse.BooleanOptionalAction,
@@ -442,7 +442,7 @@ def _eval_parser() -> Parser:
         default=DEFAULT_THRESHOLD,
         dest="shown_above",
         metavar="F",
-        help="precision and recall of objects above this score (0.4)",
+        help="precision and recall of objects above this score (0.5)",
     )
     parser.add_argument("--limit", type=whole, metavar="N", help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")

@@ -176,7 +176,7 @@ class Detection:
     smaller `decay` is; 0 leaves them as they are. The threshold is the graph's default.
     """
 
-    score_threshold: float = 0.4
+    score_threshold: float = 0.5
     nms_iou: float = 0.5
     decay: float = 0.0
     per_image: int = 100

@@ -66,7 +66,7 @@ def load_segmenter(
 
     A named model that is not on disk yet is downloaded; one that must be built first is refused with what to do.
 
-    `device`: auto, cpu, cuda or cuda:N. `score_threshold` 0..1: detections above it are kept (the model's, mostly 0.4).
+    `device`: auto, cpu, cuda or cuda:N. `score_threshold` 0..1: detections above it are kept (the model's, mostly 0.5).
     `classes`: keep only these, or this one. `threads`: CPU threads, by default one per core. `long_side`: pixels of the
     longer side of what the network sees (default: the model's). `labels`: class names that replace the model's, or the
     path (also as a `str`) of a file with one per line; a first one "background" is dropped.

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 
-DEFAULT_THRESHOLD = 0.4
+DEFAULT_THRESHOLD = 0.5
 """Score above which a detection is kept, for models that bring no threshold of their own."""
 
 _BACKGROUND = {"background", "__background__", "bg"}

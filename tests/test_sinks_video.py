@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import groupby, pairwise
+from itertools import count, groupby, pairwise
 from pathlib import Path
 
 import av
@@ -626,6 +626,23 @@ def test_silence_fills_a_pause_of_sound_without_times_of_its_own(
     assert after.times[-1] == pytest.approx(4, abs=0.03)
 
 
+@pytest.mark.parametrize("every", [5, 10])
+def test_sound_that_has_lost_a_little_again_and_again_keeps_its_place(
+    every: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is missing is less than silence is put in for, until it has added up."""
+    source = without_each(every, record(tmp_path / "in.mkv", "pcm_s16le", seconds=4), tmp_path / "lossy.mkv")
+    about, shown = recording(source)
+    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    (before,), (after,) = sounds(source), sounds(tmp_path / "out.mp4")
+    samples, end = b"".join(after.packets), 0
+    for packet, time in zip(before.packets, before.times, strict=True):
+        begin = samples.index(packet, end)
+        end = begin + len(packet)
+        assert -0.101 <= begin / (2 * 48000) - time <= 0.001
+    assert not caplog.records
+
+
 def test_a_pause_that_no_file_can_be_filled_with_ends_such_sound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -639,6 +656,18 @@ def test_a_pause_that_no_file_can_be_filled_with_ends_such_sound(
     assert said.endswith(
         "from 7201.0 s on: nothing is heard for 2.0 h, which this format has no way to tell; .mkv does"
     )
+
+
+def without_each(nth: int, path: Path, copy: Path) -> Path:
+    """A copy that lacks each n-th packet of sound."""
+    with av.open(str(path)) as source, av.open(str(copy), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        heard = count(1)
+        for packet in source.demux():
+            if packet.size and not (packet.stream.type == "audio" and next(heard) % nth == 0):
+                packet.stream = streams[packet.stream_index]
+                output.mux(packet)
+    return copy
 
 
 def with_a_pause(path: Path, copy: Path, seconds: int) -> Path:

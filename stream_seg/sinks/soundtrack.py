@@ -227,24 +227,26 @@ class _CopyOfSamples(_Copy):
         self._end: int | None = None  # of the sound until now, in samples
 
     def put(self, packet: Packet[AudioStream]) -> None:
-        begin = math.floor(_begin(packet) * packet.time_base * self._rate)
+        begin = round(_begin(packet) * packet.time_base * self._rate)
         end = begin if self._end is None else self._end
         if begin - end > _LONGEST_FILLED * self._rate:
             hours = (begin - end) / self._rate / 3600
             raise ValueError(f"nothing is heard for {hours:.1f} h, which this format has no way to tell; .mkv does")
         if begin - end > _LEAST_FILLED * self._rate:
             for place in range(end, begin, self._rate):
-                super().put(self._pause(place, min(self._rate, begin - place)))
+                samples = min(self._rate, begin - place)
+                self._put_at(place, cast("Packet[AudioStream]", Packet(self._silence * samples)), samples)
             end = begin
-        self._end = end + packet.size // len(self._silence)
-        super().put(packet)
+        samples = packet.size // len(self._silence)
+        self._put_at(end, packet, samples)
+        self._end = end + samples
 
-    def _pause(self, begin: int, samples: int) -> Packet[AudioStream]:
-        pause = cast("Packet[AudioStream]", Packet(self._silence * samples))
-        pause.time_base, pause.is_keyframe = Fraction(1, self._rate), True
-        pause.pts = pause.dts = begin
-        pause.duration = samples
-        return pause
+    def _put_at(self, place: int, packet: Packet[AudioStream], samples: int) -> None:
+        """Put a packet behind all before it, where it is heard; its own time may be a little later."""
+        packet.time_base, packet.is_keyframe = Fraction(1, self._rate), True
+        packet.pts = packet.dts = place
+        packet.duration = samples
+        super().put(packet)
 
 
 class _Encode:

@@ -389,6 +389,10 @@ class Pipeline:
 
     def _end(self, lane: _Lane) -> None:
         """A source has ended: finish what is its own now, for the others may run for days."""
+        if lane.is_open and self._outcome(lane) is Outcome.COMPLETE:
+            for sink in lane.sinks:
+                sink.ended()
+            self._while_held()
         if self._wall is not None:
             self._wall.ended(lane.number, lane.metrics.error)
         if len(self._lanes) > 1:

@@ -105,6 +105,10 @@ class Sink(Protocol):
     def write(self, frame: Frame, detections: Detections) -> None:
         """Take one rendered frame. Frames come in order."""
 
+    def ended(self) -> None:
+        """No more frames will come, for the source has ended by itself. Called at most once, before `close`."""
+        return
+
     def close(self, outcome: Outcome) -> None:
         """Finish. Whatever was written stays usable."""
 
@@ -115,7 +119,7 @@ class Sink(Protocol):
     def holds(self) -> bool:
         """Whether the sink wants the next frame withheld for now: a picture is looked at, or sound on its way.
 
-        Asked after `open` and after each frame, of whatever sink; returns within 50 ms.
+        Asked after `open`, after each frame and after `ended`, of whatever sink; returns within 50 ms.
         """
         return False
 

@@ -150,6 +150,8 @@ class Tiles(Wall):
         self._going_on.discard(feed)
         if not (self._going_on or self._info.is_live):
             self._flush()
+            for sink in self._sinks:
+                sink.ended()
 
     def tick(self) -> float:
         """Write a picture of live feeds if one is due; return the seconds until one may be."""

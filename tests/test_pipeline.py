@@ -22,7 +22,7 @@ from stream_seg.cli.signals import ending_signals
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
-from stream_seg.pipeline import Pipeline
+from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Sink
 
 NAMES = ("thing",)
@@ -428,7 +428,27 @@ def test_a_sink_that_holds_gets_no_frame_until_it_lets_go() -> None:
     run_in_time(Pipeline(Numbers(5), Counting(), sinks=[sink], renderer=same))
     assert sink.indices == list(range(5))
     assert written_after == [3, 6, 9, 12, 15]
-    assert sink.asked == 18
+    assert sink.asked == 21  # after it was opened, after each of five frames, and after the end
+
+
+@pytest.mark.parametrize(("feeds", "stop_at", "ends"), [(1, None, 1), (2, None, 1), (1, 3, 0)])
+def test_a_sink_that_holds_after_the_end_can_still_be_stopped(feeds: int, stop_at: int | None, ends: int) -> None:
+    class Ending(Kept):
+        ends = 0
+
+        def ended(self) -> None:
+            self.ends += 1
+
+        def holds(self) -> bool:
+            return self.ends > 0
+
+        def wants_stop(self) -> bool:
+            return self.ends > 0 or super().wants_stop()
+
+    sinks = [Ending(stop_at=stop_at) for _ in range(feeds)]
+    run_in_time(Pipeline([Feed(Numbers(5), [sink], same) for sink in sinks], Counting()))
+    assert [sink.outcomes for sink in sinks] == [[Outcome.STOPPED]] * feeds
+    assert max(sink.ends for sink in sinks) == ends
 
 
 def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_used() -> None:

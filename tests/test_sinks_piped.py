@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pty
@@ -139,6 +140,22 @@ def test_a_recording_is_held_until_the_reader_takes_it(pipe: tuple[int, IO[bytes
     sink.close(Outcome.COMPLETE)
     into.close()
     assert reader.pictures() == len(LARGE)
+
+
+@pytest.mark.parametrize("kind", ["video", "live"])
+def test_a_reader_that_does_not_take_the_end_holds_up_no_run_that_is_stopped_then(
+    kind: str, pipe: tuple[int, IO[bytes]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stream_seg.sinks.piped._PARTING_SECONDS", 0.1)
+    _, into = pipe
+    sink = PipedVideo(into)
+    sink.open(dataclasses.replace(info(size=(320, 240)), kind="live" if kind == "live" else "video"))
+    sink.write(LARGE[0], NOTHING)
+    assert not sink.holds()
+    sink.ended()
+    assert sink.holds()
+    sink.close(Outcome.STOPPED)
+    assert caplog.messages == ["the reader of the pipe took nothing: the end of the video is not in it"]
 
 
 def test_who_does_not_ask_waits_for_the_reader(pipe: tuple[int, IO[bytes]]) -> None:

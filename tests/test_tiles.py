@@ -629,6 +629,23 @@ def test_every_sink_is_asked_and_any_may_stop_the_run() -> None:
     assert (first.asked, second.asked) == (2, 2)
 
 
+def test_sinks_are_told_of_the_end_once_all_recordings_have_ended_and_the_last_picture_was_written() -> None:
+    class Told(Moody):
+        written: int | None = None
+
+        def ended(self) -> None:
+            self.written = len(self.frames)
+
+    sink = Told()
+    wall, _ = recorded(2, sink)
+    for feed in (0, 1):
+        put(wall, feed, plain(100))
+    wall.ended(0, None)
+    assert sink.written is None
+    wall.ended(1, None)
+    assert sink.written == 1
+
+
 @pytest.mark.parametrize(("kind", "held"), [("video", True), ("live", False)])
 def test_recordings_wait_for_a_window_and_live_feeds_do_not(kind: str, held: bool) -> None:
     sink = Moody()

@@ -106,33 +106,46 @@ class PipedVideo(Sink):
         return self._pipe.error is not None
 
     def holds(self) -> bool:
-        """As of a `VideoFile`, and while the reader of a recording takes nothing."""
-        if self._film is None:
-            return self._original is not None and self._info is not None and self._original.waits_from(self._info.start)
-        if self._info is None or self._info.is_live:
+        """As of a `VideoFile`, and while the reader of a recording, or of the rest of any source, takes nothing."""
+        if self._info is None:
+            return False
+        if not self._has_begun:
+            return self._original is not None and self._original.waits_from(self._info.start)
+        if self._info.is_live and self._film is not None:
             return False
         self._is_asked = True
         try:
-            return not self._pipe.pass_on(_POLL_SECONDS) or self._film.waits()
+            return not self._pipe.pass_on(_POLL_SECONDS) or (self._film is not None and self._film.waits())
         except OSError as error:
             self._raise_unless_unread(error)
             return False
 
+    def ended(self) -> None:
+        """Have the rest wait for the reader, for which a run can still be stopped: `holds` tells."""
+        try:
+            self._finish(complete=True)
+        except (av.FFmpegError, OSError) as error:
+            self._raise_unless_unread(error)
+
     def close(self, outcome: Outcome) -> None:
         """Write the rest; of a run that was stopped, what the reader takes of it within three seconds."""
-        if outcome is not Outcome.COMPLETE and self._original is not None:
+        is_complete = outcome is Outcome.COMPLETE
+        if not is_complete and self._original is not None:
             self._original.hurry()
-        film, self._film = self._film, None
         try:
-            if film is not None:
-                film.finish(complete=outcome is Outcome.COMPLETE)
-                if not self._pipe.pass_on(math.inf if outcome is Outcome.COMPLETE else _PARTING_SECONDS):
-                    logger.warning("the reader of the pipe took nothing: the end of the video is not in it")
+            self._finish(complete=is_complete)
+            if self._has_begun and not self._pipe.pass_on(math.inf if is_complete else _PARTING_SECONDS):
+                logger.warning("the reader of the pipe took nothing: the end of the video is not in it")
         except (av.FFmpegError, OSError) as error:
             self._raise_unless_unread(error)
         finally:
             if self._original is not None:
                 self._original.close()
+
+    def _finish(self, *, complete: bool) -> None:
+        film, self._film = self._film, None
+        if film is not None:
+            film.finish(complete=complete)
 
     def _raise_unless_unread(self, error: Exception) -> None:
         cause = self._pipe.error or error

@@ -30,7 +30,7 @@ class Region:
             places = np.array(corners, np.float32)
         except (TypeError, ValueError):  # not of numbers, or not all of as many
             places = np.empty(0, np.float32)
-        if len(places) < 2 or places.shape[1:] != (2,) or not np.isfinite(places).all():
+        if places.shape[1:] != (2,) or len(places) < 2 or not np.isfinite(places).all():
             raise UsageError(f"a region has two corners (x, y), of a rectangle, or more, got {corners}")
         if len(places) == 2:
             (x1, y1), (x2, y2) = places

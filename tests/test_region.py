@@ -73,11 +73,11 @@ def test_a_region_outside_of_the_picture_gets_a_word(caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize(
     "corners",
-    [[], [(1, 2)], [(0, 0), (np.nan, 3)], [0, 36, 64, 72], [(0, 0), (1,)], [(0, 0, 9), (9, 9, 9)], ["ab"] * 2],
+    [None, [], [(1, 2)], [(0, 0), (np.nan, 3)], [0, 36, 64, 72], [(0, 0), (1,)], [(0, 0, 9), (9, 9, 9)], ["ab"] * 2],
 )
-def test_corners_that_are_none_are_refused(corners: list[Any]) -> None:
+def test_corners_that_are_none_are_refused(corners: list[Any] | None) -> None:
     with pytest.raises(UsageError, match="a region has two corners"):
-        Region(corners)
+        Region(corners)  # type: ignore[arg-type]
 
 
 def test_the_command_has_it_for_one_source(capsys: pytest.CaptureFixture[str]) -> None:

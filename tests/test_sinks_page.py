@@ -245,6 +245,24 @@ def test_a_port_in_use_and_a_host_that_is_none_of_ours_are_refused_at_once() -> 
             Page(8080, host)
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_connection_that_can_have_no_thread_takes_no_place(
+    goes_on: bool, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    show(page, grey(200))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        for _ in range(MOST_VIEWERS):
+            with pytest.raises((http.client.HTTPException, OSError)):
+                ask(page, "/")
+    if goes_on:
+        assert ask(page, "/picture.jpg")[0] == 200
+    page.close(Outcome.COMPLETE)
+
+
 def test_closing_one_that_never_was_open_is_nothing() -> None:
     Page(0).close(Outcome.FAILED)
 

@@ -196,7 +196,6 @@ class _Newest:
 class _Server(http.server.ThreadingHTTPServer):
     """Serves one page; no thread of it outlives `end`, also none whose browser takes nothing."""
 
-    daemon_threads = False
     allow_reuse_port = False
     request_queue_size = MOST_VIEWERS
 
@@ -204,6 +203,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.newest = newest
         self.title = ""
         self._viewers: set[socket.socket] = set()
+        self._answering: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(_POLL_SECONDS,), name="stream-seg-page")
         self.address_family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -230,31 +230,32 @@ class _Server(http.server.ThreadingHTTPServer):
             for viewer in self._viewers:
                 with contextlib.suppress(OSError):
                     viewer.shutdown(socket.SHUT_RDWR)
+        for thread in self._answering:
+            thread.join()
         self.server_close()
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """Give a connection a thread of its own, if there is a place."""
         assert isinstance(request, socket.socket)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
+        target, arguments = self.process_request_thread, (request, client_address)
+        thread = threading.Thread(target=target, args=arguments, name="stream-seg-viewer")
         with self._changed:
             if len(self._viewers) >= MOST_VIEWERS:
                 logger.debug("a browser was sent away: %d are looking", MOST_VIEWERS)
                 request.close()
                 return
+            thread.start()  # or the connection is closed, where the system gives no more threads
             self._viewers.add(request)
-        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
-        super().process_request(request, client_address)
+        self._answering = [*filter(threading.Thread.is_alive, self._answering), thread]
 
-    def process_request_thread(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
-    ) -> None:
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """Close a connection that is answered, and free its place."""
         assert isinstance(request, socket.socket)
-        threading.current_thread().name = "stream-seg-viewer"
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._changed:
-                self._viewers.discard(request)
-                self._changed.notify_all()
+        super().shutdown_request(request)
+        with self._changed:
+            self._viewers.discard(request)
+            self._changed.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """Browsers go when they please: what their threads then raise is no error."""

@@ -171,7 +171,7 @@ def test_max_frames_are_those_that_are_delivered_of_what_is_live(tmp_path: Path)
     assert frames_in(out) == 5
 
 
-def test_a_rate_that_is_asked_for_drops_nothing(tmp_path: Path) -> None:
+def test_no_more_frames_of_what_is_live_are_captured_than_a_rate_that_is_asked_for(tmp_path: Path) -> None:
     out, figures = tmp_path / "out.mkv", tmp_path / "run.json"
     argv = ["synthetic:64x64@200,live", "-o", str(out), "--max-fps", "20", "--end", "0.5", "--metrics", str(figures)]
     assert main([*argv, "--model", str(batched_model(tmp_path / "tiny.onnx")), "--device", "cpu", "--quiet"]) == 0

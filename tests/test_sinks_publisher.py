@@ -310,6 +310,7 @@ def test_the_process_ends_by_itself_where_the_run_was_killed_and_the_server_says
         ("rtsp://me:pw@cam/door", "rtsp://***@cam/door"),
         ("rtmp://a.example/live2/KEY", "rtmp://a.example/live2/***"),
         ("RTMPS://a.example/app/KEY?key=1", "RTMPS://a.example/app/***"),
+        ("rtmp:/a.example/live2/KEY", "rtmp:/a.example/live2/***"),  # which is refused, but named
         ("udp://239.0.0.1:5000", "udp://239.0.0.1:5000"),
     ],
 )

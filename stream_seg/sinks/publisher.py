@@ -243,7 +243,7 @@ class Publisher(Sink):
 def shown_address(address: str) -> str:
     """Return the address as it can be shown: without names and passwords, and without the key of an RTMP stream."""
     shown = safe_address(address)
-    return re.sub(r"(?i)^(rtmps?://[^/]*/(?:[^/]+/)*)[^/]+$", r"\1***", shown)
+    return re.sub(r"(?i)^(rtmps?:/{1,2}[^/]*/(?:[^/]+/)*)[^/]+$", r"\1***", shown)
 
 
 class _Lost(Exception):

@@ -310,10 +310,16 @@ def _run_parser() -> Parser:
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"
     )
     group.add_argument(
-        "--events", type=duration, metavar="10s", help="record only while something is seen, and so long after it"
+        "--events",
+        type=duration,
+        metavar="10s",
+        help="record only while something is seen and so long after it, each time into a file of its own",
     )
     group.add_argument(
-        "--keep", type=keep, metavar="24h|20GB", help="delete the oldest segments beyond this age or size"
+        "--keep",
+        type=keep,
+        metavar="24h|20GB",
+        help="delete the oldest files of --segment or --events beyond this age or size",
     )
     group.add_argument(
         "--show",
@@ -373,7 +379,7 @@ def _run_parser() -> Parser:
         "--region",
         type=region,
         metavar="X,Y,X,Y,...",
-        help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon",
+        help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon, in pixels",
     )
     group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
     parser.set_defaults(command=run.run)

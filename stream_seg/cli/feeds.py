@@ -140,7 +140,9 @@ def _outputs(
 ) -> tuple[list[list[str]], list[str]]:
     """The outputs of each source, and those that several share."""
     if args.keep is not None and args.segment is None and args.events is None:
-        raise UsageError("--keep removes old segments, so it needs --segment, as in --segment 10m --keep 24h")
+        raise UsageError(
+            "--keep removes old segments, so it needs --segment or --events, as in --segment 10m --keep 24h"
+        )
     for option, given in (("--segment", args.segment), ("--events", args.events)):
         if given is not None and not set(args.output) - {PIPE}:
             raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")

@@ -78,7 +78,9 @@ def open_sink(
     for an empty name.
     """
     if keep is not None and segment is None and events is None:
-        raise UsageError("--keep removes old segments of a recording; add their length, as in --segment 10m")
+        raise UsageError(
+            "--keep removes old segments of a recording; add their length, as in --segment 10m, or --events 10s"
+        )
     if path == "":  # as an unset variable gives
         raise UsageError("the name of an output is empty; the current folder is written .")
     if str(path) == "-":

@@ -69,8 +69,9 @@ _HTML = """\
     const answer = await fetch("picture.jpg?after=" + number, {{ signal: AbortSignal.timeout(15000) }});
     if (!answer.ok) throw new Error(answer.statusText);
     const address = URL.createObjectURL(await answer.blob());
-    picture.src = address;
-    await picture.decode().finally(() => URL.revokeObjectURL(address));
+    await new Promise((shown, failed) => {{
+      [picture.onload, picture.onerror, picture.src] = [shown, failed, address];
+    }}).finally(() => URL.revokeObjectURL(address));
     return answer.headers.get("Picture-Number");
   }}
   async function watch() {{
@@ -282,7 +283,7 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
         elif self.server.is_local and not _is_local(self.headers.get("Host", LOCAL)):
             # A page of somebody else's, whose name was made to mean this machine, would read the picture of a camera.
-            self.send_error(HTTPStatus.FORBIDDEN, explain=f"Ask for {LOCAL}, or serve the page at another address.")
+            self.send_error(HTTPStatus.FORBIDDEN, explain=f"Ask for {LOCAL}, or serve the page at another address")
         else:
             answer()
 

@@ -125,11 +125,10 @@ def test_pictures_that_are_far_apart_leave_nothing_behind_each(tmp_path: Path) -
     gc.disable()
     try:
         with Recording(path) as source:
-            alive = [len(gc.get_objects()) for _ in source]
+            alive = {number: len(gc.get_objects()) for number, _ in enumerate(source) if number in (60, 119)}
     finally:
         gc.enable()
-    assert len(alive) == 120
-    assert abs(alive[-1] - alive[60]) < 60
+    assert abs(alive[119] - alive[60]) < 60
 
 
 def test_h264_in_avi_where_times_are_in_another_order_gives_each_picture_once(
@@ -428,8 +427,8 @@ def without_tagged_lengths(path: Path) -> None:
 def test_a_matroska_file_cut_off_says_so_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, sound: bool, tagged: bool
 ) -> None:
-    codec = "libvpx" if name == "a.webm" else "libx264"
-    path = write_video(tmp_path / name, 100, codec=codec, options={"g": "10"}, sound=sound)
+    codec, haste = ("libvpx", {"deadline": "realtime"}) if name == "a.webm" else ("libx264", {})
+    path = write_video(tmp_path / name, 100, codec=codec, options={"g": "10", **haste}, sound=sound)
     if not tagged:
         without_tagged_lengths(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

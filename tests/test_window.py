@@ -27,9 +27,9 @@ on_a_screen = requires("Xvfb", "xdotool")
 
 @pytest.fixture(scope="module")
 def screen() -> Iterator[str]:
-    """The name of a display of our own."""
+    """The name of a display of our own, which does not start afresh, and refuse the next program, when one ends."""
     reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     with os.fdopen(reading) as answer:

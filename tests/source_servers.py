@@ -69,7 +69,8 @@ class _Camera(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def _serving(handler: type[http.server.BaseHTTPRequestHandler] | functools.partial[_Files]) -> Iterator[str]:
+def _serving(handler: type[socketserver.BaseRequestHandler] | functools.partial[_Files]) -> Iterator[str]:
+    """Have a handler, of HTTP or of anything else, answer each who connects; yields host:port."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         server.block_on_close = False
@@ -137,19 +138,6 @@ def silent_host() -> Iterator[str]:
     """Listen, and never answer; yields host:port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextlib.contextmanager
-def _serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
-    """Have a handler answer each who connects; yields host:port."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @contextlib.contextmanager

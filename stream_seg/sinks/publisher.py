@@ -43,7 +43,8 @@ _TICK = Fraction(1, 1000)
 _LONGEST = Fraction(20 * 86400)
 """Seconds after which a stream is begun anew: FLV has 32 bits for its milliseconds."""
 
-_MUXER_OPTIONS = {"flush_packets": "1", "flvflags": "no_duration_filesize"}
+_ENDLESS_FLV = {"flvflags": "no_duration_filesize"}
+"""Lest FFmpeg goes back to the header at the end, which in a pipe or at an address is no longer there."""
 
 _WAITING = 4
 """Frames that may wait to be sent; of more, the oldest are left out: it is the newest that one wants to see."""
@@ -97,7 +98,7 @@ class Publisher(Sink):
             self._url = with_password(f"{scheme}:{rest}")  # FFmpeg knows no RTMP://
         except SourceError as error:
             raise OutputError(str(error)) from None
-        options = {"rtsp": {"rtsp_transport": transport}, "flv": {"flvflags": "no_duration_filesize"}, "mpegts": {}}
+        options = {"rtsp": {"rtsp_transport": transport}, "flv": _ENDLESS_FLV, "mpegts": {}}
         self._order = {
             "url": self._url,
             "format": FORMATS[scheme],
@@ -293,7 +294,9 @@ class _Connection:
         self._number = 0
         self._listener = threading.Thread(target=self._listen, name="stream-seg-publisher answers", daemon=True)
         self._listener.start()
-        self._container = av.open(_Straight(self._pipe), "w", format=self.FORMAT, options=_MUXER_OPTIONS)
+        self._container = av.open(
+            _Straight(self._pipe), "w", format=self.FORMAT, options={"flush_packets": "1", **_ENDLESS_FLV}
+        )
         try:
             with self._sending():
                 # Not as arguments, which every user of the machine can see.

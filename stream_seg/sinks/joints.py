@@ -108,12 +108,13 @@ class Joints:
         for packet in packets:
             index, order = packet.stream_index, self._repaired_order(packet)
             before = last.get(index)
-            if held or (order is not None and before is not None and abs(order - before) > self._jump):
-                held.append(packet)
-            else:
+            leaps = order is not None and before is not None and abs(order - before) > self._jump
+            if not (held or leaps):
                 yield packet
-            if order is not None and not held:
-                last[index] = order
+                if order is not None:
+                    last[index] = order
+                continue
+            held.append(packet)
             leaping = [one for one in held if one.stream_index == held[0].stream_index]
             if len(leaping) > 1 and leaping[-1] is packet and order is not None and before is not None:
                 leapt, goes_on = self._repaired_order(held[0]), 0 < order - before <= self._jump + 2 * self._step

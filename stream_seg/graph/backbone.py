@@ -1,10 +1,10 @@
-"""The bottom-up network: MobileNetV2 or ResNet, from normalised pixels to one feature map per stride."""
+"""The bottom-up network: ResNet or CspNet, from normalised pixels to one feature map per stride."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_seg.graph.config import InvertedResidual, MobileNetV2, Pixels, ResNet
+from stream_seg.graph.config import CspNet, Pixels, ResNet, Stage
 from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
 
@@ -19,7 +19,7 @@ class Features:
     fine: Value | None = None
 
 
-def backbone(layers: Layers, config: ResNet | MobileNetV2, x: Value, pixels: Pixels) -> Features:
+def backbone(layers: Layers, config: ResNet | CspNet, x: Value, pixels: Pixels) -> Features:
     """Feature maps of pixels (N, 3, H, W) with their mean taken off.
 
     The division by the standard deviation is part of the first convolution's weights.
@@ -27,34 +27,40 @@ def backbone(layers: Layers, config: ResNet | MobileNetV2, x: Value, pixels: Pix
     scale = tuple(1 / deviation for deviation in pixels.deviation)
     with layers.graph.scope("backbone"):
         x = layers.enter(x)
-        if isinstance(config, MobileNetV2):
-            return _mobilenet(layers, config, x, scale)
+        if isinstance(config, CspNet):
+            return _cspnet(layers, config, x, scale)
         return Features(_resnet(layers, config, x, scale))
 
 
-def _mobilenet(layers: Layers, config: MobileNetV2, x: Value, scale: tuple[float, ...]) -> Features:
-    x = layers.conv(x, f"{_PREFIX}.0.0", stride=2, activation="relu6", input_scale=scale)
-    after, channels = [x], config.stem_channels
-    for number, block in enumerate(config.blocks, 1):
-        x = _inverted_residual(layers, x, f"{_PREFIX}.{number}", block, channels)
-        channels = block.channels
-        after.append(x)
-    after.append(layers.conv(x, f"{_PREFIX}.{len(after)}.0", activation="relu6"))
-    return Features([after[tap] for tap in config.taps], after[config.fine_tap])
+def _cspnet(layers: Layers, config: CspNet, x: Value, scale: tuple[float, ...]) -> Features:
+    x = layers.conv(x, f"{_PREFIX}.stem", stride=2, activation="leaky", input_scale=scale)
+    x = layers.graph.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    fine, *levels = _stages(layers, config.stages, x)
+    return Features(levels, fine)
 
 
-def _inverted_residual(layers: Layers, x: Value, key: str, block: InvertedResidual, channels: int) -> Value:
-    """Expand (1x1), filter each channel (depthwise 3x3), project (1x1, linear), and add the input if shapes allow."""
-    y, wide, layer = x, channels * block.expansion, 0
-    if block.expansion != 1:
-        y = layers.conv(y, f"{key}.conv.0.0", activation="relu6")
-        layer = 1
-    y = layers.conv(y, f"{key}.conv.{layer}.0", stride=block.stride, groups=wide, activation="relu6")
-    y = layers.conv(y, f"{key}.conv.{layer + 1}")
-    if block.stride != 1 or channels != block.channels:
-        return y
-    with layers.graph.scope(key.removeprefix(f"{_PREFIX}.")):
-        return x + y
+def _stages(layers: Layers, stages: tuple[Stage, ...], x: Value) -> list[Value]:
+    """What each stage makes of what the one before made: its last convolution beside its first (Wang 2019)."""
+    made = []
+    for number, stage in enumerate(stages):
+        key = f"{_PREFIX}.stages.{number}"
+        entered = y = layers.conv(x, f"{key}.enter", stride=2 if number else 1, activation="leaky")
+        for index in range(stage.blocks):
+            y = _halves(layers, y, f"{key}.blocks.{index}")
+        x = _beside(layers.conv(y, f"{key}.leave", activation="leaky"), entered, key)
+        made.append(x)
+    return made
+
+
+def _halves(layers: Layers, x: Value, key: str) -> Value:
+    """Two convolutions of half the channels, one after the other, the second beside the first."""
+    first = layers.conv(x, f"{key}.first", activation="leaky")
+    return _beside(layers.conv(first, f"{key}.second", activation="leaky"), first, key)
+
+
+def _beside(a: Value, b: Value, key: str) -> Value:
+    with a.graph.scope(key.removeprefix(f"{_PREFIX}.")):
+        return a.graph.concat([a, b], axis=1)
 
 
 def _resnet(layers: Layers, config: ResNet, x: Value, scale: tuple[float, ...]) -> list[Value]:

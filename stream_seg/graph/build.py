@@ -14,16 +14,16 @@ import numpy as np
 import onnx
 
 from stream_seg.graph.backbone import backbone
-from stream_seg.graph.box_head import Detected, Images, detect
-from stream_seg.graph.config import Device, MaskRCNN, Pixels
+from stream_seg.graph.box_head import detect
+from stream_seg.graph.config import CspNet, Device, MaskRCNN, Pixels
+from stream_seg.graph.dense_head import detect_densely
+from stream_seg.graph.detected import Detected
 from stream_seg.graph.emit import Graph, Value, ints
-from stream_seg.graph.fpn import pyramid
+from stream_seg.graph.fpn import feature_pyramid, path_aggregation
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.mask_head import Outlines, masks, scored
+from stream_seg.graph.mask_head import Outlines, mask_levels, masks, scored
 from stream_seg.graph.parameters import State
-from stream_seg.graph.pixels import PixelPooler
-from stream_seg.graph.presence import prior
-from stream_seg.graph.roi import make_pooler
+from stream_seg.graph.roi import Pooler, make_pooler
 from stream_seg.graph.rpn import Canvas, propose
 
 
@@ -41,30 +41,36 @@ def build_graph(
     that give the same result at different speed.
     """
     graph = Graph()
-    layers = Layers(graph, state, norm_eps=config.norm_eps, half=half)
+    slope = config.backbone.slope if isinstance(config.backbone, CspNet) else 0.0
+    layers = Layers(graph, state, norm_eps=config.norm_eps, slope=slope, half=half)
     images = graph.input("images", np.uint8, ["N", "H", "W", 3])
     sizes = graph.input("sizes", np.float32, ["N", 2])
     default = np.array(config.detection.score_threshold, np.float32)
     threshold = graph.input("score_threshold", np.float32, [], default)
     x, canvas = _prepare(images, sizes, config.pixels)
     features = backbone(layers, config.backbone, x, config.pixels)
-    levels = pyramid(layers, features.levels)
-    with graph.scope("pooled"):
-        maps = [layers.leave(level) for level in levels[:-1]]
-        pooler = make_pooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling, device)
-    pixels = None
-    if config.pooling.whole_pixels:
-        with graph.scope("pixels"):
-            pixels = PixelPooler(maps, config.backbone.strides, config.pyramid_channels, config.pooling)
-    proposals = propose(layers, config.proposals, levels, canvas, device)
-    known = prior(layers, config, features.levels[-1], canvas) if config.presence.hidden else None
-    found = detect(layers, config, Images(pixels or pooler, canvas.limits, known), proposals, threshold)
+    if config.proposals is None:
+        levels = path_aggregation(layers, features.levels)
+        found = detect_densely(layers, config, levels, canvas.limits, threshold)
+        levels = mask_levels(layers, levels)
+        pooler = _pooler(layers, config, levels, device)
+    else:
+        levels = feature_pyramid(layers, features.levels)
+        pooler = _pooler(layers, config, levels[:-1], device)
+        proposals = propose(layers, config.proposals, levels, canvas, device)
+        found = detect(layers, config, pooler, proposals, canvas.limits, threshold)
     outlines = Outlines(pooler, features.fine, levels[0], device)
     small_masks, size = masks(layers, config, outlines, found), 2 * config.pooling.mask_size
     if config.mask_head.scores:
         found, small_masks = scored(found, small_masks, size, threshold)
     _declare_outputs(graph, found, small_masks, size)
     return graph.model(config.name, "stream-seg", dict(metadata or {}))
+
+
+def _pooler(layers: Layers, config: MaskRCNN, levels: list[Value], device: Device) -> Pooler:
+    with layers.graph.scope("pooled"):
+        maps = [layers.leave(level) for level in levels]
+        return make_pooler(maps, config.backbone.strides, config.mask_channels, config.pooling, device)
 
 
 def _prepare(images: Value, sizes: Value, pixels: Pixels) -> tuple[Value, Canvas]:

@@ -1,14 +1,15 @@
 """What a Mask R-CNN is: one frozen configuration for the sizes of its parts and for how detections are selected.
 
 Papers: Mask R-CNN (He 2017, arXiv 1703.06870), Feature Pyramid Networks (Lin 2016, 1612.03144), Faster R-CNN (Ren 2015,
-1506.01497), ResNet (He 2015, 1512.03385), MobileNetV2 (Sandler 2018, 1801.04381), Benchmarking Detection Transfer
-Learning with Vision Transformers (Li 2021, 2111.11429) for the heads of torchvision's "v2".
+1506.01497), ResNet (He 2015, 1512.03385), Benchmarking Detection Transfer Learning with Vision Transformers (Li 2021,
+2111.11429) for the heads of torchvision's "v2"; of the compact network, NanoDet
+(github.com/RangiLyu/nanodet), CSPNet (Wang 2019, 1911.11929), Path Aggregation Network (Liu 2018, 1803.01534),
+Generalized Focal Loss (Li 2020, 2006.04388).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Device = Literal["cpu", "cuda"]
@@ -34,52 +35,39 @@ class ResNet:
 
 
 @dataclass(frozen=True, slots=True)
-class InvertedResidual:
-    """One block of MobileNetV2: expansion of the channels, their number on leaving, and stride."""
+class Stage:
+    """Of a CspNet: the channels inside, and the number of blocks. It hands on twice the channels."""
 
-    expansion: int
     channels: int
-    stride: int
-
-
-def _inverted_residuals() -> tuple[InvertedResidual, ...]:
-    """Table 2 of the MobileNetV2 paper: expansion t, channels c, repetitions n, stride s of the first."""
-    rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-    return tuple(InvertedResidual(t, c, s if i == 0 else 1) for t, c, n, s in rows for i in range(n))
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)
-class MobileNetV2:
-    """MobileNetV2 with normalisation already folded into its weights.
+class CspNet:
+    """NanoDet-g's body, with normalisation already folded into its weights.
 
-    Block 0 is the stem, then come the inverted residuals, and last a 1x1 convolution. `taps` are the blocks whose
-    outputs go to the pyramid; that of block `fine_tap`, of twice the resolution of the first, is for outlines.
+    A stem and a pooling halve the size twice, the first stage keeps it, and each other one halves it. All but the first
+    stage's maps go to the pyramid; that one, of stride 4, is for outlines. Rectifiers leak by `slope`.
     """
 
-    taps: tuple[int, ...] = (6, 13, 18)
-    fine_tap: int = 3
     stem_channels: int = 32
-    last_channels: int = 256
-    blocks: tuple[InvertedResidual, ...] = field(default_factory=_inverted_residuals)
+    stages: tuple[Stage, ...] = (Stage(32, 1), Stage(64, 2), Stage(128, 2), Stage(256, 3))
+    slope: float = 0.1
 
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of the feature maps handed to the pyramid."""
-        return tuple(self._channels_after(tap) for tap in self.taps)
+        return tuple(2 * stage.channels for stage in self.stages[1:])
 
     @property
     def fine_channels(self) -> int:
         """Channels of the feature map for outlines."""
-        return self._channels_after(self.fine_tap)
-
-    def _channels_after(self, block: int) -> int:
-        return (self.stem_channels, *(one.channels for one in self.blocks), self.last_channels)[block]
+        return 2 * self.stages[0].channels
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels per cell of those feature maps."""
-        steps = [2, *(block.stride for block in self.blocks), 1]
-        return tuple(math.prod(steps[: tap + 1]) for tap in self.taps)
+        return tuple(4 * 2**number for number in range(1, len(self.stages)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +99,7 @@ class Proposals:
 class RoiPooling:
     """RoIAlign, and which pyramid level a box is pooled from: equation 1 of the FPN paper.
 
-    A box of `canonical_side` pixels belongs to the level of stride 2 ** `canonical_level`. `whole_pixels` pools the box
-    head's features as `pixels` does: faster in int8, and not quite RoIAlign. The mask head's are not affected.
+    A box of `canonical_side` pixels belongs to the level of stride 2 ** `canonical_level`.
     """
 
     canonical_side: float = 224.0
@@ -120,32 +107,27 @@ class RoiPooling:
     samples: int = 2
     box_size: int = 7
     mask_size: int = 14
-    whole_pixels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BoxHead:
-    """Convolutions, then fully connected layers, then the two predictors. `coder` divides the four box deltas.
-
-    The head looks at the boxes of what it has found so many more times, to place them and to score them better
-    (`refinements`).
-    """
+    """Convolutions, then fully connected layers, then the two predictors. `coder` divides the four box deltas."""
 
     convolutions: int = 0
     fully_connected: tuple[int, ...] = (1024, 1024)
     coder: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    refinements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
-    """Which classes an image shows, by a layer of `hidden` units on the whole of its coarsest map; 0 is for without.
+class DenseHead:
+    """What finds objects in one stage, without proposals: at each place of the pyramid, classes and a box (Li 2020).
 
-    The probabilities, to the power of `weight`, count for the regions in it.
+    A side of the box is the mean of 0, 1, ... `distances` - 1 strides away from the middle of the place, weighted by a
+    softmax. The `candidates` likeliest of an image compete.
     """
 
-    hidden: int = 0
-    weight: float = 0.7
+    distances: int = 11
+    candidates: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +139,8 @@ class MaskHead:
     refined by one more convolution: outlines follow edges that a cell of the pyramid is too coarse for. Only together
     with `class_agnostic` and a backbone that has such a map. `scores`: a detection is only as certain as its mask.
     `class_embedding`: a vector of each class is added to what the head sees of a region, so that it knows whether the
-    rider or the horse is meant.
+    rider or the horse is meant. `level_channels`: the head is not given the pyramid itself, but so many channels made
+    of each of its levels.
     """
 
     convolutions: tuple[int, ...] = (256, 256, 256, 256)
@@ -166,6 +149,7 @@ class MaskHead:
     detail: int = 0
     scores: bool = False
     class_embedding: bool = False
+    level_channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +171,7 @@ class Detection:
 class MaskRCNN:
     """A whole network. `classes` counts the background.
 
+    Objects are found in two stages, by `proposals` and the box head, or in one, by a `dense` head.
     `normed_heads`: pyramid, box head and mask head have batch normalisation (torchvision's v2). `norm_eps` is the
     epsilon of all batch normalisations; it is not in a state_dict. `canvases` are the (width, height) of the inputs it
     should be given, most preferred first; empty where it takes any. `even`: the heads' convolutions get equally many
@@ -195,16 +180,16 @@ class MaskRCNN:
     """
 
     name: str
-    backbone: ResNet | MobileNetV2
+    backbone: ResNet | CspNet
     pixels: Pixels
-    proposals: Proposals
+    proposals: Proposals | None = None
+    dense: DenseHead | None = None
     classes: int = 91
     pyramid_channels: int = 256
     normed_heads: bool = False
     norm_eps: float = 1e-5
     pooling: RoiPooling = RoiPooling()
     box_head: BoxHead = BoxHead()
-    presence: Presence = Presence()
     mask_head: MaskHead = MaskHead()
     detection: Detection = Detection()
     canvases: tuple[tuple[int, int], ...] = ()
@@ -212,36 +197,46 @@ class MaskRCNN:
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
+        if (self.proposals is None) == (self.dense is None):
+            raise ValueError("objects are found either by proposals or by a dense head")
         levels = len(self.backbone.channels) + 1
-        if len(self.proposals.anchor_sizes) != levels:
+        if self.proposals and len(self.proposals.anchor_sizes) != levels:
             raise ValueError(f"{levels} pyramid levels need as many anchor sizes, got {self.proposals.anchor_sizes}")
         if self.classes < 2:
             raise ValueError(f"classes counts the background, so it must be at least 2, got {self.classes}")
-        if self.pooling.whole_pixels and self.box_head.convolutions:
-            raise ValueError("whole_pixels is for box heads without convolutions")
-        if self.mask_head.detail and not (self.mask_head.class_agnostic and isinstance(self.backbone, MobileNetV2)):
-            raise ValueError("a mask head with details is for one mask for all classes, on MobileNetV2")
+        if self.mask_head.detail and not (self.mask_head.class_agnostic and isinstance(self.backbone, CspNet)):
+            raise ValueError("a mask head with details is for one mask for all classes, on a CspNet")
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of what the mask head is given of a region."""
+        return self.mask_head.level_channels or self.pyramid_channels
 
 
 STRIDE = 32
 """Width and height of a canvas must be multiples of it, so that the pyramid doubles exactly."""
 
 _IMAGENET = Pixels((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
+_IMAGENET_BYTES = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _TORCHVISION_CANVASES = ((1344, 800), (800, 1344), (1088, 800), (800, 1088))
 """torchvision resizes to a short side of 800 and a long one of at most 1333; these cover 16:9, 4:3 and portraits."""
 
 COMPACT = MaskRCNN(
     name="compact",
-    backbone=MobileNetV2(),
-    pixels=Pixels((127.5,) * 3, (127.5,) * 3),
-    proposals=Proposals((24, 52, 108, 220), per_level=200, count=200),
-    classes=21,
-    pyramid_channels=96,
+    backbone=CspNet(),
+    pixels=_IMAGENET_BYTES,
+    dense=DenseHead(),
+    classes=81,
+    pyramid_channels=128,
     pooling=RoiPooling(canonical_side=160.0),
-    box_head=BoxHead(fully_connected=(512, 512), refinements=1),
-    presence=Presence(hidden=256),
     mask_head=MaskHead(
-        (64, 64, 64, 64), class_agnostic=True, dilations=(1, 2, 2, 1), detail=32, scores=True, class_embedding=True
+        (64, 64, 64, 64),
+        class_agnostic=True,
+        dilations=(1, 2, 2, 1),
+        detail=32,
+        scores=True,
+        class_embedding=True,
+        level_channels=96,
     ),
     detection=Detection(nms_iou=0.6, decay=0.5),
     licence="Apache-2.0",

@@ -148,6 +148,10 @@ def _configure(
     if sha256 == COCO_V1_SHA256 or architecture == R50_FPN.name:
         found = replace(found, norm_eps=R50_FPN.norm_eps)
     if proposals is not None:
+        if found.proposals is None:
+            raise UsageError(
+                f"{found.name} finds objects without proposals, so that there is no number of them to choose"
+            )
         per_level = max(proposals, found.proposals.per_level)
         found = replace(found, proposals=replace(found.proposals, count=proposals, per_level=per_level))
     if size is not None:

@@ -1,4 +1,4 @@
-"""The feature pyramid: top-down path and lateral connections (Lin 2016)."""
+"""The feature pyramid: top-down path and lateral connections (Lin 2016), or both ways by sums alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
 
 
-def pyramid(layers: Layers, features: list[Value]) -> list[Value]:
+def feature_pyramid(layers: Layers, features: list[Value]) -> list[Value]:
     """Maps of equal width (N, C, H/s, W/s), one per feature map and, last, one of half the size of the coarsest.
 
     The last serves the largest anchors only. Sizes must halve exactly from map to map.
@@ -20,6 +20,30 @@ def pyramid(layers: Layers, features: list[Value]) -> list[Value]:
             merged.insert(0, x + doubled(merged[0]))
         maps = [layers.block(x, f"backbone.fpn.layer_blocks.{level}") for level, x in enumerate(merged)]
         return [*maps, layers.graph.op("MaxPool", maps[-1], kernel_shape=[1, 1], strides=[2, 2])]
+
+
+def path_aggregation(layers: Layers, features: list[Value]) -> list[Value]:
+    """Maps of equal width (N, C, H/s, W/s), one per feature map: added from coarse to fine, then back (Liu 2018).
+
+    Without the convolutions of the paper, as NanoDet has it. Sizes must halve exactly from map to map.
+    """
+    graph = layers.graph
+    with graph.scope("fpn"):
+        lateral = [layers.conv(x, f"backbone.lateral.{level}") for level, x in enumerate(features)]
+        down = [lateral[-1]]
+        for x in reversed(lateral[:-1]):
+            down.insert(0, x + _doubled_smoothly(down[0]))
+        maps = [down[0]]
+        for x in down[1:]:
+            # Bilinear interpolation to half the size is the mean of four.
+            maps.append(x + graph.op("AveragePool", maps[-1], kernel_shape=[2, 2], strides=[2, 2]))
+        return maps
+
+
+def _doubled_smoothly(x: Value) -> Value:
+    """Bilinear upsampling by two."""
+    region, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)
+    return x.graph.op("Resize", x, region, scales, mode="linear", coordinate_transformation_mode="half_pixel")
 
 
 def doubled(x: Value) -> Value:

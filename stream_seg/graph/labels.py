@@ -9,11 +9,8 @@ from stream_seg.graph.config import MaskRCNN, ResNet
 
 _BACKGROUND = {"background", "__background__", "bg"}
 
-_COMPACT = (
-    "background,person,bicycle,car,motorcycle,airplane,bus,train,boat,bird,cat,dog,horse,sheep,cow,bottle,chair,couch,"
-    "potted plant,dining table,tv"
-)
-COMPACT_LABELS = _COMPACT.split(",")
+COMPACT_LABELS = ["background", *COCO_NAMES]
+"""Of the built-in weights."""
 
 _NAME_OF = dict(zip(COCO_IDS, COCO_NAMES, strict=True))
 COCO_LABELS = ["background", *(_NAME_OF.get(number, "N/A") for number in range(1, 91))]
@@ -23,7 +20,7 @@ COCO_LABELS = ["background", *(_NAME_OF.get(number, "N/A") for number in range(1
 def known_labels(config: MaskRCNN, *, built_in: bool) -> tuple[str, ...]:
     """The names that go with weights which bring none, empty where no list is known.
 
-    A number of classes says little: 20 are those of the built-in model in its own weights alone, 90 COCO's in a ResNet.
+    A number of classes says little: 80 are COCO's in the built-in weights alone, 90 in a ResNet.
     """
     if built_in:
         return tuple(COMPACT_LABELS)

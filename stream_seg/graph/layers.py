@@ -13,20 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import ModelError
-from stream_seg.graph.emit import Array, Graph, Value
+from stream_seg.graph.emit import Graph, Value
 from stream_seg.graph.parameters import State
 
-Activation = Literal["none", "relu", "relu6"]
+Activation = Literal["none", "relu", "leaky"]
 Floats = NDArray[np.float32]
 
 
 class Layers:
-    """Writes layers into a graph by the keys of their parameters."""
+    """Writes layers into a graph by the keys of their parameters; leaky rectifiers have this `slope` below zero."""
 
-    def __init__(self, graph: Graph, state: State, *, norm_eps: float, half: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, state: State, *, norm_eps: float = 0.0, slope: float = 0.0, half: bool = False
+    ) -> None:
         self.graph = graph
         self._state = state
         self._norm_eps = norm_eps
+        self._slope = slope
         self._half = half
 
     def enter(self, x: Value) -> Value:
@@ -86,17 +89,9 @@ class Layers:
         norm = f"{key}.1" if f"{key}.1.running_mean" in self._state else None
         return self.conv(x, f"{key}.0", norm=norm, activation=activation, dilation=dilation)
 
-    def linear(
-        self, x: Value, key: str, activation: Activation = "none", *, channels: int = 1, scale: float = 1.0
-    ) -> Value:
-        """A fully connected layer, as if its input had been multiplied by scale.
-
-        Inputs that the parameters have channel by channel are taken place by place, `channels` of them together.
-        """
-        array = self.array(f"{key}.weight") * np.float32(scale)
-        array = array.reshape(len(array), channels, -1).transpose(0, 2, 1).reshape(array.shape)
-        weight = self.parameter(f"{key}.weight", array)
-        bias = self.parameter(f"{key}.bias", self.array(f"{key}.bias"))
+    def linear(self, x: Value, key: str, activation: Activation = "none") -> Value:
+        """A fully connected layer."""
+        weight, bias = (self.parameter(f"{key}.{name}", self.array(f"{key}.{name}")) for name in ("weight", "bias"))
         with self.graph.scope(_layer_name(key)):
             return self._activate(self.graph.op("Gemm", x, weight, bias, transB=1), activation)
 
@@ -115,14 +110,9 @@ class Layers:
         return folded.astype(np.float32), ((bias - mean) * scale + shift).astype(np.float32)
 
     def _activate(self, y: Value, activation: Activation) -> Value:
-        if activation == "relu6":
-            limits: tuple[Array, Array] = (np.zeros((), self._type), np.full((), 6, self._type))
-            return self.graph.op("Clip", y, *limits)
+        if activation == "leaky":
+            return self.graph.op("LeakyRelu", y, alpha=self._slope)
         return self.graph.op("Relu", y) if activation == "relu" else y
-
-    @property
-    def _type(self) -> type[np.floating]:
-        return np.float16 if self._half else np.float32
 
 
 def _layer_name(key: str) -> str:

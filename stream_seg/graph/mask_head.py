@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stream_seg.graph.box_head import Detected
 from stream_seg.graph.config import Device, MaskHead, MaskRCNN
+from stream_seg.graph.detected import Detected
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.fpn import doubled
 from stream_seg.graph.layers import Floats, Layers
@@ -30,6 +30,15 @@ class Outlines:
     fine: Value | None
     coarse: Value
     device: Device
+
+
+def mask_levels(layers: Layers, levels: list[Value]) -> list[Value]:
+    """What the head is given of each level of a pyramid that was made for a dense head.
+
+    That has layers of its own for each level, so that their channels mean different things; the mask head has not.
+    """
+    with layers.graph.scope("mask"):
+        return [layers.conv(level, f"roi_heads.mask_levels.{number}") for number, level in enumerate(levels)]
 
 
 def masks(layers: Layers, config: MaskRCNN, outlines: Outlines, found: Detected) -> Value:

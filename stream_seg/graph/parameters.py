@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import ModelError
-from stream_seg.graph.config import COMPACT, R50_FPN, R50_FPN_V2, BoxHead, MaskRCNN, MobileNetV2, ResNet
+from stream_seg.graph.config import COMPACT, R50_FPN, R50_FPN_V2, BoxHead, CspNet, MaskRCNN, ResNet
 
 State: TypeAlias = Mapping[str, NDArray[np.generic]]
 """Parameter names to arrays."""
@@ -46,23 +46,31 @@ def modern_names(state: State) -> dict[str, NDArray[np.generic]]:
 
 def recognise(state: State) -> MaskRCNN:
     """The configuration of a state_dict with modern names, sizes of its layers included. Raises ModelError."""
-    if not {"rpn.head.cls_logits.weight", "roi_heads.mask_predictor.mask_fcn_logits.weight"} <= state.keys():
+    has_masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in state
+    if not has_masks or not (_is_compact(state) or "rpn.head.cls_logits.weight" in state):
         raise ModelError(
             "these are not the weights of a Mask R-CNN with torchvision's parameter names, "
             f"which this tool builds graphs from; the first names are {_some(state)}"
         )
     try:
-        return _with_sizes(_base(state), state)
+        return _compact(state) if _is_compact(state) else _with_sizes(_base(state), state)
     except ValueError as error:  # sizes that no network has, such as no class beside the background
         raise ModelError(f"these weights make no network: {error}") from error
 
 
+def _is_compact(state: State) -> bool:
+    return "backbone.body.stem.weight" in state
+
+
+def _compact(state: State) -> MaskRCNN:
+    """The compact network has one form, for any number of classes."""
+    return replace(COMPACT, classes=_size(state, "dense.0.classes.weight") + 1)
+
+
 def _base(state: State) -> MaskRCNN:
     """The network whose kind this is, with the backbone of these weights."""
-    if "backbone.body.18.0.weight" in state:
-        return COMPACT
     if "backbone.body.layer1.0.conv3.weight" not in state:
-        raise ModelError("the backbone of these weights is neither a ResNet with bottlenecks nor MobileNetV2")
+        raise ModelError("the backbone of these weights is no ResNet with bottlenecks")
     normed = "backbone.fpn.inner_blocks.0.1.running_mean" in state
     base = R50_FPN_V2 if normed else replace(R50_FPN, norm_eps=R50_FPN_V2.norm_eps)
     blocks = tuple(_count(state, f"backbone.body.layer{stage}.{{}}.conv1.weight") for stage in range(1, 5))
@@ -95,30 +103,40 @@ def check(state: State, config: MaskRCNN) -> None:
 
 def expected(config: MaskRCNN) -> Iterator[Entry]:
     """Name and shape of every parameter of a network."""
-    body = _mobilenet if isinstance(config.backbone, MobileNetV2) else _resnet
-    yield from body(config)
-    yield from _pyramid(config)
-    yield from _rpn(config)
-    yield from _box_head(config)
-    yield from _presence(config)
+    if isinstance(config.backbone, CspNet):
+        yield from _cspnet(config.backbone)
+        yield from _dense(config)
+    else:
+        yield from _resnet(config)
+        yield from _pyramid(config)
+        yield from _rpn(config)
+        yield from _box_head(config)
     yield from _mask_head(config)
 
 
-def _mobilenet(config: MaskRCNN) -> Iterator[Entry]:
-    body = config.backbone
-    assert isinstance(body, MobileNetV2)
-    prefix = "backbone.body"
-    yield from _conv(f"{prefix}.0.0", 3, body.stem_channels, 3)
-    channels = body.stem_channels
-    for number, block in enumerate(body.blocks, 1):
-        wide, layer = channels * block.expansion, 0
-        if block.expansion != 1:
-            yield from _conv(f"{prefix}.{number}.conv.0.0", channels, wide, 1)
-            layer = 1
-        yield from _conv(f"{prefix}.{number}.conv.{layer}.0", 1, wide, 3)
-        yield from _conv(f"{prefix}.{number}.conv.{layer + 1}", wide, block.channels, 1)
-        channels = block.channels
-    yield from _conv(f"{prefix}.{len(body.blocks) + 1}.0", channels, body.last_channels, 1)
+def _cspnet(body: CspNet) -> Iterator[Entry]:
+    yield from _conv("backbone.body.stem", 3, body.stem_channels, 3)
+    before = body.stem_channels
+    for number, stage in enumerate(body.stages):
+        key, inside = f"backbone.body.stages.{number}", stage.channels
+        yield from _conv(f"{key}.enter", before, inside, 3)
+        for index in range(stage.blocks):
+            yield from _conv(f"{key}.blocks.{index}.first", inside, inside // 2, 3)
+            yield from _conv(f"{key}.blocks.{index}.second", inside // 2, inside // 2, 3)
+        yield from _conv(f"{key}.leave", inside, inside, 3)
+        before = 2 * inside
+
+
+def _dense(config: MaskRCNN) -> Iterator[Entry]:
+    assert config.dense is not None
+    width = config.pyramid_channels
+    for level, channels in enumerate(config.backbone.channels):
+        yield from _conv(f"backbone.lateral.{level}", channels, width, 1)
+        yield from _conv(f"dense.{level}.conv", width, width, 3)
+        yield from _conv(f"dense.{level}.classes", width, config.classes - 1, 1)
+        yield from _conv(f"dense.{level}.distances", width, 4 * config.dense.distances, 1)
+        if config.mask_head.level_channels:
+            yield from _conv(f"roi_heads.mask_levels.{level}", width, config.mask_head.level_channels, 1)
 
 
 def _resnet(config: MaskRCNN) -> Iterator[Entry]:
@@ -146,6 +164,7 @@ def _pyramid(config: MaskRCNN) -> Iterator[Entry]:
 
 
 def _rpn(config: MaskRCNN) -> Iterator[Entry]:
+    assert config.proposals is not None
     width, anchors = config.pyramid_channels, len(config.proposals.aspect_ratios)
     for index in range(config.proposals.convolutions):
         yield from _conv(f"rpn.head.conv.{index}.0", width, width, 3)
@@ -165,14 +184,8 @@ def _box_head(config: MaskRCNN) -> Iterator[Entry]:
     yield from _linear("roi_heads.box_predictor.bbox_pred", size, 4 * config.classes)
 
 
-def _presence(config: MaskRCNN) -> Iterator[Entry]:
-    if config.presence.hidden:
-        yield from _linear("presence.hidden", 2 * config.backbone.channels[-1], config.presence.hidden)
-        yield from _linear("presence.classes", config.presence.hidden, config.classes - 1)
-
-
 def _mask_head(config: MaskRCNN) -> Iterator[Entry]:
-    channels = config.pyramid_channels
+    channels = config.mask_channels
     if config.mask_head.class_embedding:
         yield CLASS_EMBEDDING, (config.classes, channels)
     for index, width in enumerate(config.mask_head.convolutions):
@@ -183,9 +196,9 @@ def _mask_head(config: MaskRCNN) -> Iterator[Entry]:
     yield "roi_heads.mask_predictor.conv5_mask.weight", (channels, width, 2, 2)
     yield "roi_heads.mask_predictor.conv5_mask.bias", (width,)
     if config.mask_head.detail:
-        assert isinstance(config.backbone, MobileNetV2)
+        assert isinstance(config.backbone, CspNet)
         yield from _conv("roi_heads.mask_detail.fine", config.backbone.fine_channels, width, 1)
-        yield from _conv("roi_heads.mask_detail.coarse", config.pyramid_channels, width, 1)
+        yield from _conv("roi_heads.mask_detail.coarse", config.mask_channels, width, 1)
         yield from _conv("roi_heads.mask_predictor.refine", width, width, 3)
     yield from _conv("roi_heads.mask_predictor.mask_fcn_logits", width, masks, 1)
 
@@ -229,8 +242,7 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
     names = fully_connected_names(replace(base.box_head, convolutions=convolutions, fully_connected=(0,) * 8))
     keys = [f"roi_heads.box_head.{name}.weight" for name in names]
     masks = _count(state, "roi_heads.mask_head.{}.0.weight")
-    presence = "presence.hidden.weight"
-    detailed = "roi_heads.mask_detail.fine.weight" in state
+    assert base.proposals is not None
     return replace(
         base,
         classes=_size(state, "roi_heads.box_predictor.cls_score.weight"),
@@ -241,15 +253,10 @@ def _with_sizes(base: MaskRCNN, state: State) -> MaskRCNN:
             convolutions=convolutions,
             fully_connected=tuple(_size(state, key) for key in keys if key in state),
         ),
-        presence=replace(base.presence, hidden=_size(state, presence) if presence in state else 0),
         mask_head=replace(
             base.mask_head,
             convolutions=tuple(_size(state, f"roi_heads.mask_head.{index}.0.weight") for index in range(masks)),
             class_agnostic=_size(state, "roi_heads.mask_predictor.mask_fcn_logits.weight") == 1,
-            # Not to be seen in the arrays: heads with details are dilated as COMPACT's, those without are not.
-            dilations=base.mask_head.dilations if detailed else (),
-            detail=_size(state, "roi_heads.mask_predictor.refine.weight") if detailed else 0,
-            class_embedding=CLASS_EMBEDDING in state,
         ),
     )
 

@@ -1,9 +1,9 @@
 """The int8 graph: static quantisation per channel, calibrated on frames, and how well it agrees with float32.
 
 Activations are uint8 and weights int8 with one scale per output channel, as QDQ pairs (Jacob 2017, arXiv 1712.05877).
-What is left in float32: the first convolution, whose input has the full range of pixels; the compact body's first
-block, which is as fast in float32 and where 8 bits cost most; all predictors, whose errors become errors of boxes and
-scores; RoIAlign and everything about boxes. (The float16 graph is written directly, see `layers`.)
+What is left in float32: the first convolution, whose input has the full range of pixels; all predictors, whose errors
+become errors of boxes and scores; RoIAlign and everything about boxes. (The float16 graph is written directly, see
+`layers`.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from stream_seg.errors import ModelError, OutputError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox, choose_canvas, pairwise_iou
 from stream_seg.graph.config import STRIDE
-from stream_seg.graph.shared_scale import PIXEL_NODES, share_scale
 
 MAX_FRAMES = 100
 """More frames widen the ranges by noise only."""
@@ -38,11 +37,14 @@ _SAME_IOU = 0.5
 _LONG_SIDES = (320, 256, 416)
 """Sizes frames are shown at in turn where no canvas is prescribed: those the compact network was trained for."""
 
-_QUANTISED_OPERATORS = frozenset({"Conv", "Gemm", "Clip", "Relu", "Add", "MaxPool", "Resize"})
-_QUANTISED_NODES = re.compile(r"backbone/|fpn/|rpn/level\d+/conv\.|box/head/(?!cls_score|bbox_pred)|mask/head/")
+_QUANTISED_OPERATORS = frozenset(
+    {"Conv", "Gemm", "Relu", "LeakyRelu", "Add", "Concat", "MaxPool", "AveragePool", "Resize"}
+)
+_QUANTISED_NODES = re.compile(
+    r"backbone/|fpn/|rpn/level\d+/conv\.|dense/level\d+/conv/|box/head/(?!cls_score|bbox_pred)|mask/(head/|mask_levels)"
+)
 """Not mask/detail: ONNX Runtime 1.31 aborts when it optimises that map in 8 bits for the CPU's form of pooling."""
-_FLOAT_NODES = re.compile(r"backbone/((0\.0|conv1)/Conv$|1\.)")
-_PIXEL_OPERATORS = frozenset({"Transpose", "Reshape", "Gather", "Add"})
+_FLOAT_NODES = re.compile(r"backbone/(stem|conv1)/Conv$")
 
 Report = Callable[[int, int], None]
 Feed = dict[str, NDArray[np.generic]]
@@ -103,13 +105,12 @@ def quantise(model: onnx.ModelProto, feeds: list[Feed], report: Report) -> onnx.
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=sorted(_QUANTISED_OPERATORS | _PIXEL_OPERATORS),
+            op_types_to_quantize=sorted(_QUANTISED_OPERATORS),
             nodes_to_quantize=[node.name for node in model.graph.node if _is_quantised(node)],
-            # Whatever follows the last of them, and low rank (one scale for all components), wants float32.
+            # What follows the last of them wants float32.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         quantised = onnx.load(target)
-    share_scale(quantised.graph)
     quantised.graph.initializer.extend(defaults)
     onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
     quantised.producer_name = model.producer_name
@@ -174,8 +175,6 @@ def _counterparts(ones: _Found, others: _Found, wanted: NDArray[np.bool_]) -> It
 
 
 def _is_quantised(node: onnx.NodeProto) -> bool:
-    if PIXEL_NODES.match(node.name):
-        return node.op_type in _PIXEL_OPERATORS
     belongs = _QUANTISED_NODES.match(node.name) and not _FLOAT_NODES.match(node.name)
     return bool(belongs) and node.op_type in _QUANTISED_OPERATORS
 

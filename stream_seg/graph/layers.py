@@ -95,6 +95,10 @@ class Layers:
         with self.graph.scope(_layer_name(key)):
             return self._activate(self.graph.op("Gemm", x, weight, bias, transB=1), activation)
 
+    def rectified(self, y: Value) -> Value:
+        """By a leaky rectifier."""
+        return self.graph.op("LeakyRelu", y, alpha=self._slope)
+
     def _folded(self, key: str, norm: str | None) -> tuple[Floats, Floats]:
         """Weight and bias of a convolution, the batch normalisation behind it folded in (Jacob 2017, equation 14)."""
         weight = self.array(f"{key}.weight")
@@ -111,7 +115,7 @@ class Layers:
 
     def _activate(self, y: Value, activation: Activation) -> Value:
         if activation == "leaky":
-            return self.graph.op("LeakyRelu", y, alpha=self._slope)
+            return self.rectified(y)
         return self.graph.op("Relu", y) if activation == "relu" else y
 
 

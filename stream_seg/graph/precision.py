@@ -1,9 +1,9 @@
 """The int8 graph: static quantisation per channel, calibrated on frames, and how well it agrees with float32.
 
 Activations are uint8 and weights int8 with one scale per output channel, as QDQ pairs (Jacob 2017, arXiv 1712.05877).
-What is left in float32: the first convolution, whose input has the full range of pixels; all predictors, whose errors
-become errors of boxes and scores; RoIAlign and everything about boxes. (The float16 graph is written directly, see
-`layers`.)
+What is left in float32: the first convolution, whose input has the full range of pixels, and what comes before the
+second; all predictors, whose errors become errors of boxes and scores; RoIAlign and everything about boxes. (The
+float16 graph is written directly, see `layers`.)
 """
 
 from __future__ import annotations
@@ -37,14 +37,12 @@ _SAME_IOU = 0.5
 _LONG_SIDES = (320, 256, 416)
 """Sizes frames are shown at in turn where no canvas is prescribed: those the compact network was trained for."""
 
-_QUANTISED_OPERATORS = frozenset(
-    {"Conv", "Gemm", "Relu", "LeakyRelu", "Add", "Concat", "MaxPool", "AveragePool", "Resize"}
-)
+_QUANTISED_OPERATORS = frozenset({"Conv", "Gemm", "Relu", "LeakyRelu", "Add", "Concat", "AveragePool", "Resize"})
 _QUANTISED_NODES = re.compile(
     r"backbone/|fpn/|rpn/level\d+/conv\.|dense/level\d+/conv/|box/head/(?!cls_score|bbox_pred)|mask/(head/|mask_levels)"
 )
 """Not mask/detail: ONNX Runtime 1.31 aborts when it optimises that map in 8 bits for the CPU's form of pooling."""
-_FLOAT_NODES = re.compile(r"backbone/(stem|conv1)/Conv$")
+_FLOAT_NODES = re.compile(r"backbone/((stem|conv1)/|LeakyRelu$)")
 
 Report = Callable[[int, int], None]
 Feed = dict[str, NDArray[np.generic]]

@@ -66,9 +66,7 @@ def metadata(path: Path) -> dict[str, str]:
 def test_the_file_says_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     target = tmp_path / "compact.onnx"
-    done = export_graph(
-        COMPACT_WEIGHTS, target, size=(400, 300), proposals=50, progress=lambda *step: steps.append(step)
-    )
+    done = export_graph(COMPACT_WEIGHTS, target, size=(400, 300), progress=lambda *step: steps.append(step))
     said = metadata(target)
     assert said["labels"].split(",") == list(done.labels)
     assert done.labels[:2] == ("background", "person")
@@ -79,7 +77,7 @@ def test_the_file_says_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
     assert said["source"] == "weights.safetensors"
     assert said["source_sha256"] == hashlib.sha256(COMPACT_WEIGHTS.read_bytes()).hexdigest()
     assert said["licence"] == "Apache-2.0"
-    assert json.loads(said["config"])["proposals"]["count"] == 50
+    assert json.loads(said["config"])["classes"] == len(done.labels) == 81
     assert done.size == target.stat().st_size
     assert [step for step, _, _ in steps] == ["read weights", "build graph", "write", "write"]
     assert list(tmp_path.iterdir()) == [target]
@@ -87,7 +85,7 @@ def test_the_file_says_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("option", "said"), [([], r".*m\.onnx: compact fp32, 20 classes, \d+\.\d MB\n"), (["--quiet"], "")]
+    ("option", "said"), [([], r".*m\.onnx: compact fp32, 80 classes, \d+\.\d MB\n"), (["--quiet"], "")]
 )
 def test_the_command_tells_of_the_file_unless_it_is_to_be_quiet(
     option: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -205,7 +203,9 @@ def test_int8_keeps_the_contract_of_the_file(int8: Exported) -> None:
     assert [value.name for value in model.graph.input] == ["images", "sizes", "score_threshold"]
     assert {node.domain for node in model.graph.node} == {""}
     by_name = {node.name: node for node in model.graph.node}
-    for name, quantised in (("0.0", False), ("1.conv.0.0", False), ("1.conv.1", False), ("2.conv.0.0", True)):
+    pooled = by_name["backbone/MaxPool"]
+    assert "Linear" not in by_name[pooled.input[0]].op_type
+    for name, quantised in (("stem", False), ("stages.0.enter", True), ("stages.3.blocks.2.second", True)):
         assert ("DequantizeLinear" in by_name[f"backbone/{name}/Conv"].input[1]) is quantised, name
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -244,6 +244,15 @@ def test_wrong_options_are_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
         export_graph(tmp_path / "not there", tmp_path / "m.onnx", **options)
+
+
+def test_the_number_of_proposals_is_chosen_where_there_are_some(weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m.onnx"
+    export_graph(weights, target, proposals=50)
+    assert json.loads(metadata(target)["config"])["proposals"]["count"] == 50
+    with pytest.raises(UsageError, match="compact finds objects without proposals"):
+        export_graph(COMPACT_WEIGHTS, tmp_path / "other.onnx", proposals=50)
+    assert not (tmp_path / "other.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -301,7 +310,7 @@ def test_weights_of_another_network_are_refused() -> None:
         recognise({"layer1.weight": np.zeros(3)})
     state = random_state(replace(TINY_V1))
     other = {key.replace("conv3", "conv9"): value for key, value in state.items()}
-    with pytest.raises(ModelError, match="neither a ResNet with bottlenecks nor MobileNetV2"):
+    with pytest.raises(ModelError, match="is no ResNet with bottlenecks"):
         recognise(other)
 
 

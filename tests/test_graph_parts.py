@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,15 +12,15 @@ from numpy.typing import NDArray
 from stream_seg.graph import roi
 from stream_seg.graph.anchors import anchor_shapes, anchors
 from stream_seg.graph.boxes import clip, decode, shorter_side
-from stream_seg.graph.config import COMPACT, Device, Presence, RoiPooling
+from stream_seg.graph.config import COMPACT, CspNet, Device, RoiPooling, Stage
+from stream_seg.graph.dense_head import detect_densely
 from stream_seg.graph.emit import Graph, Value
+from stream_seg.graph.fpn import path_aggregation
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import decayed, suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
-from stream_seg.graph.pixels import TAPS, PixelPooler
-from stream_seg.graph.presence import prior
 from stream_seg.graph.roi import make_pooler
-from stream_seg.graph.rpn import Canvas, Rois
+from stream_seg.graph.rpn import Rois
 from tests.small_graphs import compute
 
 Floats = NDArray[np.float32]
@@ -189,23 +190,6 @@ def test_regions_are_pooled_from_the_level_of_their_size(device: Device, monkeyp
         np.testing.assert_allclose(got[row], expected, atol=1e-5, err_msg=f"box {row}")
 
 
-def test_whole_pixels_give_what_bilinear_interpolation_gives_an_eighth_of_a_pixel_away() -> None:
-    """On planes that rise by 1 per pixel along x, and by 1 per pixel along y, a shift is a difference of values."""
-    maps = [np.stack(np.mgrid[0 : 128 // s, 0 : 160 // s])[None].astype(np.float32).repeat(2, 0) for s in (8, 16)]
-    maps = [level + np.arange(2, dtype=np.float32)[:, None, None, None] * 100 for level in maps]
-    boxes = np.array([[3, 5, 20, 25], [8, 8, 9, 9], [0, 0, 160, 128], [51, 33, 160, 127]], np.float32)
-    image, levels = np.array([0, 1, 1, 0]), [0, 0, 1, 1]
-    config = RoiPooling(canonical_side=100.0, box_size=3)
-
-    def write(b: Value, i: Value, *features: Value) -> Value:
-        return PixelPooler(features, (8, 16), 2, config).pool_sums(Rois(b, i), config.box_size)
-
-    got = compute(write, boxes, image, *maps, rank=2).reshape(-1, 3, 3, 2).transpose(0, 3, 1, 2) / TAPS
-    for row, (box, index, level) in enumerate(zip(boxes, image, levels, strict=True)):
-        expected = roi_align(maps[level][index], box, 8 * 2**level, 3, 1)
-        np.testing.assert_allclose(got[row], expected, atol=1 / 8 + 1e-4, err_msg=f"box {row}")
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_no_region_at_all_can_be_pooled(device: Device) -> None:
     level = np.ones((1, 3, 8, 8), np.float32)
@@ -217,33 +201,62 @@ def test_no_region_at_all_can_be_pooled(device: Device) -> None:
     assert got.shape == (0, 3, 7, 7)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_what_an_image_shows_is_judged_from_its_cells_alone(half: bool) -> None:
-    random = np.random.default_rng(0)
-    shapes = {"hidden": (5, 2 * 3), "classes": (2, 5)}
-    state = {f"presence.{name}.weight": random.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
-    state |= {
-        f"presence.{name}.bias": random.normal(0, 1, shape[0]).astype(np.float32) for name, shape in shapes.items()
-    }
-    cells = random.uniform(0, 6, (3, 3, 4, 5)).astype(np.float16 if half else np.float32)
-    # Canvases of 160x128: one image fills its own, one is of 65x32 pixels, three cells and one, one of none.
-    limits = np.array([[[160, 128, 160, 128]], [[65, 32, 65, 32]], [[0, 0, 0, 0]]], np.float32)
-    config = replace(COMPACT, classes=3, presence=Presence(hidden=5, weight=0.7))
+def test_places_are_the_middles_of_their_cells_and_boxes_reach_as_far_as_the_mean_distance() -> None:
+    """Places of a canvas of 64x32 pixels at strides 8 and 16; the image is 40 wide, where boxes are cut."""
+    config = replace(COMPACT, classes=3, backbone=CspNet(stages=(Stage(2, 1), Stage(2, 1), Stage(2, 1))))
+    random = np.random.default_rng(5)
+    shapes = {"conv": (128, 128, 3, 3), "classes": (2, 128, 1, 1), "distances": (44, 128, 1, 1)}
+    state = {f"dense.{n}.{k}.weight": np.zeros(shape, np.float32) for n in range(2) for k, shape in shapes.items()}
+    state |= {f"dense.{n}.{k}.bias": np.zeros(shape[0], np.float32) for n in range(2) for k, shape in shapes.items()}
+    state["dense.0.classes.bias"][:] = [-9, 1]  # only the second class, only on the finer level
+    state["dense.1.classes.bias"][:] = -9
+    logits = random.normal(0, 2, (4, 11)).astype(np.float32)
+    state["dense.0.distances.bias"][:] = logits.ravel()
+    levels = [np.zeros((1, 128, 32 // stride, 64 // stride), np.float32) for stride in (8, 16)]
+    limits = np.array([[[40, 32, 40, 32]]], np.float32)
+    config = replace(config, detection=replace(config.detection, nms_iou=0.999, decay=0.0))
 
-    def write(cells: Value, limits: Value) -> Value:
-        layers = Layers(cells.graph, state, norm_eps=1e-5, half=half)
-        height, width = (cells.graph.value(np.array(side, np.int64)) for side in (128, 160))
-        return prior(layers, config, cells, Canvas(height, width, limits))
+    def write(limits: Value, *levels: Value) -> Value:
+        layers = Layers(limits.graph, state, slope=0.1)
+        found = detect_densely(layers, config, list(levels), limits, limits.graph.value(np.array(0.5, np.float32)))
+        columns = [found.scores, found.labels.cast(np.float32)]
+        return limits.graph.concat([found.rois.boxes, *(one.unsqueeze(1) for one in columns)], axis=1)
 
-    got = compute(write, cells, limits, rank=2)
-    for image, (rows, columns) in enumerate([(4, 5), (1, 3), (0, 0)]):
-        seen = cells[image, :, :rows, :columns].astype(np.float32)
-        pooled = np.concatenate([seen.mean((1, 2)), seen.max((1, 2))]) if rows else np.zeros(6)
-        # Sums instead of `@`, which once warned of an invalid value on a busy machine, where all are finite.
-        hidden = np.maximum((state["presence.hidden.weight"] * pooled).sum(1) + state["presence.hidden.bias"], 0)
-        logits = (state["presence.classes.weight"] * hidden).sum(1) + state["presence.classes.bias"]
-        wanted = -0.7 * np.logaddexp(0, -logits)
-        np.testing.assert_allclose(got[image], [0, *wanted], rtol=1e-2 if half else 1e-5, atol=1e-7)
+    got = compute(write, limits, *levels, rank=2)
+    likely = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    left, top, right, bottom = (likely @ np.arange(11)) * 8
+    middles = [(x * 8 + 4, y * 8 + 4) for y in range(4) for x in range(8)]
+    boxes = [(x - left, y - top, x + right, y + bottom) for x, y in middles]
+    wanted = {tuple(np.clip(box, 0, (40, 32, 40, 32)).round(2)) for box in boxes}
+    wanted = {box for box in wanted if box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01}
+    assert {tuple(box) for box in got[:, :4].round(2)} == {tuple(np.float32(box).round(2)) for box in wanted}
+    np.testing.assert_allclose(got[:, 4], 1 / (1 + np.exp(-1)), rtol=1e-5)
+    np.testing.assert_array_equal(got[:, 5], 2)
+
+
+def test_a_pyramid_by_sums_goes_down_and_up_again() -> None:
+    random = np.random.default_rng(3)
+    maps = [random.normal(size=(1, 2, 4 * n, 8 * n)).astype(np.float32) for n in (4, 2, 1)]
+    weights = [random.normal(size=(3, 2, 1, 1)).astype(np.float32) for _ in maps]
+    state = {f"backbone.lateral.{n}.weight": weight for n, weight in enumerate(weights)}
+
+    def doubled(x: Floats) -> Floats:
+        height, width = x.shape[2:]
+        return np.stack([[cv2.resize(one, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR) for one in x[0]]])
+
+    def halved(x: Floats) -> Floats:
+        return x.reshape(1, 3, x.shape[2] // 2, 2, x.shape[3] // 2, 2).mean((3, 5))
+
+    fine, middle, coarse = (np.einsum("oi,nihw->nohw", w[:, :, 0, 0], x) for w, x in zip(weights, maps, strict=True))
+    down = middle + doubled(coarse)
+    first = fine + doubled(down)
+    second = down + halved(first)
+    wanted = first, second, coarse + halved(second)
+    for level, expected in enumerate(wanted):
+        got = compute(
+            lambda *x, level=level: path_aggregation(Layers(x[0].graph, state), list(x))[level], *maps, rank=4
+        )
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_the_results_of_a_loop_are_stacked_and_see_what_is_outside() -> None:

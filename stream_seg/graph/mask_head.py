@@ -37,7 +37,7 @@ def mask_levels(layers: Layers, levels: list[Value]) -> list[Value]:
 
     That has layers of its own for each level, so that their channels mean different things; the mask head has not.
     """
-    with layers.graph.scope("mask"):
+    with layers.graph.scope("mask/levels"):
         return [layers.conv(level, f"roi_heads.mask_levels.{number}") for number, level in enumerate(levels)]
 
 

@@ -39,7 +39,7 @@ _LONG_SIDES = (320, 256, 416)
 
 _QUANTISED_OPERATORS = frozenset({"Conv", "Gemm", "Relu", "LeakyRelu", "Add", "Concat", "AveragePool", "Resize"})
 _QUANTISED_NODES = re.compile(
-    r"backbone/|fpn/|rpn/level\d+/conv\.|dense/level\d+/conv/|box/head/(?!cls_score|bbox_pred)|mask/(head/|mask_levels)"
+    r"backbone/|fpn/|rpn/level\d+/conv\.|dense/level\d+/conv/|box/head/(?!cls_score|bbox_pred)|mask/(head|levels)/"
 )
 """Not mask/detail: ONNX Runtime 1.31 aborts when it optimises that map in 8 bits for the CPU's form of pooling."""
 _FLOAT_NODES = re.compile(r"backbone/((stem|conv1)/|LeakyRelu$)")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.training_scripts import importable, run
 
-PACKAGES = ("torch", "torchvision", "safetensors")
+PACKAGES = ("torch", "safetensors")
 pytestmark = [
     pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
     pytest.mark.filterwarnings("ignore"),  # of other people's imports
@@ -70,13 +70,13 @@ def test_what_has_no_mean_is_refused_in_one_line(
     state, classes = weights.read_weights(before)
     others, wider = tmp_path / "others.safetensors", tmp_path / "wider.safetensors"
     weights.write_weights(others, weights.start_from(before, ("a", "b"), -1).state_dict(), ("a", "b"))
-    weights.write_weights(wider, state | {"backbone.body.0.0.bias": state["backbone.body.0.0.bias"][:3]}, classes)
+    weights.write_weights(wider, state | {"backbone.body.stem.bias": state["backbone.body.stem.bias"][:3]}, classes)
     new = str(tmp_path / "mean")
     for asked, code, words in (
         ([after, "--out", new], 2, "1 files and 1 shares: give two files or more, and a share for each"),
         ([before, after, "--shares", "1", "--out", new], 2, "2 files and 1 shares: give two files or more"),
         ([others, after, "--out", new], 4, f"{after} is for other classes than {others}"),
-        ([wider, after, "--out", new], 4, f"{after} is of another network than {wider}: backbone.body.0.0.bias"),
+        ([wider, after, "--out", new], 4, f"{after} is of another network than {wider}: backbone.body.stem.bias"),
         ([after, before, "--out", new], 4, "run.json is not what train.py writes"),
         ([before, after, "--out", str(tmp_path)], 6, f"cannot make {tmp_path}: File exists; name a folder"),
     ):

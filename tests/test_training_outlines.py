@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stream_seg.geometry import mask_roi
 from tests.training_scripts import importable, run, settings_kept
 
-PACKAGES = ("torch", "torchvision", "safetensors", "pycocotools")
+PACKAGES = ("torch", "safetensors", "pycocotools")
 pytestmark = [
     pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
     pytest.mark.filterwarnings("ignore"),  # of other people's imports
@@ -42,7 +42,7 @@ def segmenter(scripts: dict[str, ModuleType]) -> Iterator[Any]:
     weights = scripts["weights"]
     net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
     with settings_kept():
-        yield scripts["segmenter"].NetSegmenter(net, 320, 0.5)
+        yield scripts["segmenter"].NetSegmenter(net, 416, 0.3)
 
 
 def test_boxes_get_the_outlines_of_what_is_in_them_and_all_else_stays(segmenter: Any, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_boxes_get_the_outlines_of_what_is_in_them_and_all_else_stays(segmenter:
     path.write_text(json.dumps(document | {"annotations": [distrusted, *annotations[1:], *others]}))
 
     more = tmp_path / "more.json"
-    printed = run("outline", tmp_path, "--images", PHOTO.parent, "--size", "320", "--sure", "0.6", "--out", more)
+    printed = run("outline", tmp_path, "--images", PHOTO.parent, "--size", "416", "--sure", "0.6", "--out", more)
 
     assert printed.startswith(f"{len(found)} of {len(found)} boxes without an outline got one")
     written = json.loads(more.read_text())
@@ -121,7 +121,8 @@ def test_what_a_box_is_said_to_show_is_outlined(
     (tmp_path / "train.json").write_text(json.dumps(document | {"annotations": boxes}))
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 96, 3), 127, np.uint8))
     assert run("outline", tmp_path, "--out", tmp_path / "more.json").startswith("3 of 3 boxes")
-    assert asked == [([[10, 10, 50, 50]] * 3, [11, 0, 1])]
+    _, known = scripts["weights"].read_weights(scripts["weights"].BUILT_IN)
+    assert asked == [([[10, 10, 50, 50]] * 3, [known.index("dog") + 1, 0, known.index("person") + 1])]
 
 
 @pytest.mark.parametrize(("side", "drawn"), [(19, True), (21, False)])
@@ -181,7 +182,7 @@ def test_what_was_drawn_is_kept_when_a_picture_cannot_be_read(
     document: dict[str, Any] = {"images": images, "categories": [{"id": category, "name": "thing"}]}
     document["annotations"] = [{**box, "id": n + 1, "image_id": n} for n in range(2)]
     (tmp_path / "train.json").write_text(json.dumps(document))
-    command = ["outline", tmp_path, "--images", PHOTO.parent, "--size", "320", "--sure", "0.5", "--out"]
+    command = ["outline", tmp_path, "--images", PHOTO.parent, "--size", "416", "--sure", "0.5", "--out"]
     with pytest.raises(SystemExit) as ended:
         run(*command, tmp_path / "more.json")
     assert ended.value.code == 3

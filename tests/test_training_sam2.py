@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.training_scripts import importable, run
 
-PACKAGES = ("torch", "torchvision", "safetensors", "pycocotools")
+PACKAGES = ("torch", "safetensors", "pycocotools")
 pytestmark = [
     pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
     pytest.mark.filterwarnings("ignore"),  # of other people's imports

@@ -18,10 +18,7 @@ FOLDER = Path(__file__).parents[1] / "scripts" / "train"
 
 @contextlib.contextmanager
 def importable() -> Iterator[None]:
-    """Their modules can be imported by name, as when one of them is run; forgotten afterwards.
-
-    Not so the replacements of torchvision's operators: they are registered with PyTorch, which takes them once.
-    """
+    """Their modules can be imported by name, as when one of them is run; forgotten afterwards."""
     others = set(sys.modules)
     sys.path.insert(0, str(FOLDER))
     yield

@@ -44,19 +44,14 @@ class Instance:
 
 @dataclass
 class Sample:
-    """`image` (H, W, 3) RGB, `exhaustive` (classes + 1,), `ignore` (H / 4, W / 4) of 0 and 1.
-
-    `ignored` (classes + 1,): of which classes something may be seen in the ignored regions.
-    """
+    """`image` (H, W, 3) RGB, `exhaustive` (classes + 1,), `ignore` (H / 4, W / 4) of 0 and 1."""
 
     image: Pixels
     exhaustive: NDArray[np.bool_]
     ignore: Pixels
-    ignored: NDArray[np.bool_]
     instances: list[Instance] = field(default_factory=list)
 
-    def ignore_box(self, box: Box, label: int) -> None:
-        self.ignored[label] = True
+    def ignore_box(self, box: Box) -> None:
         x1, y1 = np.floor(box[:2] / IGNORE_STRIDE).astype(int).clip(0)
         x2, y2 = np.ceil(box[2:] / IGNORE_STRIDE).astype(int)
         self.ignore[y1:y2, x1:x2] = 1
@@ -86,8 +81,7 @@ class Sampler:
         image = self.data.image(index)
         view = random_view(image.shape[:2], canvas, self.how.scales, self.rng)
         ignore = np.zeros((canvas[0] // IGNORE_STRIDE, canvas[1] // IGNORE_STRIDE), np.uint8)
-        exhaustive = self.data.exhaustive[index]
-        sample = Sample(warp_image(image, view, canvas), exhaustive, ignore, np.zeros_like(exhaustive))
+        sample = Sample(warp_image(image, view, canvas), self.data.exhaustive[index], ignore)
         _label(sample, self.data, self.data.objects[index], view)
         return sample
 
@@ -122,7 +116,7 @@ def _label(sample: Sample, data: TrainingSet, objects: Cached, view: View) -> No
         label, confidence = int(objects.labels[j]), float(objects.confidence[j])
         mask = data.mask(objects.masks[j]) if objects.masks[j, 0] >= 0 else None
         if objects.crowd[j] or visible[j] < MIN_VISIBLE or side[j].min() < MIN_SIDE:
-            _ignore(sample, mask if objects.crowd[j] else None, view, clipped[j], label)
+            _ignore(sample, mask if objects.crowd[j] else None, view, clipped[j])
         elif mask is None:
             sample.instances.append(Instance(clipped[j], label, confidence))
         else:
@@ -132,18 +126,17 @@ def _label(sample: Sample, data: TrainingSet, objects: Cached, view: View) -> No
                 sample.instances.append(_with_crop(box, label, confidence, mask, view))
 
 
-def _ignore(sample: Sample, mask: MaskCrop | None, view: View, box: Box, label: int) -> None:
+def _ignore(sample: Sample, mask: MaskCrop | None, view: View, box: Box) -> None:
     if mask is None:
-        sample.ignore_box(box, label)
+        sample.ignore_box(box)
         return
-    sample.ignored[label] = True
     height, width = sample.image.shape[:2]
     region = warp_mask(mask, view, np.array([0.0, 0.0, width, height]), sample.ignore.shape)
     sample.ignore |= np.asarray(cv2.dilate((region > 0).astype(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
 
 
 def _with_crop(box: Box, label: int, confidence: float, mask: MaskCrop, view: View) -> Instance:
-    margin = 2 + 0.04 * (box[2:] - box[:2])  # proposals reach a little beyond the object
+    margin = 2 + 0.04 * (box[2:] - box[:2])  # boxes reach a little beyond the object
     window = np.concatenate([box[:2] - margin, box[2:] + margin])
     return Instance(box, label, confidence, warp_mask(mask, view, window, (MASK_CROP, MASK_CROP)), window)
 
@@ -160,7 +153,7 @@ def _hide_behind(sample: Sample, alpha: Pixels, left: int, top: int) -> None:
     for item in sample.instances:
         hidden = _box_is_hidden(item, alpha, left, top) if item.crop is None else _cut(item, alpha, left, top)
         if hidden:
-            sample.ignore_box(item.box, item.label)
+            sample.ignore_box(item.box)
         else:
             kept.append(item)
     sample.instances = kept
@@ -194,8 +187,7 @@ def mosaic(parts: list[Sample]) -> Sample:
     """Four samples in one (Bochkovskiy 2020, arXiv 2004.10934). Exhaustive is what is exhaustive in all of them."""
     height, width = parts[0].image.shape[:2]
     exhaustive = np.logical_and.reduce([part.exhaustive for part in parts])
-    ignored = np.logical_or.reduce([part.ignored for part in parts])
-    whole = Sample(_joined([p.image for p in parts]), exhaustive, _joined([p.ignore for p in parts]), ignored)
+    whole = Sample(_joined([p.image for p in parts]), exhaustive, _joined([p.ignore for p in parts]))
     for number, part in enumerate(parts):
         shift = np.array([number % 2 * width, number // 2 * height] * 2, np.float64)
         for item in part.instances:

@@ -25,8 +25,7 @@ class Targets(NamedTuple):
 
     `boxes` (B, G, 4) float32, `labels` (B, G) int64 with 0 for padding, `confidence` (B, G) float32, how likely each
     object is to be one, `crop_row` (B, G) row of `crops` or -1 where it has no usable mask, `crops` (N, S, S) uint8
-    masks resampled inside `crop_boxes` (N, 4), `exhaustive` (B, classes + 1) bool, `ignore` (B, H / 4, W / 4) uint8,
-    `ignored` (B, classes + 1) bool: the classes seen there.
+    masks resampled inside `crop_boxes` (N, 4), `exhaustive` (B, classes + 1) bool, `ignore` (B, H / 4, W / 4) uint8.
     """
 
     boxes: Tensor
@@ -37,7 +36,6 @@ class Targets(NamedTuple):
     crop_boxes: Tensor
     exhaustive: Tensor
     ignore: Tensor
-    ignored: Tensor
 
     def to(self, device: torch.device) -> Targets:
         return Targets(*(one.to(device, non_blocking=True) for one in self))
@@ -65,9 +63,9 @@ def collate(samples: list[Sample]) -> tuple[Tensor, Targets]:
                 crops.append(item.crop)
                 windows.append(item.window)
     exhaustive = np.stack([sample.exhaustive for sample in samples])
-    ignore, ignored = np.stack([one.ignore for one in samples]), np.stack([one.ignored for one in samples])
+    ignore = np.stack([sample.ignore for sample in samples])
     objects = boxes, labels, confidence, rows, np.stack(crops), np.stack(windows).astype(np.float32)
-    arrays = *objects, exhaustive, ignore, ignored
+    arrays = *objects, exhaustive, ignore
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
     return images, Targets(*(torch.from_numpy(one) for one in arrays))
 

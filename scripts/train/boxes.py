@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from architecture import IGNORE_STRIDE
 from torch import Tensor
 from torch.nn import functional
 
-MAX_LOG_SCALE = math.log(1000 / 16)
-"""torchvision's bound of the exponent in decoding."""
-NMS_ROUNDS = 12
-
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """(..., N, 4), (..., M, 4) -> (..., N, M)."""
-    a, b = a.unsqueeze(-2), b.unsqueeze(-3)
-    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
-    return overlap / union.clamp(min=1e-6)
+    return overlap(a.unsqueeze(-2), b.unsqueeze(-3))[0]
 
 
-def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU (Rezatofighi 2019, arXiv 1902.09630) of boxes (..., 4) and others: each (...)."""
+    common = _area(torch.cat([torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])], -1))
+    hull = _area(torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], -1))
+    union = (_area(a) + _area(b) - common).clamp(min=1e-6)
+    iou = common / union
+    return iou, iou - (hull - union).clamp(min=0) / hull.clamp(min=1e-6)
 
 
-def encode(target: Tensor, reference: Tensor, position: float = 1.0, size: float = 1.0) -> Tensor:
-    """R-CNN's box deltas (Girshick 2014, appendix C), scaled. Padding of no size stays finite; its weight is 0."""
-    (target_centre, target_size), (centre, extent) = _centre_size(target), _centre_size(reference)
-    extent, target_size = extent.clamp(min=1e-3), target_size.clamp(min=1e-3)
-    return torch.cat([(target_centre - centre) / extent * position, (target_size / extent).log() * size], -1)
-
-
-def decode(deltas: Tensor, reference: Tensor, position: float = 1.0, size: float = 1.0) -> Tensor:
-    """The inverse of `encode`."""
-    centre, extent = _centre_size(reference)
-    centre = centre + deltas[..., :2] / position * extent
-    half = extent * (deltas[..., 2:] / size).clamp(max=MAX_LOG_SCALE).exp() / 2
-    return torch.cat([centre - half, centre + half], -1)
+def _area(boxes: Tensor) -> Tensor:
+    """Not by `prod`, whose derivative looks for zeros, and makes a GPU wait."""
+    side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return side[..., 0] * side[..., 1]
 
 
 def clip(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -60,17 +47,17 @@ def sample(candidates: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return index, value >= 0
 
 
-def greedy_keep(boxes: Tensor, threshold: float) -> Tensor:
-    """Non-maximum suppression of (B, K, 4) boxes sorted by score, as a fixed-point iteration: (B, K) bool.
+def greedy_keep(boxes: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """Non-maximum suppression of boxes (K, 4) sorted by score, among those of the same label (K,): (K,) bool.
 
     Round n is exact for every box whose chain of suppressors is at most n long (Cluster-NMS, Zheng 2020, arXiv
-    2005.03572). Longer chains than NMS_ROUNDS are rare, and one doubtful training proposal does no harm.
+    2005.03572); when nothing changes any more, it is for all.
     """
-    beats = (pairwise_iou(boxes, boxes) > threshold).triu(1).to(torch.bfloat16 if boxes.is_cuda else torch.float32)
-    keep = beats.new_ones(len(boxes), 1, boxes.shape[1])
-    for _ in range(NMS_ROUNDS):
-        keep = (keep @ beats == 0).to(beats.dtype)
-    return keep[:, 0] > 0
+    beats = ((pairwise_iou(boxes, boxes) > threshold) & (labels[:, None] == labels)).triu(1)
+    keep, before = ~beats.any(0), torch.ones_like(labels, dtype=torch.bool)
+    while not torch.equal(keep, before):
+        keep, before = ~(beats & keep[:, None]).any(0), keep
+    return keep
 
 
 class IgnoreMap:

@@ -64,8 +64,8 @@ def _what(folder: Path, facts: Facts) -> str:
     purposes = {"int8.onnx": "for CPUs", "fp32.onnx": "for CUDA", "weights.safetensors": "to train or export again"}
     rows = [[f"`{name}`", f"{(folder / name).stat().st_size:,}", why] for name, why in purposes.items()]
     return (
-        f"# {folder.name}\n\nA compact Mask R-CNN: MobileNetV2 body, a feature pyramid of 96 channels on strides 8 to "
-        f"64, 28x28 masks. It finds: {', '.join(facts.classes)}. Licence of the weights: {facts.licence}.\n\n"
+        f"# {folder.name}\n\nThe compact network: body, pyramid and detector of NanoDet-g, and behind them a head "
+        f"for masks of 28x28. It finds: {', '.join(facts.classes)}. Licence of the weights: {facts.licence}.\n\n"
         + _table(["file", "bytes", "what"], rows)
     )
 

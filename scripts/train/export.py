@@ -17,11 +17,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import architecture as a
 import onnx
 from card import Facts, measure_speed, write_card
 from commands import carry_out, long_sides, read_run
-from low_rank import shorten
 
 from stream_seg import load_segmenter
 from stream_seg.cli.export import calibration_frames
@@ -55,8 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sizes", type=long_sides, default="320,416,640", help="long sides to measure at (default: %(default)s)"
     )
-    parser.add_argument("--proposals", type=int, default=a.PROPOSALS, help="regions per picture (default: %(default)s)")
-    parser.add_argument("--rank", type=int, default=a.FC6_RANK, help="of int8's largest layer (low_rank.py); 0: whole")
     parser.add_argument("--licence", default="unknown", help="of the weights, for the files' metadata and the card")
     return parser
 
@@ -77,21 +73,17 @@ def _export(args: argparse.Namespace) -> None:
     fp32, int8 = args.model / "fp32.onnx", args.model / "int8.onnx"
     # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out. Names of
     # classes are those in the weights.
-    exported = export_graph(weights, fp32, licence=args.licence, proposals=args.proposals, device="cuda")
-    onnx.save(_int8(onnx.load(fp32), exported.config, feeds, args), int8)
+    exported = export_graph(weights, fp32, licence=args.licence, device="cuda")
+    onnx.save(_int8(onnx.load(fp32), exported.config, feeds, weights), int8)
     accuracy = _accuracy(args, fp32, int8) if args.data else {}
     write_card(args.model, Facts(run, classes, accuracy, measure_speed(fp32, int8), args.licence))
     print(f"{args.model}: {', '.join(sorted(path.name for path in args.model.iterdir()))}")
 
 
-def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], args: argparse.Namespace) -> onnx.ModelProto:
+def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], weights: Path) -> onnx.ModelProto:
     """The quantised graph, made faster where accuracy does not tell the difference."""
-    state = modern_names(read_weights(args.run / "weights.safetensors").state)
-    config = replace(config, pooling=replace(config.pooling, whole_pixels=True), even=False)
-    model = build_graph(config, state, device="cuda")
-    if args.rank:
-        model, kept = shorten(model, feeds, args.rank)
-        print(f"rank {args.rank} keeps {100 * kept:.1f}% of the variance")
+    config = replace(config, even=False)  # which costs a CPU the time of the empty regions
+    model = build_graph(config, modern_names(read_weights(weights).state), device="cuda")
     model = quantise(model, feeds, lambda _done, _total: None)
     if not thin(model):
         raise ModelError("the graph has no RoiAlign to look into with less care")

@@ -1,91 +1,91 @@
-"""The compact Mask R-CNN on torchvision's parts: parameter names are those of its state_dict, and of the graph builder.
+"""The compact network: body, pyramid and detector of NanoDet-g, and the mask head of a Mask R-CNN behind them.
 
-MobileNetV2 (Sandler 2018) without normalisation, a small feature pyramid, torchvision's region proposals and box head,
-and masks that are refined at their own resolution.
+Parameter names are those of the graph builder. The body joins what its stages make with what they began with (CSPNet:
+Wang 2019, arXiv 1911.11929); a pyramid adds its maps down, and up again (PAN: Liu 2018, arXiv 1803.01534), without more
+convolutions. At each place of the pyramid a head says which classes stand there, and how far away the four sides of
+their box are (GFL: Li 2020, arXiv 2006.04388).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import architecture as a
 import torch
-import vision_ops  # noqa: F401  before torchvision
+from boxes import clip, greedy_keep, pairwise_iou
+from pooling import RegionPooler
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import mobilenet_v2
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou, clip_boxes_to_image, roi_align
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-
-BLOCKS = 19
 
 
-def _without_normalisation(module: nn.Module) -> None:
-    """Replace convolution and normalisation by a convolution with bias, in place: the weights come folded."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.Identity())
-        elif isinstance(child, nn.Conv2d):
-            setattr(module, name, _with_bias(child))
-        else:
-            _without_normalisation(child)
+def _leaky(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x, a.SLOPE)
 
 
-def _with_bias(old: nn.Conv2d) -> nn.Conv2d:
-    kind = _Float32Conv2d if old.groups > 1 and old.stride != (1, 1) else nn.Conv2d
-    return kind(old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
+class Halves(nn.Module):
+    """Two convolutions of half the channels, one after the other, and what both make."""
 
-
-class _Float32Conv2d(nn.Conv2d):
-    """In float32 under autocast, too: of what halves a map depthwise, a CPU takes many times as long in bfloat16."""
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.first = nn.Conv2d(channels, half, 3, padding=1)
+        self.second = nn.Conv2d(half, half, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+        first = _leaky(self.first(x))
+        return torch.cat([_leaky(self.second(first)), first], 1)
+
+
+class Stage(nn.Module):
+    """A convolution, `blocks` and another convolution, and beside that what the first made: twice the channels."""
+
+    def __init__(self, before: int, channels: int, blocks: int, stride: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(before, channels, 3, stride, 1)
+        self.blocks = nn.Sequential(*(Halves(channels) for _ in range(blocks)))
+        self.leave = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        entered = _leaky(self.enter(x))
+        return torch.cat([_leaky(self.leave(self.blocks(entered))), entered], 1)
 
 
 class Body(nn.Module):
-    """Blocks "0" to "18" of MobileNetV2, handing out the maps of TAPS, and that of FINE_TAP.
-
-    Blocks 0 to `frozen` never change; -1 trains all.
-    """
+    """A stem and four stages. The stem and the first `frozen` stages never change; -1 trains all."""
 
     def __init__(self, frozen: int) -> None:
         super().__init__()
-        blocks = mobilenet_v2(weights=None).features
-        blocks[18][0] = nn.Conv2d(320, a.LAST_CHANNELS, 1)  # 1280 channels would cost more than the whole pyramid
-        _without_normalisation(blocks)
-        for name, block in blocks.named_children():
-            self.add_module(name, block)
+        self.stem = nn.Conv2d(3, a.STEM_CHANNELS, 3, 2, 1)
+        widths = [a.STEM_CHANNELS, *(2 * channels for channels, _ in a.STAGES)]
+        strides = [1] + [2] * (len(a.STAGES) - 1)  # the stem has a quarter of the resolution already
+        self.stages = nn.ModuleList(
+            Stage(width, *sizes, stride) for width, sizes, stride in zip(widths, a.STAGES, strides, strict=False)
+        )
+        pixels = torch.tensor([a.PIXEL_MEAN, a.PIXEL_DEVIATION])[..., None, None] / 127.5
+        self.register_buffer("_pixels", pixels, persistent=False)
         self.frozen = frozen
-        for number in range(frozen + 1):
-            self.get_submodule(str(number)).requires_grad_(False)
+        for part in (self.stem, *self.stages)[: frozen + 1]:
+            part.requires_grad_(False)
 
-    def forward(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        features: dict[str, Tensor] = {}
-        for number in range(BLOCKS):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of strides 4, 8, 16 and 32 of pixels (B, 3, H, W) in -1..1."""
+        mean, deviation = self._pixels
+        x, made = (x + 1 - mean) / deviation, []
+        for number, part in enumerate((self.stem, *self.stages)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen):
-                x = self.get_submodule(str(number))(x)
-            if number == a.FINE_TAP:
-                fine = x
-            if number in a.TAPS:
-                features[str(len(features))] = x
-        return features, fine
+                x = part(x) if number else functional.max_pool2d(_leaky(part(x)), 3, 2, 1)
+            made.append(x)
+        return made[1:]
 
 
 class Maps(NamedTuple):
     """Feature maps (B, C, H / stride, W / stride) of images."""
 
-    levels: dict[str, Tensor]
+    levels: list[Tensor]
     """The pyramid's, finest first."""
     fine: Tensor
     """The body's of stride 4."""
-    coarsest: Tensor
-    """The body's of stride 32."""
 
 
 class Backbone(nn.Module):
@@ -94,43 +94,35 @@ class Backbone(nn.Module):
     def __init__(self, frozen: int) -> None:
         super().__init__()
         self.body = Body(frozen)
-        self.fpn = FeaturePyramidNetwork(list(a.TAP_CHANNELS), a.PYRAMID_CHANNELS, LastLevelMaxPool())
+        self.lateral = nn.ModuleList(nn.Conv2d(2 * channels, a.PYRAMID_CHANNELS, 1) for channels, _ in a.STAGES[1:])
 
     def forward(self, x: Tensor) -> Maps:
-        features, fine = self.body(x)
-        return Maps(self.fpn(features), fine, features[str(len(a.TAPS) - 1)])
+        fine, *stages = self.body(x)
+        *finer, coarsest = (layer(one) for layer, one in zip(self.lateral, stages, strict=True))
+        down = [coarsest]
+        for one in reversed(finer):
+            down.insert(0, one + functional.interpolate(down[0], scale_factor=2.0, mode="bilinear"))
+        levels = [down[0]]
+        for one in down[1:]:  # bilinear, too: where the resolution is halved that is the mean of four
+            levels.append(one + functional.avg_pool2d(levels[-1], 2))
+        return Maps(levels, fine)
 
 
-class Presence(nn.Module):
-    """Which classes an image shows at all, judged from the whole of it: the mean and the maximum of its coarsest map.
-
-    A cow is likelier among cows than in a kitchen, which nothing in its box tells.
-    """
+class DenseHead(nn.Module):
+    """Of a level of the pyramid: logits of classes (B, classes, H, W) and of distances (B, 4 * DISTANCES, H, W)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2 * a.LAST_CHANNELS, a.PRESENCE_HIDDEN)
-        self.classes = nn.Linear(a.PRESENCE_HIDDEN, classes)
-        self.dropout = nn.Dropout(a.PRESENCE_DROPOUT)
+        self.conv = nn.Conv2d(a.PYRAMID_CHANNELS, a.PYRAMID_CHANNELS, 3, padding=1)
+        self.classes = nn.Conv2d(a.PYRAMID_CHANNELS, classes, 1)
+        self.distances = nn.Conv2d(a.PYRAMID_CHANNELS, 4 * a.DISTANCES, 1)
+        assert self.classes.bias is not None
+        nn.init.normal_(self.classes.weight, std=0.01)
+        nn.init.constant_(self.classes.bias, math.log(a.PRIOR / (1 - a.PRIOR)))
 
-    def forward(self, coarsest: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        """Logits (B, classes), without the background, of images whose valid (h, w) is given in pixels."""
-        stride, limits = a.STRIDES[-1], torch.tensor(sizes, device=coarsest.device)
-        row, column = (torch.arange(side, device=coarsest.device) * stride for side in coarsest.shape[2:])
-        inside = (row < limits[:, :1])[:, :, None] & (column < limits[:, 1:])[:, None]
-        cells = coarsest * inside[:, None]  # which are not negative, so that outside there is no maximum
-        mean = cells.sum((2, 3)) / inside.sum((1, 2))[:, None].clamp(min=1)
-        pooled = self.dropout(torch.cat([mean, cells.amax((2, 3))], 1))
-        logits: Tensor = self.classes(self.dropout(functional.relu(self.hidden(pooled))))
-        return logits
-
-    def prior(self, coarsest: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        """What to add to the logits of regions of each image, (B, classes + 1): nothing for the background.
-
-        Bayes' rule with another prior, were PRESENCE_WEIGHT 1; but regions have seen some of the image, too.
-        """
-        certainty = functional.logsigmoid(self(coarsest, sizes).float())
-        return functional.pad(a.PRESENCE_WEIGHT * certainty, (1, 0))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = _leaky(self.conv(x))
+        return self.classes(x), self.distances(x)
 
 
 class MaskDetail(nn.Module):
@@ -139,7 +131,7 @@ class MaskDetail(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fine = nn.Conv2d(a.FINE_CHANNELS, a.DETAIL_CHANNELS, 1)
-        self.coarse = nn.Conv2d(a.PYRAMID_CHANNELS, a.DETAIL_CHANNELS, 1)
+        self.coarse = nn.Conv2d(a.MASK_LEVEL_CHANNELS, a.DETAIL_CHANNELS, 1)
 
     def forward(self, fine: Tensor, level: Tensor) -> Tensor:
         return functional.relu(self.fine(fine) + functional.interpolate(self.coarse(level), scale_factor=2.0))
@@ -161,111 +153,111 @@ class MaskPredictor(nn.Module):
         return logits
 
 
-class Heads(RoIHeads):
-    """torchvision's, with details for the masks, which know the label of what they outline, and a second look at boxes.
+class MaskBranch(nn.Module):
+    """Outlines of labelled boxes; `labels` counts the background, whose vector is for what has no label.
 
-    `labels` counts the background, whose vector is for what has no label.
+    The head is one for all levels of the pyramid, each of which is made for a head of its own: hence `mask_levels`.
     """
 
-    def __init__(self, labels: int, *arguments: object) -> None:
-        super().__init__(*arguments)
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.mask_levels = nn.ModuleList(nn.Conv2d(a.PYRAMID_CHANNELS, a.MASK_LEVEL_CHANNELS, 1) for _ in a.STRIDES)
+        self.mask_head = _mask_head()
         self.mask_detail = MaskDetail()
-        self.mask_class = nn.Embedding(labels, a.PYRAMID_CHANNELS)
+        self.mask_predictor = MaskPredictor()
+        self.apply(_start)
+        nn.init.normal_(self.mask_predictor.mask_fcn_logits.weight, std=0.01)
+        self.mask_class = nn.Embedding(labels, a.MASK_LEVEL_CHANNELS)
         nn.init.zeros_(self.mask_class.weight)
 
-    def outline(self, pooled: Tensor, details: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, 28, 28) of regions, from their features (N, C, 14, 14), details (N, D, 28, 28) and labels (N,).
+    def forward(self, maps: Maps, boxes: Tensor, image: Tensor, labels: Tensor) -> Tensor:
+        """Logits (N, 28, 28) of what is in boxes (N, 4) of images (N,) and has labels (N,).
 
         What is meant is not to be seen in a box alone, where a rider and a horse share it.
         """
+        levels = [layer(level) for layer, level in zip(self.mask_levels, maps.levels, strict=True)]
+        pooled = RegionPooler(levels, a.STRIDES).aligned(boxes, image, a.MASK_CELLS, a.POOL_SAMPLES)
+        merged = RegionPooler([self.mask_detail(maps.fine, levels[0])], [a.FINE_STRIDE])
+        details = merged.aligned(boxes, image, 2 * a.MASK_CELLS, 1)
         seen = pooled + self.mask_class(labels)[:, :, None, None]
         logits: Tensor = self.mask_predictor(self.mask_head(seen), details)
         return logits[:, 0]
 
-    def outlined(
-        self,
-        features: dict[str, Tensor],
-        fine: Tensor,
-        boxes: list[Tensor],
-        labels: list[Tensor],
-        sizes: list[tuple[int, int]],
-    ) -> Tensor:
-        """Masks (N, 28, 28), as probabilities, of labelled boxes of all images, one image after the other."""
-        counts = torch.tensor([len(one) for one in boxes], device=fine.device)
-        if not counts.sum():
-            return fine.new_zeros(0, 2 * a.MASK_CELLS, 2 * a.MASK_CELLS)
-        image = torch.arange(len(boxes), device=fine.device).repeat_interleave(counts)
-        merged = self.mask_detail(fine, features["0"])
-        rows = torch.cat([image[:, None].to(fine.dtype), torch.cat(boxes)], 1)
-        details = roi_align(merged.float(), rows, 2 * a.MASK_CELLS, 1 / a.FINE_STRIDE, 1)
-        return self.outline(self.mask_roi_pool(features, boxes, sizes), details, torch.cat(labels)).float().sigmoid()
-
-    def refined(
-        self,
-        features: dict[str, Tensor],
-        boxes: list[Tensor],
-        scores: list[Tensor],
-        labels: list[Tensor],
-        sizes: list[tuple[int, int]],
-        prior: Tensor,
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Found boxes of each image, where the head puts them when it looks at them once more, and their new scores.
-
-        `prior` (B, classes + 1) is added to the logits, at the first look as well.
-        """
-        own, counts = torch.cat(labels), [len(one) for one in boxes]
-        if not len(own):
-            return boxes, scores
-        each = torch.arange(len(own), device=own.device)
-        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, sizes)))
-        logits = logits.float() + _of_each(prior, boxes)
-        moved = self.box_coder.decode(deltas.float(), boxes)[each, own].split(counts)
-        clipped = [clip_boxes_to_image(one, size) for one, size in zip(moved, sizes, strict=True)]
-        is_box = [(one[:, 2:] - one[:, :2]).amin(1, keepdim=True) >= a.LEAST_SIDE for one in clipped]
-        both = (torch.cat(scores) * logits.softmax(-1)[each, own]).sqrt().split(counts)
-        return [torch.where(*three) for three in zip(is_box, clipped, boxes, strict=True)], list(both)
-
 
 class Net(nn.Module):
-    """The network for `classes` besides the background; `losses` trains it, `detect` uses it."""
+    """The network for `classes`; `losses` trains it, `detect` uses it. `frozen` is the body's."""
 
     def __init__(self, classes: tuple[str, ...], frozen: int = -1) -> None:
         super().__init__()
         self.classes = classes
         self.backbone = Backbone(frozen)
-        self.rpn = _region_proposals()
-        self.roi_heads = _heads(len(classes) + 1)
-        self.presence = Presence(len(classes))
+        self.dense = nn.ModuleList(DenseHead(len(classes)) for _ in a.STRIDES)
+        self.roi_heads = MaskBranch(len(classes) + 1)
+
+    def predict(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of classes (B, P, classes) and of distances (B, P, 4, DISTANCES) at all places, finest level first."""
+        both = [head(level) for head, level in zip(self.dense, levels, strict=True)]
+        classes, distances = ([one.flatten(2).transpose(1, 2) for one in kind] for kind in zip(*both, strict=True))
+        return torch.cat(classes, 1).float(), torch.cat(distances, 1).float().unflatten(2, (4, a.DISTANCES))
 
     @torch.no_grad()
     def detect(self, x: Tensor, sizes: list[tuple[int, int]], threshold: float) -> list[dict[str, Tensor]]:
-        """`x` (B, 3, H, W) in -1..1 and the valid (h, w) of each -> boxes, scores, labels, masks (N, 28, 28).
+        """`x` (B, 3, H, W) in -1..1 and the valid (h, w) of each -> boxes, scores, labels, masks (N, 28, 28)."""
+        maps = self.backbone(x)
+        logits, distances = self.predict(maps.levels)
+        placed = Places.of(maps.levels).boxes(distances)
+        found = [_best(*one, threshold) for one in zip(placed, logits.sigmoid(), sizes, strict=True)]
+        boxes, scores, labels = map(list, zip(*found, strict=True))
+        counts = [len(one) for one in boxes]
+        image = torch.arange(len(counts), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
+        masks = self.roi_heads(maps, torch.cat(boxes), image, torch.cat(labels)).sigmoid().split(counts)
+        return [_scored(*one, threshold) for one in zip(boxes, scores, labels, masks, strict=True)]
 
-        torchvision's own code, so that what is evaluated is what torchvision computes.
-        """
-        heads = self.roi_heads
-        heads.score_thresh = threshold
-        features, fine, coarsest = self.backbone(x)
-        proposals, _ = self.rpn(ImageList(x, sizes), features)
-        logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, sizes)))
-        prior = self.presence.prior(coarsest, sizes)
-        logits = logits.float() + _of_each(prior, proposals)
-        boxes, scores, labels = heads.postprocess_detections(logits, deltas.float(), proposals, sizes)
-        for _ in range(a.REFINEMENTS):
-            boxes, scores = heads.refined(features, boxes, scores, labels, sizes, prior)
-        left = [_decayed(*one, threshold) for one in zip(boxes, scores, labels, strict=True)]
-        boxes, scores, labels = map(list, zip(*left, strict=True))
-        masks = heads.outlined(features, fine, boxes, labels, sizes).split([len(one) for one in boxes])
-        found = zip(boxes, scores, labels, masks, strict=True)
-        return [_scored(*one, threshold) for one in found]
+
+class Places(NamedTuple):
+    """Where the head of a pyramid answers, finest level first: P places on a canvas."""
+
+    middle: Tensor
+    """(P, 2), x and y in pixels."""
+    stride: Tensor
+    """(P, 1)."""
+    counts: list[int]
+    """How many there are of each level."""
+
+    @classmethod
+    def of(cls, levels: list[Tensor]) -> Places:
+        """Of maps (B, C, H / stride, W / stride)."""
+        middles, strides = [], []
+        for level, stride in zip(levels, a.STRIDES, strict=True):
+            y, x = ((torch.arange(side, device=level.device) + 0.5) * stride for side in level.shape[2:])
+            middles.append(torch.cartesian_prod(y, x).flip(1))
+            strides.append(torch.full_like(middles[-1][:, :1], stride))
+        return cls(torch.cat(middles), torch.cat(strides), [len(one) for one in middles])
+
+    def boxes(self, distances: Tensor) -> Tensor:
+        """Boxes (B, P, 4) of logits (B, P, 4, DISTANCES)."""
+        strides = torch.arange(a.DISTANCES, dtype=distances.dtype, device=distances.device)
+        away = (distances.softmax(-1) @ strides) * self.stride
+        return torch.cat([self.middle - away[..., :2], self.middle + away[..., 2:]], -1)
+
+
+def _best(boxes: Tensor, likely: Tensor, size: tuple[int, int], threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, 4), scores and labels of one image, of boxes (P, 4) and probabilities (P, classes)."""
+    place, label = (likely > threshold).nonzero(as_tuple=True)
+    scores, order = likely[place, label].topk(min(len(place), a.CANDIDATES))
+    place, label = place[order], label[order]
+    clipped = clip(boxes[place], *size)
+    is_box = (clipped[:, 2:] - clipped[:, :2]).amin(1) >= a.LEAST_SIDE
+    clipped, scores, label = clipped[is_box], scores[is_box], label[is_box]
+    kept = greedy_keep(clipped, label, a.DETECTION_NMS_IOU)
+    best = (one[kept][: a.DETECTIONS] for one in (clipped, scores, label + 1))
+    return _decayed(*best, threshold)
 
 
 def _decayed(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Detections of one image, less certain where a better one overlaps: see `decayed` of stream_seg/graph/nms.py."""
-    order = scores.argsort(descending=True, stable=True)
-    boxes, scores, labels = boxes[order], scores[order], labels[order]
-    squared = (box_iou(boxes, boxes) * (labels[:, None] == labels)).triu(1).square()
+    """Detections of one image, best first, less certain where a better one overlaps: see stream_seg/graph/nms.py."""
     if len(scores):
+        squared = (pairwise_iou(boxes, boxes) * (labels[:, None] == labels)).triu(1).square()
         covered = squared.amax(0)
         scores = scores * (-(squared - covered[:, None]).amax(0).clamp(min=0) / a.DETECTION_DECAY).exp()
     order = scores.argsort(descending=True, stable=True)
@@ -282,58 +274,20 @@ def _scored(boxes: Tensor, scores: Tensor, labels: Tensor, masks: Tensor, thresh
     return {"boxes": boxes[best], "scores": scores[best], "labels": labels[best], "masks": masks[best]}
 
 
-def _of_each(prior: Tensor, boxes: list[Tensor]) -> Tensor:
-    """Of the rows of `prior`, one for each image, that of each box."""
-    return prior.repeat_interleave(torch.tensor([len(one) for one in boxes], device=prior.device), 0)
-
-
 def freeze_all_but_masks(net: Net) -> None:
-    """What is left to train are the parts whose names begin with "mask"."""
+    """What is left to train are the outlines."""
     net.requires_grad_(False)
-    for name, part in net.roi_heads.named_children():
-        part.requires_grad_(name.startswith("mask"))
-
-
-def _region_proposals() -> RegionProposalNetwork:
-    anchors = AnchorGenerator(tuple((size,) for size in a.ANCHOR_SIZES), (a.ASPECT_RATIOS,) * len(a.ANCHOR_SIZES))
-    counts = {"training": a.PROPOSALS_PER_LEVEL, "testing": a.PROPOSALS_PER_LEVEL}
-    best = {"training": a.PROPOSALS, "testing": a.PROPOSALS}
-    head = RPNHead(a.PYRAMID_CHANNELS, len(a.ASPECT_RATIOS))
-    limits = a.RPN_POSITIVE_IOU, a.RPN_NEGATIVE_IOU, a.RPN_SAMPLES, 0.5
-    return RegionProposalNetwork(anchors, head, *limits, counts, best, a.PROPOSAL_NMS_IOU)
+    net.roi_heads.requires_grad_(True)
 
 
 def _mask_head() -> nn.Sequential:
-    """Convolutions with torchvision's names; the middle ones are dilated, to see all of a box."""
-    widths = (a.PYRAMID_CHANNELS, *a.MASK_CHANNELS)
+    """The middle ones are dilated, to see all of a box."""
+    widths = (a.MASK_LEVEL_CHANNELS, *a.MASK_CHANNELS)
     layers = [
         nn.Sequential(nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True))
         for before, after, dilation in zip(widths, widths[1:], a.MASK_DILATIONS, strict=False)
     ]
     return nn.Sequential(*layers)
-
-
-def _heads(labels: int) -> Heads:
-    """`labels` counts the background."""
-    levels = [str(level) for level in range(len(a.TAPS))]
-    width, hidden = a.PYRAMID_CHANNELS, a.FULLY_CONNECTED
-    heads = Heads(
-        labels,
-        MultiScaleRoIAlign(levels, a.BOX_CELLS, a.POOL_SAMPLES, canonical_scale=a.CANONICAL_SIDE),
-        TwoMLPHead(width * a.BOX_CELLS**2, hidden),
-        FastRCNNPredictor(hidden, labels),
-        a.ROI_IOU, a.ROI_IOU, a.ROI_SAMPLES, 0.25, None, 0.05, a.DETECTION_NMS_IOU, a.DETECTIONS,
-        MultiScaleRoIAlign(levels, a.MASK_CELLS, a.POOL_SAMPLES, canonical_scale=a.CANONICAL_SIDE),
-        _mask_head(),
-        MaskPredictor(),
-    )  # fmt: skip
-    for part in (heads.mask_head, heads.mask_detail, heads.mask_predictor):
-        part.apply(_start)
-    nn.init.normal_(heads.mask_predictor.mask_fcn_logits.weight, std=0.01)
-    for layer in (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred):
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
-    return heads
 
 
 def _start(layer: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Pooling of regions from feature maps as one sum of weighted rows, each of which is a pixel with all its channels.
 
-torchvision's operator works through channels one by one, and its derivative took a fifth of the time of a training step
-on a CPU; as a sum of rows both ways take a fifth of that, and all levels of a pyramid are served by one call.
+torchvision's operator works through channels one by one, and takes five times as long on a CPU, there and back; all
+levels of a pyramid are served by one call.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import architecture as a
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-ROUNDING_X, ROUNDING_Y = (0.125, 0.375, 0.625, 0.875), (0.375, 0.875, 0.125, 0.625)
-"""Those of stream_seg/graph/pixels.py; a test compares the two."""
 
 
 class _Taps(NamedTuple):
@@ -53,7 +50,7 @@ class RegionPooler:
         """Features (N, C, cells, cells) of boxes (N, 4) in images (N,), as RoIAlign makes them (He 2017).
 
         Each cell is the mean of samples x samples points, interpolated bilinearly; coordinates are not moved by half a
-        pixel, as in torchvision's models.
+        pixel, as in torchvision's models and in the graph.
         """
         with torch.no_grad():
             at = self._locate(boxes, image)
@@ -62,15 +59,6 @@ class RegionPooler:
             position = y.position[:, :, None, :, None] * at.width[..., None, None, None] + x.position[:, None, :, None]
             weight = y.weight[:, :, None, :, None] * x.weight[:, None, :, None]
         return self._summed(position.flatten(3), weight.flatten(3), at.begin)
-
-    def whole_pixels(self, boxes: Tensor, image: Tensor, cells: int) -> Tensor:
-        """The same by stream_seg/graph/pixels.py: one point per cell, the mean of four pixels round it."""
-        with torch.no_grad():
-            at = self._locate(boxes, image)
-            x = _rounded(at.x1, at.x2, at.width, cells, ROUNDING_X)
-            y = _rounded(at.y1, at.y2, at.height, cells, ROUNDING_Y)
-            position = y[:, :, None] * at.width[..., None, None] + x[:, None]
-        return self._summed(position, torch.full_like(position, 1 / len(ROUNDING_X)), at.begin)
 
     def _locate(self, boxes: Tensor, image: Tensor) -> _Located:
         boxes = boxes.nan_to_num(0.0)  # NaN would become an address; the trainer sees the features' NaN anyway
@@ -85,7 +73,7 @@ class RegionPooler:
         """`position` and `weight` (N, cells, cells, K), the former counted from `begin`."""
         index = (position + begin[..., None, None]).long().flatten(0, 2)
         pooled = functional.embedding_bag(index, self._rows, per_sample_weights=weight.flatten(0, 2), mode="sum")
-        return pooled.view(*weight.shape[:3], -1).permute(0, 3, 1, 2)
+        return pooled.view(*weight.shape[:3], self._rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _spread(low: Tensor, high: Tensor, points: int) -> Tensor:
@@ -102,10 +90,4 @@ def _interpolated(low: Tensor, high: Tensor, length: Tensor, cells: int, samples
     before = place.floor()
     position = torch.stack([before, (before + 1).minimum(length - 1)], -1)
     weight = torch.stack([1 - (place - before), place - before], -1) * inside[..., None]
-    return _Taps(position.view(len(low), cells, -1), weight.view(len(low), cells, -1))
-
-
-def _rounded(low: Tensor, high: Tensor, length: Tensor, cells: int, rounding: Sequence[float]) -> Tensor:
-    """(N, cells, len(rounding)) whole positions whose mean is the middle of the cell, to a quarter of a pixel."""
-    place = _spread(low, high, cells).clamp(min=0).minimum(length - 1)
-    return (place[..., None] + place.new_tensor(rounding)).floor().minimum(length[..., None] - 1)
+    return _Taps(*(one.view(len(low), cells, 2 * samples) for one in (position, weight)))

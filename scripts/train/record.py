@@ -71,7 +71,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     records = read_log(log)
     steps, scores = ([one for one in records if key in one] for key in ("loss", "box_ap"))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
-    drawn = ("loss", "objectness", "proposal", "class", "box", "named", "refined", "mask", "dice", "presence")
+    drawn = ("loss", "class", "box", "distance", "mask", "dice")
     for name in (one for one in drawn if steps and one in steps[0]):
         left.plot([one["step"] for one in steps], [one.get(name, math.nan) for one in steps], label=name)
     left.set(yscale="log", xlabel="step", title="losses")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from architecture import CANVAS_STRIDE
+from architecture import CANVAS_STRIDE, PIXEL_MEAN
 from batches import to_input
 from model import Net
 from numpy.typing import NDArray
@@ -42,9 +42,9 @@ class NetSegmenter:
 
     def _outline(self, image: Image, boxes: Boxes, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         x, letterbox = self._prepared(image)
-        features, fine, _ = self._net.backbone(x)
+        maps = self._net.backbone(x)
         placed, meant = (torch.from_numpy(one).to(x.device) for one in (letterbox.to_canvas(boxes), labels))
-        masks = self._net.roi_heads.outlined(features, fine, [placed], [meant], [letterbox.valid[::-1]])
+        masks = self._net.roi_heads(maps, placed, torch.zeros_like(meant), meant).sigmoid()
         return np.asarray(masks.cpu().numpy(), np.float32)
 
     def _detect(self, image: Image) -> Detections:
@@ -63,6 +63,7 @@ class NetSegmenter:
         letterbox.apply(image, pixels[0])
         valid = letterbox.valid
         x = to_input(torch.from_numpy(pixels).to(next(self._net.parameters()).device))
-        x[:, :, valid[1] :] = 0  # grey, as in the graph
-        x[:, :, :, valid[0] :] = 0
+        grey = x.new_tensor(PIXEL_MEAN)[:, None, None] / 127.5 - 1  # as in the graph: 0 once it is normalised
+        x[:, :, valid[1] :] = grey
+        x[:, :, :, valid[0] :] = grey
         return x, letterbox

@@ -1,4 +1,4 @@
-"""Trains the compact Mask R-CNN on a folder of pictures with COCO annotations, on a CPU or one GPU.
+"""Trains the compact network on a folder of pictures with COCO annotations, on a CPU or one GPU.
 
     python scripts/train/train.py DATA --out RUN --minutes 120
     python scripts/train/train.py DATA --out RUN --minutes 120 --resume
@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import torch
 from annotations import Annotations, read_annotations
-from architecture import FC6_RANK, FULLY_CONNECTED, TAPS
+from architecture import STAGES
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache, sampling_weights
@@ -80,10 +80,16 @@ def _parser() -> argparse.ArgumentParser:
         default=5e-4,
         help="peak learning rate; grows with the root of the batch (default: %(default)s)",
     )
-    add("--body-rate", type=float, default=0.25, help="factor for the pretrained body (default: %(default)s)")
+    add("--body-rate", type=float, default=0.25, help="factor for body and pyramid (default: %(default)s)")
     add("--warmup", type=natural, default=150, help="steps")
     add("--only", choices=["masks"], help="train the outlines alone; boxes and classes stay as they are")
-    add("--freeze", type=int, default=3, help="blocks 0..N of the body stay as they are; -1 trains all (default: 3)")
+    add(
+        "--freeze",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the stem and the first N stages of the body stay as they are; -1 trains all (default: %(default)s)",
+    )
     add(
         "--sizes",
         type=long_sides,
@@ -96,7 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--shares", type=shares, default={}, help="how often a source is drawn, e.g. 'mine=0.7,other=0.3'")
     add("--average", type=share, default=0.998, help="decay of the averaged weights (default: %(default)s)")
     add("--mask-weight", type=float, default=1.5, help="of the mask loss (default: %(default)s)")
-    add("--rank", type=int, default=FC6_RANK, help="of the layer that int8 has in two; 0: any (default: %(default)s)")
     add("--validations", type=natural, default=4, help="how many, spread over the schedule; 0 for none")
     add("--size", type=whole, default=320, help="long side for validation (default: %(default)s)")
     add("--log-every", type=whole, default=20, help="steps")
@@ -124,10 +129,8 @@ def _prepare(args: argparse.Namespace) -> None:
         raise UsageError(f"there is nothing to resume in {args.out}: it has no last.pt")
     if args.processes < 1 or (args.processes > 1 and args.device != "cpu"):
         raise UsageError(f"--processes {args.processes}: several are for --device cpu, one for each core")
-    if not 0 <= args.rank < FULLY_CONNECTED:
-        raise UsageError(f"--rank {args.rank}: it must be from 1 to {FULLY_CONNECTED - 1}, or 0 for any")
-    if not -1 <= args.freeze <= TAPS[-1]:
-        raise UsageError(f"--freeze {args.freeze}: the body has the blocks 0 to {TAPS[-1]}; -1 trains all")
+    if not -1 <= args.freeze <= len(STAGES):
+        raise UsageError(f"--freeze {args.freeze}: the body has a stem and {len(STAGES)} stages; -1 trains all")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -214,7 +217,6 @@ def _tuning(args: argparse.Namespace, device: torch.device) -> Tuning:
         body=args.body_rate,
         average=args.average,
         mask_weight=args.mask_weight,
-        rank=args.rank,
         amp=_computes_in_bfloat16(device) if args.amp is None else args.amp,
         log_every=args.log_every,
         save_minutes=args.save_every,

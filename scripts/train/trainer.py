@@ -15,7 +15,6 @@ import torch
 from batches import Targets, jitter_colour, to_input
 from losses import Losses
 from model import Net
-from rank import RankLimit
 from record import Log, draw_curves
 from schedule import Schedule
 from segmenter import NetSegmenter
@@ -49,15 +48,14 @@ class Validation:
 class Tuning:
     """How to train.
 
-    `rate` is the peak learning rate, `body` its factor for the pretrained body, `average` the decay of the averaged
-    weights, `mask_weight` that of the mask loss; `rank` is a RankLimit's, 0 for none; `amp` computes in bfloat16.
+    `rate` is the peak learning rate, `body` its factor for body and pyramid, `average` the decay of the averaged
+    weights, `mask_weight` that of the mask loss; `amp` computes in bfloat16.
     """
 
     rate: float
     body: float
     average: float
     mask_weight: float
-    rank: int
     amp: bool
     log_every: int
     save_minutes: float
@@ -88,7 +86,6 @@ class Trainer:
         self.average = copy.deepcopy(net).eval().requires_grad_(False)
         self.device = next(net.parameters()).device
         self.optimizer = _optimizer(net, tuning)
-        self._limit = RankLimit(net, tuning.rank, team) if tuning.rank else None
         self._log = Log(out / "log.jsonl")
         self._saved = time.monotonic()
 
@@ -192,8 +189,6 @@ class Trainer:
         skipped = (~norm.isfinite()).float()
         self.optimizer.found_inf = skipped
         self.optimizer.step()
-        if self._limit is not None:
-            self._limit.apply(self.schedule.step)
         self._update_average()
         finite = {name: value.detach().nan_to_num(0.0, 0.0, 0.0) for name, value in {"loss": total, **losses}.items()}
         self._log.add({**finite, **counters, "norm": norm.nan_to_num(0.0, 0.0, 0.0), "skipped": skipped})
@@ -255,7 +250,7 @@ def _makers_of_batches() -> Iterator[None]:
 
 
 def _peaks(tuning: Tuning) -> tuple[float, float, float]:
-    """Of the body, of the classes' vectors, and of all else."""
+    """Of body and pyramid, of the classes' vectors, and of all else."""
     return tuning.rate * tuning.body, tuning.rate * EMBEDDING_RATE, tuning.rate
 
 
@@ -264,6 +259,6 @@ def _optimizer(net: Net, tuning: Tuning) -> AdamW:
     parts: list[list[Tensor]] = [[], [], []]
     for name, one in net.named_parameters():
         if one.requires_grad:
-            parts[0 if name.startswith("backbone.body") else 1 if name == CLASS_EMBEDDING else 2].append(one)
+            parts[0 if name.startswith("backbone.") else 1 if name == CLASS_EMBEDDING else 2].append(one)
     groups = [{"params": part, "peak": peak} for part, peak in zip(parts, _peaks(tuning), strict=True)]
     return AdamW(groups, lr=tuning.rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)

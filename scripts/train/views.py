@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from architecture import PIXEL_MEAN
 from cache import MaskCrop, Pixels
 from numpy.typing import NDArray
 
-GREY = 127
+GREY = tuple(map(round, PIXEL_MEAN))
+"""Of an RGB picture, beside it: as in graphs, where it is 0 once it is normalised."""
 Box = NDArray[np.float64]
 
 
@@ -65,7 +67,7 @@ def warp_image(image: Pixels, view: View, canvas: tuple[int, int]) -> Pixels:
     matrix = np.array(
         [[view.sx, 0, view.tx + 0.5 * view.sx - 0.5], [0, view.sy, view.ty + 0.5 * view.sy - 0.5]], np.float64
     )
-    warped = cv2.warpAffine(image, matrix, canvas[::-1], flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+    warped = cv2.warpAffine(image, matrix, canvas[::-1], flags=cv2.INTER_LINEAR, borderValue=GREY)
     return np.asarray(warped, np.uint8)
 
 

@@ -22,20 +22,11 @@ from stream_seg.graph.parameters import CLASS_EMBEDDING
 State = dict[str, Tensor]
 
 BUILT_IN = Path(__file__).parents[2] / "models" / "compact" / "weights.safetensors"
-_SCORES = "roi_heads.box_predictor.cls_score"
-_PER_CLASS = {
-    f"{_SCORES}.weight": 1,
-    f"{_SCORES}.bias": 1,
-    "roi_heads.box_predictor.bbox_pred.weight": 1,
-    "roi_heads.box_predictor.bbox_pred.bias": 1,
-    "presence.classes.weight": 0,
-    "presence.classes.bias": 0,
-    CLASS_EMBEDDING: 1,
-}
-"""Parameters with rows for each class, and whether they have some for the background before those."""
+_SCORES = "dense.0.classes.bias"
+_PER_CLASS = {f"dense.{level}.classes.{kind}": 0 for level in range(len(a.STRIDES)) for kind in ("weight", "bias")}
+_PER_CLASS[CLASS_EMBEDDING] = 1
+"""Parameters with rows for each class, and whether they have one for the background before those."""
 _BEGIN_ANEW = "begin anew with another --out, and --weights where there are some of this run"
-_LIKE_OTHERS = ("roi_heads.box_predictor.bbox_pred", CLASS_EMBEDDING)
-"""What a new class is like in the mean, until it is known better: refinement of boxes, outlines."""
 
 
 def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
@@ -46,9 +37,8 @@ def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
             named = (file.metadata() or {}).get("classes", "")
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the weights {path} cannot be read: {error}") from error
-    count = len(state.get(f"{_SCORES}.bias", [])) - 1
-    classes = _names(named) if named else a.DEFAULT_CLASSES
-    if count < 0:
+    count, classes = len(state.get(_SCORES, [])), _names(named)
+    if not count:
         raise ModelError(f"the weights {path} are not of the compact network: they have no {_SCORES}")
     if len(classes) != count:
         raise ModelError(f"the weights {path} have {count} classes, but {len(classes)} names")
@@ -79,18 +69,14 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Of metadata, without the background: a JSON list, or with commas, as those of the built-in weights are."""
+    """Of metadata, without the background: a JSON list, or with commas."""
     return tuple(json.loads(text) if text.startswith("[") else text.split(","))[1:]
 
 
 def start_from(path: Path, classes: tuple[str, ...], frozen: int) -> Net:
-    """A network for `classes` with the weights of a file; new classes get a new predictor. Raises ModelError.
-
-    Masks of weights without an embedding of the classes are the same for all, until they are trained.
-    """
+    """A network for `classes` with the weights of a file; new classes get a new predictor. Raises ModelError."""
     state, known = read_weights(path)
     net = Net(classes, frozen)
-    state.setdefault(CLASS_EMBEDDING, torch.zeros(len(known) + 1, a.PYRAMID_CHANNELS))
     if classes != known and state.keys() == net.state_dict().keys():
         for key in _PER_CLASS:
             state[key] = _adapted(key, state, known, net)
@@ -109,14 +95,13 @@ def first_difference(state: State, wanted: State) -> str:
 def _adapted(key: str, state: State, known: tuple[str, ...], net: Net) -> Tensor:
     """The parameter for other classes: rows of the same name are kept.
 
-    Scores of new classes start from almost nothing, so that they are learned from their own pictures.
+    A new class is as unlikely as a network says that has seen nothing, so that it is learned from its own pictures; it
+    is outlined as what has no name.
     """
     fresh, first = net.state_dict()[key], _PER_CLASS[key]
-    rows = fresh.view(len(net.classes) + first, -1).clone()
-    old = state[key].view(len(known) + first, -1)
-    if key.startswith(_LIKE_OTHERS):
-        rows[:] = old[1:].mean(0)
-    rows[:first] = old[:first]
+    rows, old = (one.clone().view(len(one), -1) for one in (fresh, state[key]))
+    if first:
+        rows[:] = old[0]
     for place, name in enumerate(net.classes, first):
         if name in known:
             rows[place] = old[known.index(name) + first]

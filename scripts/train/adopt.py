@@ -5,7 +5,7 @@
     python scripts/train/train.py DATA --train outlined.json --out RUN
 
 found.json holds COCO results (image_id, category_id, bbox, score) for every picture of the set, down to scores below
---absent: from nanodet.py, or any detector that knows the classes. In a picture where a class is not exhaustively
+--absent, from any detector that knows the classes. In a picture where a class is not exhaustively
 annotated, finds become boxes of it with the confidence that their score deserves: 0 below --never, 1 above --always,
 and in between in proportion (compare finds in annotated pictures with their annotations). Where nothing looks like
 the class, it counts as annotated: that there is none is what partly annotated pictures do not teach, and what a

@@ -319,6 +319,34 @@ def test_every_parameter_that_is_trained_gets_a_gradient(scripts: dict[str, Modu
     assert (net.roi_heads.mask_class.weight.grad[1:].abs().sum(1) > 0).all()
 
 
+@pytest.mark.parametrize("amp", [False, True])
+def test_losses_are_computed_without_a_look_at_any_value(amp: bool, scripts: dict[str, ModuleType]) -> None:
+    """A GPU would have to be waited for; nor are there loops, whose number of steps depends on what is in pictures."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    used: list[str] = []
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            used.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    net, many, counts = scripts["model"].Net(("a", "b", "c")), of_all_sizes(scripts), []
+    few = many._replace(labels=many.labels * torch.tensor([1, 0, 0]), crop_row=many.crop_row.clamp(max=1))
+    for targets in (many, few):
+        used.clear()
+        net.zero_grad()
+        with Noting():
+            losses, _ = scripts["losses"].training_losses(net, torch.rand(2, 3, *CANVAS), targets, amp=amp)
+            sum(losses.values()).backward()
+        assert all(loss.isfinite() for loss in losses.values())
+        assert not {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique"} & set(used)
+        counts.append(len(used))
+    assert counts[0] == counts[1] > 500
+
+
 def test_pictures_without_objects_teach_what_is_not_there(scripts: dict[str, ModuleType]) -> None:
     import torch
 

@@ -438,6 +438,22 @@ def running(scripts: dict[str, ModuleType], tmp_path: Path) -> Any:
     return trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team)
 
 
+def test_body_and_pyramid_learn_slowly_and_vectors_of_classes_fast(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    trainer, net = scripts["trainer"], scripts["model"].Net(("a",), frozen=1)
+    tuning = trainer.Tuning(rate=2e-3, body=0.25, average=0.9, mask_weight=1, amp=False, log_every=1, save_minutes=9)
+    losses, team = scripts["losses"].training_losses, scripts["team"].Alone()
+    schedule = scripts["schedule"].Schedule(steps=5, minutes=0, warmup=1)
+    groups = trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team).optimizer.param_groups
+    peaks = {id(one): group["peak"] for group in groups for one in group["params"]}
+    found = {name: peaks.get(id(one), 0.0) for name, one in net.named_parameters()}
+    kept = ("backbone.body.stem.", "backbone.body.stages.0.")
+    for name, peak in found.items():
+        slow, fast = name.startswith("backbone."), name == "roi_heads.mask_class.weight"
+        assert peak == (0.0 if name.startswith(kept) else 5e-4 if slow else 2e-2 if fast else 2e-3), name
+
+
 @pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
 def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(

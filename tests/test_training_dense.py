@@ -26,8 +26,8 @@ pytestmark = [
 ]
 
 MODULES = ("architecture", "boxes", "batches", "model", "assignment", "losses")
-CANVAS = (160, 192)
-"""Height and width: 20x24 places of stride 8, 10x12 of 16 and 5x6 of 32."""
+CANVAS, PLACES = (256, 288), 1512
+"""Height and width, and how many places there are: 32x36 of stride 8, 16x18 of 16 and 8x9 of 32."""
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,11 @@ def predicted(
 
 
 def test_places_are_counted_row_by_row_and_level_by_level(places: Any) -> None:
-    assert places.counts == [480, 120, 30]
-    assert places.middle[[0, 1, 24, 479, 480, 492, 600, 629]].tolist() == [
-        [4, 4], [12, 4], [4, 12], [188, 156], [8, 8], [8, 24], [16, 16], [176, 144],
+    assert places.counts == [1152, 288, 72]
+    assert places.middle[[0, 1, 36, 1151, 1152, 1170, 1440, PLACES - 1]].tolist() == [
+        [4, 4], [12, 4], [4, 12], [284, 252], [8, 8], [8, 24], [16, 16], [272, 240],
     ]  # fmt: skip
-    assert places.stride[[0, 479, 480, 599, 600], 0].tolist() == [8, 8, 16, 16, 32]
+    assert places.stride[[0, 1151, 1152, 1439, 1440], 0].tolist() == [8, 8, 16, 16, 32]
 
 
 def test_generalised_overlap_is_less_the_further_boxes_are_apart(scripts: dict[str, ModuleType]) -> None:
@@ -101,7 +101,7 @@ def naive(places: Any, boxes: list[list[float]], overlap: Any) -> list[int]:
     """ATSS of one picture, in words: the object of each place, or -1."""
     import torch
 
-    squares = torch.cat([places.middle - 2.5 * places.stride, places.middle + 2.5 * places.stride], 1)
+    squares = torch.cat([places.middle - 4 * places.stride, places.middle + 4 * places.stride], 1)
     owner, best = [-1] * len(squares), [-1.0] * len(squares)
     for number, box in enumerate(torch.tensor(boxes)):
         middle, near, start = (box[:2] + box[2:]) / 2, [], 0
@@ -125,10 +125,10 @@ def test_places_learn_the_objects_that_their_surroundings_show(scripts: dict[str
     rng = torch.Generator().manual_seed(3)
     rows = []
     for _ in range(6):
-        middle = torch.rand(5, 2, generator=rng) * torch.tensor([192.0, 160.0])
+        middle = torch.rand(5, 2, generator=rng) * torch.tensor([288.0, 256.0])
         half = torch.exp(1.5 + 3.4 * torch.rand(5, 2, generator=rng)) / 2 + 2
-        low, high = (middle - half).clamp(min=0), (middle + half).minimum(torch.tensor([192.0, 160.0]))
-        rows.append([(1, box) for box in [[1.0, 2, 190, 155], *torch.cat([low, high], 1).tolist()]])
+        low, high = (middle - half).clamp(min=0), (middle + half).minimum(torch.tensor([288.0, 256.0]))
+        rows.append([(1, box) for box in [[1.0, 2, 280, 250], *torch.cat([low, high], 1).tolist()]])
     found = scripts["assignment"].assign(places, targets_of(scripts, rows))
     owners = found.which.masked_fill(~found.real, -1).tolist()
     assert owners == [naive(places, [box for _, box in row], scripts["boxes"].overlap) for row in rows]
@@ -140,7 +140,7 @@ def test_places_learn_the_objects_that_their_surroundings_show(scripts: dict[str
 def test_padding_is_nobodys_and_of_two_objects_a_place_learns_what_fills_it(
     scripts: dict[str, ModuleType], places: Any
 ) -> None:
-    small, large = [80.0, 60, 110, 90], [20.0, 10, 170, 150]
+    small, large = [80.0, 60, 110, 90], [10.0, 6, 280, 250]
     found = scripts["assignment"].assign(places, targets_of(scripts, [[], [(1, large), (2, small)]]))
     assert not found.real[0].any()
     fine, coarse = (found.real[1] & (places.stride[:, 0] == stride) for stride in (8, 32))
@@ -181,7 +181,7 @@ def test_what_is_right_costs_nearly_nothing_and_what_is_wrong_does(scripts: dict
     ours = assigned.real[0].nonzero()[:, 0]
     assert len(ours) > 3
     assert (places.stride[ours] == 8).all()
-    logits, distances = torch.full((1, 630, 3), -20.0), torch.full((1, 630, 4, 11), -50.0)
+    logits, distances = torch.full((1, PLACES, 3), -20.0), torch.full((1, PLACES, 4, 11), -50.0)
     logits[0, ours, 1] = 20
     for place in ours.tolist():
         (x, y), (x1, y1, x2, y2) = places.middle[place].tolist(), box
@@ -205,7 +205,7 @@ def test_only_what_is_known_not_to_be_there_is_background(scripts: dict[str, Mod
     targets = targets_of(scripts, [[(2, [40.0, 40, 80, 80])]], exhaustive=[True, False, False])
     targets.ignore[0, :, 36:] = 1  # from x = 144 on
     assigned = scripts["assignment"].assign(places, targets)
-    logits = torch.zeros(1, 630, 3, requires_grad=True)
+    logits = torch.zeros(1, PLACES, 3, requires_grad=True)
     found = predicted(scripts, places, logits, (1, 1, 1, 1))
     losses, _ = scripts["losses"].dense_losses(found, places, assigned, targets)
     losses["class"].backward()
@@ -226,7 +226,7 @@ def test_a_place_beside_an_ignored_region_that_sees_what_is_there_is_no_backgrou
     targets = targets_of(scripts, [[]])
     targets.ignore[0, :, 36:] = 1  # from x = 144 on
     assigned = scripts["assignment"].assign(places, targets)
-    logits = torch.zeros(1, 630, 3, requires_grad=True)
+    logits = torch.zeros(1, PLACES, 3, requires_grad=True)
     found = predicted(scripts, places, logits, (0, 1, 5, 1))  # boxes reach to the right
     scripts["losses"].dense_losses(found, places, assigned, targets)[0]["class"].backward()
     fine = places.stride[:, 0] == 8
@@ -242,7 +242,7 @@ def test_a_place_is_to_say_how_well_its_box_fits_and_how_certain_its_object_is(
 
     targets = targets_of(scripts, [[(2, [60.0, 44, 100, 84])]], confidence=likely)
     assigned = scripts["assignment"].assign(places, targets)
-    blank = torch.full((1, 630, 3), -20.0)
+    blank = torch.full((1, PLACES, 3), -20.0)
     boxes = predicted(scripts, places, blank, (2, 2, 2, 2)).boxes
     iou, _ = scripts["boxes"].overlap(boxes, targets.boxes[:, :1])
     wanted = blank.clone()
@@ -260,8 +260,10 @@ def test_objects_that_are_less_certain_teach_less_of_boxes(scripts: dict[str, Mo
     targets = targets_of(scripts, [[(2, [60.0, 44, 100, 90])]] * 2)
     targets.confidence[1] = 0.25
     assigned = scripts["assignment"].assign(places, targets)
-    distances = torch.randn(630, 4, 11, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1).requires_grad_()
-    found = scripts["losses"].Predicted(torch.zeros(2, 630, 3), distances, places.boxes(distances))
+    distances = (
+        torch.randn(PLACES, 4, 11, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1).requires_grad_()
+    )
+    found = scripts["losses"].Predicted(torch.zeros(2, PLACES, 3), distances, places.boxes(distances))
     losses, _ = scripts["losses"].dense_losses(found, places, assigned, targets)
     for name in ("box", "distance"):
         (taught,) = torch.autograd.grad(losses[name], distances, retain_graph=True)
@@ -277,11 +279,11 @@ def test_masks_are_learned_in_boxes_at_the_surest_place_of_each_object(
     targets = targets_of(scripts, [[(2, [20.0, 20, 60, 60]), (3, [90.0, 60, 150, 130])]])
     assigned = scripts["assignment"].assign(places, targets)
     torch.manual_seed(0)
-    logits, boxes = torch.randn(1, 630, 3), torch.rand(1, 630, 4)
-    found = scripts["losses"].Predicted(logits, torch.zeros(1, 630, 4, 11), boxes)
+    logits, boxes = torch.randn(1, PLACES, 3), torch.rand(1, PLACES, 4)
+    found = scripts["losses"].Predicted(logits, torch.zeros(1, PLACES, 4, 11), boxes)
     chosen = scripts["losses"]._of_objects(found, assigned, targets)
     for row, label in ((0, 2), (1, 3)):
-        own = [p for p in range(630) if assigned.real[0, p] and assigned.which[0, p] == row]
+        own = [p for p in range(PLACES) if assigned.real[0, p] and assigned.which[0, p] == row]
         best = max(own, key=lambda place: logits[0, place, label - 1].item())
         assert torch.equal(chosen[0, row], boxes[0, best])
 
@@ -292,7 +294,7 @@ def of_all_sizes(scripts: dict[str, ModuleType]) -> Any:
 
     rows = [
         [(1, [20.0, 20, 44, 44]), (2, [60.0, 50, 124, 120])],
-        [(3, [2.0, 2, 190, 158]), (1, [100.0, 20, 130, 60])],
+        [(3, [2.0, 2, 286, 254]), (1, [100.0, 20, 130, 60])],
     ]
     targets = targets_of(scripts, rows)
     crop_row = torch.where(targets.labels > 0, torch.arange(6).view(2, 3), -1)

@@ -35,7 +35,7 @@ from tests.training_shapes import CATEGORIES, draw, write_shapes
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "safetensors", "matplotlib")
 BUILT_IN = ROOT / "models" / "compact" / "weights.safetensors"
-STEPS = 45
+STEPS = 36
 
 pytestmark = [
     pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),

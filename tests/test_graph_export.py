@@ -314,6 +314,11 @@ def test_weights_of_another_network_are_refused() -> None:
         recognise(other)
 
 
+def test_weights_of_the_compact_network_of_before_are_refused_with_what_to_do() -> None:
+    with pytest.raises(ModelError, match="when it had proposals: export them with the version"):
+        recognise({"backbone.body.18.0.weight": np.zeros(3), "rpn.head.cls_logits.weight": np.zeros(3)})
+
+
 def test_weights_without_a_class_beside_the_background_or_without_a_stage_are_refused() -> None:
     state = dict(random_state(TINY_V1))
     key = "roi_heads.box_predictor.cls_score.weight"

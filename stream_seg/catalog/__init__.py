@@ -253,8 +253,8 @@ def table(rows: list[ModelRow]) -> str:
 
 
 _ACCURACY_NOTE = (
-    "AP is COCO's (IoU 0.50 to 0.95), in per cent: on val2017 as published; for compact on 151 of its images and the "
-    "20 classes it knows."
+    "AP is COCO's (IoU 0.50 to 0.95), in per cent: on val2017 as published; for compact on 151 of its images and "
+    "20 of its classes."
 )
 _NUMERIC_COLUMNS = range(1, 5)
 

@@ -25,6 +25,7 @@ Entry: TypeAlias = tuple[str, Shape]
 NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
 CLASS_EMBEDDING = "roi_heads.mask_class.weight"
 """A vector for each class, which tells the mask head what is meant."""
+_OLD_COMPACT = "backbone.body.18.0.weight"
 _LISTED = 3
 
 
@@ -46,6 +47,11 @@ def modern_names(state: State) -> dict[str, NDArray[np.generic]]:
 
 def recognise(state: State) -> MaskRCNN:
     """The configuration of a state_dict with modern names, sizes of its layers included. Raises ModelError."""
+    if _OLD_COMPACT in state:
+        raise ModelError(
+            "these are weights of the compact network as it was when it had proposals: export them with the version of "
+            "stream-seg that trained them, or train anew"
+        )
     has_masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in state
     if not has_masks or not (_is_compact(state) or "rpn.head.cls_logits.weight" in state):
         raise ModelError(

@@ -430,7 +430,7 @@ def test_eval_tells_what_is_right_of_what_is_shown(
 ) -> None:
     """What the model shows is annotated as true, and one box more."""
     picture = Path(__file__).parents[1] / "samples" / "photo.jpg"
-    with load_segmenter("compact", device="cpu", long_side=320) as segmenter:
+    with load_segmenter("compact", device="cpu", long_side=416) as segmenter:
         (found,) = segmenter([cv2.imread(str(picture))])
     boxes = [(*box[:2], *(box[2:] - box[:2])) for box in found.boxes.astype(float)]
     truth = [(box, k) for box, k in zip(boxes, found.class_ids, strict=True)] + [((0, 0, 9, 9), 0)]
@@ -444,7 +444,7 @@ def test_eval_tells_what_is_right_of_what_is_shown(
     out = tmp_path / "result.json"
     argv = ["eval", "--images", str(picture.parent), "--annotations", str(tmp_path / "a.json"), "--json", str(out)]
     threshold = round(float(found.scores.mean()), 3) if higher else 0.5
-    argv += ["--size", "320", "--device", "cpu"] + (["--score-threshold", str(threshold)] if higher else [])
+    argv += ["--size", "416", "--device", "cpu"] + (["--score-threshold", str(threshold)] if higher else [])
     assert main(argv) == 0
     shown = int((found.scores > threshold).sum())
     assert 0 < shown < len(found) or not higher

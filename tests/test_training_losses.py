@@ -162,7 +162,7 @@ def test_the_graph_outlines_objects_as_the_network_in_training_does(
     weights = scripts["weights"]
     net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
     photo = np.asarray(cv2.imread(str(ROOT / "samples" / "photo.jpg")), np.uint8)
-    segmenter = scripts["segmenter"].NetSegmenter(net, 416, 0.2)
+    segmenter = scripts["segmenter"].NetSegmenter(net, 416, 0.4)
     (before,) = segmenter([photo])
     torch.manual_seed(0)
     torch.nn.init.normal_(net.roi_heads.mask_class.weight, std=2.0)
@@ -175,7 +175,7 @@ def test_the_graph_outlines_objects_as_the_network_in_training_does(
     weights.write_weights(file, net.state_dict(), net.classes)
     for device in ("cpu", "cuda"):
         export_graph(file, tmp_path / "model.onnx", device=device)
-        with load_segmenter(tmp_path / "model.onnx", device="cpu", long_side=416, score_threshold=0.2) as segmenter:
+        with load_segmenter(tmp_path / "model.onnx", device="cpu", long_side=416, score_threshold=0.4) as segmenter:
             (found,) = segmenter([photo])
         assert found.names == wanted.names
         np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.05)

@@ -42,7 +42,7 @@ def segmenter(scripts: dict[str, ModuleType]) -> Iterator[Any]:
     weights = scripts["weights"]
     net = weights.start_from(weights.BUILT_IN, weights.read_weights(weights.BUILT_IN)[1], -1)
     with settings_kept():
-        yield scripts["segmenter"].NetSegmenter(net, 416, 0.3)
+        yield scripts["segmenter"].NetSegmenter(net, 416, 0.5)
 
 
 def test_boxes_get_the_outlines_of_what_is_in_them_and_all_else_stays(segmenter: Any, tmp_path: Path) -> None:

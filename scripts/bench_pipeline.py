@@ -109,7 +109,7 @@ def _drawn_as_in_tutorials(image: Image, found: Detections) -> Image:
         found.boxes, found.masks, found.class_ids, found.names, found.scores, strict=True
     ):
         left, top, right, bottom = (int(v) for v in np.clip(box, 0, [width - 1, height - 1, width - 1, height - 1]))
-        colour = PALETTE[class_id]
+        colour = PALETTE[class_id % len(PALETTE)]
         region = image[top : bottom + 1, left : right + 1]
         inside = cv2.resize(mask, (region.shape[1], region.shape[0])) > 0.5
         region[inside] = (0.7 * colour + 0.3 * region[inside]).astype(np.uint8)

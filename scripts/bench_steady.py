@@ -28,6 +28,7 @@ from stream_seg.geometry import Boxes, continued
 from stream_seg.ground_truth import GroundTruth, read_ground_truth
 from stream_seg.protocols import Segmenter
 from stream_seg.segmenters import load_segmenter
+from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.steady import Steady
 
 FRAME_RATE = 30
@@ -129,7 +130,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every Nth picture (default: %(default)s)")
     args = parser.parse_args()
     truth = read_ground_truth(args.annotations)
-    with load_segmenter(args.model, device="cpu", score_threshold=args.threshold) as segmenter:
+    annotated = {category["name"] for category in truth.boxes.dataset["categories"]}
+    with load_segmenter(args.model, device="cpu", score_threshold=args.threshold) as model:
+        # What is not annotated is not wrong where it is found.
+        segmenter = ClassFilter(model, [name for name in model.class_names if name in annotated])
         for camera in CAMERAS:
             rng = np.random.default_rng(0)
             thresholds = (args.threshold, args.threshold + 0.05, args.threshold + 0.1)

@@ -3,7 +3,7 @@
 Papers: Mask R-CNN (He 2017, arXiv 1703.06870), Feature Pyramid Networks (Lin 2016, 1612.03144), Faster R-CNN (Ren 2015,
 1506.01497), ResNet (He 2015, 1512.03385), Benchmarking Detection Transfer Learning with Vision Transformers (Li 2021,
 2111.11429) for the heads of torchvision's "v2"; of the compact network, NanoDet
-(github.com/RangiLyu/nanodet), CSPNet (Wang 2019, 1911.11929), Path Aggregation Network (Liu 2018, 1803.01534),
+(github.com/RangiLyu/nanodet), CSPNet (Wang 2019, 1911.11929), Path Aggregation Network (Liu 2018, 1803.01534) and
 Generalized Focal Loss (Li 2020, 2006.04388).
 """
 
@@ -216,15 +216,14 @@ class MaskRCNN:
 STRIDE = 32
 """Width and height of a canvas must be multiples of it, so that the pyramid doubles exactly."""
 
-_IMAGENET = Pixels((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
-_IMAGENET_BYTES = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+_IMAGENET = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _TORCHVISION_CANVASES = ((1344, 800), (800, 1344), (1088, 800), (800, 1088))
 """torchvision resizes to a short side of 800 and a long one of at most 1333; these cover 16:9, 4:3 and portraits."""
 
 COMPACT = MaskRCNN(
     name="compact",
     backbone=CspNet(),
-    pixels=_IMAGENET_BYTES,
+    pixels=_IMAGENET,
     dense=DenseHead(),
     classes=81,
     pyramid_channels=128,

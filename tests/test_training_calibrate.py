@@ -137,8 +137,8 @@ def test_weights_get_the_scores_that_annotated_pictures_deserve(
     assert scores[0][1] / scores[0][0] > scores[1][1] / scores[1][0]  # what was right is surer beside what was wrong
     with pytest.raises(SystemExit) as ended:
         run(*command, tmp_path / "out")
-    assert ended.value.code == 6
-    assert "name a folder that is not there yet" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "out is there already: give another --out" in capsys.readouterr().err.rpartition("\r")[2]
 
 
 def test_what_cannot_be_calibrated_is_refused_in_one_line(

@@ -9,15 +9,14 @@ Weights that were not trained one from the other, or from the same, have no mean
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from functools import partial
 from pathlib import Path
 
 from commands import carry_out, read_run
-from weights import first_difference, read_weights, write_weights
+from weights import first_difference, read_weights, write_run
 
-from stream_seg.errors import ModelError, OutputError, UsageError
+from stream_seg.errors import ModelError, UsageError
 
 
 def main() -> None:
@@ -55,12 +54,7 @@ def _average(files: list[Path], shares: list[float], out: Path) -> None:
         for name, value in state.items():
             mean[name] += part * value
     run["mean"] = [[str(file), part] for file, part in zip(files, parts, strict=True)]
-    try:
-        out.mkdir(parents=True)
-        write_weights(out / "weights.safetensors", mean, classes)
-        (out / "run.json").write_text(json.dumps(run, indent=2))
-    except OSError as error:
-        raise OutputError(f"cannot make {out}: {error.strerror}; name a folder that is not there yet") from error
+    write_run(out, mean, classes, run)
     print(f"{out / 'weights.safetensors'}: the mean of {len(files)}")
 
 

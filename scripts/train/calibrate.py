@@ -14,26 +14,25 @@ CALIBRATED is a folder like a run's, for evaluate.py and export.py.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import architecture as a
 import numpy as np
 import torch
 from annotations import Objects, Picture, read_annotations
-from commands import carry_out, data_parser, long_sides, read_run
+from commands import carry_out, data_parser, long_sides, read_run, refuse_existing
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
-from weights import read_weights, write_weights
+from weights import read_weights, write_run
 
 from stream_seg import Detections, load_segmenter
-from stream_seg.errors import ModelError, OutputError, SourceError
+from stream_seg.errors import ModelError, SourceError
 from stream_seg.evaluate import read_annotated
 from stream_seg.geometry import Boxes, pairwise_iou
 from stream_seg.graph import export_graph
@@ -42,7 +41,7 @@ from stream_seg.protocols import Segmenter
 LEAST_SCORE = 0.15
 """Below, what is found is hardly ever right, and it would take most of the time."""
 LEAST_FINDS = 100
-"""As few say nothing of how often what is found is right."""
+"""Fewer say nothing of how often what is found is right."""
 SAME_IOU, IGNORED_SHARE = 0.5, 0.5
 MOST_SCALE = 2.0
 """More would leave too little of what is doubtful above the least score that average precision counts, 0.05."""
@@ -67,6 +66,7 @@ def main() -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
+    refuse_existing(args.out)
     state, classes = read_weights(args.weights)
     run = read_run(args.weights.with_name("run.json")) | {"calibrated": str(args.weights)}
     annotations = read_annotations(args.data / args.train, args.images or args.data)
@@ -83,19 +83,10 @@ def _calibrate(args: argparse.Namespace) -> None:
     for level in range(len(a.STRIDES)):
         weight, bias = (f"dense.{level}.classes.{name}" for name in ("weight", "bias"))
         state[weight], state[bias] = state[weight] * scale, state[bias] * scale + shift
-    _write(args.out, state, classes, run)
+    write_run(args.out, state, classes, run)
     print(
         f"{len(finds.right)} finds, {100 * finds.right.mean():.1f}% right; logits times {scale:.3f}, plus {shift:.3f}"
     )
-
-
-def _write(out: Path, state: dict[str, Tensor], classes: tuple[str, ...], run: dict[str, Any]) -> None:
-    try:
-        out.mkdir(parents=True)
-        write_weights(out / "weights.safetensors", state, classes)
-        (out / "run.json").write_text(json.dumps(run, indent=2))
-    except OSError as error:
-        raise OutputError(f"cannot make {out}: {error.strerror}; name a folder that is not there yet") from error
 
 
 def _finds(weights: Path, pictures: Sequence[Picture], labels: dict[int, int], sizes: Sequence[int]) -> Finds:
@@ -123,9 +114,9 @@ def _in_picture(segmenter: Segmenter, picture: Picture, labels: dict[int, int]) 
 
 
 def _certainty(found: Detections) -> NDArray[np.float64]:
-    """The mean probability inside each mask, by which the graph has multiplied the score."""
+    """The mean probability inside each mask, by which the graph has multiplied the score, and so never 0."""
     inside = found.masks > 0.5
-    return (found.masks * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1).clip(1e-6)
+    return np.asarray((found.masks * inside).sum((1, 2)) / inside.sum((1, 2)), np.float64)
 
 
 def judge(boxes: Boxes, labels: NDArray[np.int64], objects: Objects) -> NDArray[np.float64]:

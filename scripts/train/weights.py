@@ -54,6 +54,16 @@ def write_weights(path: Path, state: State, classes: tuple[str, ...]) -> None:
         file.write(save(tensors, said))
 
 
+def write_run(folder: Path, state: State, classes: tuple[str, ...], run: dict[str, Any]) -> None:
+    """Make a folder like a run's, for evaluate.py and export.py. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True)
+        write_weights(folder / "weights.safetensors", state, classes)
+        (folder / "run.json").write_text(json.dumps(run, indent=2))
+    except OSError as error:
+        raise OutputError(f"cannot make {folder}: {error.strerror}; name a folder that is not there yet") from error
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """A file that replaces `path` at the end: being killed while writing, or a full disk, leaves the previous one."""

@@ -305,8 +305,8 @@ class TestOurGraphs:
         with load_segmenter(batched_model(tmp_path / "t.onnx", metadata=metadata), device="cpu") as segmenter:
             assert "416 px" in segmenter.description
 
-    @pytest.mark.parametrize("precision", ["int8", "fp32"])
-    def test_the_compact_model_finds_the_cat_alone_and_among_others(self, precision: str) -> None:
+    @pytest.mark.parametrize(("precision", "furthest"), [("int8", 440), ("fp32", 436)])
+    def test_the_compact_model_finds_the_cat_alone_and_among_others(self, precision: str, furthest: int) -> None:
         with load_segmenter(COMPACT.with_name(f"{precision}.onnx"), device="cpu", threads=2) as segmenter:
             (found,) = segmenter([photo((451, 300))])
             among = segmenter([flat((9, 9, 9)), photo((451, 300)), photo((320, 200))])
@@ -314,7 +314,7 @@ class TestOurGraphs:
         assert found.scores[0] > 0.7
         left, top, right, bottom = found.boxes[0]
         assert (left, top, bottom) == pytest.approx((0, 0, 300), abs=15)
-        assert 365 < right < 445  # the tip of its ear is at 400
+        assert 365 < right < furthest  # the tip of its ear is at 400
         assert [same(found, one) for one in among[:2]] == [False, True]
         assert among[2].names == ["cat"]
 

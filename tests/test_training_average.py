@@ -5,20 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.training_scripts import importable, run
+from tests.training_scripts import importable, needing, run
 
-PACKAGES = ("torch", "safetensors")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-    pytest.mark.timeout(120),
-]
+pytestmark = needing("torch", "safetensors")
 
 NOTED = {"steps": 9, "minutes": 1.0, "pictures": 4, "objects": 5, "sources": [], "options": {"weights": "w"}}
 

@@ -7,7 +7,6 @@ import importlib
 import json
 import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,14 +16,9 @@ import pytest
 
 from stream_seg import load_segmenter, open_source
 from stream_seg.graph import export_graph
-from tests.training_scripts import importable, run
+from tests.training_scripts import importable, needing, run
 
-PACKAGES = ("torch", "safetensors")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-    pytest.mark.timeout(120),
-]
+pytestmark = needing("torch", "safetensors")
 
 PHOTO = Path(__file__).parents[1] / "samples" / "photo.jpg"
 NOTED = {"steps": 9, "minutes": 1.0, "pictures": 4, "objects": 5, "sources": [], "options": {"weights": "w"}}

@@ -7,23 +7,17 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.training_scripts import importable, settings_kept
+from tests.training_scripts import importable, needing, settings_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PACKAGES = ("torch", "safetensors")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-    pytest.mark.timeout(120),
-]
+pytestmark = needing("torch", "safetensors")
 
 MODULES = ("architecture", "boxes", "batches", "model", "assignment", "losses")
 CANVAS, PLACES = (256, 288), 1512

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.training_scripts import importable, run
+from tests.training_scripts import importable, needing, run
 
-PACKAGES = ("torch", "pycocotools")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-]
+pytestmark = needing("torch", "pycocotools", seconds=60)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,19 +22,14 @@ from stream_seg.graph.config import RoiPooling
 from stream_seg.graph.roi import make_pooler
 from stream_seg.graph.rpn import Rois
 from tests.small_graphs import compute
-from tests.training_scripts import file_limit, importable, settings_kept
+from tests.training_scripts import file_limit, importable, needing, settings_kept
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stream_seg.graph.emit import Value
 
-PACKAGES = ("torch", "safetensors")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-    pytest.mark.timeout(120),
-]
+pytestmark = needing("torch", "safetensors")
 
 ROOT = Path(__file__).parents[1]
 MODULES = (

@@ -6,7 +6,6 @@ import importlib
 import json
 import random
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from stream_seg.coco import COCO_NAMES
-from tests.training_scripts import importable, run
+from tests.training_scripts import importable, needing, run
 
-PACKAGES = ("torch", "safetensors")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-]
+pytestmark = needing("torch", "safetensors", seconds=60)
 
 Layer = tuple[str, int, int, int]
 """The name that a convolution gets, its channels after and before, and its size."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,14 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from stream_seg.geometry import mask_roi
-from tests.training_scripts import importable, run, settings_kept
+from tests.training_scripts import importable, needing, run, settings_kept
 
-PACKAGES = ("torch", "safetensors", "pycocotools")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-    pytest.mark.timeout(120),
-]
+pytestmark = needing("torch", "safetensors", "pycocotools")
 
 IMAGE = {"id": 1, "file_name": "grey.png", "width": 96, "height": 64}
 PHOTO = Path(__file__).parents[1] / "samples" / "photo.jpg"

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.training_scripts import importable, run
+from tests.training_scripts import importable, needing, run
 
-PACKAGES = ("torch", "safetensors", "pycocotools")
-pytestmark = [
-    pytest.mark.needs(missing=[package for package in PACKAGES if find_spec(package) is None]),
-    pytest.mark.filterwarnings("ignore"),  # of other people's imports
-    pytest.mark.timeout(120),
-]
+pytestmark = needing("torch", "safetensors", "pycocotools")
 
 CELLS = 64
 """Sides of the maps of these graphs, a quarter of the real ones', so that they are quick."""

@@ -8,12 +8,22 @@ import io
 import resource
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "scripts" / "train"
+
+
+def needing(*packages: str, seconds: int = 120) -> list[pytest.MarkDecorator]:
+    """Marks of tests that are skipped where one of these packages is missing, and may take so long each."""
+    return [
+        pytest.mark.needs(missing=[package for package in packages if find_spec(package) is None]),
+        pytest.mark.filterwarnings("ignore"),  # of other people's imports
+        pytest.mark.timeout(seconds),
+    ]
 
 
 @contextlib.contextmanager

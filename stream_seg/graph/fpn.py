@@ -40,14 +40,16 @@ def path_aggregation(layers: Layers, features: list[Value]) -> list[Value]:
         return maps
 
 
-def _doubled_smoothly(x: Value) -> Value:
-    """Bilinear upsampling by two."""
-    region, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)
-    return x.graph.op("Resize", x, region, scales, mode="linear", coordinate_transformation_mode="half_pixel")
-
-
 def doubled(x: Value) -> Value:
     """Nearest-neighbour upsampling by two."""
-    settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return _enlarged(x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+def _doubled_smoothly(x: Value) -> Value:
+    """Bilinear upsampling by two."""
+    return _enlarged(x, mode="linear", coordinate_transformation_mode="half_pixel")
+
+
+def _enlarged(x: Value, **settings: str) -> Value:
     region, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)
     return x.graph.op("Resize", x, region, scales, **settings)

@@ -192,7 +192,7 @@ class FeedMetrics:
         self.is_live = False
         self.availability: Availability | None = None
         self.source: object = None
-        """What is asked for the figures that it counts by itself: `damaged`, and `worked` if it is live."""
+        """What is asked for the figures that it counts by itself: `damaged`, `worked` of a live one, else `waited`."""
         self.error: BaseException | None = None
         self.latencies = Latencies()
         self._rate = RateMeter(clock=clock)
@@ -206,13 +206,14 @@ class FeedMetrics:
     def busy(self) -> float:
         """The seconds that capture worked since `start`: of a live source those of its own threads, which decode, too.
 
-        A recording's are the caller's alone, who waits meanwhile.
+        A recording's are the caller's alone, who waits meanwhile, but for those in which frames were not due yet.
         """
         return self.capture.busy + self._worked - self._worked_before
 
     @property
     def _worked(self) -> float:
-        return getattr(self.source, "worked", 0.0) if self.is_live else 0.0
+        """What is to be added to the capturing thread's seconds."""
+        return getattr(self.source, "worked", 0.0) if self.is_live else -getattr(self.source, "waited", 0.0)
 
     def source_is_live(self) -> None:
         """Count capture's processor time instead of its waiting. Called by the capturing thread, once it knows."""

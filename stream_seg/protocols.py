@@ -24,8 +24,9 @@ class Source(Protocol):
 
     One that can be away and come back also has `availability`, a `stream_seg.availability.Availability`; one that may
     leave frames out, because newer ones come before they are taken, has `dropped`, their number until now. `damaged` is
-    how many packets or files were left out because they could not be read, and `worked` the seconds of processor time
-    of threads of its own; all are there also after `with`.
+    how many packets or files were left out because they could not be read, `worked` the seconds of processor time of
+    threads of its own, and `waited` those for which the frames of a recording are held back until they are due; all are
+    there also after `with`.
     """
 
     @property

@@ -164,6 +164,19 @@ def test_the_own_threads_of_a_recording_are_waited_for_and_count_once() -> None:
     assert metrics.summary().busy["capture"] == pytest.approx(0.5)
 
 
+def test_waiting_until_a_frame_of_a_recording_is_due_is_no_work() -> None:
+    class Paced:
+        waited = 3.0
+
+    clock, metrics, feed = measured(source := Paced())
+    metrics.start()
+    with feed.capture:
+        clock.now += 8
+        source.waited += 6
+    metrics.frame_delivered(0, clock.now, [])
+    assert metrics.summary().busy["capture"] == pytest.approx(0.25)
+
+
 def test_a_pipeline_asks_its_source_what_it_worked_and_left_out() -> None:
     class Camera(ListSource):
         worked = 0.0

@@ -41,6 +41,7 @@ def test_each_frame_is_handed_out_when_it_is_due(monkeypatch: pytest.MonkeyPatch
     clock = Turned()
     with paced("video", clock, monkeypatch) as source:
         moments = [(frame.index, round(clock.now - 50, 6), frame.captured_at == clock.now) for frame in source]
+        assert source.waited == pytest.approx(0.5)
     assert moments == [(number, number / 10, True) for number in range(6)]
 
 

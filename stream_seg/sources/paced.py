@@ -16,10 +16,14 @@ LATE_SECONDS = 0.1
 
 
 class Paced(Wrapper):
-    """Hands out each frame of a recording when it is due; what is live, or images, passes as it comes."""
+    """Hands out each frame of a recording when it is due; what is live, or images, passes as it comes.
+
+    `waited` is for how many seconds frames were there before they were due.
+    """
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(source)
+        self.waited = 0.0
         self._clock = clock
         self._stopping = threading.Event()
 
@@ -37,6 +41,9 @@ class Paced(Wrapper):
             now, pts = self._clock(), float(frame.pts)
             if beginning is None or now - (beginning + pts) > LATE_SECONDS:
                 beginning = now - pts
-            if self._stopping.wait(max(0.0, beginning + pts - now)):
+            is_stopping = self._stopping.wait(max(0.0, beginning + pts - now))
+            due = self._clock()
+            self.waited += due - now
+            if is_stopping:
                 return
-            yield dataclasses.replace(frame, captured_at=self._clock())
+            yield dataclasses.replace(frame, captured_at=due)

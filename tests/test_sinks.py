@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tracemalloc
@@ -176,6 +177,27 @@ def test_one_image_cannot_hold_a_film(tmp_path: Path) -> None:
         deliver(ImageFile(tmp_path / "a.png"), info(), [])
     with pytest.raises(OutputError, match="one image"):
         deliver(ImageFile(tmp_path / "a.png"), ABOUT, frames(CFR[:2]))
+
+
+@pytest.mark.parametrize(("start", "end"), [("0.035", None), ("0.025", "0.035")])
+def test_one_image_can_hold_a_part_of_a_film_that_has_one_frame(start: str, end: str | None, tmp_path: Path) -> None:
+    """Of how many frames a part has, a recording tells but an estimate: two, for these."""
+    times = [Fraction(i, 100) for i in range(5)]
+    deliver(VideoFile(tmp_path / "a.mp4"), info(times, rate=Fraction(100), time_base=Fraction(1, 100)), frames(times))
+    with open_source(tmp_path / "a.mp4", start=Fraction(start), end=None if end is None else Fraction(end)) as source:
+        shown = list(source)
+        assert (source.info.frame_count, len(shown)) == (2, 1)
+        deliver(ImageFile(tmp_path / "a.png"), source.info, shown)
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_one_image_of_a_part_that_has_more_frames_is_not_written(outcome: Outcome, tmp_path: Path) -> None:
+    sink = ImageFile(tmp_path / "a.png")
+    with pytest.raises(OutputError, match="one image, and a film has more"):
+        deliver(sink, dataclasses.replace(info(), start=Fraction(1)), frames(CFR[:2]))
+    sink.close(outcome)
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_in_a_folder_keep_their_names(tmp_path: Path) -> None:

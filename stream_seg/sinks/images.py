@@ -86,6 +86,9 @@ class _Images(Sink):
 class ImageFile(_Images):
     """One frame into one file, and an error when there are more.
 
+    Where the source does not say that it has but one, the file is written once that is sure: when the sink is closed.
+    After a failure it is not.
+
     The constructor raises `OutputError` when the file exists and `overwrite` is not set, when it is the input, and when
     its folder is missing or cannot be written to.
     """
@@ -94,16 +97,33 @@ class ImageFile(_Images):
         super().__init__(path, overwrite=overwrite, source_path=source_path)
         refuse_suffix(self.path)
         self._target(self.path)
+        self._name = "the input"
+        self._has_one = False
+        self._waiting: tuple[Frame, Detections] | None = None
 
     def open(self, info: SourceInfo) -> None:
         super().open(info)
-        if info.frame_count is not None and info.frame_count > 1:
+        # How many frames a part of a recording has is but an estimate: of two, one may be before it or behind it.
+        is_part = info.start > 0 or info.end is not None
+        if info.frame_count is not None and info.frame_count > 1 and not is_part:
             raise self._too_many(info.name)
+        self._name = info.name
+        self._has_one = info.frame_count == 1
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        if self._has_written:
-            raise self._too_many("the input")
-        super().write(frame, detections)
+        if self._has_written or self._waiting is not None:
+            self._waiting = None
+            raise self._too_many(self._name)
+        if self._has_one:
+            super().write(frame, detections)
+        else:
+            self._waiting = frame, detections
+
+    def close(self, outcome: Outcome) -> None:
+        """Write the frame that was the only one."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and outcome is not Outcome.FAILED:
+            super().write(*waiting)
 
     def _path_for(self, frame: Frame) -> Path:  # noqa: ARG002  there is but one
         return self.path

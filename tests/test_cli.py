@@ -186,6 +186,31 @@ def test_images_that_cannot_be_one_source_are_refused_in_one_line(
     assert {path.name for path in tmp_path.iterdir()} == {"1.png", "2.png", tiny.name}
 
 
+@pytest.mark.parametrize(
+    ("sources", "output"),
+    [
+        (["other/photos/", "photos/"], "{source}/"),
+        (["photos.png", "photos_%d.png"], "{source}_%d.png"),
+        (["other/1.png", "photos/"], "photos/{source}.png"),
+    ],
+)
+def test_no_source_loses_an_image_to_the_results_of_another(
+    sources: list[str],
+    output: str,
+    tmp_path: Path,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few_pixels(tmp_path, "other/1.png", "other/photos/1.png", "photos/1.png", "photos.png", "photos_0.png")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    code, line = failure(capsys, *sources, "-o", output, "--overwrite", "--model", str(tiny), "--device", "cpu")
+    assert code == 6
+    assert "is an image of the input" in line
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_each_of_several_images_can_still_have_a_result_of_its_own(tmp_path: Path, tiny: Path) -> None:
     named = few_pixels(tmp_path, "1.png", "2.jpg")
     argv = [*named, "-o", str(tmp_path / "{source}_seen.png"), "--model", str(tiny), "--device", "cpu", "--quiet"]

@@ -71,7 +71,8 @@ def plan(
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
-    for_wall = [_sink(args, path, None, pipe) for path in shared]
+    spared = _read(named, specs, sources)
+    for_wall = [_sink(args, path, None, pipe, spared) for path in shared]
     wall_sinks = [*for_wall, *(screens if on_wall else [])]
     # Who watches from elsewhere wants to see a recording at its pace; a page beside a file must not slow the writing.
     is_watched = any(map(is_address, args.output)) or (args.serve is not None and not args.output)
@@ -80,10 +81,10 @@ def plan(
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
     files = [
-        [_sink(args, path, spec, pipe) for path in paths if not is_address(path)]
+        [_sink(args, path, spec, pipe, spared) for path in paths if not is_address(path)]
         for spec, paths in zip(specs, own, strict=True)
     ]
-    sent = [[_sink(args, path, None, pipe) for path in paths if is_address(path)] for paths in own]
+    sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
     feeds = [
         Feed(
             source,
@@ -161,7 +162,9 @@ def _outputs(
     return own, shared
 
 
-def _sink(args: argparse.Namespace, path: str, spec: Spec | None, pipe: IO[bytes] | None) -> Sink:
+def _sink(
+    args: argparse.Namespace, path: str, spec: Spec | None, pipe: IO[bytes] | None, spared: Sequence[Path]
+) -> Sink:
     if path == PIPE and pipe is not None:
         return PipedVideo(pipe, codec=args.codec)
     source_path = spec if isinstance(spec, str) else None
@@ -173,7 +176,7 @@ def _sink(args: argparse.Namespace, path: str, spec: Spec | None, pipe: IO[bytes
         segment=_meant(args.segment, is_cut, path, args),
         events=_meant(args.events, is_cut, path, args),
         keep=_meant(args.keep, is_cut, path, args),
-        spared=_files([*args.source, *args.webcam]),  # no source may lose its file to the results of another
+        spared=spared,
         transport=args.transport or "tcp",
         attempts=args.reconnect,
     )
@@ -245,6 +248,12 @@ def _hud(metrics: Metrics, number: int) -> Callable[[], str]:
 def _files(specs: Sequence[Spec]) -> list[Path]:
     """What may be a file among the sources."""
     return [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
+
+
+def _read(named: Sequence[Spec], specs: Sequence[Spec], sources: Sequence[Source]) -> list[Path]:
+    """The files that the run reads, of which no source may lose one to the results of another."""
+    images = [file for spec, source in zip(specs, sources, strict=True) if is_here(spec) for file in source.info.files]
+    return [*_files(named), *images]
 
 
 def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:

@@ -70,8 +70,8 @@ def open_sink(
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
     so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
-    it; only those within `keep` stay, and files that are `spared`, such as what the run reads. `transport` and
-    `attempts` are those of a `Publisher`.
+    it; only those within `keep` stay. Files that are `spared`, such as what the run reads, stay in any case, and no
+    image replaces one. `transport` and `attempts` are those of a `Publisher`.
 
     Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
     where no video is written, for segments or events where no file is that can be had so, for `keep` without such, and
@@ -147,7 +147,7 @@ def _choose(
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if _is_folder(path) or not suffix:
-        return ImageFolder(name, overwrite=overwrite, source_path=source_path)
+        return ImageFolder(name, overwrite=overwrite, source_path=source_path, spared=spared)
     if suffix == objects.SUFFIX:
         if segment is not None or events is not None:
             return SegmentedObjects(name, segment, events=events, keep=keep, source_path=source_path, spared=spared)
@@ -159,5 +159,5 @@ def _choose(
             f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
         )
     if images.is_numbered(name):
-        return NumberedImages(name, overwrite=overwrite, source_path=source_path)
-    return ImageFile(name, overwrite=overwrite, source_path=source_path)
+        return NumberedImages(name, overwrite=overwrite, source_path=source_path, spared=spared)
+    return ImageFile(name, overwrite=overwrite, source_path=source_path, spared=spared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -30,13 +31,22 @@ class _Images(Sink):
 
     PNG, JPEG (quality 95) or WebP (quality 95) by its suffix. `open` raises `OutputError` when images of the input have
     the names of such files, `write` when the file exists and `overwrite` is not set, when it is the input or one of its
-    images, by whatever name, and when it cannot be written.
+    images, by whatever name, and when it cannot be written. Images that are `spared`, such as those of other sources of
+    the run, count as the input's.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        source_path: str | Path | None = None,
+        spared: Iterable[str | Path] = (),
+    ) -> None:
         self.path = Path(path)
         self._overwrite = overwrite
         self._source = None if source_path is None else Path(source_path)
+        self._spared = [Path(path) for path in spared]
         self._has_written = False
         self._named: set[Path] = set()  # what has its name from the input; an index is not given twice
         self._inputs: set[tuple[int, int] | None] = set()
@@ -49,8 +59,9 @@ class _Images(Sink):
     def open(self, info: SourceInfo) -> None:
         if info.path is not None:
             self._source = info.path
-        self._inputs = {_identity(path) for path in info.files} - {None}
-        for path in info.files:
+        inputs = dict.fromkeys([*info.files, *self._spared])
+        self._inputs = {_identity(path) for path in inputs} - {None}
+        for path in inputs:
             if self._is_named_like_a_result(path):
                 raise self._replaces(path)
 
@@ -93,8 +104,15 @@ class ImageFile(_Images):
     its folder is missing or cannot be written to.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        source_path: str | Path | None = None,
+        spared: Iterable[str | Path] = (),
+    ) -> None:
+        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared)
         refuse_suffix(self.path)
         self._target(self.path)
         self._name = "the input"
@@ -140,8 +158,15 @@ class NumberedImages(_Images):
     missing or cannot be written to.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        source_path: str | Path | None = None,
+        spared: Iterable[str | Path] = (),
+    ) -> None:
+        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared)
         refuse_suffix(self.path)
         self._target(self.path)  # refuses a missing folder
         self._pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
@@ -166,8 +191,15 @@ class ImageFolder(_Images):
     the folder of the input, and when it cannot be made.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        source_path: str | Path | None = None,
+        spared: Iterable[str | Path] = (),
+    ) -> None:
+        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared)
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"cannot write images into {self.path}: it is a file; name a folder")
         if not self.path.parent.is_dir():

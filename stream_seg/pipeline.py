@@ -68,8 +68,8 @@ class _Lane:
         self.number = number
         self.source = feed.source
         self.max_frames = feed.max_frames
-        self.sinks = feed.sinks
-        self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in feed.sinks)
+        self.sinks = tuple(feed.sinks)  # a generator would be used up by the first look at them
+        self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in self.sinks)
         self.renderer = feed.renderer or DefaultRenderer()
         self.follower = feed.follower
         self.metrics = metrics

@@ -223,6 +223,12 @@ def test_a_run_that_is_over_keeps_no_model_alive() -> None:
         gc.enable()
 
 
+def test_sinks_may_come_from_a_generator() -> None:
+    kept = [Kept(), Kept()]
+    Pipeline(Numbers(3), Counting(), sinks=(sink for sink in kept)).run()  # type: ignore[arg-type]
+    assert [sink.indices for sink in kept] == [[0, 1, 2]] * 2
+
+
 def test_a_segmenter_that_takes_no_images_is_refused() -> None:
     segmenter = Counting()
     segmenter.max_batch = 0

@@ -442,6 +442,10 @@ class TestClassFilter:
         with load_segmenter(model, device="cpu", classes="blue") as segmenter:
             assert segmenter([flat((255, 200, 220))])[0].names == ["blue"]
 
+    def test_an_empty_list_of_classes_does_not_stand_for_all(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="the list of classes is empty"):
+            load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", classes=[])
+
     def test_classes_that_share_a_name_all_pass(self, tmp_path: Path) -> None:
         model, labels = batched_model(tmp_path / "tiny.onnx"), tmp_path / "names.txt"
         labels.write_text("thing\nother\nthing\n")

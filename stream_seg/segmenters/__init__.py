@@ -71,15 +71,16 @@ def load_segmenter(
     longer side of what the network sees (default: the model's). `labels`: class names that replace the model's, or the
     path (also as a `str`) of a file with one per line; a first one "background" is dropped.
 
-    Raises `UsageError` for an option out of range or an unknown class, `ModelError` for a file that is missing, damaged
-    or of no known family, `DeviceError` for a device that cannot be had: there is no silent fallback.
+    Raises `UsageError` for an option out of range, an unknown class or an empty list of them, `ModelError` for a file
+    that is missing, damaged or of no known family, `DeviceError` for a device that cannot be had: there is no silent
+    fallback.
     """
     _check(score_threshold, long_side, threads)
     options = Options(score_threshold, long_side, _names(labels))
     chosen = choose(device)
     path = catalog.locate(model, device=kind_of(chosen))
     segmenter = _adapter(Session(path, chosen, threads), options)
-    return ClassFilter(segmenter, classes) if classes else segmenter
+    return segmenter if classes is None else ClassFilter(segmenter, classes)
 
 
 def _adapter(session: Session, options: Options) -> OnnxSegmenter:

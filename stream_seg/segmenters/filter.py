@@ -19,13 +19,15 @@ class ClassFilter(ModelSegmenter):
     """Passes on the detections of `classes` alone; ids and `class_names` stay those of the segmenter inside."""
 
     def __init__(self, segmenter: ModelSegmenter, classes: str | Sequence[str]) -> None:
-        """Raise `UsageError` for a class the segmenter does not know (upper and lower case are the same).
+        """Raise `UsageError` for a class the segmenter does not know (upper and lower case are the same), and for none.
 
         `classes` are names, or one name.
         """
         self._inner = segmenter
         wanted = [classes] if isinstance(classes, str) else classes
         kept = {i for name in wanted for i in _class_ids(name, segmenter.class_names)}
+        if not kept:
+            raise UsageError("the list of classes is empty; name at least one, or leave it out for all of them")
         self._kept = np.array(sorted(kept), np.int64)
         self.class_names = segmenter.class_names
         self.max_batch = segmenter.max_batch

@@ -383,6 +383,15 @@ def test_the_age_of_a_made_up_camera_matters(tiny: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+def test_frames_that_are_all_too_old_are_not_said_to_be_missing(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["synthetic:64x64@30,live", "--max-age", "0.0001", "--end", "0.1", "-o", str(tmp_path / "a.mp4")]
+    code, line = failure(capsys, *argv, "--model", str(tiny), "--device", "cpu")
+    assert code == 3
+    assert re.search(r"none of \d+ frames was as new as --max-age wants; nothing was written$", line)
+
+
 @pytest.mark.parametrize(
     ("options", "found"),
     [

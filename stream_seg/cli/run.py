@@ -15,6 +15,7 @@ from stream_seg.cli.output import standard_output_as_pipe, tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.heap import limit_heaps
+from stream_seg.metrics import Summary
 from stream_seg.opencv import be_silent, use_one_thread
 from stream_seg.pipeline import Pipeline
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 summary = pipeline.run()
                 if not summary.delivered and not pipeline.stopped:
-                    raise SourceError("the source had no frames to process; nothing was written")
+                    raise SourceError(f"{_why_nothing(summary)}; nothing was written")
             except BaseException as error:
                 with suppress(OutputError):  # the first failure is the one to tell
                     figures.write(pipeline.infos, segmenter, job.metrics.summary(), outcome="failed", error=error)
@@ -52,3 +53,10 @@ def run(args: argparse.Namespace) -> int:
             outputs = [*report.written(job.outputs), *map(str, job.screens)]
             tell(report.text(pipeline.infos, segmenter, summary, outputs))
         return ending.exit_code or (SourceError.exit_code if pipeline.failures else 0)
+
+
+def _why_nothing(summary: Summary) -> str:
+    """Why a run that nobody stopped delivered no frame."""
+    if summary.captured:
+        return f"none of {summary.captured} frames was as new as --max-age wants"
+    return "the source had no frames to process"

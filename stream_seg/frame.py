@@ -98,8 +98,8 @@ class SourceInfo:
     `frame_count` is exact or an estimate (for progress), after `start`/`end`/stride. `duration` is the length of the
     recording in seconds. `time_base` is a unit every `pts` is a whole multiple of. `path` is the local file, if there
     is one: the place to read sound from; of another recording, `reopening` says how that is had, None where it cannot
-    be. `files` are the images it reads, which no output may replace. `start` is the pts that an output begins with,
-    `end` the pts it stops before.
+    be. `files` are the images it reads, which no output may replace, and `is_film` says that they follow each other.
+    `start` is the pts that an output begins with, `end` the pts it stops before.
     """
 
     name: str
@@ -111,6 +111,7 @@ class SourceInfo:
     time_base: Fraction = field(default=Fraction(1, 90000))
     path: Path | None = None
     files: tuple[Path, ...] = field(default=(), repr=False, kw_only=True)
+    is_film: bool = field(default=False, kw_only=True)
     reopening: Reopening | None = field(default=None, repr=False, compare=False, kw_only=True)
     start: Fraction = Fraction(0)
     end: Fraction | None = None
@@ -119,3 +120,8 @@ class SourceInfo:
     def is_live(self) -> bool:
         """Whether frames come at their own pace, so that old ones may be dropped."""
         return self.kind == "live"
+
+    @property
+    def has_pace(self) -> bool:
+        """Whether it is a recording, be it one of images, whose times say how fast it is to be shown."""
+        return self.kind == "video" or self.is_film

@@ -1,6 +1,7 @@
 """Shows frames in a window until told to stop, as the pipeline would; prints how many, and what ended it.
 
-Arguments: the kind of source, how many frames at most, and "av-first" to import PyAV before anything else.
+Arguments: the kind of source, or "sequence" for images that are a film, how many frames at most, and "av-first" to
+import PyAV before anything else.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ def shown(window: Window, count: int, seconds: float) -> Iterator[int]:
         time.sleep(seconds)
 
 
-def main(kind: Kind, count: int) -> int:
+def main(kind: Kind, count: int, *, is_film: bool) -> int:
     try:
         window = Window("sink test")
     except DisplayError as error:
         print(error)
         return error.exit_code
-    window.open(SourceInfo("a film", (320, 240), kind, Fraction(25)))
+    window.open(SourceInfo("a film", (320, 240), kind, Fraction(25), is_film=is_film))
     last = -1
     for last in shown(window, count, 0.02 if kind == "live" else 0):
         print("shown", last, flush=True)
@@ -50,6 +51,5 @@ def main(kind: Kind, count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main("live" if sys.argv[1] == "live" else "images" if sys.argv[1] == "images" else "video", int(sys.argv[2]))
-    )
+    kinds: dict[str, Kind] = {"live": "live", "images": "images", "sequence": "images"}
+    sys.exit(main(kinds.get(sys.argv[1], "video"), int(sys.argv[2]), is_film=sys.argv[1] == "sequence"))

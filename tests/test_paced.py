@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from fractions import Fraction
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from stream_seg.frame import Kind
-from stream_seg.sources import ListSource
+from stream_seg.sources import ListSource, open_source
 from stream_seg.sources.paced import Paced
 
 IMAGES = [np.full((2, 2, 3), number, np.uint8) for number in range(6)]
@@ -63,6 +65,16 @@ def test_what_is_no_recording_passes_as_it_comes(kind: Kind, monkeypatch: pytest
     with paced(kind, clock, monkeypatch) as source:
         assert [frame.index for frame in source] == list(range(6))
     assert clock.waits == []
+
+
+def test_numbered_images_are_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, pixels in enumerate(IMAGES):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), pixels)
+    clock = Turned()
+    source = Paced(open_source(tmp_path / "%d.png", sequence_rate=10), clock)
+    monkeypatch.setattr(source._stopping, "wait", clock.wait)
+    with source:
+        assert [(frame.index, round(clock.now - 50, 6)) for frame in source] == [(n, n / 10) for n in range(6)]
 
 
 def test_closing_ends_the_wait_for_the_next_frame() -> None:

@@ -288,9 +288,15 @@ def test_where_not_to(text: str) -> None:
         parse_host_and_port(text)
 
 
-def test_the_command_serves_a_film_at_its_pace(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("named", [["synthetic:64x48@20x10"], ["%d.png", "--frame-rate", "20"]])
+def test_the_command_serves_a_film_at_its_pace(
+    named: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(10):
+        cv2.imwrite(f"{number}.png", np.zeros((48, 64, 3), np.uint8))
     began = time.monotonic()
-    assert main(["synthetic:64x48@20x10", "--serve", "0", "--size", "64", "--device", "cpu"]) == 0
+    assert main([*named, "--serve", "0", "--size", "64", "--device", "cpu"]) == 0
     assert time.monotonic() - began > 0.4
     printed = capsys.readouterr()
     (url,) = re.findall(r"watch at (http://127\.0\.0\.1:\d+/)", printed.err)

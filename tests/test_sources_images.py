@@ -100,8 +100,10 @@ def test_a_numbered_sequence_may_begin_anywhere_and_have_gaps(tmp_path: Path) ->
     assert numbers_of(frames) == [8, 9, 10, 12, 100]
     assert frames[-1].pts == Fraction(4, 10)
     assert not any(frame.is_still for frame in frames)
+    assert source.info.has_pace
     with open_source(tmp_path) as source:
         assert all(frame.is_still for frame in source)
+        assert not source.info.has_pace
 
 
 def test_a_sequence_has_each_number_once(tmp_path: Path) -> None:

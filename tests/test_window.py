@@ -176,8 +176,9 @@ def test_each_image_stays_until_a_key_is_pressed(screen: str) -> None:
 
 
 @on_a_screen
-def test_other_keys_do_not_end_a_film(screen: str) -> None:
-    with program(screen, "video", "40") as (running, _):
+@pytest.mark.parametrize("kind", ["video", "sequence"])
+def test_other_keys_do_not_end_a_film(kind: str, screen: str) -> None:
+    with program(screen, kind, "40") as (running, _):
         xdotool(screen, "key", "x")
         assert end_of(running) == "ended"
 

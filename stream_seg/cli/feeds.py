@@ -191,7 +191,8 @@ def _refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
     """Refuse to show images where nobody can press a key for the next one."""
     if args.serve is None and not any(map(is_address, args.output)):
         return
-    if all(is_here(spec) and source.info.kind == "images" for spec, source in zip(specs, sources, strict=True)):
+    infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
+    if len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos):
         option = "an address" if args.serve is None else "--serve"
         raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
 

@@ -10,7 +10,6 @@ from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.protocols import Source
 from stream_seg.sinks import is_address
 from stream_seg.sources.camera import is_webcam
-from stream_seg.sources.images import is_numbered
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +35,11 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
         if _given(args, option) and not any(map(concerns, named)):
             logger.warning("%s is for %s, of which none was named: it has no effect", option, words)
     images = [
-        spec for spec, source in zip(specs, sources, strict=True) if is_here(spec) and source.info.kind == "images"
+        source for spec, source in zip(specs, sources, strict=True) if is_here(spec) and source.info.kind == "images"
     ]
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
-    films = len(images) < len(specs) or any(is_numbered(str(spec)) for spec in images)
+    films = len(images) < len(specs) or any(source.info.is_film for source in images)
     if not (args.steady or films):
         logger.warning("--no-steady is for films, of which none was named: it has no effect")
     if args.ids:

@@ -39,8 +39,8 @@ class Window(Sink):
 
     A paused window of a live source shows nothing newer, and holds up nothing else that its frames are for. With
     `paced`, a recording is not shown faster than it was taken. Images (`SourceInfo.kind` "images") and stills stay
-    until a key is pressed, also the last one. The window lives on the thread that makes calls to it, which on macOS
-    must be the main thread. `clock` gives seconds.
+    until a key is pressed, also the last one, unless the images are a film. The window lives on the thread that makes
+    calls to it, which on macOS must be the main thread. `clock` gives seconds.
 
     Raises `DisplayError` from the constructor when no window can be opened.
     """
@@ -68,9 +68,9 @@ class Window(Sink):
         return "a window"
 
     def open(self, info: SourceInfo) -> None:
-        self._shows_images = info.kind == "images"
+        self._shows_images = info.kind == "images" and not info.is_film
         self._is_live = info.is_live
-        self._pace = Pace(self._clock) if self._wants_pace and info.kind == "video" else None
+        self._pace = Pace(self._clock) if self._wants_pace and info.has_pace else None
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         """Show the frame, or keep it until it is due."""

@@ -93,6 +93,7 @@ class ImageFiles(Stoppable):
             time_base=1 / rate,
             path=self._paths[0] if len(self._paths) == 1 else None,
             files=self._paths,
+            is_film=film,
         )
 
     def __iter__(self) -> Iterator[Frame]:

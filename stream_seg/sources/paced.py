@@ -16,7 +16,7 @@ LATE_SECONDS = 0.1
 
 
 class Paced(Wrapper):
-    """Hands out each frame of a recording when it is due; what is live, or images, passes as it comes.
+    """Hands out each frame of a recording when it is due; what is live, or images of their own, passes as it comes.
 
     `waited` is for how many seconds frames were there before they were due.
     """
@@ -28,7 +28,7 @@ class Paced(Wrapper):
         self._stopping = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._when_due() if self.info.kind == "video" else iter(self._source)
+        return self._when_due() if self.info.has_pace else iter(self._source)
 
     def close(self) -> None:
         """End the iteration soon, also while a frame waits until it is due."""

@@ -33,6 +33,12 @@ def size_of(path: Path) -> tuple[int, int]:
         return stream.width, stream.height
 
 
+def test_what_follows_two_dashes_is_sources_however_they_begin() -> None:
+    args = parse(["a.mp4", "--show", "b.mp4", "--", "-c.mp4", "--show", "-"])
+    assert (args.source, args.show) == (["a.mp4", "b.mp4", "-c.mp4", "--show", "-"], True)
+    assert parse(["--", "-c.mp4"]).source == ["-c.mp4"]
+
+
 def test_each_source_gets_a_file_and_all_share_a_wall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     each, wall, figures = tmp_path / "out_{source}.mp4", tmp_path / "wall.mp4", tmp_path / "run.json"
     argv = ["synthetic:320x240@30x12", "-o", str(each), "-o", str(wall), "synthetic:160x120@15x6", "--device", "cpu"]

@@ -466,12 +466,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; `command` of the result is the function to call with it. Raises `UsageError`.
 
     A first word that is a subcommand is taken for it, also behind --quiet or --verbose: a file of that name is written
-    ./models.
+    ./models. What follows -- is sources, however they begin.
     """
     first = next((place for place, word in enumerate(argv) if word not in ("--quiet", "--verbose")), len(argv))
     if first < len(argv) and argv[first] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
-    args = _run_parser().parse_strictly(argv, intermixed=True)
+    end = argv.index("--") if "--" in argv else len(argv)  # which argparse forgets where words stand between options
+    args = _run_parser().parse_strictly(argv[:end], intermixed=True)
+    args.source = [*args.source, *argv[end + 1 :]]
     _refuse_misplaced(args.source)
     return args
 

@@ -112,6 +112,8 @@ def test_the_name_of_an_only_source_can_stand_in_the_output(tmp_path: Path) -> N
             2,
             r"write one each with \{source",
         ),
+        (["synthetic:8x8@1x1", "-o", "a.part.mp4", "-o", "a.mp4"], 2, r"a\.part\.mp4 is what a\.mp4 is called until"),
+        (["synthetic:8x8@1x1", "-o", "a.jsonl", "-o", "a.part-2.jsonl"], 2, r"a\.part-2\.jsonl is what a\.jsonl is"),
         (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "ten"], 2, "ten"),
         (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "1m", "--keep", "much"], 2, "much"),
         (["rtsp://h/s", "--transport", "upd"], 2, r"did you mean 'udp'\?"),

@@ -21,7 +21,7 @@ from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.sinks import Page, PipedVideo, Window, is_address, open_sink
-from stream_seg.sinks.part import same_file
+from stream_seg.sinks.part import is_partial_name, same_file
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.paced import Paced
@@ -257,6 +257,15 @@ def _read(named: Sequence[Spec], specs: Sequence[Spec], sources: Sequence[Source
     return [*_files(named), *images]
 
 
+def _refuse_partial_names(growing: Sequence[str]) -> None:
+    """Refuse a file with the name that another has while it grows: one would end in the place of the other."""
+    paths = [Path(os.path.realpath(name)) for name in growing]
+    for name, path in zip(growing, paths, strict=True):
+        for other, result in zip(growing, paths, strict=True):
+            if is_partial_name(path, result):
+                raise UsageError(f"{name} is what {other} is called until it is whole; give one of them another name")
+
+
 def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
     names = [*outputs, *([] if args.metrics is None else [str(args.metrics)])]
@@ -264,6 +273,8 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{shown_address(names[number])} was named for two outputs; give each a name of its own")
+    if args.segment is None and args.events is None:  # else all that grow have longer names
+        _refuse_partial_names([name for name in outputs if is_cut(name)])
     inputs = _files(specs)
     for name in outputs:
         if any(source.is_file() and same_file(source, Path(name)) for source in inputs):

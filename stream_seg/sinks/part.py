@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,12 @@ def is_being_written(path: Path) -> bool:
     """Whether a `PartFile` of some process is open at `path`. Raises `OSError` when the file cannot be read."""
     with path.open("rb") as file:
         return not _lock(file.fileno(), shared=True)
+
+
+def is_partial_name(path: Path, result: Path) -> bool:
+    """Whether `path` is one that `result` may have until it is whole. Both are resolved."""
+    name = rf"{re.escape(result.stem)}\.part(-\d+)?{re.escape(result.suffix)}"
+    return path.parent == result.parent and re.fullmatch(name, path.name) is not None
 
 
 def same_file(first: Path, second: Path) -> bool:

@@ -315,6 +315,25 @@ def test_a_seed_gives_the_same_run_again(trained: Path, shapes: Path, tmp_path: 
     assert first != other
 
 
+def test_what_is_noted_of_a_run_is_that_of_the_weights_beside_it(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = importlib.import_module("train")
+    make_loader = train._loader
+
+    def killed(*arguments: object) -> Iterator[object]:
+        batches = iter(make_loader(*arguments))
+        yield next(batches)
+        yield next(batches)
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(train, "_loader", killed)
+    brief = ["--validations", "0", "--cache", str(trained / "cache")]
+    with pytest.raises(SystemExit):
+        run("train", *options(shapes, tmp_path / "run", *brief))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 2
+
+
 def losses_of(folder: Path) -> list[float]:
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [record["loss"] for record in records if "loss" in record]

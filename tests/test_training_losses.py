@@ -429,7 +429,7 @@ def running(scripts: dict[str, ModuleType], tmp_path: Path) -> Any:
     tuning = trainer.Tuning(rate=1e-4, body=1, average=0.9, mask_weight=1, amp=False, log_every=1, save_minutes=9)
     schedule = scripts["schedule"].Schedule(steps=5, minutes=0, warmup=1)
     losses, team = scripts["losses"].training_losses, scripts["team"].Alone()
-    return trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team)
+    return trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team, lambda: None)
 
 
 def test_body_and_pyramid_learn_slowly_and_vectors_of_classes_fast(
@@ -439,7 +439,7 @@ def test_body_and_pyramid_learn_slowly_and_vectors_of_classes_fast(
     tuning = trainer.Tuning(rate=2e-3, body=0.25, average=0.9, mask_weight=1, amp=False, log_every=1, save_minutes=9)
     losses, team = scripts["losses"].training_losses, scripts["team"].Alone()
     schedule = scripts["schedule"].Schedule(steps=5, minutes=0, warmup=1)
-    groups = trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team).optimizer.param_groups
+    groups = trainer.Trainer(net, tmp_path, schedule, tuning, None, losses, team, lambda: None).optimizer.param_groups
     peaks = {id(one): group["peak"] for group in groups for one in group["params"]}
     found = {name: peaks.get(id(one), 0.0) for name, one in net.named_parameters()}
     kept = ("backbone.body.stem.", "backbone.body.stages.0.")

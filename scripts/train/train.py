@@ -13,7 +13,6 @@ export.py), run.json and the decoded pictures.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import Counter
 from functools import partial
@@ -32,7 +31,7 @@ from model import freeze_all_but_masks
 from schedule import Schedule
 from team import Team, work_together
 from trainer import SAVED, Trainer, Tuning, Validation
-from weights import BUILT_IN, read_checkpoint, start_from
+from weights import BUILT_IN, read_checkpoint, start_from, write_notes
 
 from stream_seg.cli.arguments import natural, whole
 from stream_seg.errors import OutputError, SourceError, UsageError
@@ -179,16 +178,14 @@ def _train(team: Team, args: argparse.Namespace) -> None:
     net = net.to(device, memory_format=torch.channels_last).train()
     schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
     losses = mask_losses if args.only else training_losses
-    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args), losses, team)
+    describe = partial(_describe, args, annotations, schedule)
+    trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args), losses, team, describe)
     if args.resume:
         trainer.resume(read_checkpoint(args.out / "last.pt", SAVED))
-    if team.rank == 0:
-        _describe(args, annotations, schedule)
     # The step is part of the seed: a resumed part must not see the first part's samples again.
     seed = args.seed + schedule.step + RANK_SEED * team.rank
     trainer.run(iter(_loader(args, annotations, device, seed)), args.stop_after)
     if team.rank == 0:
-        _describe(args, annotations, schedule)
         print(f"{schedule.step} steps; averaged weights in {args.out / 'weights.safetensors'}")
 
 
@@ -245,7 +242,7 @@ def _describe(args: argparse.Namespace, annotations: Annotations, schedule: Sche
     objects = sum(len(picture.objects.labels) for picture in annotations.pictures)
     place = {"steps": schedule.step, "minutes": round(schedule.seconds / 60, 1), "pictures": len(annotations.pictures)}
     described = {"classes": annotations.classes, **place, "objects": objects, "sources": rows, "options": vars(args)}
-    (args.out / "run.json").write_text(json.dumps(described, indent=2, default=str))
+    write_notes(args.out, described)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,10 @@ SAVED = ("model", "average", "optimizer", *PLACE)
 
 
 class Trainer:
-    """Trains `net` in place by `losses`; the averaged weights are what the first of a team validates and keeps."""
+    """Trains `net` in place by `losses`; the averaged weights are what the first of a team validates and keeps.
+
+    `describe` is called whenever they were saved, to note what they were made of.
+    """
 
     def __init__(
         self,
@@ -79,8 +82,10 @@ class Trainer:
         validation: Validation | None,
         losses: Callable[..., tuple[Losses, Losses]],
         team: Team,
+        describe: Callable[[], None],
     ) -> None:
         self._losses, self._team, self._is_first = losses, team, team.rank == 0
+        self._describe = describe
         team.share(list(net.state_dict().values()))
         self.net, self.out, self.schedule, self.tuning, self.validation = net, out, schedule, tuning, validation
         self.average = copy.deepcopy(net).eval().requires_grad_(False)
@@ -162,12 +167,13 @@ class Trainer:
                     last = time.monotonic()
 
     def save(self) -> None:
-        """Write the checkpoint, the averaged weights and the curves."""
+        """Write the checkpoint, the averaged weights, what is noted of them and the curves."""
         schedule, state = self.schedule, {"model": self.net.state_dict(), "average": self.average.state_dict()}
         place = {name: getattr(schedule, name) for name in PLACE}
         known = {"classes": list(self.net.classes), "optimizer": self.optimizer.state_dict()}
         write_checkpoint(self.out / "last.pt", {**state, **known, **place})
         write_weights(self.out / "weights.safetensors", self.average.state_dict(), self.net.classes)
+        self._describe()
         draw_curves(self.out / "log.jsonl", self.out / "curves.png")
         self._saved = time.monotonic()
 

@@ -59,9 +59,15 @@ def write_run(folder: Path, state: State, classes: tuple[str, ...], run: dict[st
     try:
         folder.mkdir(parents=True)
         write_weights(folder / "weights.safetensors", state, classes)
-        (folder / "run.json").write_text(json.dumps(run, indent=2))
+        write_notes(folder, run)
     except OSError as error:
         raise OutputError(f"cannot make {folder}: {error.strerror}; name a folder that is not there yet") from error
+
+
+def write_notes(folder: Path, run: dict[str, Any]) -> None:
+    """Write what is noted of a run, whole or not at all. Raises OutputError."""
+    with _whole(folder / "run.json") as file:
+        file.write(json.dumps(run, indent=2, default=str).encode())
 
 
 @contextmanager

@@ -315,6 +315,14 @@ def test_a_seed_gives_the_same_run_again(trained: Path, shapes: Path, tmp_path: 
     assert first != other
 
 
+def test_a_run_that_is_resumed_began_with_what_it_did(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    mine, out = shutil.copyfile(BUILT_IN, tmp_path / "mine.safetensors"), tmp_path / "run"
+    brief = ["--validations", "0", "--cache", str(trained / "cache"), "--stop-after", "0.0001"]
+    for more in (["--weights", str(mine)], ["--resume"]):
+        run("train", *options(shapes, out, *brief, *more))
+        assert json.loads((out / "run.json").read_text())["options"]["weights"] == str(mine)
+
+
 def test_what_is_noted_of_a_run_is_that_of_the_weights_beside_it(
     trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

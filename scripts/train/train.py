@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from architecture import STAGES
 from augment import Augmentation
 from batches import Batches, make_loader
 from cache import TrainingSet, build_cache, sampling_weights
-from commands import carry_out, device, long_sides, positive, scales, seed, share, shares
+from commands import carry_out, device, long_sides, positive, read_run, scales, seed, share, shares
 from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
 from schedule import Schedule
@@ -34,7 +35,7 @@ from trainer import SAVED, Trainer, Tuning, Validation
 from weights import BUILT_IN, read_checkpoint, start_from, write_notes
 
 from stream_seg.cli.arguments import natural, whole
-from stream_seg.errors import OutputError, SourceError, UsageError
+from stream_seg.errors import ModelError, OutputError, SourceError, UsageError
 from stream_seg.evaluate import check
 
 RANK_SEED = 100_003
@@ -178,7 +179,7 @@ def _train(team: Team, args: argparse.Namespace) -> None:
     net = net.to(device, memory_format=torch.channels_last).train()
     schedule = Schedule(args.steps, args.minutes or 0.0, args.warmup)
     losses = mask_losses if args.only else training_losses
-    describe = partial(_describe, args, annotations, schedule)
+    describe = partial(_describe, args, annotations, schedule, _first_weights(args))
     trainer = Trainer(net, args.out, schedule, _tuning(args, device), _validation(args), losses, team, describe)
     if args.resume:
         trainer.resume(read_checkpoint(args.out / "last.pt", SAVED))
@@ -235,13 +236,22 @@ def _validation(args: argparse.Namespace) -> Validation | None:
     return Validation(path, args.val_images or args.images or args.data, args.validations, args.size)
 
 
-def _describe(args: argparse.Namespace, annotations: Annotations, schedule: Schedule) -> None:
-    """Write run.json: what the model card says about data and training."""
+def _first_weights(args: argparse.Namespace) -> str:
+    """What a run began with; one that is resumed has noted it, and --weights need not be given again."""
+    if args.resume:
+        with suppress(ModelError, KeyError):
+            return str(read_run(args.out / "run.json")["options"]["weights"])
+    return str(args.weights)
+
+
+def _describe(args: argparse.Namespace, annotations: Annotations, schedule: Schedule, weights: str) -> None:
+    """Write run.json: what the model card says about data and training, which began with `weights`."""
     sources = Counter((picture.source, picture.licence) for picture in annotations.pictures)
     rows = [{"source": source, "licence": licence, "pictures": n} for (source, licence), n in sources.most_common()]
     objects = sum(len(picture.objects.labels) for picture in annotations.pictures)
     place = {"steps": schedule.step, "minutes": round(schedule.seconds / 60, 1), "pictures": len(annotations.pictures)}
-    described = {"classes": annotations.classes, **place, "objects": objects, "sources": rows, "options": vars(args)}
+    options = vars(args) | {"weights": weights}
+    described = {"classes": annotations.classes, **place, "objects": objects, "sources": rows, "options": options}
     write_notes(args.out, described)
 
 

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -451,8 +453,14 @@ def test_body_and_pyramid_learn_slowly_and_vectors_of_classes_fast(
 @pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
 def test_a_signal_that_ends_the_makers_of_batches_first_ends_training_in_order(
-    error: type[Exception], running: Any, tmp_path: Path
+    error: type[Exception],
+    running: Any,
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(scripts["trainer"], "NOTICE", 0)
+
     def batches(*signals: signal.Signals) -> Iterator[None]:
         for number in signals:
             signal.raise_signal(number)
@@ -477,6 +485,30 @@ def test_what_was_trained_is_saved_when_a_maker_of_batches_is_killed(
         scripts["team"].TeamError, match=r"is killed by signal: Killed\. What was trained is saved: go on"
     ):
         running.run(killed(), None)
+    assert (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError])
+def test_what_was_trained_is_saved_when_a_maker_of_batches_is_killed_as_it_hands_one_over(
+    error: type[Exception], running: Any, scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    def notice(_number: int, _frame: object) -> None:  # as PyTorch does, of the signal that a process has ended
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+
+    def killed() -> Iterator[None]:
+        telling.start()
+        raise error
+        yield
+
+    telling = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+    before = signal.signal(signal.SIGUSR1, notice)
+    try:
+        with pytest.raises(scripts["team"].TeamError, match=r"is killed by signal: Killed\. What was trained is saved"):
+            running.run(killed(), None)
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        telling.join()
+        signal.signal(signal.SIGUSR1, before)
     assert (tmp_path / "last.pt").exists()
 
 

@@ -61,6 +61,10 @@ class Tuning:
     save_minutes: float
 
 
+NOTICE = 2.0
+"""Seconds in which PyTorch tells, by an error of its own, that one of those who make batches was killed, if it was:
+what that one was handing over breaks off before."""
+
 PLACE = ("step", "seconds", "warm_from")
 """What a checkpoint says of the schedule."""
 SAVED = ("model", "average", "optimizer", *PLACE)
@@ -144,9 +148,11 @@ class Trainer:
                 start = time.monotonic()
                 try:
                     batch = next(batches)
-                except (RuntimeError, OSError, EOFError):
+                except (RuntimeError, OSError, EOFError) as error:
                     if stop.asked:  # those who make batches were told to end, too, with whatever they were handing over
                         break
+                    if isinstance(error, ConnectionError | EOFError):
+                        time.sleep(NOTICE)
                     raise
                 self._step(*batch)
                 now = time.monotonic()

@@ -89,6 +89,18 @@ def test_only_outlines_of_the_named_classes_and_source_are_filled(fill: ModuleTy
     np.testing.assert_array_equal(whole, fill.filled(ring(4), round(0.16 * 62)))
 
 
+@pytest.mark.parametrize("sides", [(-62, 62), (9e5, 9e5)])
+def test_boxes_that_fit_no_outline_hold_up_nothing(
+    fill: ModuleType, sides: tuple[float, float], tmp_path: Path
+) -> None:
+    image = {"id": 1, "file_name": "1.png", "width": 120, "height": 100}
+    one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [29, 19, *sides], "segmentation": run_lengths(ring())}
+    document = {"images": [image], "categories": [{"id": 1, "name": "bicycle"}], "annotations": [one]}
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    options = (tmp_path, "--classes", "bicycle", "--out", tmp_path / "filled.json")
+    assert run("fill", *options).startswith("1 of 1 outlines were filled")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

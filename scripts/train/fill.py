@@ -76,7 +76,8 @@ def _fill_one(one: dict[str, Any], outline: Segmentation, size: tuple[int, int],
         mask = bitmask(outline, size)
     except ValueError as error:
         raise SourceError(f"the annotation {one.get('id')} of image {one['image_id']} is damaged: {error}") from error
-    whole = filled(mask, round(gap * min(one["bbox"][2:])))
+    side = max(0, min(*one["bbox"][2:], *size))  # of a box in other units than its outline, too
+    whole = filled(mask, round(gap * side))
     if (whole == mask).all():
         return False
     found = coco_mask.encode(np.asfortranarray(whole))

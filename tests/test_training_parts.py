@@ -102,8 +102,11 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
         assert [outline is None for outline in found.pictures[k].objects.outlines] == [True, False]
 
 
-def test_licences_may_be_null(scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path) -> None:
-    document = json.loads((shapes / "val.json").read_text()) | {"licenses": None}
+@pytest.mark.parametrize("licences", [None, [None], ["CC0"], {"id": 1, "name": "CC0"}])
+def test_licences_may_be_anything(
+    licences: object, scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    document = json.loads((shapes / "val.json").read_text()) | {"licenses": licences}
     (tmp_path / "val.json").write_text(json.dumps(document))
     found = scripts["annotations"].read_annotations(tmp_path / "val.json", shapes)
     assert {picture.licence for picture in found.pictures} == {""}

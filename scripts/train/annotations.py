@@ -79,7 +79,9 @@ def _annotations(document: dict[str, Any], images: Path) -> Annotations:
     if not categories or not document["images"]:
         raise ValueError("it has no categories or no images")
     labels = {category["id"]: label for label, category in enumerate(categories, 1)}
-    licences = {licence.get("id"): licence.get("name", "") for licence in document.get("licenses") or []}
+    # They are only passed on, and tools write what they like there.
+    listed = (one for one in document.get("licenses") or [] if isinstance(one, dict))
+    licences = {licence.get("id"): licence.get("name", "") for licence in listed}
     groups: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         if annotation["image_id"] in groups:  # parts of a data set often come with all annotations

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import random
 import shutil
 import threading
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import ModelError, OutputError, SourceError
+from stream_seg.evaluate import Accuracy, Result, Shown
 from stream_seg.graph import COMPACT
 from stream_seg.graph.config import STRIDE as CANVAS_STRIDE
 from stream_seg.graph.config import CspNet
@@ -407,3 +409,21 @@ def test_class_names_come_with_the_weights(scripts: dict[str, ModuleType], tmp_p
     (tmp_path / "weights.safetensors").write_bytes(b"junk")
     with pytest.raises(ModelError, match=r"weights\.safetensors is not what train\.py writes"):
         scripts["export"].read_classes(tmp_path / "weights.safetensors")
+
+
+def test_a_card_of_classes_without_outlines_tells_of_boxes(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    none = math.nan
+    classes = [
+        Accuracy(name, 5, ap, ap, none, none, none, none) for name, ap in (("a", 40.0), ("b", 10.0), ("c", 30.0))
+    ]
+    mean = Accuracy("mean of 3", 15, 26.7, 26.7, none, none, none, none)
+    result = Result(mean, tuple(classes), Shown(0.5, 0, none, 0.0), 9, 1.0, (), ())
+    run = {"sources": [], "steps": 1, "minutes": 1, "pictures": 1, "objects": 1, "options": {"weights": "w"}}
+    for name in ("int8.onnx", "fp32.onnx", "weights.safetensors"):
+        (tmp_path / name).touch()
+    scripts["card"].write_card(
+        tmp_path, scripts["card"].Facts(run, ("a", "b", "c"), {("int8", 320): result}, {}, "unknown")
+    )
+    card = (tmp_path / "README.md").read_text()
+    assert "| int8, long side 320 | b | - | 10.0 / 10.0 |" in card
+    assert "Weakest classes by box AP50: b (10), c (30), a (40)." in card

@@ -74,7 +74,7 @@ def _accuracy(facts: Facts) -> str:
     if not facts.accuracy:
         return "## Accuracy\n\nNot measured: no annotations to validate on were given."
     rows = [
-        [f"{file}, long side {size}", one.name, *(f"{ap:.1f} / {ap50:.1f}" for ap, ap50 in _pairs(one))]
+        [f"{file}, long side {size}", one.name, *(_figures(ap, ap50) for ap, ap50 in _pairs(one))]
         for (file, size), result in facts.accuracy.items()
         for one in (*result.classes, result.mean)
     ]
@@ -83,6 +83,10 @@ def _accuracy(facts: Facts) -> str:
         f"## Accuracy\n\nCOCO average precision (IoU 0.50 to 0.95) / AP50, in per cent, on {pictures} pictures that "
         "were not trained on.\n\n" + _table(["file", "class", "mask", "box"], rows)
     )
+
+
+def _figures(ap: float, ap50: float) -> str:
+    return "-" if math.isnan(ap50) else f"{ap:.1f} / {ap50:.1f}"  # of masks, where no object has an outline
 
 
 def _pairs(one: Accuracy) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -119,7 +123,7 @@ def _limits(facts: Facts) -> str:
     if not facts.accuracy:
         return ""
     result = next(iter(facts.accuracy.values()))
-    known = [one for one in result.classes if not math.isnan(one.mask_ap50)]
-    weak = sorted(known, key=lambda one: one.mask_ap50)[:3]
-    named = ", ".join(f"{one.name} ({one.mask_ap50:.0f})" for one in weak)
-    return f"## Limits\n\nWeakest classes by mask AP50: {named}. Classes with few objects in training are guesses."
+    known = [(one.mask_ap50, one.name) for one in result.classes if not math.isnan(one.mask_ap50)]
+    kind, known = ("mask", known) if known else ("box", [(one.box_ap50, one.name) for one in result.classes])
+    named = ", ".join(f"{name} ({ap50:.0f})" for ap50, name in sorted(known)[:3])
+    return f"## Limits\n\nWeakest classes by {kind} AP50: {named}. Classes with few objects in training are guesses."

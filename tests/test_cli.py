@@ -31,6 +31,7 @@ from stream_seg.segmenters import FunctionSegmenter, load_segmenter
 from tests.tiny_models import batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
+SCORES = ("eval", "--images", "{tmp}", "--annotations", "{tmp}/a.json")
 
 
 @pytest.fixture
@@ -518,9 +519,18 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: 
         (["{mine}", "-o", "{tmp}/o.png", "--metrics", "{mine}", "--overwrite"], 6),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{mine}"], 6),
         (["eval", "--images", "{tmp}", "--annotations", "{mine}", "--json", "{mine}"], 6),
+        ([*SCORES, "--model", "{mine}", "--json", "{mine}", "--overwrite"], 6),
+        ([*SCORES, "--labels", "{mine}", "--json", "{mine}", "--overwrite"], 6),
         (["export", "{mine}", "-o", "{mine}", "--overwrite"], 6),
     ],
-    ids=["figures onto the input", "figures onto a file", "scores onto the annotations", "graph onto the weights"],
+    ids=[
+        "figures onto the input",
+        "figures onto a file",
+        "scores onto the annotations",
+        "scores onto the model",
+        "scores onto its labels",
+        "graph onto the weights",
+    ],
 )
 def test_a_file_that_is_read_or_was_there_is_not_replaced(
     argv: list[str], code: int, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from stream_seg import evaluate
 from stream_seg.cli.console import Bar
@@ -21,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
             f"--score-threshold is {args.shown_above:g}, but objects are scored from {evaluate.SCORE_THRESHOLD} on"
         )
     if args.json is not None:
-        refuse_figures(args.json, [args.annotations], overwrite=args.overwrite)
+        inputs = [args.annotations, Path(args.model), *([] if args.labels is None else [args.labels])]
+        refuse_figures(args.json, inputs, overwrite=args.overwrite)
     with (
         load_model(args) as segmenter,
         Bar(unit="image", disable=True if args.quiet else None) as bar,

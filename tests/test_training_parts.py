@@ -9,6 +9,8 @@ import json
 import math
 import random
 import shutil
+import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -427,3 +429,25 @@ def test_a_card_of_classes_without_outlines_tells_of_boxes(scripts: dict[str, Mo
     card = (tmp_path / "README.md").read_text()
     assert "| int8, long side 320 | b | - | 10.0 / 10.0 |" in card
     assert "Weakest classes by box AP50: b (10), c (30), a (40)." in card
+
+
+@pytest.mark.needs(missing=[tool for tool in ("tar", "awk") if shutil.which(tool) is None])
+def test_a_folder_is_packed_in_parts_with_what_its_links_lead_to(tmp_path: Path) -> None:
+    data, elsewhere, out = (tmp_path / name for name in ("data", "elsewhere", "parts"))
+    data.mkdir()
+    elsewhere.mkdir()
+    for name in ("a b.png", "c.png"):
+        (elsewhere / name).write_bytes(bytes(600_000))
+    (data / "-h.png").write_bytes(b"mine")
+    (data / "photos").symlink_to(elsewhere)
+    (data / "d.png").symlink_to(elsewhere / "c.png")
+    subprocess.run([ROOT / "scripts" / "train" / "pack_parts.sh", data, out, "1"], check=True, capture_output=True)
+    parts = sorted(out.rglob("pack.tar"))
+    assert len(parts) == 3
+    assert max(part.stat().st_size for part in parts) <= 2**20
+    for part in parts:
+        with tarfile.open(part) as packed:
+            packed.extractall(tmp_path / "there", filter="data")
+    found = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*.png")}
+    assert found == {"-h.png", "d.png", "photos/a b.png", "photos/c.png"}
+    assert not (tmp_path / "there" / "d.png").is_symlink()

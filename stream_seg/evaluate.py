@@ -167,7 +167,7 @@ def _silent(done: int, total: int) -> None:
 
 
 def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> None:
-    """Raise, without a model, what `evaluate` would of annotations that are wrong and images that are not there."""
+    """Raise, without a model, what `evaluate` would of annotations and images that are wrong or not there."""
     truth = read_ground_truth(annotations)
     matching = _match(class_names, truth.boxes, annotations)
     pictures = _pictures(truth, annotations)
@@ -175,6 +175,8 @@ def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> No
     for picture in pictures:
         if not (images_dir / picture["file_name"]).exists():
             raise SourceError(f"the annotated image {images_dir / picture['file_name']} is not there")
+    for picture in pictures:
+        _load(images_dir, picture)
 
 
 def _refuse_nothing_to_find(

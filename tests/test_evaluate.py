@@ -539,6 +539,12 @@ def test_annotations_are_checked_without_a_model(folder: Path) -> None:
     with pytest.raises(SourceError, match=r"no images to score in .*nothing\.json"):
         check(("person",), folder, nothing)
     path = truth(folder, *BOTH)
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:40])
+    with pytest.raises(SourceError, match=r"b\.png is damaged"):
+        check(("person",), folder, path)
+    cv2.imwrite(str(folder / "b.png"), np.zeros((40, 64, 3), np.uint8))
+    with pytest.raises(SourceError, match=r"b\.png is 64x40, its annotations are for 128x80"):
+        check(("person",), folder, path)
     (folder / "b.png").unlink()
     with pytest.raises(SourceError, match=r"b\.png is not there"):
         check(("person",), folder, path)

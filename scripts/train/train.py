@@ -139,11 +139,11 @@ def _prepare(args: argparse.Namespace) -> None:
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
     _refuse_nothing_to_learn(args, annotations)
     sampling_weights(annotations, args.shares)  # which refuses sources that there are not
+    # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
+    cv2.setNumThreads(1)
     validation = _validation(args)
     if validation is not None:
         check(annotations.classes, validation.images, validation.annotations)
-    # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
-    cv2.setNumThreads(1)
     build_cache(annotations, args.cache or args.out / "cache", max(1, args.workers))
 
 

@@ -52,6 +52,7 @@ def test_boxes_get_the_outlines_of_what_is_in_them_and_all_else_stays(segmenter:
         {"id": 90, "image_id": 4, "category_id": 3, "bbox": [5, 5, 55, 55], "segmentation": polygon},
         {"id": 91, "image_id": 4, "category_id": 3, "bbox": [0, 0, 90, 90], "iscrowd": 1},
         {"id": 92, "image_id": 4, "category_id": 3, "bbox": [9, 9, 5, 40]},
+        {"id": 93, "image_id": 5, "category_id": 3, "bbox": [9, 9, 40, 40]},  # of a picture that is not listed
     ]
     distrusted = annotations[0] | {"segmentation": polygon, "mask_valid": False}
     image = {"id": 4, "file_name": PHOTO.name, "width": width, "height": height, "exhaustive": []}

@@ -101,7 +101,9 @@ def _outline(args: argparse.Namespace) -> None:
             failure = error
         write(part, json.dumps(document))
         part.replace(args.out)
-    print(f"{drawn} of {sum(map(len, lacking.values()))} boxes without an outline got one; written to {args.out}")
+    print(
+        f"{drawn} of {sum(len(boxes) for _, boxes, _ in todo)} boxes without an outline got one; written to {args.out}"
+    )
     if failure:
         raise failure
     if stop.asked:

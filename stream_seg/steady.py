@@ -49,10 +49,15 @@ class Steady:
     own are shown as they are, and so are the first frame, one that comes more than `APART` after the one before, and
     one whose classes have other names: nothing is known then that tells ghosts apart.
 
+    Without `withhold` all that is found is shown, at once and in the boxes it was found in; where it is missed, it is
+    shown for up to `APART` seconds longer, whether it moves or not. So it is for pictures in which objects are hidden,
+    as in the view "blurred" of `Renderer`: to hide what is none does no harm.
+
     `Detections.ids` are numbers from 1 on, as objects were first shown; images of their own have none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, withhold: bool = True) -> None:
+        self._withhold = withhold
         self._objects = _unnumbered(Detections.none(()))
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
@@ -95,23 +100,31 @@ class Steady:
         known["times"] += 1
         known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["stays"] = overlap >= _STILL
+        if not self._withhold:
+            known["shown"] = known["stays"] = True
         scores, boxes, ids = found.scores.copy(), found.boxes.copy(), _ids(found)
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
-        boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
+        if self._withhold:
+            boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
         ids[again] = _ids(self._objects)[before[again]]
         if not again.all():
             ids[~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
-        missed = (self._known["missed"] < MISSED) & (now - self._known["seen"] <= APART)
+        missed = now - self._known["seen"] <= APART
+        if self._withhold:
+            missed &= self._known["missed"] < MISSED
         missed[before[again]] = False
         self._known["missed"] += 1
-        for i in np.flatnonzero(missed & self._known["stays"]):
+        for i in np.flatnonzero(missed & self._known["stays"] & self._withhold):
             self._known["stays"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
         gone = ~missed
         gone[before[again]] = False
         if gone.any():
             self._gone.add(self._objects[gone], self._known["seen"][gone])
-        self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), self._objects[missed])
+        going_on = self._objects[missed]
+        if not self._withhold:
+            going_on = _regridded(going_on, found)
+        self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), going_on)
         self._known = np.concatenate([known, self._known[missed]])[: len(self._objects)]
 
     def _number(self, shown: NDArray[np.int64]) -> None:
@@ -188,6 +201,15 @@ def _joined(first: Detections, second: Detections) -> Detections:
         first.class_names,
         np.concatenate([_ids(first), _ids(second)]),
     )
+
+
+def _regridded(detections: Detections, others: Detections) -> Detections:
+    """The same, with masks of the size of `others`, for which the nearest cells are taken."""
+    sizes = detections.masks.shape[1:], others.masks.shape[1:]
+    if sizes[0] == sizes[1] or not (len(detections) and len(others)):
+        return detections
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(*sizes, strict=True))
+    return replace(detections, masks=detections.masks[:, rows[:, None], columns])
 
 
 def _unnumbered(detections: Detections) -> Detections:

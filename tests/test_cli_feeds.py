@@ -227,3 +227,22 @@ def test_a_film_is_shown_steadily_unless_told_otherwise() -> None:
     assert followers[0] is not followers[1]
     raw = feeds.plan(parse([*specs, "--no-steady"]), lambda metrics: []).feeds
     assert [feed.follower for feed in raw] == [None, None]
+
+
+def test_all_that_is_found_in_a_film_is_blurred_also_what_would_be_held_back_elsewhere() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    ghost = Detections(
+        np.array([[10, 10, 40, 40]], np.float32),
+        np.array([0.2], np.float32),
+        np.zeros(1, np.int64),
+        np.ones((1, 28, 28), np.float32),
+        ("person",),
+    )
+    for view, seen in ("blurred", True), ("both", False):
+        (feed,) = feeds.plan(parse(["synthetic:64x64@30x3", "-o", "a.mp4", "--view", view]), lambda metrics: []).feeds
+        assert feed.follower is not None
+        assert feed.renderer is not None
+        for number, found in enumerate((ghost[:0], ghost)):
+            frame = Frame(image, number, Fraction(number, 30), 0.0)
+            drawn = feed.renderer(frame, feed.follower(frame, found)).image
+            assert (drawn[10:40, 10:40] != image[10:40, 10:40]).any() == (seen and number == 1)

@@ -130,6 +130,87 @@ def test_the_numbers_of_objects_stand_in_front_of_their_names(monkeypatch: pytes
     assert written == ["#12 person 98%", "#3 dog 42%", *plain, *plain]
 
 
+def noise(size: tuple[int, int], *, black_and_white: bool = False) -> Frame:
+    """A frame each of whose pixels is a detail of its own."""
+    values = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Frame(values // 128 * 255 if black_and_white else values, 0, Fraction(0), 0.0)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (150, 100, 158, 108),
+        (150.4, 100.4, 152.6, 102.6),
+        (100, 60, 220, 180),
+        (30, 40, 300, 52),  # a ski
+        (0, 0, 320, 240),
+        (-50, -40, 400, 300),
+        (-20, 30, 40, 150),
+        (0, 0, 8, 8),
+        (312, 232, 320, 240),
+        (100, 200, 200, 260),
+    ],
+)
+@pytest.mark.parametrize("side", [1, 3, 28, 112])
+def test_nothing_of_an_object_is_left_where_it_is_blurred(box: tuple[float, float, float, float], side: int) -> None:
+    """No pixel is left that is black or white, nor a detail: neighbours are nearly alike."""
+    grid = np.ones((1, 1), np.float32) if side == 1 else disc(side)
+    detections = replace(found([box], [0]), masks=grid[None])
+    given_frame = noise((320, 240), black_and_white=True)
+    drawn = Renderer("blurred")(given_frame, detections).image.astype(int)
+    mask = paste(detections, (320, 240))[0]
+    assert mask.any()
+    assert drawn[mask].min() > 30
+    assert drawn[mask].max() < 225
+    for axis in (0, 1):
+        both = mask & np.roll(mask, 1, axis)
+        both[:1], both[:, :1] = False, False
+        assert np.abs(drawn - np.roll(drawn, 1, axis))[both].max(initial=0) <= 8
+
+
+@pytest.mark.parametrize("corner", [(100, 70), (0, 0), (-30, 160), (250, 100)])
+def test_what_is_blurred_reaches_a_tenth_beyond_the_mask_and_hardly_further(corner: tuple[int, int]) -> None:
+    x, y = corner
+    given_frame = noise((320, 240))
+    drawn = Renderer("blurred")(given_frame, found([(x, y, x + 100, y + 150)])).image
+    touched = changed(given_frame.image, drawn)
+    wider = paste(found([(x - 10, y - 15, x + 110, y + 165)]), (320, 240))[0]
+    assert (wider <= touched).all()
+    touched[max(y - 25, 0) : y + 175, max(x - 17, 0) : x + 117] = False
+    assert not touched.any()
+
+
+def test_a_small_object_is_blurred_to_one_colour_with_two_pixels_around_it() -> None:
+    given_frame = noise((64, 48))
+    square = replace(found([(20, 20, 28, 28)]), masks=np.ones((1, 28, 28), np.float32))
+    drawn = Renderer("blurred")(given_frame, square).image
+    assert len(np.unique(drawn[18:30, 18:30].reshape(-1, 3), axis=0)) == 1
+    assert changed(given_frame.image, drawn).sum() == 12 * 12
+
+
+def test_where_something_was_found_that_has_no_outline_its_box_is_blurred() -> None:
+    given_frame = noise((320, 240))
+    empty = replace(found([(100, 70, 200, 220)]), masks=np.full((1, 28, 28), 0.4, np.float32))
+    touched = changed(given_frame.image, Renderer("blurred")(given_frame, empty).image)
+    assert touched[70:220, 100:200].all()
+
+
+def test_objects_that_overlap_are_all_blurred() -> None:
+    given_frame = noise((320, 240), black_and_white=True)
+    drawn = Renderer("blurred")(given_frame, SCENE).image[paste(SCENE, (320, 240)).any(0)]
+    assert drawn.min() > 60
+    assert drawn.max() < 195
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint8])
+def test_masks_of_numbers_of_other_kinds_are_blurred_alike(dtype: type) -> None:
+    given_frame = noise((320, 240))
+    square = replace(found([(100, 70, 200, 220)]), masks=np.ones((1, 28, 28), np.float32))
+    other = replace(square, masks=square.masks.astype(dtype))
+    drawn = [Renderer("blurred")(given_frame, detections).image for detections in (square, other)]
+    assert not changed(*drawn).any()
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_found_and_no_hud_changes_nothing(view: View) -> None:
     given_frame = frame((64, 48))
@@ -319,7 +400,8 @@ def test_labels_are_remembered() -> None:
 def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
     wrong: Any = "mask"
     with pytest.raises(
-        UsageError, match=r"unknown view 'mask'; use both, boxes, masks, cutouts \(did you mean 'masks'\?\)"
+        UsageError,
+        match=r"unknown view 'mask'; use both, boxes, masks, cutouts, blurred \(did you mean 'masks'\?\)",
     ):
         Renderer(wrong)
     assert get_args(View) == VIEWS

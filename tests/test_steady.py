@@ -36,8 +36,8 @@ UNSURE = found((HERE, SURE - 0.1))
 class Film:
     """Asks for frame after frame, `gap` seconds apart. In the first there is nothing, unless said."""
 
-    def __init__(self, *, gap: float = 0.04, first: Detections = NOTHING) -> None:
-        self._steady = Steady()
+    def __init__(self, *, gap: float = 0.04, first: Detections = NOTHING, withhold: bool = True) -> None:
+        self._steady = Steady(withhold=withhold)
         self._gap = Fraction(gap).limit_denominator(1000)
         self._number = 0
         self.brightness = 100
@@ -123,6 +123,27 @@ def test_a_box_that_trembles_is_held_and_one_that_moves_is_followed() -> None:
         assert abs(trembling.boxes[0, 0] - HERE[0]) < 1.2
     far = (HERE[0] + 10, HERE[1] + 10, HERE[2] + 10, HERE[3] + 10)
     assert film.next(found((far, 0.9))).boxes.tolist() == [list(far)]
+
+
+def test_where_nothing_is_withheld_all_is_shown_where_it_was_found() -> None:
+    film = Film(withhold=False)
+    places = [(HERE[0] + step, HERE[1], HERE[2] + 3 * step, HERE[3]) for step in range(3)]
+    for place in places:
+        shown = film.next(found((place, 0.2), (THERE, 0.1)))
+        assert shown.boxes.tolist() == [list(place), list(THERE)]
+        assert numbers(shown) == [1, 2]
+
+
+def test_where_nothing_is_withheld_what_is_missed_is_shown_for_a_quarter_of_a_second_whatever_happens() -> None:
+    film = Film(first=found((HERE, 0.9)), withhold=False)
+    moved = (HERE[0] + 16, HERE[1], HERE[2] + 16, HERE[3])
+    film.next(found((moved, 0.2)))
+    film.brightness += 120  # a flash
+    ghost = found(((400.0, 0.0, 450.0, 50.0), 0.3), mask=14)
+    assert [list(moved) in film.next(frame).boxes.tolist() for frame in (NOTHING, ghost)] == [True, True]
+    shown = film.next(ghost)
+    assert (shown.masks.shape, shown.masks.min()) == ((2, 14, 14), np.float32(0.9))
+    assert film.counts([NOTHING] * 8) == [2, 2, 2, 1, 1, 1, 0, 0]
 
 
 def test_another_class_in_the_same_place_is_another_object() -> None:

@@ -33,6 +33,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
+  stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
   stream-seg rtsp://camera/stream -o rtsp://server/door
@@ -333,7 +334,14 @@ def _run_parser() -> Parser:
         metavar="[HOST:]PORT",
         help="a page for browsers, as in --serve 8080; only this machine sees it unless HOST is another (0.0.0.0: all)",
     )
-    group.add_argument("--view", type=view, default="both", metavar="|".join(VIEWS), help="what is drawn")
+    group.add_argument(
+        "--view",
+        type=view,
+        default="both",
+        metavar="|".join(VIEWS),
+        help="what is drawn: masks, boxes and names (both, the default), boxes and names, masks on black, the objects "
+        "alone (cutouts), or the picture with its objects made unrecognisable (blurred)",
+    )
     group.add_argument("--ids", action="store_true", help="write the number of each object of films (#3 person 87%%)")
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")

@@ -231,8 +231,8 @@ def _wall(
 
 
 def _follower(args: argparse.Namespace) -> Follower | None:
-    """What makes of one source's findings what is shown."""
-    steady = Steady() if args.steady else None
+    """What makes of one source's findings what is shown; to blur, all of it."""
+    steady = Steady(withhold=args.view != "blurred") if args.steady else None
     return steady if args.region is None else Region(args.region, steady)
 
 

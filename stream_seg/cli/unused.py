@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.protocols import Source
+from stream_seg.render import NAMING_VIEWS
 from stream_seg.sinks import is_address
 from stream_seg.sources.camera import is_webcam
 
@@ -53,7 +54,7 @@ def _warn_of_no_numbers(args: argparse.Namespace, *, films: bool) -> None:
         logger.warning("--ids is for films, of which none was named: it has no effect")
     elif not args.steady:
         logger.warning("with --no-steady objects have no numbers: --ids has no effect")
-    elif args.view in ("masks", "cutouts"):
+    elif args.view not in NAMING_VIEWS:
         logger.warning("--view %s shows no names: --ids has no effect", args.view)
 
 

@@ -1,8 +1,9 @@
 """Owns the look of the result: draws detections and a status line on frames.
 
-Four views: "boxes" (boxes, names and scores on the picture), "masks" (coloured masks on black), "both" (masks blended
-in, with boxes and names) and "cutouts" (the objects as they are, on black). The colour of an object is a shade of its
-class's colour and stays the same from frame to frame. Only pixels inside boxes and under text are touched.
+Five views: "boxes" (boxes, names and scores on the picture), "masks" (coloured masks on black), "both" (masks blended
+in, with boxes and names), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
+made unrecognisable). The colour of an object is a shade of its class's colour and stays the same from frame to frame.
+Only pixels inside boxes, which are a little larger where they are blurred, and under text are touched.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from stream_seg.detections import Detections
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import Bitmask, Boxes, mask_roi
+from stream_seg.render.blur import blur, widened
 from stream_seg.render.labels import Labels, Plate, Rect
 from stream_seg.render.palette import Colour, Shades, colour
 
-__all__ = ["VIEWS", "Renderer", "Style", "View"]
+__all__ = ["NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
 
-View = Literal["both", "boxes", "masks", "cutouts"]
+View = Literal["both", "boxes", "masks", "cutouts", "blurred"]
 VIEWS: tuple[View, ...] = get_args(View)
+NAMING_VIEWS: tuple[View, ...] = ("both", "boxes")
+"""Those with boxes and names."""
 _ON_BLACK = ("masks", "cutouts")
 
 _TINT = 0.45  # share of its colour in a mask that is blended in
@@ -39,6 +43,8 @@ class Renderer:
     `hud` is called for each frame and returns the status line for the top-left corner, "" for none. No letters are
     smaller than `least_letters`, in pixels. With `ids`, the number of an object stands in front of its name, where it
     has one. Raises `UsageError` for a view it does not know.
+
+    "blurred" hides what it is given: in films, what `Steady(withhold=False)` makes of all that is found.
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class Renderer:
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
-        if self._view not in _ON_BLACK:
+        if self._view in NAMING_VIEWS:
             self._draw_boxes(image, detections, colours, style, plate.area)
         plate.draw()
         return frame.with_image(image)
@@ -80,13 +86,16 @@ class Renderer:
     def _draw_masks(self, image: Image, detections: Detections, colours: list[Colour], original: Image) -> None:
         size = image.shape[1], image.shape[0]
         for box, mask, tone in zip(detections.boxes, detections.masks, colours, strict=True):
-            rows, columns, bitmask = mask_roi(box, mask, size)
+            place, grid = widened(box, mask) if self._view == "blurred" else (box, mask)
+            rows, columns, bitmask = mask_roi(place, grid, size)
             if not bitmask.size:
                 continue
             if self._view == "masks":
                 self._brush.fill(image[rows, columns], bitmask, _row(tone, image.shape[1])[:, columns])
             elif self._view == "cutouts":
                 cv2.copyTo(original[rows, columns], bitmask, image[rows, columns])
+            elif self._view == "blurred":
+                self._brush.blur(image[rows, columns], bitmask)
             else:
                 self._brush.tint(image[rows, columns], bitmask, tone)
 
@@ -136,6 +145,10 @@ class _Brush:
         np.copyto(tinted, region)  # OpenCV is quicker, by more than this takes, where rows follow each other
         cv2.transform(tinted, _mix(tone), dst=tinted)
         cv2.copyTo(tinted, bitmask, region)
+
+    def blur(self, region: Image, bitmask: Bitmask) -> None:
+        """Make the pixels of `region` unrecognisable where `bitmask` is set."""
+        blur(region, bitmask, self._like(region))
 
     def _like(self, region: Image) -> Image:
         """Memory of the shape of `region`, holding anything, until the next call."""

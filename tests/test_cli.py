@@ -336,6 +336,7 @@ def test_a_mistake_gets_one_line_and_its_exit_code(
         (["--ids"], []),
         (["--ids", "--no-steady"], ["with --no-steady objects have no numbers"]),
         (["--ids", "--view", "masks"], ["--view masks shows no names: --ids has no"]),
+        (["--ids", "--view", "tinted"], ["--view tinted shows no names: --ids has no"]),
         (["--ids", "--view", "blurred"], ["--view blurred shows no names: --ids has no"]),
         (["--ids", "--view", "cutouts"], ["--view cutouts shows no names: --ids has no"]),
     ],

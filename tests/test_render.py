@@ -118,6 +118,14 @@ def test_both_tints_the_mask_and_boxes_leaves_the_inside_alone() -> None:
     assert (boxed[140, 50] == colour(0, 0)).all()
 
 
+def test_tinted_is_the_picture_with_masks_blended_in_and_nothing_else() -> None:
+    given_frame = frame((320, 240), 100)
+    drawn = Renderer("tinted", ids=True)(given_frame, SCENE).image
+    inside = paste(SCENE, (320, 240)).any(0)
+    assert (changed(given_frame.image, drawn) == inside).all()
+    assert (drawn[130, 40] == Renderer("both")(given_frame, SCENE).image[130, 40]).all()
+
+
 def test_the_numbers_of_objects_stand_in_front_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(Labels, "draw", lambda self, image, text, *rest: written.append(text))
@@ -401,7 +409,7 @@ def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
     wrong: Any = "mask"
     with pytest.raises(
         UsageError,
-        match=r"unknown view 'mask'; use both, boxes, masks, cutouts, blurred \(did you mean 'masks'\?\)",
+        match=r"unknown view 'mask'; use both, boxes, tinted, masks, cutouts, blurred \(did you mean 'masks'\?\)",
     ):
         Renderer(wrong)
     assert get_args(View) == VIEWS

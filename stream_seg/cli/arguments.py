@@ -339,8 +339,9 @@ def _run_parser() -> Parser:
         type=view,
         default="both",
         metavar="|".join(VIEWS),
-        help="what is drawn: masks, boxes and names (both, the default), boxes and names, masks on black, the objects "
-        "alone (cutouts), or the picture with its objects made unrecognisable (blurred)",
+        help="what is drawn: masks, boxes and names (both, the default), boxes and names, masks alone on the picture "
+        "(tinted) or on black (masks), the objects alone (cutouts), or the picture with its objects made "
+        "unrecognisable (blurred)",
     )
     group.add_argument("--ids", action="store_true", help="write the number of each object of films (#3 person 87%%)")
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")

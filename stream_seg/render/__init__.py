@@ -1,7 +1,7 @@
 """Owns the look of the result: draws detections and a status line on frames.
 
-Five views: "boxes" (boxes, names and scores on the picture), "masks" (coloured masks on black), "both" (masks blended
-in, with boxes and names), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
+Six views: "boxes" (boxes, names and scores on the picture), "tinted" (masks blended in), "both" (all that), "masks"
+(coloured masks on black), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
 made unrecognisable). The colour of an object is a shade of its class's colour and stays the same from frame to frame.
 Only pixels inside boxes, which are a little larger where they are blurred, and under text are touched.
 """
@@ -28,7 +28,7 @@ from stream_seg.render.palette import Colour, Shades, colour
 
 __all__ = ["NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
 
-View = Literal["both", "boxes", "masks", "cutouts", "blurred"]
+View = Literal["both", "boxes", "tinted", "masks", "cutouts", "blurred"]
 VIEWS: tuple[View, ...] = get_args(View)
 NAMING_VIEWS: tuple[View, ...] = ("both", "boxes")
 """Those with boxes and names."""

@@ -767,6 +767,22 @@ def test_a_name_that_standard_output_has_no_letters_for_costs_nothing(tiny: Path
     assert b"2-caf\\udce9.png: nothing found" in done.stdout
 
 
+def test_cutouts_are_transparent_in_images_that_can_be(photo: Path, tmp_path: Path) -> None:
+    cut = [tmp_path / name for name in ("cut.png", "cut_%d.webp", "cut.jpg")]
+    outputs = [word for path in cut for word in ("-o", str(path))]
+    assert main([str(photo), *outputs, "--view", "cutouts", "--device", "cpu", "--quiet"]) == 0
+    png, webp, jpg = (cv2.imread(str(path).replace("%d", "0"), cv2.IMREAD_UNCHANGED) for path in cut)
+    for image in png, webp:
+        assert image is not None
+        assert (image[250, 230, 3], image[250, 500, 3]) == (255, 0)
+    assert jpg is not None
+    assert jpg.shape[2] == 3
+    assert main([str(photo), "-o", str(cut[0]), "--view", "masks", "--device", "cpu", "--overwrite", "--quiet"]) == 0
+    png = cv2.imread(str(cut[0]), cv2.IMREAD_UNCHANGED)
+    assert png is not None
+    assert png.shape[2] == 3
+
+
 def test_calibration_takes_frames_from_all_over_a_recording_and_no_more_than_it_may() -> None:
     assert sum(1 for _ in calibration_frames("synthetic:16x16@30x205")) == CALIBRATION_FRAMES
     assert sum(1 for _ in calibration_frames("synthetic:16x16@30x7")) == 7

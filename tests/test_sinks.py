@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
@@ -170,6 +171,51 @@ def test_an_image_comes_back_as_it_was_shown(suffix: str, tmp_path: Path) -> Non
     back = cv2.imread(str(tmp_path / f"a{suffix}"))
     assert back is not None
     assert np.abs(back.astype(int) - shown[0].image).mean() < (0.01 if suffix == ".png" else 3)
+
+
+def cat_on_black() -> tuple[Frame, Detections]:
+    """A cat that is half black, and a word in the corner."""
+    cat = Detections(
+        np.array([[10, 20, 30, 40], [np.nan, 0, 1, 1]], np.float32),
+        np.array([0.9, 0.8], np.float32),
+        np.zeros(2, np.int64),
+        np.ones((2, 28, 28), np.float32),
+        ("cat",),
+    )
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[20:40, 10:20] = 90, 140, 200
+    picture[:6, :9] = 25
+    return Frame(picture, 0, Fraction(0), 0.0), cat
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a_%d.png", "a/"])
+def test_a_cutout_is_transparent_where_no_object_is(name: str, tmp_path: Path) -> None:
+    shown, cat = cat_on_black()
+    sink = open_sink(f"{tmp_path}/{name}", transparent=True)
+    sink.open(ABOUT)
+    sink.write(shown, cat)
+    sink.close(Outcome.COMPLETE)
+    (file,) = whole_files(tmp_path)
+    back = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    assert back is not None
+    expected = np.zeros((48, 64), np.uint8)
+    expected[20:40, 10:30] = expected[:6, :9] = 255
+    assert (back[..., 3] == expected).all()
+    difference = np.abs(back[..., :3].astype(int) - shown.image)[expected > 0]
+    assert difference.mean() < (8 if name == "a.webp" else 0.01)
+
+
+def test_what_knows_no_transparency_and_what_is_not_asked_for_it_has_none(tmp_path: Path) -> None:
+    shown, cat = cat_on_black()
+    for sink in open_sink(tmp_path / "a.jpg", transparent=True), open_sink(tmp_path / "a.png"):
+        sink.open(ABOUT)
+        sink.write(shown, cat)
+        sink.close(Outcome.COMPLETE)
+    for file in whole_files(tmp_path):
+        back = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        assert back is not None
+        assert back.shape == (48, 64, 3)
+        assert back[44, 50].max() == 0
 
 
 def test_one_image_cannot_hold_a_film(tmp_path: Path) -> None:

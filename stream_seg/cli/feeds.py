@@ -179,6 +179,7 @@ def _sink(
         spared=spared,
         transport=args.transport or "tcp",
         attempts=args.reconnect,
+        transparent=args.view == "cutouts",
     )
 
 

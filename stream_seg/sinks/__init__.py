@@ -64,6 +64,7 @@ def open_sink(
     spared: Iterable[str | Path] = (),
     transport: Transport = "tcp",
     attempts: int | None = None,
+    transparent: bool = False,
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
     what was found, as lines of JSON (.jsonl), or an address that videos are sent to (rtsp://, rtmp://, udp:// ...).
@@ -71,7 +72,8 @@ def open_sink(
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
     so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
     it; only those within `keep` stay. Files that are `spared`, such as what the run reads, stay in any case, and no
-    image replaces one. `transport` and `attempts` are those of a `Publisher`.
+    image replaces one. With `transparent`, for the view "cutouts", PNG and WebP images are transparent where no object
+    is; other outputs stay black. `transport` and `attempts` are those of a `Publisher`.
 
     Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
     where no video is written, for segments or events where no file is that can be had so, for `keep` without such, and
@@ -93,7 +95,7 @@ def open_sink(
         _refuse_cutting(segment, events, "an address")
         return Publisher(path, codec=codec, transport=transport, attempts=attempts)
     try:
-        return _choose(path, codec, overwrite, source_path, segment, events, keep, spared)
+        return _choose(path, codec, overwrite, source_path, segment, events, keep, spared, transparent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -133,6 +135,7 @@ def _choose(
     events: float | None,
     keep: Keep | None,
     spared: Iterable[str | Path],
+    transparent: bool,
 ) -> Sink:
     name = Path(path)
     suffix = name.suffix.lower()
@@ -147,7 +150,7 @@ def _choose(
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if _is_folder(path) or not suffix:
-        return ImageFolder(name, overwrite=overwrite, source_path=source_path, spared=spared)
+        return ImageFolder(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
     if suffix == objects.SUFFIX:
         if segment is not None or events is not None:
             return SegmentedObjects(name, segment, events=events, keep=keep, source_path=source_path, spared=spared)
@@ -159,5 +162,7 @@ def _choose(
             f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
         )
     if images.is_numbered(name):
-        return NumberedImages(name, overwrite=overwrite, source_path=source_path, spared=spared)
-    return ImageFile(name, overwrite=overwrite, source_path=source_path, spared=spared)
+        return NumberedImages(
+            name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent
+        )
+    return ImageFile(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)

@@ -8,14 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.geometry import mask_roi
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.part import PartFile, Target, same_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_WITH_ALPHA = (".png", ".webp")
 
 _OPTIONS = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -32,7 +36,8 @@ class _Images(Sink):
     PNG, JPEG (quality 95) or WebP (quality 95) by its suffix. `open` raises `OutputError` when images of the input have
     the names of such files, `write` when the file exists and `overwrite` is not set, when it is the input or one of its
     images, by whatever name, and when it cannot be written. Images that are `spared`, such as those of other sources of
-    the run, count as the input's.
+    the run, count as the input's. With `transparent`, for objects drawn on black, PNG and WebP images have a fourth
+    channel: what is black there and belongs to no object cannot be seen.
     """
 
     def __init__(
@@ -42,11 +47,13 @@ class _Images(Sink):
         overwrite: bool = False,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
+        transparent: bool = False,
     ) -> None:
         self.path = Path(path)
         self._overwrite = overwrite
         self._source = None if source_path is None else Path(source_path)
         self._spared = [Path(path) for path in spared]
+        self._transparent = transparent
         self._has_written = False
         self._named: set[Path] = set()  # what has its name from the input; an index is not given twice
         self._inputs: set[tuple[int, int] | None] = set()
@@ -65,13 +72,14 @@ class _Images(Sink):
             if self._is_named_like_a_result(path):
                 raise self._replaces(path)
 
-    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
+    def write(self, frame: Frame, detections: Detections) -> None:
         path = self._path_for(frame)
         if path in self._named:
             raise OutputError(f"{path} was just written, and another image is to have that name; write to a folder")
         if _identity(path) in self._inputs:
             raise self._replaces(path)
-        save(frame.image, self._target(path))
+        has_alpha = self._transparent and path.suffix.lower() in _WITH_ALPHA
+        save(_cut_out(frame.image, detections) if has_alpha else frame.image, self._target(path))
         self._has_written = True
         if frame.name is not None:
             self._named.add(path)
@@ -111,8 +119,9 @@ class ImageFile(_Images):
         overwrite: bool = False,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
+        transparent: bool = False,
     ) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared)
+        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
         refuse_suffix(self.path)
         self._target(self.path)
         self._name = "the input"
@@ -165,8 +174,9 @@ class NumberedImages(_Images):
         overwrite: bool = False,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
+        transparent: bool = False,
     ) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared)
+        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
         refuse_suffix(self.path)
         self._target(self.path)  # refuses a missing folder
         self._pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
@@ -198,8 +208,9 @@ class ImageFolder(_Images):
         overwrite: bool = False,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
+        transparent: bool = False,
     ) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared)
+        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"cannot write images into {self.path}: it is a file; name a folder")
         if not self.path.parent.is_dir():
@@ -257,8 +268,19 @@ def refuse_suffix(path: Path) -> None:
         raise OutputError(f"cannot write {path}: images are written as {', '.join(SUFFIXES)}")
 
 
-def save(image: Image, target: Target) -> None:
-    """Encode and write one image. Raises `OutputError` when either fails."""
+def _cut_out(image: Image, detections: Detections) -> NDArray[np.uint8]:
+    """The image and a fourth channel, (H, W, 4): 0 where it is black and no object is, else 255."""
+    alpha = np.asarray(cv2.bitwise_not(cv2.inRange(image, (0, 0, 0), (0, 0, 0))), np.uint8)
+    for box, mask in zip(detections.boxes, detections.masks, strict=True):
+        rows, columns, bitmask = mask_roi(box, mask, (image.shape[1], image.shape[0]))
+        alpha[rows, columns] |= 255 * bitmask  # which may be black itself
+    cut = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
+    cv2.insertChannel(alpha, cut, 3)
+    return np.asarray(cut, np.uint8)
+
+
+def save(image: NDArray[np.uint8], target: Target) -> None:
+    """Encode and write one image, BGR or BGRA. Raises `OutputError` when either fails."""
     suffix = target.path.suffix.lower()
     encoded, data = cv2.imencode(suffix, image, _OPTIONS.get(suffix, []))
     if not encoded:

@@ -23,7 +23,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import paste
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import ObjectsFile
+from stream_seg.sinks import ObjectsFile, PipedObjects
 from stream_seg.sinks.retention import MARK
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
 
@@ -172,7 +172,11 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
         set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))))
         for table in text.split("|---|---|")[1:]
     )
-    assert of_frames == set(line)
+    with (tmp_path / "piped.jsonl").open("wb") as pipe:
+        piped = PipedObjects(pipe, source="cam")
+        deliver(piped, SourceInfo("cam", (64, 48), "live"), frames(CFR[:1]))
+    (of_several,) = lines(tmp_path / "piped.jsonl")
+    assert of_frames == set(line) | set(of_several)
     assert of_objects == set(line["objects"][0])
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)

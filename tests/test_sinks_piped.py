@@ -1,9 +1,10 @@
-"""A video into a pipe: the same as in a file, for as long as somebody reads it."""
+"""A video or lines into a pipe: the same as in a file, for as long as somebody reads it."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import pty
 import subprocess
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import IO
 
 import av
+import numpy as np
 import pytest
 
+from stream_seg.cli import main
+from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import PipedVideo, VideoFile
+from stream_seg.sinks import ObjectsFile, Pipe, PipedObjects, PipedVideo, VideoFile
 from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, info, noise, read, record, recording, sounds
 from tests.tiny_models import batched_model
 
@@ -99,6 +103,11 @@ class Reader:
         self._thread.join(10)
         with av.open(io.BytesIO(self.data)) as container:
             return sum(1 for packet in container.demux(video=0) if packet.size)
+
+    def lines(self) -> list[dict[str, object]]:
+        """What has come, each of whole lines, once the other end is closed."""
+        self._thread.join(10)
+        return [json.loads(line) for line in self.data.splitlines(keepends=True) if line.endswith(b"\n")]
 
     def _read(self) -> None:
         while more := os.read(self._descriptor, 20000):
@@ -196,13 +205,200 @@ def test_the_command_has_nothing_but_the_video_on_standard_output(sources: int, 
     assert b"5 captured, 5 delivered" in done.stderr or sources == 2
 
 
-def test_a_terminal_is_not_filled_with_a_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("output", "words"), [("-", "a video would fill"), ("-.jsonl", "a list of objects would fill")]
+)
+def test_a_terminal_is_not_filled_with_what_is_for_a_program(output: str, words: str, tmp_path: Path) -> None:
     terminal, inside = pty.openpty()
-    argv = ["synthetic:64x64@30x5", "-o", "-", "--model", str(batched_model(tmp_path / "tiny.onnx"))]
+    argv = ["synthetic:64x64@30x5", "-o", output, "--model", str(batched_model(tmp_path / "tiny.onnx"))]
     try:
         done = subprocess.run([*COMMAND, *argv], stdout=inside, stderr=subprocess.PIPE, text=True, check=False)
     finally:
         os.close(inside)
         os.close(terminal)
     assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+    assert words in done.stderr
     assert "pipe it into a program" in done.stderr
+
+
+def many(count: int = 100) -> Detections:
+    """So many things that a few lines of them are more than a pipe holds."""
+    boxes = np.tile(np.array([[4, 6, 34, 40]], np.float32), (count, 1))
+    masks = np.full((count, 28, 28), 0.9, np.float32)
+    return Detections(boxes, np.full(count, 0.9, np.float32), np.zeros(count, int), masks, ("person",))
+
+
+LIVE = SourceInfo("door", (64, 48), "live", time_base=info().time_base)
+
+
+def test_lines_are_those_of_a_file_and_in_the_pipe_at_once(tmp_path: Path, pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    about, shown = info(), frames(CFR[:5])
+    file, piped = ObjectsFile(tmp_path / "a.jsonl"), PipedObjects(into)
+    file.open(about)
+    piped.open(about)
+    assert piped.result is None
+    got = b""
+    for frame in shown:
+        file.write(frame, many(3))
+        piped.write(frame, many(3))
+        got += os.read(out, 65536)
+        assert got == (tmp_path / "a.part.jsonl").read_bytes()
+    piped.close(Outcome.COMPLETE)
+    file.close(Outcome.COMPLETE)
+    assert piped.result == "a pipe"
+    assert not into.closed
+
+
+def test_a_reader_that_takes_nothing_costs_a_live_source_whole_lines(pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    sink = PipedObjects(into)
+    sink.open(LIVE)
+    shown = frames(CFR)
+    for frame in shown[:-1]:
+        sink.write(frame, many())
+        assert not sink.holds()  # which would hold up what is written beside it
+    reader = Reader(out)
+    while not sink._pipe.pass_on(0):
+        assert not sink.wants_stop()  # when the rest of the last line gets there
+    sink.write(shown[-1], many())
+    sink.close(Outcome.COMPLETE)
+    into.close()
+    numbers = [line["frame"] for line in reader.lines()]
+    assert len(numbers) < len(CFR) - 5
+    assert numbers == [*range(len(numbers) - 1), len(CFR) - 1]
+    assert reader.data.count(b"\n") == len(numbers)
+    assert reader.data.endswith(b"\n")
+
+
+def test_lines_of_a_recording_wait_for_the_reader(pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    sink = PipedObjects(into)
+    sink.open(info())
+    rest = iter(frames(CFR))
+    while not sink.holds():
+        sink.write(next(rest), many())
+    reader = Reader(out)
+    for frame in rest:
+        while sink.holds():
+            pass
+        sink.write(frame, many())
+    sink.ended()
+    sink.close(Outcome.COMPLETE)
+    into.close()
+    assert [line["frame"] for line in reader.lines()] == list(range(len(CFR)))
+
+
+def test_lines_of_a_recording_wait_for_the_reader_also_where_nobody_asks(pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    reader = Reader(out)
+    sink = PipedObjects(into)
+    sink.open(info())
+    for frame in frames(CFR):
+        sink.write(frame, many())
+    sink.close(Outcome.COMPLETE)
+    into.close()
+    assert len(reader.lines()) == len(CFR)
+
+
+def test_several_sources_share_a_pipe_line_by_line_and_the_last_to_end_waits_for_its_reader(
+    pipe: tuple[int, IO[bytes]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stream_seg.sinks.piped._PARTING_SECONDS", 0.1)
+    out, into = pipe
+    shared = Pipe(into.fileno())
+    door, yard = PipedObjects(shared, source="door"), PipedObjects(shared, source="yard")
+    door.open(LIVE)
+    yard.open(LIVE)
+    for frame in frames(CFR):
+        door.write(frame, many())
+        yard.write(frame, many())
+    door.ended()
+    assert not door.holds()  # for the yard goes on
+    door.close(Outcome.COMPLETE)
+    assert caplog.messages == []
+    yard.ended()
+    assert yard.holds()
+    yard.close(Outcome.STOPPED)
+    assert caplog.messages == ["the reader of the pipe took nothing: the last lines are not in it"]
+    into.close()
+    lines = Reader(out).lines()
+    assert [line["source"] for line in lines[:2]] == ["door", "yard"]
+
+
+def test_a_reader_of_lines_that_goes_away_ends_the_run_in_good_order() -> None:
+    out, into = os.pipe()
+    with os.fdopen(into, "wb", buffering=0) as pipe:
+        sink = PipedObjects(pipe)
+        sink.open(info())
+        first, *others = frames(CFR[:4])
+        sink.write(first, NOTHING)
+        assert not sink.wants_stop()
+        os.close(out)
+        for frame in others:
+            sink.write(frame, NOTHING)
+        assert sink.wants_stop()
+        assert not sink.holds()
+        sink.close(Outcome.STOPPED)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
+def test_lines_that_cannot_be_written_for_another_reason_are_told() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        sink = PipedObjects(full)
+        sink.open(info())
+        (frame,) = frames(CFR[:1])
+        with pytest.raises(OutputError, match="cannot write to the pipe: No space left on device"):
+            sink.write(frame, NOTHING)
+        sink.close(Outcome.FAILED)  # the first failure is the one to tell
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_the_command_has_nothing_but_the_lines_on_standard_output(sources: int, tmp_path: Path) -> None:
+    argv = ["synthetic:64x64@30x5"] * sources + ["-o", "-.jsonl", "--model", str(batched_model(tmp_path / "tiny.onnx"))]
+    argv += ["-o", str(tmp_path / "{source}.jsonl"), "--device", "cpu", "--verbose"]
+    done = subprocess.run([*COMMAND, *argv], capture_output=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = {path.stem: path.read_text("ascii").splitlines() for path in tmp_path.glob("*.jsonl")}
+    assert [len(lines) for lines in files.values()] == [5] * sources
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 5 * sources
+    for label, expected in files.items():
+        own = [line for line in lines if line.get("source", label) == label]
+        assert [{key: value for key, value in line.items() if key != "source"} for line in own] == [
+            json.loads(line) for line in expected
+        ]
+    assert all(("source" in line) == (sources > 1) for line in lines)
+    assert done.stderr.count(b"a pipe") == 1
+
+
+def test_a_program_that_has_read_enough_lines_ends_the_run(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    argv = ["synthetic:64x64@30", "-o", "-.jsonl", "-o", str(film), "--model", str(batched_model(tmp_path / "t.onnx"))]
+    with subprocess.Popen([*COMMAND, *argv, "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert read(film).times
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["-o", "-.jsonl", "-o", "-"], 2, "standard output can be had once, and -.jsonl and - were named"),
+        (["--output", "-.jsonl", "-o", "-.jsonl"], 2, "standard output can be had once"),
+        (["-o", "-.jsonl", "--codec", "hevc"], 2, "--codec hevc is for videos, and -.jsonl is none"),
+        (["-o", "-.jsonl", "--segment", "10m"], 2, "--segment cuts a recording, so it needs an output"),
+        (["-o", "-.jsonl", "--events", "10s"], 2, "--events cuts a recording, so it needs an output"),
+    ],
+)
+def test_what_has_no_meaning_for_lines_in_a_pipe_is_refused(
+    argv: list[str], code: int, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["synthetic:64x64@30x5", *argv]) == code
+    printed = capfd.readouterr()
+    assert words in printed.err
+    assert (printed.err.count("\n"), printed.out) == (1, "")

@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar, get_args
 
 from stream_seg.addresses import Transport
 from stream_seg.cli import evaluate, export, models, run
+from stream_seg.cli.names import PIPED_OBJECTS
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.render import VIEWS
@@ -303,9 +304,9 @@ def _run_parser() -> Parser:
         default=[],
         metavar="OUTPUT",
         help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, what was found as "
-        "lines of JSON (.jsonl), a server's address (rtsp:, rtmp:, udp:, tcp:), or - for a video on standard output; "
-        "repeatable; {source} in it stands for each source's name, and a video without shows several sources side by "
-        "side",
+        "lines of JSON (.jsonl), a server's address (rtsp:, rtmp:, udp:, tcp:), or - for a video and -.jsonl for such "
+        "lines on standard output; repeatable; {source} in it stands for each source's name, and a video without shows "
+        "several sources side by side",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"
@@ -481,10 +482,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if first < len(argv) and argv[first] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
     end = argv.index("--") if "--" in argv else len(argv)  # which argparse forgets where words stand between options
-    args = _run_parser().parse_strictly(argv[:end], intermixed=True)
+    args = _run_parser().parse_strictly(_joined(argv[:end]), intermixed=True)
     args.source = [*args.source, *argv[end + 1 :]]
     _refuse_misplaced(args.source)
     return args
+
+
+def _joined(argv: Sequence[str]) -> Sequence[str]:
+    """`-o -.jsonl` as one word, for argparse takes the second of two for an option."""
+    words: list[str] = []
+    for word in argv:
+        if word == PIPED_OBJECTS and words and words[-1] in ("-o", "--output"):
+            words[-1] = f"--output={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _refuse_misplaced(sources: Sequence[str]) -> None:

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from stream_seg.availability import Availability
-from stream_seg.cli.names import PIPE, Spec, is_cut, is_encoded, is_feed, is_here, is_photo, may_be_live
+from stream_seg.cli.names import (
+    PIPE,
+    PIPED,
+    PIPED_OBJECTS,
+    Spec,
+    is_cut,
+    is_encoded,
+    is_feed,
+    is_here,
+    is_photo,
+    may_be_live,
+)
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
@@ -20,7 +31,7 @@ from stream_seg.pipeline import Feed
 from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
-from stream_seg.sinks import Page, PipedVideo, Window, is_address, open_sink
+from stream_seg.sinks import Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
 from stream_seg.sinks.part import is_partial_name, same_file
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
@@ -51,10 +62,10 @@ class Plan:
 
 
 def plan(
-    args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]], pipe: IO[bytes] | None = None
+    args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]], standard: IO[bytes] | None = None
 ) -> Plan:
     """Open what can be opened without waiting. `listeners` are sinks that need no pictures, one set for all feeds.
-    `pipe` is what the output - is written to.
+    `standard` is what the output - or -.jsonl is written to.
 
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
@@ -72,6 +83,7 @@ def plan(
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
     spared = _read(named, specs, sources)
+    pipe = None if standard is None else Pipe(standard.fileno())
     for_wall = [_sink(args, path, None, pipe, spared) for path in shared]
     wall_sinks = [*for_wall, *(screens if on_wall else [])]
     # Who watches from elsewhere wants to see a recording at its pace; a page beside a file must not slow the writing.
@@ -81,8 +93,12 @@ def plan(
     metrics = Metrics(labels)
     heard = list(listeners(metrics))
     files = [
-        [_sink(args, path, spec, pipe, spared) for path in paths if not is_address(path)]
-        for spec, paths in zip(specs, own, strict=True)
+        [
+            _sink(args, path, spec, pipe, spared, label if len(specs) > 1 else None)
+            for path in paths
+            if not is_address(path)
+        ]
+        for spec, paths, label in zip(specs, own, labels, strict=True)
     ]
     sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
     feeds = [
@@ -115,6 +131,9 @@ def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     cameras = [str(spec) for spec in specs if isinstance(spec, int) or spec.isdecimal()]
     if len(set(cameras)) < len(cameras):
         raise UsageError("one camera was named twice; a camera can be opened once")
+    piped = [path for path in args.output if path in PIPED]
+    if len(piped) > 1:
+        raise UsageError(f"standard output can be had once, and {' and '.join(piped)} were named; name a file for one")
     if args.region is not None and len(specs) > 1:
         raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
     if args.end is not None and args.end <= args.start:
@@ -145,9 +164,10 @@ def _outputs(
             "--keep removes old segments, so it needs --segment or --events, as in --segment 10m --keep 24h"
         )
     for option, given in (("--segment", args.segment), ("--events", args.events)):
-        if given is not None and not set(args.output) - {PIPE}:
+        if given is not None and not set(args.output) - set(PIPED):
             raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")
-    shared = [path for path in args.output if PLACE not in path and len(specs) > 1]
+    several = len(specs) > 1  # whose lines in a pipe tell which each is of
+    shared = [path for path in args.output if PLACE not in path and several and path != PIPED_OBJECTS]
     for path in shared:
         if not is_encoded(path):
             raise UsageError(
@@ -163,14 +183,24 @@ def _outputs(
 
 
 def _sink(
-    args: argparse.Namespace, path: str, spec: Spec | None, pipe: IO[bytes] | None, spared: Sequence[Path]
+    args: argparse.Namespace,
+    path: str,
+    spec: Spec | None,
+    pipe: Pipe | None,
+    spared: Sequence[Path],
+    label: str | None = None,
 ) -> Sink:
+    codec = _meant(args.codec, is_encoded, path, args)
     if path == PIPE and pipe is not None:
-        return PipedVideo(pipe, codec=args.codec)
+        return PipedVideo(pipe, codec=codec)
+    if path == PIPED_OBJECTS and pipe is not None:
+        if codec is not None:
+            raise UsageError(f"--codec {codec} is for videos, and {path} is none")
+        return PipedObjects(pipe, source=label)
     source_path = spec if isinstance(spec, str) else None
     return open_sink(
         path,
-        codec=_meant(args.codec, is_encoded, path, args),
+        codec=codec,
         overwrite=args.overwrite,
         source_path=source_path,
         segment=_meant(args.segment, is_cut, path, args),
@@ -269,15 +299,16 @@ def _refuse_partial_names(growing: Sequence[str]) -> None:
 
 def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
-    names = [*outputs, *([] if args.metrics is None else [str(args.metrics)])]
+    named = [name for name in outputs if name not in PIPED]
+    names = [*named, *([] if args.metrics is None else [str(args.metrics)])]
     paths = [os.path.realpath(name) for name in names]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{shown_address(names[number])} was named for two outputs; give each a name of its own")
     if args.segment is None and args.events is None:  # else all that grow have longer names
-        _refuse_partial_names([name for name in outputs if is_cut(name)])
+        _refuse_partial_names([name for name in named if is_cut(name)])
     inputs = _files(specs)
-    for name in outputs:
+    for name in named:
         if any(source.is_file() and same_file(source, Path(name)) for source in inputs):
             raise OutputError(f"{name} is an input; write to another file")
         if is_address(name) and name in specs:

@@ -16,7 +16,13 @@ Spec = str | int
 """Of a source: what stands on the command line, or a camera's number."""
 
 PIPE = "-"
-"""The source that stands for standard input, and the output that stands for standard output."""
+"""The source that stands for standard input, and the output that stands for a video on standard output."""
+
+PIPED_OBJECTS = "-.jsonl"
+"""The output that stands for what was found, as lines of JSON, on standard output."""
+
+PIPED = (PIPE, PIPED_OBJECTS)
+"""The outputs that are written to standard output."""
 
 
 def is_feed(spec: Spec) -> bool:
@@ -57,7 +63,7 @@ def is_encoded(output: str) -> bool:
 
 def is_cut(output: str) -> bool:
     """Whether an output can be had in segments."""
-    return _says(sinks.is_cut, output)
+    return output not in PIPED and _says(sinks.is_cut, output)
 
 
 def _says(is_one: Callable[[str], bool], output: str) -> bool:

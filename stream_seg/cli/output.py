@@ -12,6 +12,7 @@ from typing import IO
 
 from tqdm import tqdm
 
+from stream_seg.cli.names import PIPE
 from stream_seg.errors import OutputError
 
 
@@ -43,18 +44,19 @@ def _write(write: Callable[[], None]) -> None:
 
 
 @contextmanager
-def standard_output_as_pipe() -> Iterator[IO[bytes]]:
-    """Give standard output to what is no text; meanwhile all that is printed goes to standard error.
+def standard_output_as_pipe(output: str) -> Iterator[IO[bytes]]:
+    """Give standard output to `output`, one of `PIPED`; meanwhile all that is printed goes to standard error.
 
     Raises `OutputError` where it is a terminal, or none that can be handed on.
     """
+    what, program = ("a video", "ffplay -") if output == PIPE else ("a list of objects", "jq .")
     try:
         standard, other = sys.stdout.fileno(), sys.stderr.fileno()
         is_terminal = os.isatty(standard)
     except (OSError, ValueError) as error:  # ValueError: closed, or replaced by what has no descriptor
-        raise OutputError("standard output cannot be had for a video; name a file") from error
+        raise OutputError(f"standard output cannot be had for {what}; name a file") from error
     if is_terminal:
-        raise OutputError("a video would fill the terminal; pipe it into a program, as in -o - | ffplay -")
+        raise OutputError(f"{what} would fill the terminal; pipe it into a program, as in -o {output} | {program}")
     sys.stdout.flush()
     with os.fdopen(os.dup(standard), "wb", buffering=0) as pipe:
         os.dup2(other, standard)

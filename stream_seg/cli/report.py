@@ -76,7 +76,8 @@ class Report:
 
 def written(outputs: Sequence[Sink]) -> list[str]:
     """Where the results are that the outputs have by now; one that is unfinished has a partial name."""
-    return [str(path) for output in outputs if (path := getattr(output, "result", None)) is not None]
+    results = [str(path) for output in outputs if (path := getattr(output, "result", None)) is not None]
+    return list(dict.fromkeys(results))  # a pipe may be that of several sources
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:

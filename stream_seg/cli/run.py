@@ -10,7 +10,7 @@ from stream_seg.cli.console import Listing, Progress
 from stream_seg.cli.feeds import plan
 from stream_seg.cli.memory import Trimmer
 from stream_seg.cli.models import load_model
-from stream_seg.cli.names import PIPE
+from stream_seg.cli.names import PIPED
 from stream_seg.cli.output import standard_output_as_pipe, tell
 from stream_seg.cli.signals import ending_signals
 from stream_seg.errors import OutputError, SourceError
@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
     limit_heaps()
     use_one_thread()
     be_silent()
-    piping = standard_output_as_pipe() if PIPE in args.output else nullcontext()
+    piped = next((output for output in args.output if output in PIPED), None)
+    piping = nullcontext() if piped is None else standard_output_as_pipe(piped)
     with ending_signals() as ending, piping as pipe:
         job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])], pipe)
         figures = report.Report(args.metrics, job.outputs)

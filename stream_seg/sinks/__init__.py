@@ -17,7 +17,8 @@ from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
-from stream_seg.sinks.piped import PipedVideo
+from stream_seg.sinks.pipe import Pipe
+from stream_seg.sinks.piped import PipedObjects, PipedVideo
 from stream_seg.sinks.publisher import Publisher
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedObjects, SegmentedVideo
@@ -32,6 +33,8 @@ __all__ = [
     "NumberedImages",
     "ObjectsFile",
     "Page",
+    "Pipe",
+    "PipedObjects",
     "PipedVideo",
     "Publisher",
     "SegmentedObjects",
@@ -85,9 +88,9 @@ def open_sink(
         )
     if path == "":  # as an unset variable gives
         raise UsageError("the name of an output is empty; the current folder is written .")
-    if str(path) == "-":
+    if (piped := {"-": "PipedVideo", "-.jsonl": "PipedObjects"}.get(str(path))) is not None:
         raise OutputError(
-            "standard output (-) is written by PipedVideo; name a file or a folder (./- for one of that name)"
+            f"standard output ({path}) is written by {piped}; name a file or a folder (./{path} for one of that name)"
         )
     if is_address(path):
         if not isinstance(path, str):  # a `Path` has one slash of two, and may have lost more

@@ -1,4 +1,4 @@
-"""ObjectsFile: what was found, as lines of JSON that other programs read (docs/objects.md)."""
+"""ObjectsFile: what was found, as lines of JSON that other programs read (docs/objects.md); `line_of` makes them."""
 
 from __future__ import annotations
 
@@ -59,10 +59,9 @@ class ObjectsFile(Sink):
         if self._part is None:
             raise RuntimeError("open the sink before writing to it")
         comment = self._comment if self._part.is_empty() else None
-        entry = _entry(frame, detections, is_live=self._is_live, comment=comment)
-        line = json.dumps(entry, separators=(",", ":")) + "\n"
+        line = line_of(frame, detections, is_live=self._is_live, comment=comment)
         try:
-            self._part.write(line.encode("ascii"))
+            self._part.write(line)
         except OSError as error:
             raise self._part.unwritable(error) from error
         self._part.checkpoint()
@@ -87,8 +86,17 @@ class ObjectsFile(Sink):
         self.result = self.path
 
 
-def _entry(frame: Frame, detections: Detections, *, is_live: bool, comment: str | None) -> dict[str, object]:
-    """What docs/objects.md describes, of one frame."""
+def line_of(
+    frame: Frame, detections: Detections, *, is_live: bool, comment: str | None = None, source: str | None = None
+) -> bytes:
+    """What docs/objects.md describes, of one frame, in ASCII."""
+    entry = _entry(frame, detections, is_live=is_live, comment=comment, source=source)
+    return (json.dumps(entry, separators=(",", ":")) + "\n").encode("ascii")
+
+
+def _entry(
+    frame: Frame, detections: Detections, *, is_live: bool, comment: str | None, source: str | None
+) -> dict[str, object]:
     width, height = frame.size
     # Others, of a broken model, have no place, and JSON no word for them.
     detections = detections[np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores)]
@@ -98,6 +106,8 @@ def _entry(frame: Frame, detections: Detections, *, is_live: bool, comment: str 
         entry["captured"] = datetime.fromtimestamp(captured, UTC).isoformat(timespec="milliseconds")
     if frame.name is not None:
         entry["image"] = frame.name
+    if source is not None:
+        entry["source"] = source
     if comment is not None:
         entry["comment"] = comment
     objects = [

@@ -1,12 +1,10 @@
-"""PipedVideo: rendered frames as a video into a pipe, for a player or a server that goes on with it."""
+"""PipedVideo and PipedObjects: rendered frames as a video, or what was found as lines of JSON, into a pipe, for a
+program that goes on with it."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
-import time
 from pathlib import Path
 from typing import IO
 
@@ -19,27 +17,11 @@ from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
+from stream_seg.sinks.objects import line_of
 from stream_seg.sinks.original import Original
+from stream_seg.sinks.pipe import Pipe
 
 logger = logging.getLogger(__name__)
-
-if sys.platform == "win32":
-    _AT_ONCE = 65536
-
-    def _takes_some(descriptor: int, seconds: float) -> bool:  # noqa: ARG001  as elsewhere
-        """Whether `_AT_ONCE` bytes can be written without waiting; there that cannot be known."""
-        return True
-else:
-    import select
-
-    _AT_ONCE = select.PIPE_BUF
-
-    def _takes_some(descriptor: int, seconds: float) -> bool:
-        """Whether `_AT_ONCE` bytes can be written without waiting, or writing fails; waits so long for that."""
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        return bool(poll.poll(None if math.isinf(seconds) else seconds * 1000))
-
 
 _POLL_SECONDS = 0.04
 """How long a reader is waited for at a time, for who asks wants an answer within 50 ms."""
@@ -48,7 +30,59 @@ _PARTING_SECONDS = 3.0
 """How long a reader may take for the rest of a run that was stopped."""
 
 
-class PipedVideo(Sink):
+class _Piped(Sink):
+    """What both have in common: live sources go on without a reader that takes nothing, recordings wait for it."""
+
+    _rest = ""
+    """What of it is lost where the reader does not take the end."""
+
+    def __init__(self, file: IO[bytes] | Pipe) -> None:
+        self._pipe = file if isinstance(file, Pipe) else Pipe(file.fileno())
+        self._pipe.users.add(self)
+        self._info: SourceInfo | None = None
+        self._has_begun = False
+        self._is_asked = False  # whether it holds
+
+    @property
+    def result(self) -> str | None:
+        """What the summary calls it; None where nothing was written."""
+        return "a pipe" if self._has_begun else None
+
+    def open(self, info: SourceInfo) -> None:
+        self._info = info
+
+    def wants_stop(self) -> bool:
+        """Whether the reader has gone."""
+        return self._pipe.error is not None
+
+    def _has_room(self, *, is_live: bool) -> bool:
+        """Whether a frame is wanted: once all before it was taken, or if who asks has waited long enough for that."""
+        if self._pipe.error is not None:
+            return False
+        if is_live:
+            return self._pipe.pass_on(0)
+        return self._is_asked or self._pipe.pass_on(math.inf)
+
+    def _is_taken(self) -> bool:
+        """Whether the reader has taken all, which is waited for a little. Whoever asks is to wait by asking again."""
+        self._is_asked = True
+        return self._pipe.pass_on(_POLL_SECONDS)
+
+    def _part(self, outcome: Outcome) -> None:
+        """Have the reader take the rest; of a run that was stopped, what it takes of it within three seconds."""
+        self._pipe.users.discard(self)
+        if not self._has_begun or self._pipe.users:  # the last one to go sees to what waits
+            return
+        if not self._pipe.pass_on(math.inf if outcome is Outcome.COMPLETE else _PARTING_SECONDS):
+            logger.warning("the reader of the pipe took nothing: %s not in it", self._rest)
+
+    def _raise_unless_unread(self, error: Exception) -> None:
+        cause = self._pipe.error or error
+        if not isinstance(cause, BrokenPipeError):
+            raise OutputError(f"cannot write to the pipe: {getattr(cause, 'strerror', None) or cause}") from error
+
+
+class PipedVideo(_Piped):
     """Writes frames as Matroska to `file`, which has a descriptor and stays open: a pipe, `process.stdin`, a socket.
 
     All is as in a `VideoFile` of that kind: times, the sound of a recording, `codec`. A frame is in the pipe once the
@@ -60,22 +94,16 @@ class PipedVideo(Sink):
     where the encoder cannot be opened or writing fails otherwise.
     """
 
-    def __init__(self, file: IO[bytes], *, codec: str | None = None) -> None:
+    _rest = "the end of the video is"
+
+    def __init__(self, file: IO[bytes] | Pipe, *, codec: str | None = None) -> None:
         self._encoder = Encoder(Path("-.mkv"), codec)
-        self._pipe = _Pipe(file.fileno())
-        self._info: SourceInfo | None = None
+        super().__init__(file)
         self._original: Original | None = None
         self._film: Film | None = None
-        self._has_begun = False
-        self._is_asked = False  # whether it holds
-
-    @property
-    def result(self) -> str | None:
-        """What the summary calls it; None where nothing was written."""
-        return "a pipe" if self._has_begun else None
 
     def open(self, info: SourceInfo) -> None:
-        self._info = info
+        super().open(info)
         self._original = original_of(info)
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
@@ -93,18 +121,6 @@ class PipedVideo(Sink):
         except (av.FFmpegError, OSError) as error:
             self._raise_unless_unread(error)
 
-    def _has_room(self, *, is_live: bool) -> bool:
-        """Whether a frame is wanted: once all before it was taken, or if who asks has waited long enough for that."""
-        if self._pipe.error is not None:
-            return False
-        if is_live:
-            return self._pipe.pass_on(0)
-        return self._is_asked or self._pipe.pass_on(math.inf)
-
-    def wants_stop(self) -> bool:
-        """Whether the reader has gone."""
-        return self._pipe.error is not None
-
     def holds(self) -> bool:
         """As of a `VideoFile`, and while the reader of a recording, or of the rest of any source, takes nothing."""
         if self._info is None:
@@ -113,9 +129,8 @@ class PipedVideo(Sink):
             return self._original is not None and self._original.waits_from(self._info.start)
         if self._info.is_live and self._film is not None:
             return False
-        self._is_asked = True
         try:
-            return not self._pipe.pass_on(_POLL_SECONDS) or (self._film is not None and self._film.waits())
+            return not self._is_taken() or (self._film is not None and self._film.waits())
         except OSError as error:
             self._raise_unless_unread(error)
             return False
@@ -134,8 +149,7 @@ class PipedVideo(Sink):
             self._original.hurry()
         try:
             self._finish(complete=is_complete)
-            if self._has_begun and not self._pipe.pass_on(math.inf if is_complete else _PARTING_SECONDS):
-                logger.warning("the reader of the pipe took nothing: the end of the video is not in it")
+            self._part(outcome)
         except (av.FFmpegError, OSError) as error:
             self._raise_unless_unread(error)
         finally:
@@ -147,43 +161,65 @@ class PipedVideo(Sink):
         if film is not None:
             film.finish(complete=complete)
 
-    def _raise_unless_unread(self, error: Exception) -> None:
-        cause = self._pipe.error or error
-        if not isinstance(cause, BrokenPipeError):
-            raise OutputError(f"cannot write to the pipe: {getattr(cause, 'strerror', None) or cause}") from error
 
+class PipedObjects(_Piped):
+    """Writes the lines of an `ObjectsFile` to `file`, which has a descriptor and stays open: a pipe, `process.stdin`.
 
-class _Pipe:
-    """The writable end of a pipe, as a `Film` wants it. What is written waits for `pass_on`."""
+    Each is in the pipe as soon as its frame is written. While the reader takes nothing, lines of live sources are left
+    out, whole ones, and recordings wait, as for a `PipedVideo`; a reader that goes away ends the run.
 
-    def __init__(self, descriptor: int) -> None:
-        self.error: OSError | None = None
-        self._descriptor = descriptor
-        self._waiting = bytearray()
+    Several sources share a pipe where each has a `PipedObjects` with the same `Pipe`, and a `source`, a name that goes
+    into its lines.
 
-    def write(self, data: bytes) -> int:
-        if self.error is None:
-            self._waiting += data
-        return len(data)
+    Raises `OutputError` where writing fails otherwise.
+    """
 
-    def pass_on(self, seconds: float) -> bool:
-        """Write what waits, for so many seconds at most; whether nothing waits any more. Raises `OSError` once."""
-        until = time.monotonic() + seconds
-        while self._waiting and _takes_some(self._descriptor, max(0.0, until - time.monotonic())):
-            try:
-                written = os.write(self._descriptor, self._waiting[:_AT_ONCE])
-            except OSError as error:
-                self.error = error
-                self._waiting.clear()
-                raise
-            del self._waiting[:written]
-        return not self._waiting
+    wants_pictures = False
 
-    def begin(self) -> None:
-        """The header waits as well, and is passed on with the first picture."""
+    _rest = "the last lines are"
 
-    def empty(self) -> None:
-        self._waiting.clear()
+    def __init__(self, file: IO[bytes] | Pipe, *, source: str | None = None) -> None:
+        super().__init__(file)
+        self._source = source
+        self._has_ended = False
 
-    def checkpoint(self) -> None:
-        """What was written cannot be had back."""
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._info is None:
+            raise RuntimeError("open the sink before writing to it")
+        is_live = self._info.is_live
+        try:
+            if self._has_room(is_live=is_live):
+                self._pipe.write(line_of(frame, detections, is_live=is_live, source=self._source))
+                self._has_begun = True
+                self._pipe.pass_on(0)
+        except OSError as error:
+            self._raise_unless_unread(error)
+
+    def wants_stop(self) -> bool:
+        """Whether the reader has gone. What it had no room for before is passed on meanwhile."""
+        try:
+            self._pipe.pass_on(0)
+        except OSError as error:
+            self._raise_unless_unread(error)
+        return super().wants_stop()
+
+    def holds(self) -> bool:
+        """While the reader of a recording, or of the rest of the last source, takes nothing."""
+        is_last = self._has_ended and len(self._pipe.users) == 1
+        if self._info is None or (self._info.is_live and not is_last):
+            return False
+        try:
+            return not self._is_taken()
+        except OSError as error:
+            self._raise_unless_unread(error)
+            return False
+
+    def ended(self) -> None:
+        self._has_ended = True
+
+    def close(self, outcome: Outcome) -> None:
+        """Pass the rest on; of a run that was stopped, what the reader takes of it within three seconds."""
+        try:
+            self._part(outcome)
+        except OSError as error:
+            self._raise_unless_unread(error)

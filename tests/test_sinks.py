@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
@@ -29,6 +30,7 @@ from stream_seg.sinks import (
     VideoFile,
     open_sink,
 )
+from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sources import open_source
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
 
@@ -380,11 +382,50 @@ def test_a_file_whose_folder_was_deleted_meanwhile_is_not_said_to_be_there(tmp_p
         sink.close(Outcome.COMPLETE)
 
 
-def test_an_old_partial_file_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "a.part.mp4").write_bytes(b"of an earlier run")
-    deliver(VideoFile(tmp_path / "a.mp4"), ABOUT, frames(CFR[:3]))
-    assert (tmp_path / "a.part.mp4").read_bytes() == b"of an earlier run"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.part.mp4"]
+@pytest.mark.parametrize(("name", "sink"), [("a.mp4", VideoFile), ("a.jsonl", ObjectsFile)])
+def test_an_old_partial_file_is_left_alone_and_told_of(
+    name: str, sink: type[VideoFile | ObjectsFile], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = tmp_path / name.replace(".", ".part.")
+    old.write_bytes(b"of an earlier run")
+    deliver(sink(tmp_path / name), ABOUT, frames(CFR[:3]))
+    assert old.read_bytes() == b"of an earlier run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, old.name])
+    second = old.name.replace("part", "part-2")
+    (line,) = caplog.messages
+    assert line == (
+        f"{old} is left of a run that failed or was killed; what this run writes is {second} until it is whole"
+    )
+
+
+def test_of_partial_files_those_are_told_apart_that_are_left_and_that_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = Target(tmp_path / "a.jsonl")
+    first = PartFile(target)
+    assert caplog.messages == []
+    second, third = PartFile(target), PartFile(target)
+    if sys.platform != "win32":
+        assert caplog.messages[0] == (
+            f"{first.path} is being written by another run; what this run writes is a.part-2.jsonl until it is whole"
+        )
+    caplog.clear()
+    second.close()
+    third.close()
+    PartFile(target).close()
+    first.close()
+    (line,) = caplog.messages
+    if sys.platform != "win32":
+        assert line.startswith(f"{second.path} (and 1 more) is left of a run that failed or was killed; what this run")
+    assert "what this run writes is a.part-4.jsonl" in line
+
+
+def test_a_partial_name_that_is_taken_by_what_cannot_be_read_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.part.jsonl").mkdir()
+    PartFile(Target(tmp_path / "a.jsonl")).close()
+    assert "a.part-2.jsonl" in caplog.text
 
 
 @pytest.mark.parametrize(

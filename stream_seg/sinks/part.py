@@ -7,13 +7,17 @@ whatever bears the name a user asked for is complete.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stream_seg.errors import OutputError
+
+logger = logging.getLogger(__name__)
 
 if sys.platform == "win32":
 
@@ -94,6 +98,8 @@ class PartFile:
 
     After a failed write (disk full) nothing more is written: `error` holds the failure, the file is cut back to the
     last `checkpoint`, and later writes are swallowed, so that a muxer's attempt to finish cannot damage what is there.
+
+    A warning tells where it has another name than the first, and why: whoever reads along would read the wrong file.
     """
 
     def __init__(self, target: Target) -> None:
@@ -106,16 +112,19 @@ class PartFile:
         self._header_size = 0
 
     def _create(self) -> tuple[Path, int]:
-        number = 1
+        others: list[Path] = []
         while True:
-            path = self.target.part_path(number)
+            path = self.target.part_path(len(others) + 1)
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-                return path, os.open(path, flags, 0o666)
+                descriptor = os.open(path, flags, 0o666)
             except FileExistsError:
-                number += 1
+                others.append(path)
             except OSError as error:
                 raise OutputError(f"cannot write {self.target.path}: {error.strerror}") from error
+            else:
+                _tell_of(others, path)
+                return path, descriptor
 
     def write(self, data: bytes) -> int:
         """Write all of `data` at the current position; raises `OSError` the first time that fails."""
@@ -201,6 +210,24 @@ def is_being_written(path: Path) -> bool:
     """Whether a `PartFile` of some process is open at `path`. Raises `OSError` when the file cannot be read."""
     with path.open("rb") as file:
         return not _lock(file.fileno(), shared=True)
+
+
+def _tell_of(others: Sequence[Path], path: Path) -> None:
+    """Warn that `others` have the names that come before the partial name `path`, and who left or writes them."""
+    if not others:
+        return
+    left = [other for other in others if not _is_known_to_be_written(other)]
+    first = (left or others)[0]
+    more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+    what = "is left of a run that failed or was killed" if left else "is being written by another run"
+    logger.warning("%s%s %s; what this run writes is %s until it is whole", first, more, what, path.name)
+
+
+def _is_known_to_be_written(path: Path) -> bool:
+    try:
+        return is_being_written(path)
+    except OSError:  # nobody can say so of a file that cannot be read, or is gone by now
+        return False
 
 
 def is_partial_name(path: Path, result: Path) -> bool:

@@ -73,6 +73,18 @@ def test_its_main_job_runs_as_written(folder: Path, capsys: pytest.CaptureFixtur
     assert (folder / "annotated.mp4").is_file()
 
 
+def test_the_service_of_the_guide_can_begin_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (unit,) = blocks("service", (ROOT / "docs" / "live.md").read_text(encoding="utf-8"))
+    (command,) = re.findall(r"^ExecStart=\S+/stream-seg (.*)$", unit, re.MULTILINE)
+    (address,) = re.findall(r"rtsp://\S+", command)
+    argv = command.replace(address, "synthetic:64x64@30x3").replace("/srv/door", str(tmp_path)).split()
+    assert main(argv) == 0
+    assert main(argv) == 0
+    assert len(list(tmp_path.glob("door_*.mp4"))) == 2
+    assert main([word for word in argv if word != "--overwrite"]) == 6
+    assert f"{tmp_path / 'run.json'} exists already" in capsys.readouterr().err
+
+
 def test_its_test_command_is_what_ci_runs() -> None:
     (command,) = blocks("tests")
     ci = (ROOT / ".ci" / "run").read_text()

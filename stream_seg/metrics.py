@@ -307,6 +307,16 @@ class Metrics:
         return sum(feed.dropped.total() for feed in self.feeds)
 
     @property
+    def objects(self) -> int:
+        """Objects shown in all frames of all sources together."""
+        return sum(feed.classes.total() for feed in self.feeds)
+
+    @property
+    def latency(self) -> float | None:
+        """The median of the last frames, in seconds from capture to delivery; None before the first."""
+        return self._latencies.recent
+
+    @property
     def is_live(self) -> bool:
         """Whether any source is live."""
         return any(feed.is_live for feed in self.feeds)
@@ -332,7 +342,7 @@ class Metrics:
 
     def status(self) -> str:
         """Rate, latency and drops of all sources together."""
-        return _status(self._rate.per_second, self._latencies.recent, self.dropped)
+        return _status(self._rate.per_second, self.latency, self.dropped)
 
     def summary(self) -> Summary:
         """The figures up to now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,6 +15,11 @@ from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.metrics import Metrics
 from stream_seg.protocols import Outcome, Sink
+
+logger = logging.getLogger(__name__)
+
+LINE_SECONDS = 60.0
+"""How often the figures are logged where there is no bar to show them."""
 
 
 class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
@@ -38,12 +44,19 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
 
 
 class Progress(Sink):
-    """A progress bar over all sources: with an ETA for recordings, with the present rate and drops for live ones."""
+    """A progress bar over all sources: with an ETA for recordings, with the present rate and drops for live ones.
+
+    Where no terminal shows it, a line of the log (`--verbose`) tells the figures every minute, also of those without a
+    frame.
+    """
 
     wants_pictures = False
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
+        self._clock = clock
+        self._told = clock()
+        self._told_frames = 0
         self._bar: Bar | None = None
         self._left = len(metrics.feeds)
 
@@ -59,6 +72,24 @@ class Progress(Sink):
             if self._metrics.is_live:
                 self._bar.set_postfix_str(self._metrics.status(), refresh=False)
             self._bar.update()
+
+    def wants_stop(self) -> bool:
+        """Never; it is asked often, though, which is when a minute is over."""
+        seconds = self._clock() - self._told
+        if seconds >= LINE_SECONDS:
+            if self._bar is None or self._bar.disable:
+                self._log(seconds)
+            self._told += seconds
+            self._told_frames = self._metrics.delivered
+        return False
+
+    def _log(self, seconds: float) -> None:
+        metrics = self._metrics
+        frames = metrics.delivered - self._told_frames
+        delay = f"; latency {metrics.latency * 1000:.0f} ms" if frames and metrics.latency is not None else ""
+        counts = f"{metrics.captured} captured, {metrics.delivered} delivered, {metrics.dropped} dropped"
+        rate = f"{frames / seconds:.1f} fps over {seconds:.0f} s"
+        logger.debug("%s%s; in all %s; %d objects", rate, delay, counts, metrics.objects)
 
     def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the bar ends alike
         self._left -= 1

@@ -24,7 +24,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import ObjectsFile, Pipe, PipedObjects, PipedVideo, VideoFile
+from stream_seg.sinks import ObjectsFile, Pipe, PipedObjects, PipedVideo, VideoFile, open_sink
 from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, info, noise, read, record, recording, sounds
 from tests.tiny_models import batched_model
 
@@ -402,3 +402,9 @@ def test_what_has_no_meaning_for_lines_in_a_pipe_is_refused(
     printed = capfd.readouterr()
     assert words in printed.err
     assert (printed.err.count("\n"), printed.out) == (1, "")
+
+
+@pytest.mark.parametrize(("name", "sink"), [("-", "PipedVideo"), ("-.jsonl", "PipedObjects")])
+def test_a_name_that_stands_for_standard_output_names_no_file_in_a_program(name: str, sink: str) -> None:
+    with pytest.raises(OutputError, match=rf"is written by {sink}; name a file or a folder \(\./{name} for one"):
+        open_sink(name)

@@ -484,3 +484,11 @@ def test_a_yolov5_model_which_counts_otherwise_is_not_taken_for_a_later_one(tmp_
                       metadata={"stride": "32", "names": "{0: 'a', 1: 'b', 2: 'c'}"})  # fmt: skip
     with pytest.raises(ModelError, match="of no known kind"):
         load_segmenter(yolo_model(tmp_path / "model.onnx", probing), device="cpu")
+
+
+@pytest.mark.parametrize("task", ["detect", "pose", "classify", "obb"])
+def test_a_model_of_ultralytics_without_outlines_is_refused_as_that(tmp_path: Path, task: str) -> None:
+    probing = Probing([(0, 0, 0)], 0.001, 0.5, np.zeros((1, 4), np.float32), np.zeros((1, 8, 8), np.float32),
+                      metadata={"stride": "32", "task": task, "names": "{0: 'a'}"})  # fmt: skip
+    with pytest.raises(ModelError, match=f"no outlines, for its task is {task}: a segmentation model is needed.*-seg"):
+        load_segmenter(yolo_model(tmp_path / "model.onnx", probing), device="cpu")

@@ -32,6 +32,8 @@ def refusal(model: Path) -> str:
         (b"\x80\x02}q\x00.", "PyTorch weights"),
         (b'\x40\x00\x00\x00\x00\x00\x00\x00{"weight": {}}', "safetensors weights"),
         (b"\x1c\x00\x00\x00TFL3\x00\x00", "a TensorFlow Lite model"),
+        (b'<?xml version="1.0"?>\n<net name="Model0" version="11">', "an OpenVINO model"),
+        (b"PK\x03\x04\x14\x00\x00\x00\x08\x00model.onnx", "an archive: unpack it"),
         (b"just some text, nothing more", "no ONNX model, or is cut short or damaged"),
         (b"\x08", "no ONNX model, or is cut short or damaged"),
         (b"\xff" * 40, "no ONNX model, or is cut short or damaged"),
@@ -44,11 +46,48 @@ def test_bytes_that_are_no_model_are_named(tmp_path: Path, content: bytes, words
 
 
 def test_a_zipped_checkpoint_is_named(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-    said = refusal(tmp_path / "weights.pth")
-    assert "stream-seg export makes one of Mask R-CNN weights" in said
-    assert "yolo export format=onnx" in said
+    model = _checkpoint(tmp_path / "my weights.pth", "collections\nOrderedDict\n")
+    said = refusal(model)
+    assert f"stream-seg export '{model}' -o model.onnx makes one of Mask R-CNN weights" in said
+    assert f"yolo export model='{model}' format=onnx of Ultralytics'" in said
+
+
+def test_a_checkpoint_of_ultralytics_is_named_with_what_exports_it(tmp_path: Path) -> None:
+    module = "ultralytics.nn.tasks\nSegmentationModel\n"
+    zipped = _checkpoint(tmp_path / "best.pt", module)
+    (tmp_path / "legacy.pt").write_bytes(b"\x80\x02}q\x00c" + module.encode())
+    for model in (zipped, tmp_path / "legacy.pt"):
+        said = refusal(model)
+        assert said.startswith(f"{model} is an Ultralytics checkpoint")
+        assert said.endswith(f": yolo export model={model} format=onnx makes one")
+
+
+def _checkpoint(path: Path, pickled: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02}q\x00c" + pickled.encode())
+    return path
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 40, b"\x0a\x04\x0a\x02ab"])  # no protobuf, and one that is no ONNX
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("best.pt", "PyTorch weights, and stream-seg runs ONNX graphs"),
+        ("best.PTH", "PyTorch weights"),
+        ("best.engine", "a TensorRT engine"),
+        ("best.tflite", "a TensorFlow Lite model"),
+        ("frozen.pb", "a TensorFlow graph"),
+        ("model.safetensors", "safetensors weights"),
+        ("model.onnx", "no ONNX model, or is cut short or damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_told_by_its_name(tmp_path: Path, content: bytes, name: str, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert words in refusal(tmp_path / name)
+
+
+def test_a_model_is_one_by_any_name(tmp_path: Path) -> None:
+    load_segmenter(batched_model(tmp_path / "graph.pt"), device="cpu", threads=1).close()
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

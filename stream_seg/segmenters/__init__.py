@@ -87,6 +87,12 @@ def _adapter(session: Session, options: Options) -> OnnxSegmenter:
     for family in FAMILIES:
         if family.matches(session.signature):
             return family.adapter(session, options)
+    task = yolo_seg.other_task(session.signature)
+    if task is not None:
+        raise ModelError(
+            f"the model {session.path} finds no outlines, for its task is {task}: a segmentation model is needed, "
+            "whose name ends in -seg, as in yolo export model=yolo11n-seg.pt format=onnx"
+        )
     raise ModelError(
         f"the model {session.path} is of no known kind: {session.signature}; understood are {understood()}"
     )

@@ -9,22 +9,47 @@ from __future__ import annotations
 
 import mmap
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from stream_seg.errors import ModelError
 
-_NOT_ONNX = (
+_RUN = "and stream-seg runs ONNX graphs"
+_ULTRALYTICS = f"an Ultralytics checkpoint, {_RUN}: yolo export model={{model}} format=onnx makes one"
+_PYTORCH = (
+    f"PyTorch weights, {_RUN}: stream-seg export {{model}} -o model.onnx makes one of Mask R-CNN weights, "
+    "yolo export model={model} format=onnx of Ultralytics'"
+)
+_SAFETENSORS = f"safetensors weights, {_RUN}: stream-seg export {{model}} -o model.onnx makes one of Mask R-CNN weights"
+_TENSORRT = f"a TensorRT engine, {_RUN}: export the weights it was made of with format=onnx"
+_LITE = f"a TensorFlow Lite model, {_RUN}: export what it was made of to ONNX"
+_TENSORFLOW = f"a TensorFlow graph, {_RUN}: python -m tf2onnx.convert makes one (docs/models.md)"
+
+_BY_CONTENT = (
+    (rb"\s*<\?xml.*<net ", f"an OpenVINO model, {_RUN}: export what it was made of to ONNX"),
     (rb"\s*<(!doctype|html|\?xml)", "a web page: the download went wrong, fetch it again"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the model itself: run git lfs pull"),
-    (
-        rb"PK\x03\x04|\x80[\x02-\x05]",
-        "PyTorch weights or an archive, not an ONNX graph: stream-seg export makes one of Mask R-CNN weights, "
-        "yolo export format=onnx of YOLO's",
-    ),
-    (rb".{7}\x00\{\"", "safetensors weights, not a graph: stream-seg export makes graphs of weights"),
-    (rb".{4}TFL3", "a TensorFlow Lite model, not an ONNX one"),
+    (rb"(PK\x03\x04.*data\.pkl|\x80[\x02-\x05]).*ultralytics", _ULTRALYTICS),
+    (rb"PK\x03\x04.*data\.pkl|\x80[\x02-\x05]", _PYTORCH),
+    (rb"PK\x03\x04", "an archive: unpack it, and name the ONNX graph in it"),
+    (rb".{7}\x00\{\"", _SAFETENSORS),
+    (rb".{4}TFL3", _LITE),
 )
+_BY_SUFFIX = {
+    ".pt": _PYTORCH,
+    ".pth": _PYTORCH,
+    ".safetensors": _SAFETENSORS,
+    ".engine": _TENSORRT,
+    ".plan": _TENSORRT,
+    ".trt": _TENSORRT,
+    ".tflite": _LITE,
+    ".pb": _TENSORFLOW,
+}
+"""What a file is that can be told by its name alone: that it is no ONNX is all that its content says."""
+
+_HEAD = 4096
+"""Bytes in which a checkpoint names the package that its model is of."""
 
 # Where tensors are found: message -> field number -> the message inside, from onnx.proto.
 _INSIDE = {
@@ -45,7 +70,7 @@ def check_model(path: Path) -> int:
     """Return the bytes of a model with its external weights; raise `ModelError` for what cannot be used."""
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(_HEAD)
             _refuse_other_kinds(path, head)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 locations = set(_locations(data, "model", 0, len(data), 0))
@@ -53,7 +78,7 @@ def check_model(path: Path) -> int:
     except OSError as error:
         raise ModelError(f"the model {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"the model {path} is no ONNX model, or is cut short or damaged: fetch it again") from error
+        raise no_graph(path) from error
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -61,12 +86,24 @@ def check_model(path: Path) -> int:
     return size
 
 
+def no_graph(path: Path) -> ModelError:
+    """The error to raise for a file whose content is no ONNX graph: by its name it may be another kind of model."""
+    what = _BY_SUFFIX.get(path.suffix.lower())
+    if what is not None:
+        return _is_another_kind(path, what)
+    return ModelError(f"the model {path} is no ONNX model, or is cut short or damaged: fetch it again")
+
+
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if not head:
         raise ModelError(f"the model {path} is empty: fetch it again")
-    for pattern, what in _NOT_ONNX:
+    for pattern, what in _BY_CONTENT:
         if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
-            raise ModelError(f"{path} is {what}")
+            raise _is_another_kind(path, what)
+
+
+def _is_another_kind(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path} is {what.format(model=shlex.quote(str(path)))}")
 
 
 def _weights(model: Path, location: str) -> Path:

@@ -23,7 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from stream_seg.errors import ModelError
 from stream_seg.segmenters.by_shape import SessionsByShape
 from stream_seg.segmenters.device import SILENT, NoCuda, cause, cores, cuda_options, parse_device
-from stream_seg.segmenters.model_file import check_model
+from stream_seg.segmenters.model_file import check_model, no_graph
 
 Array = NDArray[np.generic]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -59,8 +59,9 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 
 _NO_MEMORY = "(?i)out of memory|failed to allocate|bad allocation|ALLOC_FAILED|smaller than requested"
 
+_NO_GRAPH = r"Protobuf parsing failed|No graph was found"
+
 _REFUSALS = (
-    (r"Protobuf parsing failed|No graph was found", "is no ONNX model, or is cut short or damaged: fetch it again"),
     (r"IR version: (\d+)", "was written for a newer ONNX (IR version {0}): update onnxruntime"),
     (r"Opset (\d+) is under development", "was written for a newer ONNX (opset {0}): update onnxruntime"),
     (r"error: (\S+?)\(-?\d+\) is not a registered|No Op registered for (\S+)", "uses the unknown operator {0}"),
@@ -228,6 +229,8 @@ def _load(
         # Its Python layer would print, and fall back to the CPU, when a provider fails, now or in any later run.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except _ORT_ERRORS as error:
+        if re.search(_NO_GRAPH, str(error)):
+            raise no_graph(path) from error
         raise ModelError(f"the model {path} {_refusal(str(error))}") from error
 
 

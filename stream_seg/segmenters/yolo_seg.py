@@ -41,6 +41,9 @@ MOST = 300
 CANDIDATES = 30_000
 """Boxes that go into suppression: Ultralytics' `max_nms`."""
 
+_WITHOUT_OUTLINES = ("detect", "pose", "classify", "obb")
+"""Ultralytics' other tasks."""
+
 
 def matches(signature: Signature) -> bool:
     """Whether a model is Ultralytics', by the shapes of its two outputs; YOLOv5's, which say no task, are not."""
@@ -48,6 +51,12 @@ def matches(signature: Signature) -> bool:
     outputs = [kind(tensor) for tensor in signature.outputs.values()]
     task = metadata.get("task", "" if "stride" in metadata else "segment")
     return only_image(signature, 4) is not None and outputs == [("float", 3), ("float", 4)] and task == "segment"
+
+
+def other_task(signature: Signature) -> str | None:
+    """What Ultralytics' model is for that finds no outlines; None for one that does, and for all others."""
+    task = signature.metadata.get("task", "")
+    return task if task in _WITHOUT_OUTLINES else None
 
 
 class YoloSegmenter(ExportSegmenter):

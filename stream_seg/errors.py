@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import re
 from collections.abc import Iterable
 
 
@@ -88,7 +89,42 @@ class DisplayError(OutputError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `" (did you mean 'dog'?)"` for a close misspelling of a known word, else an empty string."""
-    names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return f" (did you mean '{names[close[0]]}'?)" if close else ""
+    """Return `" (did you mean 'dog'?)"` where a known word is `closest`, else an empty string."""
+    meant = closest(word, known)
+    return "" if meant is None else f" (did you mean '{meant}'?)"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that another one stands for: a slip of the finger, an abbreviation, or a word of several.
+
+    None where nothing is close: a far-off guess leads astray. Capitals, and hyphens in front of options, do not count.
+    """
+    names = {_bare(name): name for name in known}
+    near = [name for name in names if _is_close(_bare(word), name)]
+    found = difflib.get_close_matches(_bare(word), near, n=1, cutoff=0)
+    found = found or difflib.get_close_matches(_bare(word), names, n=1, cutoff=_ALIKE)
+    return names[found[0]] if found else None
+
+
+_ALIKE = 0.85
+"""Ratio of `difflib` from which on two words are one with slips: two in eight letters or so."""
+
+
+def _bare(word: str) -> str:
+    return word.lower().lstrip("-")
+
+
+def _is_close(word: str, name: str) -> bool:
+    """Whether one begins the other, and is half of it at least, `word` is a word of `name`, or a slip makes it that."""
+    short, long = sorted((word, name), key=len)
+    begins = len(short) > 2 and long.startswith(short) and 2 * len(short) >= len(long)
+    return begins or (len(word) > 2 and word in re.split("[-_ ]", name)) or _is_slip(word, name)
+
+
+def _is_slip(word: str, name: str) -> bool:
+    """Whether a letter is missing, too many, or in the place of its neighbour, or, of four or more, another one."""
+    places = range(min(len(word), len(name)))
+    at = next((place for place in places if word[place] != name[place]), len(places))
+    one, other = word[at:], name[at:]
+    wrong = one[1:] == other[1:] and len(word) > 3
+    return one[1:] == other or one == other[1:] or wrong or one[1::-1] + one[2:] == other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_args
@@ -12,7 +13,8 @@ from typing import NoReturn, TypeVar, get_args
 from stream_seg.addresses import Transport
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.cli.names import PIPED_OBJECTS
-from stream_seg.errors import UsageError, did_you_mean
+from stream_seg.coco import COCO_NAMES, EVERYDAY
+from stream_seg.errors import UsageError, closest, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.render import VIEWS
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
@@ -89,9 +91,10 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         if has_sources and word in _WITHOUT_OPTION:
             return " (a source is named without an option, as in stream-seg clip.mp4)"
-        if _ELSEWHERE.get(word) in known:
-            return f" (did you mean '{_ELSEWHERE[word]}'?)"
-        return did_you_mean(word, known) if word.startswith("-") else ""
+        if not word.startswith("-"):
+            return ""
+        meant = closest(word, [*known, *(name for name, here in _ELSEWHERE.items() if here in known)])
+        return "" if meant is None else f" (did you mean '{_ELSEWHERE.get(meant, meant)}'?)"
 
 
 def seconds(text: str) -> float:
@@ -485,6 +488,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = _run_parser().parse_strictly(_joined(argv[:end]), intermixed=True)
     args.source = [*args.source, *argv[end + 1 :]]
     _refuse_misplaced(args.source)
+    _refuse_classes_without_comma(args)
     return args
 
 
@@ -508,3 +512,14 @@ def _refuse_misplaced(sources: Sequence[str]) -> None:
         hint = did_you_mean(word, SUBCOMMANDS)
         if hint:
             raise UsageError(f"there is no file and no subcommand {word}{hint}")
+
+
+def _refuse_classes_without_comma(args: argparse.Namespace) -> None:
+    """Complain of `--classes person cat`, whose second class is a source, rather than of a missing file."""
+    words = {*COCO_NAMES, *EVERYDAY, *(f"{name}s" for name in COCO_NAMES)}
+    stray = [word for word in args.source if word.strip(", ").lower() in words and not Path(word).exists()]
+    if args.classes is not None and stray:
+        together = ",".join([*args.classes, *(word.strip(", ") for word in stray)])
+        raise UsageError(
+            f"there is no file {stray[0]}; classes have commas between them, as in --classes {shlex.quote(together)}"
+        )

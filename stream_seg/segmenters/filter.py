@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream_seg.coco import EVERYDAY
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.frame import Image
@@ -50,8 +51,10 @@ class ClassFilter(ModelSegmenter):
 
 def _class_ids(name: str, known: tuple[str, ...]) -> list[int]:
     """Several where labels of the user's give classes one name."""
-    ids = [i for i, known_name in enumerate(known) if known_name.lower() == name.strip().lower()]
+    wanted = name.strip().lower()
+    ids = [i for i, known_name in enumerate(known) if known_name.lower() == wanted]
     if not ids:
         listed = f"; it knows {', '.join(known)}" if len(known) <= LISTED else ""
-        raise UsageError(f"the model has no class {name.strip()!r}{did_you_mean(name.strip(), known)}{listed}")
+        hint = did_you_mean(EVERYDAY.get(wanted, wanted), known)
+        raise UsageError(f"the model has no class {name.strip()!r}{hint}{listed}")
     return ids

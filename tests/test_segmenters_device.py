@@ -5,6 +5,7 @@ The machine these tests run on may have no GPU, so stand-ins for NVIDIA's librar
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import subprocess
@@ -121,10 +122,54 @@ def test_no_more_cores_than_a_container_may_use(
 
 
 def test_auto_says_in_one_line_what_it_chose(model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "stream_seg"), load_segmenter(model) as segmenter:
+    with caplog.at_level(logging.DEBUG, "stream_seg"), load_segmenter(model) as segmenter:
         (line,) = caplog.messages
         assert line.startswith("device auto: chose ")
         assert (segmenter.device == "cpu") == ("the CPU, because " in line)
+
+
+@pytest.mark.parametrize("may_have_gpu", [False, True])
+@pytest.mark.parametrize("providers", [["CPUExecutionProvider"], ["CUDAExecutionProvider"]])
+def test_where_there_never_was_a_gpu_only_the_curious_are_told(
+    providers: list[str], may_have_gpu: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_library(_name: str) -> None:
+        raise OSError
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    monkeypatch.setattr(device, "may_have_gpu", lambda: may_have_gpu)
+    with caplog.at_level(logging.DEBUG, "stream_seg"):
+        assert device.choose("auto") == "cpu"
+    assert [record.levelno for record in caplog.records] == [logging.INFO if may_have_gpu else logging.DEBUG]
+    with pytest.raises(DeviceError, match="cannot use CUDA: "):
+        device.choose("cuda")
+
+
+@pytest.mark.parametrize(
+    ("files", "may_be"),
+    [
+        ({}, True),  # no /sys, as in some sandboxes
+        ({"sys/pci/devices/0/vendor": "0x8086", "sys/pci/devices/0/class": "0x030000"}, False),
+        ({"sys/pci/devices/0/vendor": "0x10de", "sys/pci/devices/0/class": "0x020000"}, False),  # a network card
+        ({"sys/pci/devices/0/vendor": "0x10de\n", "sys/pci/devices/0/class": "0x030200\n"}, True),
+        ({"sys/pci/devices/0/vendor": "0x10de"}, True),  # of which the rest cannot be read
+        ({"sys/usb/devices/0": ""}, False),
+        ({"sys/usb/devices/0": "", "dev/nvidiactl": ""}, True),
+        ({"sys/usb/devices/0": "", "dev/nvme0": ""}, False),
+        ({"sys/usb/devices/0": "", "dev/nvhost-ctrl": ""}, True),
+        ({"sys/usb/devices/0": "", "dev/dxg": ""}, True),
+    ],
+)
+def test_signs_of_a_gpu(files: dict[str, str], may_be: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(device, "_DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(device, "_BUSES", tmp_path / "sys")
+    for platform, answer in (("linux", may_be), ("win32", True), ("darwin", False)):
+        monkeypatch.setattr(device.sys, "platform", platform)
+        assert device.may_have_gpu() == answer
 
 
 def test_a_chosen_cpu_needs_no_words(model: Path, caplog: pytest.LogCaptureFixture) -> None:

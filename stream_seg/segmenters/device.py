@@ -59,6 +59,8 @@ def kind_of(device: str) -> Literal["cpu", "cuda"]:
 def choose(device: str) -> str:
     """`cpu` or `cuda:N`; `auto` is the first CUDA device where it can be had, and a line of log says which it was.
 
+    The line is for those who have an NVIDIA GPU, or may have one; elsewhere it is for those who want to know all.
+
     Raise `NoCuda` where CUDA is asked for and cannot be had.
     """
     kind, index = parse_device(device)
@@ -69,7 +71,8 @@ def choose(device: str) -> str:
     except NoCuda as error:
         if kind == "cuda":
             raise
-        logger.info("device auto: chose the CPU, because %s", error.reason)
+        level = logging.INFO if error.has_driver or may_have_gpu() else logging.DEBUG
+        logger.log(level, "device auto: chose the CPU, because %s", error.reason)
         return "cpu"
     if kind == "auto":
         logger.info("device auto: chose cuda:%d, the first CUDA device", index)
@@ -77,17 +80,21 @@ def choose(device: str) -> str:
 
 
 class NoCuda(DeviceError):
-    """CUDA cannot be had. `reason` says why, the message also what to do."""
+    """CUDA cannot be had. `reason` says why, the message also what to do.
 
-    def __init__(self, reason: str, remedy: str = INSTALL) -> None:
+    `has_driver` is False where not even NVIDIA's driver was found, or looked for: there may be no GPU of theirs at all.
+    """
+
+    def __init__(self, reason: str, remedy: str = INSTALL, *, has_driver: bool = True) -> None:
         super().__init__(f"cannot use CUDA: {reason}; {remedy}, or use --device cpu")
         self.reason = reason
+        self.has_driver = has_driver
 
 
 def require_cuda(index: int) -> None:
     """Raise `NoCuda`, naming what is missing, unless CUDA device `index` can be had; loads the CUDA libraries."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise NoCuda("the installed onnxruntime is built without it")
+        raise NoCuda("the installed onnxruntime is built without it", has_driver=False)
     count = _device_count()
     if index >= count:
         raise NoCuda(f"there is no cuda:{index} on this machine", f"choose from cuda:0 to cuda:{count - 1}")
@@ -97,6 +104,32 @@ def require_cuda(index: int) -> None:
         if trouble is not None:
             raise NoCuda(*trouble)
         _sound.add(index)
+
+
+_DEVICES, _BUSES = Path("/dev"), Path("/sys/bus")
+_NODES = ("nvidia*", "nvhost*", "dxg")
+"""Of the driver, of Jetson boards, and of any GPU under WSL."""
+_NVIDIA, _DISPLAY = "0x10de", "0x03"
+"""A vendor of PCI devices, and how the class of a GPU begins."""
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU, with a driver or without, or that cannot be told."""
+    if sys.platform == "darwin":  # has no driver for them
+        return False
+    if sys.platform != "linux" or not _BUSES.is_dir():
+        return True
+    try:
+        if any(any(_DEVICES.glob(node)) for node in _NODES):
+            return True
+        return any(map(_is_nvidia_gpu, (_BUSES / "pci" / "devices").glob("*")))
+    except OSError:
+        return True
+
+
+def _is_nvidia_gpu(device: Path) -> bool:
+    vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
+    return vendor == _NVIDIA and kind.startswith(_DISPLAY)
 
 
 def cuda_options(index: int) -> dict[str, str]:
@@ -146,7 +179,8 @@ def _device_count() -> int:
     try:
         driver = ctypes.CDLL(name)
     except OSError:
-        raise NoCuda(f"{name} of the NVIDIA driver is missing", f"install the driver, then {INSTALL}") from None
+        remedy = f"install the driver, then {INSTALL}"
+        raise NoCuda(f"{name} of the NVIDIA driver is missing", remedy, has_driver=False) from None
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         raise NoCuda("the NVIDIA driver sees no device", "see what nvidia-smi says")

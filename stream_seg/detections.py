@@ -79,3 +79,13 @@ class Detections:
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True))
         return f"Detections({len(self)}: {found}; masks {self.masks.shape})"
+
+
+def check_found(found: object) -> None:
+    """Raise `TypeError` for what is not the `Detections` of one frame, such as the list that a segmenter returns."""
+    if not isinstance(found, Detections):
+        advice = ": a segmenter returns one for each image, (found,) = segmenter([image])"
+        raise TypeError(
+            f"the Detections of one frame are needed, got {type(found).__name__}"
+            f"{advice if isinstance(found, list) else ''}"
+        )

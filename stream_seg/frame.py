@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -41,6 +42,19 @@ class Frame:
         if not callable(self.pixels):
             check_image(self.pixels)
 
+    @classmethod
+    def at(cls, image: Image, seconds: float | Fraction, index: int = 0) -> Frame:
+        """An image of a film or camera of your own, `seconds` after its beginning, or by any clock that goes forward.
+
+        What follows objects needs the times; `index` only counts frames.
+        """
+        return cls(image, index, Fraction(seconds), time.monotonic())
+
+    @classmethod
+    def still(cls, image: Image) -> Frame:
+        """An image that is one of its own, such as a photo."""
+        return cls(image, 0, Fraction(0), time.monotonic(), is_still=True)
+
     @property
     def image(self) -> Image:
         """The pixels, (H, W, 3) uint8 BGR."""
@@ -73,6 +87,15 @@ def check_image(image: object) -> None:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     if image.size == 0:
         raise ValueError(f"image is empty: {image.shape}")
+
+
+def check_frame(frame: object) -> None:
+    """Raise `TypeError` for what is no frame, such as an image that is not in one."""
+    if not isinstance(frame, Frame):
+        advice = ": make one of the image by Frame.at(image, seconds), or of a photo by Frame.still(image)"
+        raise TypeError(
+            f"a Frame is needed, got {type(frame).__name__}{advice if isinstance(frame, np.ndarray) else ''}"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

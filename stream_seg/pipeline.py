@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
+
+import numpy as np
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections
@@ -57,8 +60,21 @@ class Feed:
     follower: Follower | None = None
 
     def __post_init__(self) -> None:
+        _refuse_no_source(self.source)
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1, got {self.max_frames}")
+
+
+def _refuse_no_source(given: object) -> None:
+    """Raise `UsageError` for what is easily taken for a source: the name of one, images."""
+    if isinstance(given, str | int | Path):
+        name = given if isinstance(given, int) else str(given)
+        raise UsageError(f"a pipeline takes sources, not their names: open_source({name!r}) opens one")
+    if isinstance(given, np.ndarray):
+        raise UsageError(
+            "a pipeline takes sources, not images: stream_seg.sources.ListSource([image, ...]) is one; or do without a "
+            "pipeline, segmenter([image, ...])"
+        )
 
 
 class _Lane:
@@ -145,6 +161,8 @@ class Pipeline:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        for one in source if isinstance(source, list | tuple) else [source]:
+            _refuse_no_source(one)
         if isinstance(source, Sequence) and (sinks or renderer is not None or follower is not None):
             raise UsageError("sinks, renderer and follower are those of an only source; give each Feed its own")
         feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer, follower=follower)]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from stream_seg.detections import Detections
+from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, check_frame
 from stream_seg.protocols import Follower
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class Region:
         self._is_checked = False
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
+        check_frame(frame)
+        check_found(found)
         if not self._is_checked:
             self._is_checked = True
             self._warn_if_outside(frame.size)

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.detections import Detections
-from stream_seg.frame import Frame, Image
+from stream_seg.detections import Detections, check_found
+from stream_seg.frame import Frame, Image, check_frame
 from stream_seg.geometry import Boxes, continued, resize
 
 SURE = 0.65
@@ -68,6 +68,8 @@ class Steady:
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
         """What to show of `frame`, most confident first. Call it once per frame, in order."""
+        check_frame(frame)
+        check_found(found)
         if frame.is_still:
             self._image = _NOTHING
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import paste
+from stream_seg.region import Region
+from stream_seg.render import Renderer
+from stream_seg.steady import Steady
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 
@@ -50,6 +54,30 @@ def test_what_is_no_picture_is_refused_at_once_or_when_it_is_made(image: Image) 
         Frame(image, 0, Fraction(0), 0.0)
     with pytest.raises(ValueError, match="image"):
         _ = made(image)[0].image
+
+
+def test_an_image_of_ones_own_becomes_a_frame_of_a_film_or_a_still() -> None:
+    frame = Frame.at(IMAGE, 0.25, 3)
+    assert (frame.image is IMAGE, frame.pts, frame.index, frame.is_still) == (True, Fraction(1, 4), 3, False)
+    assert Frame.at(IMAGE, Fraction(1, 30)).pts == Fraction(1, 30)
+    assert Frame.still(IMAGE).is_still
+    for make in (lambda: Frame.at(IMAGE[0], 0), lambda: Frame.still(IMAGE[0])):
+        with pytest.raises(ValueError, match="image must be"):
+            make()
+
+
+@pytest.mark.parametrize("takes", [Steady(), Region([(0, 0), (6, 4)]), Renderer()])
+def test_what_takes_frames_and_what_was_found_says_so(takes: Callable[[Any, Any], object]) -> None:
+    found = Detections.none(("cat",))
+    takes(Frame.at(IMAGE, 0), found)
+    with pytest.raises(TypeError, match=r"a Frame is needed, got ndarray: .* Frame\.at\(image, seconds\)"):
+        takes(IMAGE, found)
+    with pytest.raises(TypeError, match=r"a Frame is needed, got NoneType$"):
+        takes(None, found)
+    with pytest.raises(TypeError, match=r"Detections of one frame are needed, got list: .*\(found,\) = segmenter"):
+        takes(Frame.still(IMAGE), [found])
+    with pytest.raises(TypeError, match=r"got ndarray$"):
+        takes(Frame.still(IMAGE), IMAGE)
 
 
 def test_the_numbers_of_detections_go_along_with_them() -> None:

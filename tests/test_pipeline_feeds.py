@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -508,6 +509,24 @@ def test_a_pipeline_without_sources_is_refused() -> None:
 def test_several_sources_without_feeds_are_refused() -> None:
     with pytest.raises(UsageError, match="given as Feeds"):
         Pipeline([Numbers(1), Numbers(1)], Counting())  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.zeros((4, 6, 3), np.uint8), r"not images: stream_seg\.sources\.ListSource\(\[image, \.\.\.\]\) is one"),
+        ("clip.mp4", r"not their names: open_source\('clip\.mp4'\) opens one"),
+        (Path("clip.mp4"), r"open_source\('clip\.mp4'\) opens one"),
+        (0, r"open_source\(0\)"),
+    ],
+)
+def test_what_is_easily_taken_for_a_source_is_refused(given: object, words: str) -> None:
+    for source in (given, [given, given], (given,)):
+        for sinks in ([], [Kept()]):
+            with pytest.raises(UsageError, match=words):
+                Pipeline(source, Counting(), sinks=sinks)
+    with pytest.raises(UsageError, match=words):
+        Feed(given)
 
 
 def test_all_sources_that_never_open_raise_what_the_first_says() -> None:

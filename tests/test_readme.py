@@ -21,7 +21,7 @@ def blocks(mark: str, text: str = TEXT) -> list[str]:
 
 def execute(code: str) -> None:
     """Run a program, on the beginning of the clip."""
-    shortened = code.replace('"samples/clip.mp4")', '"samples/clip.mp4", max_frames=20)')
+    shortened = code.replace('open_source("samples/clip.mp4")', 'open_source("samples/clip.mp4", max_frames=20)')
     exec(shortened, {"__name__": "__main__"})
 
 
@@ -42,6 +42,7 @@ def test_its_python_runs(code: str, folder: Path, capsys: pytest.CaptureFixture[
 GUIDE = blocks("python", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
 MADE = (
     ["frame.png"],
+    ["picture.png"],
     ["0_person.png", "1_cat.png"],
     ["zone.jsonl", "zone.mp4"],
     ["cat_2.jpg"],

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.detections import Detections
+from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError, did_you_mean
-from stream_seg.frame import Frame, Image
+from stream_seg.frame import Frame, Image, check_frame
 from stream_seg.geometry import Bitmask, Boxes, mask_roi
 from stream_seg.render.blur import blur, widened
 from stream_seg.render.labels import Labels, Plate, Rect
@@ -67,6 +67,8 @@ class Renderer:
 
     def __call__(self, frame: Frame, detections: Detections) -> Frame:
         """Return a new frame with `detections` drawn; the given one stays as it is."""
+        check_frame(frame)
+        check_found(detections)
         if frame.is_still:  # it continues nothing
             self._shades = Shades()
         detections = _visible(detections, frame.size)

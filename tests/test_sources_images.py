@@ -252,6 +252,31 @@ def test_no_images_but_videos_get_advice(tmp_path: Path) -> None:
         open_source(tmp_path / "*.png")
 
 
+def test_videos_and_folders_beside_images_are_not_left_out_silently(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", "b/1.png", "c d/1.png", ".hidden/1.png", "notes/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, numbered(1)) if name.endswith("png") else (tmp_path / name).touch()
+    assert [frame.name for frame in open_source(tmp_path)] == ["a.png"]
+    below = f"left out 2 folders with images ({tmp_path}/b ...): '{tmp_path}/**/*' reads those, too"
+    assert caplog.messages == [below]
+    caplog.clear()
+    for name in ("film10.MP4", "film2.mov", ".film.mp4", "b/moves.gif"):
+        (tmp_path / name).touch()
+    open_source(tmp_path)
+    assert caplog.messages == [f"left out 2 videos ({tmp_path}/film2.mov ...), for videos are named one by one", below]
+    caplog.clear()
+    assert len(list(open_source(tmp_path / "**" / "*"))) == 3
+    assert caplog.messages == [f"left out 3 videos ({tmp_path}/b/moves.gif ...), for videos are named one by one"]
+    caplog.clear()
+    assert len(list(open_source(tmp_path / "b" / "*"))) == 1
+    assert caplog.messages == [f"left out 1 video ({tmp_path}/b/moves.gif), for videos are named one by one"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(SourceError, match=r"holds no images .*; folders in it do, which '.*/\*\*/\*' reads$"):
+        open_source(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

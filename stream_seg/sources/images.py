@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from stream_seg.addresses.credentials import refuse_lacking_scheme
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sources.chunks import may_be_transparent, orientation_of
+from stream_seg.sources.container import VIDEO_SUFFIXES
 from stream_seg.sources.heif import is_heif, read_heif
 from stream_seg.sources.picture import on_black
 from stream_seg.sources.several import has_pages, moves
@@ -48,6 +50,9 @@ SUFFIXES = (
     ".tif",
     ".tiff",
 )
+
+_FILMS = (*VIDEO_SUFFIXES, ".gif", ".3gp", ".mts", ".m2ts")
+"""What is beside photos on a phone or a card, and not read with them."""
 
 SEQUENCE_RATE = Fraction(25)
 """Images per second unless told, for whoever makes a video of them; the rate FFmpeg gives image sequences."""
@@ -127,12 +132,19 @@ def images_in(folder: Path) -> list[Path]:
     """Return the images directly in a folder, 2 before 10; raise `SourceError` when there is none.
 
     Hidden files are left out, as patterns do it: macOS puts a ._IMG_1.jpg, which is none, beside each image on a card.
+    A warning tells of videos and of folders with images, which are left out as well.
     """
     found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = _images_of(found)
+    below = [path for path in found if _holds_image(path)]
+    pattern = shlex.quote(str(folder / "**" / "*"))
     if not images:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        raise SourceError(f"{folder} holds no images ({kinds}){_advice_on_others(found)}")
+        advice = f"; folders in it do, which {pattern} reads" if below else _advice_on_others(found)
+        raise SourceError(f"{folder} holds no images ({kinds}){advice}")
+    _warn_of_films(found)
+    if below:
+        logger.warning("left out %s: %s reads those, too", _counted(below, "folder{s} with images"), pattern)
     return images
 
 
@@ -143,11 +155,32 @@ def images_matching(pattern: str) -> list[Path]:
     if not images:
         refuse_lacking_scheme(pattern)
         raise SourceError(f"no images match {pattern}{_advice_on_others(found)}")
+    _warn_of_films(found)
     return images
 
 
 def _images_of(paths: Iterable[Path]) -> list[Path]:
     return sorted((path for path in paths if is_image(path) and path.is_file()), key=natural_order)
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether there is an image directly in a folder; one that may not be looked into has none."""
+    try:
+        return folder.is_dir() and any(is_image(path) and not path.name.startswith(".") for path in folder.iterdir())
+    except OSError:
+        return False
+
+
+def _warn_of_films(paths: Iterable[Path]) -> None:
+    films = [path for path in paths if path.suffix.lower() in _FILMS and path.is_file()]
+    if films:
+        logger.warning("left out %s, for videos are named one by one", _counted(films, "video{s}"))
+
+
+def _counted(paths: Iterable[Path], words: str) -> str:
+    """`2 videos (photos/a.mp4 ...)`, where `words` are "video{s}"."""
+    first, *others = sorted(paths, key=natural_order)
+    return f"{1 + len(others)} {words.format(s='s' if others else '')} ({first}{' ...' if others else ''})"
 
 
 def _advice_on_others(paths: Iterable[Path]) -> str:

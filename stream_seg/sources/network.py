@@ -21,7 +21,7 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
-from stream_seg.sources.container import open_container, video_stream
+from stream_seg.sources.container import VIDEO_SUFFIXES, open_container, video_stream
 from stream_seg.sources.decoding import Decoder, recorded_frames
 from stream_seg.sources.pace import Pace
 from stream_seg.sources.stoppable import Stoppable
@@ -33,8 +33,6 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt
 
 RECORDING_SCHEMES = frozenset({"http", "https"})
 """What can serve a finished file; the others are live by nature, and their time stamps are the sender's clock."""
-
-FILE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv", ".wmv")
 
 RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 
@@ -252,7 +250,7 @@ def scheme_of(url: str) -> str:
 def names_a_file(url: str) -> bool:
     """Whether an address looks like that of a finished recording, which is there or is not."""
     parts = split_address(url)
-    return parts.scheme.lower() in RECORDING_SCHEMES and parts.path.lower().endswith(FILE_SUFFIXES)
+    return parts.scheme.lower() in RECORDING_SCHEMES and parts.path.lower().endswith(VIDEO_SUFFIXES)
 
 
 def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, str]:

@@ -246,3 +246,40 @@ def test_all_that_is_found_in_a_film_is_blurred_also_what_would_be_held_back_els
             frame = Frame(image, number, Fraction(number, 30), 0.0)
             drawn = feed.renderer(frame, feed.follower(frame, found)).image
             assert (drawn[10:40, 10:40] != image[10:40, 10:40]).any() == (seen and number == 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "made"),
+    [
+        ("results/{source}.mkv", [], "results/{label}.mkv"),
+        ("results/{source}.mkv", ["--segment", "9s"], "results/{label}_*.mkv"),
+        ("results/{source}.jsonl", [], "results/{label}.jsonl"),
+        ("results/{source}/film.mkv", [], "results/{label}/film.mkv"),
+        ("results/{source}/", [], "results/{label}/000000.png"),
+        ("{source}/%d.png", [], "{label}/0.png"),
+    ],
+)
+def test_the_folder_of_results_of_several_sources_is_made(
+    output: str, options: list[str], made: str, tmp_path: Path
+) -> None:
+    tiny = batched_model(tmp_path / "tiny.onnx")
+    films = ["synthetic:64x64@30x1", "synthetic:32x32@30x1"]
+    argv = [*films, "-o", f"{tmp_path}/{output}", *options, "--model", str(tiny), "--device", "cpu", "--quiet"]
+    assert main(argv) == 0
+    for label in ("synthetic", "synthetic-2"):
+        assert len(list(tmp_path.glob(made.format(label=label)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("none/results/{source}.mkv", "the folder .*none/results does not exist"),
+        ("results/film.mkv", "the folder .*results does not exist"),
+        ("file/{source}.mkv", "the folder .*file cannot be made: File exists"),
+    ],
+)
+def test_no_other_folder_is_made(output: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["synthetic:64x64@30x1", "-o", f"{tmp_path}/{output}"]) == 6
+    assert re.search(words, capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

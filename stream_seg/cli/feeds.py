@@ -84,6 +84,7 @@ def plan(
     live = any(map(may_be_live, specs))
     spared = _read(named, specs, sources)
     pipe = None if standard is None else Pipe(standard.fileno())
+    _make_folders(args, labels)
     for_wall = [_sink(args, path, None, pipe, spared) for path in shared]
     wall_sinks = [*for_wall, *(screens if on_wall else [])]
     # Who watches from elsewhere wants to see a recording at its pace; a page beside a file must not slow the writing.
@@ -180,6 +181,26 @@ def _outputs(
             )
     own = [[path.replace(PLACE, label) for path in args.output if path not in shared] for label in labels]
     return own, shared
+
+
+def _make_folders(args: argparse.Namespace, labels: Sequence[str]) -> None:
+    """Make the folder of results with {source} in their names, be it one for each source, in a folder that is there.
+
+    A folder that is missing further up is likely to be misspelt, which the sinks will say.
+    """
+    for output in args.output:
+        if PLACE not in output or is_address(output):
+            continue
+        parts = Path(output).parts
+        place = next(number for number, part in enumerate(parts) if PLACE in part)
+        folder = Path(*parts[:place])
+        try:
+            if folder.parent.is_dir():
+                for label in labels:
+                    folder = Path(output.replace(PLACE, label)).parent
+                    folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def _sink(

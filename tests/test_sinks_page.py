@@ -101,6 +101,17 @@ def test_a_browser_gets_a_page_with_the_name_of_the_source(page: Page) -> None:
     assert b"picture.jpg" in body
 
 
+def test_a_file_whose_name_is_no_text_has_a_page() -> None:
+    page = Page(0)
+    page.open(SourceInfo("caf\udce9.mp4", (64, 48), "video"))
+    try:
+        status, _, body = ask(page, "/")
+    finally:
+        page.close(Outcome.COMPLETE)
+    assert status == 200
+    assert b"<title>caf?.mp4 - stream-seg</title>" in body
+
+
 def test_the_picture_is_the_newest(page: Page) -> None:
     for value in (10, 200, 90):
         show(page, grey(value))

@@ -294,7 +294,8 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
         logger.debug("page: %s", format % args)
 
     def _page(self) -> None:
-        body = _HTML.format(title=html.escape(self.server.title)).encode()
+        # "replace": the name of a file may hold bytes that are no text.
+        body = _HTML.format(title=html.escape(self.server.title)).encode(errors="replace")
         self._begin("text/html; charset=utf-8", {"Content-Length": len(body)})
         self.wfile.write(body)
 

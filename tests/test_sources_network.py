@@ -128,6 +128,19 @@ def test_a_recording_of_a_server_that_cannot_seek_in_it_is_read_once(tmp_path: P
             assert numbers_of(list(source)) == list(range(25, 40))
 
 
+@pytest.mark.parametrize("suffix", [".m2ts", ".vob", ".gif"])
+def test_what_a_camcorder_or_disc_holds_and_a_gif_are_recordings_where_the_server_cannot_seek(
+    suffix: str, tmp_path: Path
+) -> None:
+    settings = ("gif", "rgb8") if suffix == ".gif" else ("mpeg2video", "yuv420p")
+    path = write_video(tmp_path / f"film{suffix}", 20, codec=settings[0], pixel_format=settings[1], options={})
+    with MisbehavingServer() as server:
+        address = server.behave(f"/film{suffix}", without_range(path.read_bytes()))
+        with open_source(address) as served, open_source(path) as source:
+            assert served.info.kind == "video"
+            assert [frame.pts for frame in served] == [frame.pts for frame in source]
+
+
 def test_a_stream_whose_server_tells_no_length_is_live_whatever_its_name(tmp_path: Path) -> None:
     film = write_video(tmp_path / "film.ts", 40).read_bytes()
     with MisbehavingServer() as server:
@@ -300,7 +313,7 @@ def test_what_a_connection_needed_is_let_go_at_once_not_when_garbage_is_collecte
         gc.enable()
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".MKV"])
+@pytest.mark.parametrize("suffix", [".mp4", ".MKV", ".MTS"])
 def test_a_file_that_is_not_there_over_http_is_not_waited_for(suffix: str) -> None:
     with pytest.raises(SourceError, match=r"connection refused$"):
         open_source(f"http://{NO_PORT}/film{suffix}?x=1").__enter__()

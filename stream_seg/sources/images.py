@@ -51,9 +51,6 @@ SUFFIXES = (
     ".tiff",
 )
 
-_FILMS = (*VIDEO_SUFFIXES, ".gif", ".3gp", ".mts", ".m2ts")
-"""What is beside photos on a phone or a card, and not read with them."""
-
 SEQUENCE_RATE = Fraction(25)
 """Images per second unless told, for whoever makes a video of them; the rate FFmpeg gives image sequences."""
 
@@ -172,7 +169,7 @@ def _holds_image(folder: Path) -> bool:
 
 
 def _warn_of_films(paths: Iterable[Path]) -> None:
-    films = [path for path in paths if path.suffix.lower() in _FILMS and path.is_file()]
+    films = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
     if films:
         logger.warning("left out %s, for videos are named one by one", _counted(films, "video{s}"))
 

@@ -256,6 +256,27 @@ def test_images_in_a_folder_keep_their_names(tmp_path: Path) -> None:
     assert written == ["b.jpg", "deep/c.png", "outside.webp", "scan.png", "scan.tif.png"]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_no_image_in_a_folder_takes_the_name_of_another(order: int, tmp_path: Path) -> None:
+    names = ["a.bmp", "a.bmp.png", "a.PNG", "b.png.bmp", "b.bmp", "b.tif"][::order]
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / "in" / name), np.full((8, 8, 3), 20 * number, np.uint8))
+    with open_source([tmp_path / "in" / name for name in names]) as source:
+        deliver(ImageFolder(tmp_path / "out"), source.info, list(source))
+    first, second = ("b.bmp", "b.tif")[::order]
+    results = {
+        "a.bmp": "a.bmp.png.png",
+        "a.bmp.png": "a.bmp.png",
+        "a.PNG": "a.PNG",
+        "b.png.bmp": "b.png.png",
+        first: "b.png",
+        second: f"{second}.png",
+    }
+    written = {path.name: int(cv2.imread(str(path))[0, 0, 0]) for path in (tmp_path / "out").iterdir()}
+    assert written == {results[name]: 20 * number for number, name in enumerate(names)}
+
+
 def test_frames_in_a_folder_are_named_by_their_index(tmp_path: Path) -> None:
     deliver(ImageFolder(tmp_path / "out"), ABOUT, frames(CFR[:2]))
     assert sorted(path.name for path in whole_files(tmp_path)) == ["000000.png", "000001.png"]

@@ -194,8 +194,9 @@ class NumberedImages(_Images):
 class ImageFolder(_Images):
     """Each frame into a file of a folder, which is made if need be.
 
-    An image keeps the name it came with, with the suffix .png where it had one that is not written here. Frames of a
-    video are named by their index, `000000.png`.
+    An image keeps the name it came with, with the suffix .png where it had one that is not written here, or behind that
+    where another image has such a name: a.bmp beside a.png becomes a.bmp.png. Frames of a video are named by their
+    index, `000000.png`.
 
     The constructor raises `OutputError` when there is something in the folder and `overwrite` is not set, when it is
     the folder of the input, and when it cannot be made.
@@ -222,6 +223,13 @@ class ImageFolder(_Images):
                 f"there is something in the folder {self.path} already; name another one, or pass --overwrite "
                 "(overwrite=True) to replace files in it"
             )
+        self._keeping: set[tuple[str, ...]] = set()
+
+    def open(self, info: SourceInfo) -> None:
+        super().open(info)
+        # How much of its path a frame has for its name is not known here.
+        for parts in (_folded(path) for path in info.files if path.suffix.lower() in SUFFIXES):
+            self._keeping.update(parts[place:] for place in range(len(parts)))
 
     def _is_named_like_a_result(self, path: Path) -> bool:
         return path.suffix.lower() in SUFFIXES and same_file(path.parent, self.path)
@@ -231,8 +239,6 @@ class ImageFolder(_Images):
 
     def _path_for(self, frame: Frame) -> Path:
         path = self.path / self._name(frame)
-        if path in self._named:  # a.bmp and a.tif both become a.png
-            path = self.path / f"{frame.name}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -242,10 +248,19 @@ class ImageFolder(_Images):
     def _name(self, frame: Frame) -> Path:
         if frame.name is None:
             return Path(f"{frame.index:06d}.png")
-        name = Path(frame.name)
+        came = Path(frame.name)
         # What the input is called must not lead out of the folder.
-        inside = Path(*(part for part in name.parts if part not in (name.anchor, "..")))
-        return inside if inside.suffix.lower() in SUFFIXES else inside.with_suffix(".png")
+        inside = Path(*(part for part in came.parts if part not in (came.anchor, "..")))
+        name = inside if inside.suffix.lower() in SUFFIXES else inside.with_suffix(".png")
+        longer = inside
+        while self.path / name in self._named or (name != inside and _folded(name) in self._keeping):
+            name = longer = longer.with_name(f"{longer.name}.png")  # a.bmp and a.tif both become a.png
+        return name
+
+
+def _folded(path: Path) -> tuple[str, ...]:
+    """The parts of a path, the same for those that some file systems take for one."""
+    return tuple(part.lower() for part in path.parts)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

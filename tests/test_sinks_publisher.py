@@ -324,6 +324,19 @@ def test_the_password_may_stand_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_p
         Publisher("rtsp://me@cam/door")
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("udp://127.0.0.1:99999", r"^udp://127\.0\.0\.1:99999 has a port that cannot be; they are 1 to 65535$"),
+        ("rtmp://me:KEY@h:70000/app/KEY", r"^rtmp://\*\*\*@h:70000/app/\*\*\* has a port that cannot be; "),
+        ("tcp://127.0.0.1", r"^tcp://127\.0\.0\.1 lacks a port; write tcp://HOST:PORT$"),
+    ],
+)
+def test_a_port_that_is_missing_or_cannot_be_is_refused_at_once(address: str, words: str) -> None:
+    with pytest.raises(OutputError, match=words):
+        Publisher(address)
+
+
 def test_an_address_of_another_kind_is_refused_and_not_repeated() -> None:
     for address in ("http://me:KEY@host/out", "s3://KEY/a.mp4"):
         with pytest.raises(

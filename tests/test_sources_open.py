@@ -96,6 +96,26 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, float | str],
         open_source("synthetic:64x48", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "address", ["rtsp://me:pw@cam:99999/1", "http://cam:65536/film.mp4", "udp://:0", "TCP://[::1]:70000"]
+)
+def test_a_port_that_cannot_be_is_refused_at_once(address: str) -> None:
+    with pytest.raises(SourceError, match=r"^\w+://\S+ has a port that cannot be; they are 1 to 65535$") as refusal:
+        open_source(address)
+    assert "pw" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("address", ["udp://239.0.0.1", "tcp://[::1]", "rtp://@cam/x", "UDP://"])
+def test_a_port_that_is_needed_and_missing_is_refused_at_once(address: str) -> None:
+    with pytest.raises(SourceError, match=r"^\w+://\S* lacks a port; write (udp|tcp|rtp)://HOST:PORT$"):
+        open_source(address)
+
+
+@pytest.mark.parametrize("address", ["udp://239.0.0.1?localport=5000", "rtsp://cam:65535", "rtsp://me:123456/7@cam/x"])
+def test_what_looks_like_no_port_may_be_right(address: str) -> None:
+    assert isinstance(open_source(address), Reconnecting)
+
+
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(SourceError, match="cannot read gopher:// addresses; understood are rtsp"):
         open_source("gopher://host/film")

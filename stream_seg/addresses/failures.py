@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import socket
 from collections.abc import Iterator
 
 import av
 
-from stream_seg.addresses.credentials import safe_address, split_address
+from stream_seg.addresses.credentials import has_split_password, safe_address, split_address
 from stream_seg.errors import Reason, SourceError
 
 _REASONS: tuple[tuple[tuple[type[av.FFmpegError], ...], Reason], ...] = (
@@ -22,6 +23,9 @@ _REASONS: tuple[tuple[tuple[type[av.FFmpegError], ...], Reason], ...] = (
     ((av.InvalidDataError, av.PatchWelcomeError, av.DecoderNotFoundError, av.DemuxerNotFoundError), Reason.CODEC),
 )
 """The first line that fits counts."""
+
+_WITHOUT_USUAL_PORT = frozenset({"udp", "tcp", "rtp"})
+_LAST_PORT = 65535
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
@@ -65,3 +69,20 @@ def unknown_host(url: str) -> str | None:
     except (OSError, UnicodeError):
         return host
     return None
+
+
+def refuse_port(url: str, shown: str) -> None:
+    """Raise `SourceError` for an address, `shown` without its secrets, whose port is none, or that lacks one it needs.
+
+    Of most FFmpeg says "invalid argument"; over UDP it waits at, or sends to, another port without a word.
+    """
+    if has_split_password(url):  # what looks like a port is the beginning of a password
+        return
+    parts = split_address(url)
+    port = re.search(r":(\d+)$", parts.netloc.rpartition("@")[2])
+    if port is None:
+        scheme = parts.scheme.lower()
+        if scheme in _WITHOUT_USUAL_PORT and "port=" not in parts.query:
+            raise SourceError(f"{shown} lacks a port; write {scheme}://HOST:PORT")
+    elif not 0 < int(port[1]) <= _LAST_PORT:
+        raise SourceError(f"{shown} has a port that cannot be; they are 1 to {_LAST_PORT}")

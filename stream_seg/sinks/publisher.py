@@ -23,7 +23,7 @@ from av.video.frame import PictureType
 from stream_seg.addresses import Transport
 from stream_seg.addresses.backoff import STEADY_SECONDS, delay_before
 from stream_seg.addresses.credentials import safe_address, with_password
-from stream_seg.addresses.failures import reason_of, unknown_host, words_of
+from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
@@ -72,7 +72,8 @@ class Publisher(Sink):
     `result` is the address, without its secrets, once something was sent. Names and passwords may stand elsewhere, as
     `addresses.credentials` says.
 
-    Raises `OutputError` from the constructor for an address of another kind and for a codec that cannot be sent.
+    Raises `OutputError` from the constructor for an address of another kind, for one whose port is missing or none, and
+    for a codec that cannot be sent.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Publisher(Sink):
         self.result: str | None = None
         self._name = shown_address(address)
         try:
+            refuse_port(address, self._name)
             self._url = with_password(f"{scheme}:{rest}")  # FFmpeg knows no RTMP://
         except SourceError as error:
             raise OutputError(str(error)) from None

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 
 from stream_seg.addresses import Transport
 from stream_seg.addresses.credentials import has_split_password, safe_address, split_address, with_password
-from stream_seg.addresses.failures import reason_of, unknown_host, words_of
+from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
@@ -84,6 +84,7 @@ class NetworkStream(Stoppable):
     ) -> None:
         super().__init__(safe_address(url))
         self._scheme = scheme_of(url)
+        refuse_port(url, self.name)
         self._url = with_password(f"{self._scheme}:{url.partition(':')[2]}")  # FFmpeg knows no HTTP, only http
         self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
         self._transport = transport

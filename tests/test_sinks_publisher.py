@@ -28,7 +28,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
-from stream_seg.sinks import Publisher, forwarder, open_sink
+from stream_seg.sinks import Publisher, VideoFile, forwarder, open_sink
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.publisher import _Connection, shown_address
 from tests.source_servers import Relay, free_port
@@ -345,6 +345,17 @@ def test_an_address_of_another_kind_is_refused_and_not_repeated() -> None:
             open_sink(address, overwrite=True)
     with pytest.raises(OutputError, match=r"^cannot send to an address of rtmp that does not begin with rtmp://$"):
         open_sink("rtmp:/host/live/KEY")
+
+
+@pytest.mark.parametrize("address", ["rtsp://", "rtsp:///door", "rtsp://server"])
+def test_an_address_is_no_folder_though_its_host_is_missing_or_a_folder_is_called_like_its_scheme(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(open_sink(address), Publisher)
+    (tmp_path / "rtsp:").mkdir()
+    assert isinstance(open_sink(address), Publisher)
+    assert isinstance(open_sink("rtsp:/film.mp4"), VideoFile)
 
 
 def test_what_servers_do_not_take_is_refused() -> None:

@@ -119,8 +119,9 @@ def _is_folder(path: str | Path) -> bool:
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether an output is an address rather than a file."""
-    return _ADDRESS.match(str(path)) is not None and not Path(path).parent.is_dir()
+    """Whether an output is an address rather than a file. With one slash, as in a `Path`, it may be one in a folder."""
+    match = _ADDRESS.match(str(path))
+    return match is not None and (str(path)[match.end() :].startswith("/") or not Path(path).parent.is_dir())
 
 
 def _refuse_cutting(segment: float | None, events: float | None, path: str | Path) -> None:

@@ -495,6 +495,20 @@ def test_where_a_damaged_end_cannot_be_read_again_what_was_lost_is_told(
     assert "film: its last 3 pictures were lost, for one of them is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_what_makes_no_sense_to_ffmpeg_behind_a_seek_is_damage_and_not_the_end_of_the_run(
+    start: int, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "film.apng", 60, codec="apng", pixel_format="rgb24", options={})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 8 // 10])  # read on from a seek, its end is one that FFmpeg does not implement
+    with Recording(path, start=Fraction(start)) as source:
+        numbers = numbers_of(list(source))
+    assert numbers == list(range(start * RATE, numbers[-1] + 1))
+    assert numbers[-1] > 40
+    assert source.damaged
+
+
 def test_after_a_picture_that_the_camera_left_out_reading_goes_on(tmp_path: Path) -> None:
     path = write_video(tmp_path / "film.mov", 20, codec="mjpeg", pixel_format="yuvj420p", options={})
     drop_picture(path, 7)

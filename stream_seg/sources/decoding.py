@@ -307,7 +307,7 @@ class Decoder:
         while failed < MOST_FAILED_READS and not self._stopping():  # asked first: once closed, reading would crash
             try:
                 packet = read()
-            except av.InvalidDataError as error:
+            except (av.InvalidDataError, av.PatchWelcomeError) as error:  # the latter of what makes no sense to FFmpeg
                 self._skip(error)
                 failed += 1
                 continue

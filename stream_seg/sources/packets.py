@@ -30,7 +30,7 @@ class Packets:
         """Return the next packet, None after the last, which is empty.
 
         After `next_waiting` without a timeout; before, with that of the container. Raises `av.FFmpegError`; after
-        `av.InvalidDataError` reading may go on.
+        `av.InvalidDataError` and `av.PatchWelcomeError` reading may go on.
         """
         if self._ended:
             return None

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import re
 import socket
 import threading
 import time
@@ -93,6 +94,24 @@ def test_a_recording_over_http_that_breaks_off_is_an_error(tmp_path: Path, monke
             came.extend(source)
     assert numbers_of(came) == list(range(len(came)))
     assert 20 < len(came) < 31
+
+
+def test_a_server_that_goes_while_a_damaged_end_is_read_again_costs_those_pictures_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network, "options_for", lambda *_: {"reconnect": "1", "reconnect_delay_max": "0"})
+    film = write_video(tmp_path / "film.avi", 60, codec="png", pixel_format="rgb24", options={})
+    data = bytearray(film.read_bytes())
+    place = [match.start() for match in re.finditer(b"\x89PNG", data)][57]
+    data[place : place + 8] = bytes(8)
+    with MisbehavingServer() as server:
+        dies = cut_off(bytes(data), len(data) // 2)
+        address = server.behave("/film.avi", without_range(bytes(data)), dies, lambda _: None)
+        with open_source(address) as source:
+            numbers = numbers_of(list(source))
+    assert numbers == list(range(len(numbers)))
+    assert 40 < len(numbers) < 58
+    assert "pictures were lost, for one of them is damaged" in caplog.text
 
 
 def test_a_recording_whose_index_is_out_of_reach_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -268,24 +268,24 @@ class Decoder:
         Of a codec that threads share a damaged packet is known of some packets later, at the end when it is asked for
         what it still holds. PyAV then asks no further, mostly without a word, and all that comes after would be lost.
         """
+        lost, settled = set(left), 0
         try:
             if self._timeline.jumped:
                 raise SourceError("its time stamps jump back, and may stand for several pictures")
-            again = Decoder(self._open, self.name, stopping=self._stopping, threads=1)
-        except (StreamSegError, av.FFmpegError) as error:  # a pipe is over
-            self.damaged = max(self.damaged, known + len(left))
-            logger.warning("%s: its last %d pictures were lost, for one of them is damaged", self.name, len(left))
+            with closing(Decoder(self._open, self.name, stopping=self._stopping, threads=1)) as again:
+                again.seek(self._timeline.at(min(left) if shown is None else shown))
+                for picture in again._pictures:
+                    if picture.pts == shown:
+                        settled = again.damaged
+                    elif picture.pts in left:
+                        lost.discard(picture.pts)
+                        yield picture
+                self.damaged = known + again.damaged - settled
+        except (StreamSegError, av.FFmpegError) as error:  # a pipe is over; a server has gone
+            self.damaged = max(self.damaged, known + len(lost))
+            if lost:
+                logger.warning("%s: its last %d pictures were lost, for one of them is damaged", self.name, len(lost))
             logger.debug("cannot read the end of %s again: %s", self.name, error)
-            return
-        settled = 0
-        with closing(again):
-            again.seek(self._timeline.at(min(left) if shown is None else shown))
-            for picture in again._pictures:
-                if picture.pts == shown:
-                    settled = again.damaged
-                elif picture.pts in left:
-                    yield picture
-            self.damaged = known + again.damaged - settled
 
     def _whole(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
         """The packets, or of a stream that comes in pieces, those joined into pictures."""

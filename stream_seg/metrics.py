@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -22,6 +22,10 @@ MISSED = "missed"
 
 RECENT = 30
 """How many frames the latency of the status line looks back on."""
+
+KNOWN = 10_000
+"""How many numbers of objects are remembered, those that were seen last, to count none twice: what comes back after so
+many others were seen is another object, however it is numbered. About 2 MB."""
 
 
 class RateMeter:
@@ -121,12 +125,32 @@ class Latencies:
         return self._all.quantile(0.50), self._all.quantile(0.95), self._all.quantile(0.99)
 
 
+class Distinct:
+    """How many different objects there were of each class, by their numbers, in bounded memory (`KNOWN`)."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._known: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    def add(self, names: Iterable[str], ids: Iterable[int]) -> None:
+        """Count those of the objects in a frame, by name of class and number, that were not counted before."""
+        for seen in zip(names, ids, strict=True):
+            if seen in self._known:
+                self._known.move_to_end(seen)
+                continue
+            self.counts[seen[0]] += 1
+            self._known[seen] = None
+            if len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+
+
 @dataclass(frozen=True, slots=True)
 class FeedSummary:
     """The figures of one source in a run: those of `Summary`, and why frames were `dropped` and how often it was away.
 
     `damaged` is how many packets or files could not be read and were left out.
-    `classes` counts the objects shown in all its frames by the names of their classes, most frequent first.
+    `classes` counts the objects shown in all its frames by the names of their classes, most frequent first, `distinct`
+    how many different ones these were by their numbers (`Detections.ids`), nothing where they have none.
     `outages` counts by reason (`stream_seg.errors.Reason`), `seconds_away` is their length together; `error` is what
     ended the source for good, if anything did.
     """
@@ -138,6 +162,7 @@ class FeedSummary:
     dropped: dict[str, int]
     damaged: int
     classes: dict[str, int]
+    distinct: dict[str, int]
     fps: float
     latency_p50: float | None
     latency_p95: float | None
@@ -156,7 +181,8 @@ class Summary:
     busiest one's; a live source's capture counts processor time, for it mostly waits for the camera. `limited_by` is a
     stage, or "source" where live sources were kept up with. `mean_batch` is how many frames a call of the segmenter
     got. `objects` is how many were shown in all frames together, `classes` how many of each class, most frequent first.
-    `feeds` has the same for each source.
+    `distinct` is how many different ones of each class there were, by their numbers, of each source by itself; nothing
+    where objects have none. `feeds` has the same for each source.
     """
 
     captured: int
@@ -172,6 +198,7 @@ class Summary:
     mean_batch: float
     objects: int
     classes: dict[str, int]
+    distinct: dict[str, int]
     feeds: tuple[FeedSummary, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -189,6 +216,7 @@ class FeedMetrics:
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
+        self.distinct = Distinct()
         self.is_live = False
         self.availability: Availability | None = None
         self.source: object = None
@@ -225,10 +253,12 @@ class FeedMetrics:
         self.captured += total - self.dropped[MISSED]
         self.dropped[MISSED] = total
 
-    def frame_delivered(self, latency: float, names: Iterable[str]) -> None:
+    def frame_delivered(self, latency: float, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
         """Count one frame that every sink has taken, `latency` seconds after it was captured, and what it shows."""
         self.delivered += 1
         self.classes.update(names)
+        if ids is not None:
+            self.distinct.add(names, ids)
         self.latencies.add(latency)
         self._rate.tick()
 
@@ -253,6 +283,7 @@ class FeedMetrics:
             dropped={cause: count for cause, count in self.dropped.items() if count},
             damaged=getattr(self.source, "damaged", 0),
             classes=dict(self.classes.most_common()),
+            distinct=dict(self.distinct.counts.most_common()),
             fps=self.delivered / seconds if seconds else 0.0,
             latency_p50=p50,
             latency_p95=p95,
@@ -333,12 +364,17 @@ class Metrics:
         self.batches += 1
         self.segmented += frames
 
-    def frame_delivered(self, feed: int, captured_at: float, names: Iterable[str]) -> None:
-        """Count one frame that every sink has taken, and the objects shown in it, by the names of their classes."""
+    def frame_delivered(
+        self, feed: int, captured_at: float, names: Sequence[str], ids: Sequence[int] | None = None
+    ) -> None:
+        """Count one frame that every sink has taken, and the objects shown in it, by the names of their classes.
+
+        `ids` are their numbers, where they have some.
+        """
         self._last = self._clock()
         self._latencies.add(self._last - captured_at)
         self._rate.tick()
-        self.feeds[feed].frame_delivered(self._last - captured_at, names)
+        self.feeds[feed].frame_delivered(self._last - captured_at, names, ids)
 
     def status(self) -> str:
         """Rate, latency and drops of all sources together."""
@@ -352,6 +388,7 @@ class Metrics:
         busy = {name: work[name] / seconds if seconds else 0.0 for name in STAGES}
         p50, p95, p99 = self._latencies.quantiles()
         classes = sum((feed.classes for feed in self.feeds), Counter[str]())
+        distinct = sum((feed.distinct.counts for feed in self.feeds), Counter[str]())
         return Summary(
             captured=self.captured,
             delivered=self.delivered,
@@ -366,6 +403,7 @@ class Metrics:
             mean_batch=self.segmented / self.batches if self.batches else 0.0,
             objects=classes.total(),
             classes=dict(classes.most_common()),
+            distinct=dict(distinct.most_common()),
             feeds=tuple(feed.summary(seconds) for feed in self.feeds),
         )
 

@@ -403,7 +403,9 @@ class Pipeline:
             if self._wall is not None and item.tile is not None:
                 self._wall.show(lane.number, item.tile)
         self._intake.delivered()
-        self.metrics.frame_delivered(lane.number, item.frame.captured_at, item.detections.names)
+        found = item.detections
+        ids = None if found.ids is None else found.ids.tolist()
+        self.metrics.frame_delivered(lane.number, item.frame.captured_at, found.names, ids)
 
     def _end(self, lane: _Lane) -> None:
         """A source has ended: finish what is its own now, for the others may run for days."""

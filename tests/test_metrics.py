@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,10 +15,11 @@ from stream_seg.cli.report import text
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason
 from stream_seg.frame import Frame, SourceInfo
-from stream_seg.metrics import STAGES, FeedMetrics, Histogram, Metrics, RateMeter
+from stream_seg.metrics import KNOWN, STAGES, FeedMetrics, Histogram, Metrics, RateMeter
 from stream_seg.pipeline import Pipeline
 from stream_seg.segmenters.fake import FunctionSegmenter
-from stream_seg.sources import ListSource
+from stream_seg.sources import ListSource, open_source
+from stream_seg.steady import Steady
 from tests.source_counts import until
 
 
@@ -240,6 +243,48 @@ def test_the_summary_for_people_names_the_most_frequent_classes() -> None:
     assert "dropped; 11 objects (dog 3, cat 2, a 1, b 1, c 1, d 1, ...)\n" in text(
         [info], segmenter, metrics.summary(), []
     )
+
+
+def test_an_object_that_stays_is_one_and_each_source_has_numbers_of_its_own() -> None:
+    metrics = Metrics(["door", "yard", "photos"])
+    for _ in range(3):
+        metrics.frame_delivered(0, 0.0, ["person", "cat", "person"], [1, 2, 4])
+        metrics.frame_delivered(1, 0.0, ["person"], [1])
+    metrics.frame_delivered(0, 0.0, [], [])
+    metrics.frame_delivered(0, 0.0, ["cat"], [3])
+    summary = metrics.summary()
+    door, yard, photos = summary.feeds
+    assert (door.distinct, yard.distinct, photos.distinct) == ({"person": 2, "cat": 2}, {"person": 1}, {})
+    assert (summary.distinct, summary.objects) == ({"person": 3, "cat": 2}, 13)
+    infos = [SourceInfo("a.mp4", (64, 48), "video")] * 3
+    segmenter = FunctionSegmenter(lambda image: Detections.none(()), ())
+    assert "0 dropped\n  objects  5 different (person 3, cat 2), shown 13 times\n" in text(
+        infos, segmenter, summary, []
+    )
+    metrics.frame_delivered(2, 0.0, ["dog"])  # which nobody follows, so that nobody knows how many there were
+    assert "0 dropped; 14 objects (person 9, cat 4, dog 1)\n" in text(infos, segmenter, metrics.summary(), [])
+
+
+def test_numbers_are_remembered_from_when_they_were_seen_last_and_not_for_ever() -> None:
+    feed = Metrics().feeds[0]
+    for number in range(2, KNOWN + 100):
+        feed.frame_delivered(0.0, ["car", "person"], [1, number])  # a parked car
+    assert feed.distinct.counts == {"car": 1, "person": KNOWN + 98}
+    assert len(feed.distinct._known) == KNOWN
+
+
+def test_a_pipeline_counts_what_its_follower_numbers_and_photos_have_no_numbers(tmp_path: Path) -> None:
+    box, mask = np.array([[1, 1, 7, 7]], np.float32), np.ones((1, 7, 7), np.float32)
+    one = Detections(box, np.ones(1, np.float32), np.zeros(1, np.int64), mask, ("cat",))
+    segmenter = FunctionSegmenter(lambda _: one, ("cat",))
+    images = [np.zeros((8, 8, 3), np.uint8)] * 5
+    film = Pipeline(ListSource(images), segmenter, follower=Steady()).run()
+    assert (film.objects, film.distinct) == (5, {"cat": 1})
+    assert Pipeline(ListSource(images), segmenter).run().distinct == {}
+    for number, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    photos = Pipeline(open_source(str(tmp_path)), segmenter, follower=Steady()).run()
+    assert (photos.objects, photos.distinct) == (5, {})
 
 
 def test_an_outage_counts_its_first_reason_and_every_failed_try() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -81,7 +81,7 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines, and one more for each of several sources."""
+    """The summary of a run in five lines, one more where objects have numbers, and one for each of several sources."""
     model = describe_segmenter(segmenter)
     results = ", ".join(outputs) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
@@ -89,8 +89,8 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
     lines = [
         f"{sources} -> {results}",
-        f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped; "
-        f"{summary.objects} objects{_classes(summary)}",
+        f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped"
+        + _objects(summary),
         f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
         f"  busy     {busy}; limited by {summary.limited_by}",
         f"  model    {model['name']} on {model['provider']}",
@@ -101,10 +101,21 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     return "\n".join(lines)
 
 
-def _classes(figures: Summary | FeedSummary) -> str:
-    """How many objects of each of the most frequent classes, in brackets; nothing where nothing was found."""
-    most = [f"{name} {count}" for name, count in figures.classes.items()][:_LISTED]
-    rest = ["..."] if len(figures.classes) > _LISTED else []
+def _objects(summary: Summary) -> str:
+    """How many objects there were, in a line of their own where all sources that show some tell them apart.
+
+    Else how many were shown in all frames together, behind the frames.
+    """
+    if all(feed.distinct or not feed.classes for feed in summary.feeds) and summary.distinct:
+        different = sum(summary.distinct.values())
+        return f"\n  objects  {different} different{_classes(summary.distinct)}, shown {summary.objects} times"
+    return f"; {summary.objects} objects{_classes(summary.classes)}"
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """How many of each of the most frequent classes, in brackets; nothing where there is none."""
+    most = [f"{name} {count}" for name, count in counts.items()][:_LISTED]
+    rest = ["..."] if len(counts) > _LISTED else []
     return f" ({', '.join(most + rest)})" if most else ""
 
 

@@ -1,13 +1,15 @@
-"""Region: keeps of what was found what stands in a part of the picture."""
+"""Region: keeps of what was found what stands in some part of the picture."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
@@ -16,26 +18,21 @@ from stream_seg.protocols import Follower
 
 logger = logging.getLogger(__name__)
 
+Corners = Sequence[tuple[float, float]]
+"""x, y in pixels of the frame: three or more of a polygon, or two opposite ones of a rectangle."""
+
 
 class Region:
     """Leaves out what does not stand within `corners`: the middle of the lower edge of its box decides.
 
-    `corners` are x, y in pixels of the frame: three or more of a polygon, or two opposite ones of a rectangle. The edge
-    belongs to it. `follower`, such as a `Steady`, comes first, so that numbers stay the same for what leaves the region
-    and comes back. Raises `UsageError` for corners that are none.
+    A list of such corners is several regions: what stands within any of them is kept. The edge belongs to a region.
+    `follower`, such as a `Steady`, comes first, so that numbers stay the same for what leaves the regions and comes
+    back. Raises `UsageError` for corners that are none, and so does the first frame if a region lies outside of it; of
+    images of their own, which may be of other sizes, a warning says so.
     """
 
-    def __init__(self, corners: Sequence[tuple[float, float]], follower: Follower | None = None) -> None:
-        try:
-            places = np.array(corners, np.float32)
-        except (TypeError, ValueError):  # not of numbers, or not all of as many
-            places = np.empty(0, np.float32)
-        if places.shape[1:] != (2,) or len(places) < 2 or not np.isfinite(places).all():
-            raise UsageError(f"a region has two corners (x, y), of a rectangle, or more, got {corners}")
-        if len(places) == 2:
-            (x1, y1), (x2, y2) = places
-            places = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], np.float32)
-        self._corners = places
+    def __init__(self, corners: Corners | Sequence[Corners], follower: Follower | None = None) -> None:
+        self._polygons = [polygon(one) for one in _each(corners)]
         self._follower = follower
         self._is_checked = False
 
@@ -44,20 +41,62 @@ class Region:
         check_found(found)
         if not self._is_checked:
             self._is_checked = True
-            self._warn_if_outside(frame.size)
+            self._check(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
         lowest = frame.size[1] - 1
         feet = [((x1 + x2) / 2, y2) for x1, _, x2, y2 in found.boxes.tolist()]
         return found[np.array([self._holds(x, y, lowest) for x, y in feet], np.bool_)]
 
+    def refuse_outside(self, size: tuple[int, int]) -> None:
+        """Raise `UsageError` if one of the regions lies outside of pictures of `size` (width, height)."""
+        for corners in self._polygons:
+            low, high = corners.min(0), corners.max(0)
+            if (low >= size).any() or (high <= 0).any():
+                places = f"from {low[0]:g},{low[1]:g} to {high[0]:g},{high[1]:g}"
+                raise UsageError(
+                    f"the region {places} lies outside of the picture, which is {size[0]}x{size[1]} pixels"
+                )
+
+    def _check(self, frame: Frame) -> None:
+        try:
+            self.refuse_outside(frame.size)
+        except UsageError as error:
+            if not frame.is_still:
+                raise
+            logger.warning("%s", error)
+
     def _holds(self, x: float, y: float, lowest: int) -> bool:
         """Whether a place is within; what leaves the picture at its lower edge stands in the `lowest` row of pixels."""
         if not math.isfinite(x + y):
             return False
-        return cv2.pointPolygonTest(self._corners, (x, min(y, lowest)), measureDist=False) >= 0
+        place = x, min(y, lowest)
+        return any(cv2.pointPolygonTest(corners, place, measureDist=False) >= 0 for corners in self._polygons)
 
-    def _warn_if_outside(self, size: tuple[int, int]) -> None:
-        low, high = self._corners.min(0), self._corners.max(0)
-        if (low >= size).any() or (high < 0).any():
-            logger.warning("the region lies outside of the picture, which is %dx%d pixels", *size)
+
+def polygon(corners: Corners) -> NDArray[np.float32]:
+    """The corners (K, 2) of a region, four of a rectangle. Raises `UsageError` for those of none."""
+    try:
+        places = np.array(corners, np.float32)
+    except (TypeError, ValueError):  # not of numbers, or not all of as many
+        places = np.empty(0, np.float32)
+    if places.shape[1:] != (2,) or len(places) < 2 or not np.isfinite(places).all():
+        raise UsageError(f"a region has two corners (x, y), of a rectangle, or more, got {corners}")
+    words = ",".join(f"{number:g}" for number in places.ravel())
+    if places.min() >= 0 and places.max() <= 1:
+        raise UsageError(f"the region {words} is in shares of the picture; give pixels, as in 0,360,640,720")
+    if len(places) == 2:
+        (x1, y1), (x2, y2) = places
+        places = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], np.float32)
+    if cv2.contourArea(cv2.convexHull(places)) < 1:  # the hull: the area of edges that cross each other may be 0
+        raise UsageError(f"the region {words} is smaller than a pixel, so that nothing stands in it")
+    return places
+
+
+def _each(corners: Corners | Sequence[Corners]) -> Sequence[Corners]:
+    """The corners of each region."""
+    try:
+        are_several = np.ndim(corners[0]) == 2
+    except (TypeError, ValueError, IndexError):  # these are none at all
+        are_several = False
+    return cast(Sequence[Corners], corners if are_several else [corners])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,9 +18,10 @@ from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame
-from stream_seg.region import Region
+from stream_seg.region import Corners, Region
 from stream_seg.steady import Steady
 from tests.test_cli import failure
+from tests.tiny_models import batched_model
 
 FRAME = Frame(np.zeros((72, 128, 3), np.uint8), 0, Fraction(0), 0.0)
 
@@ -36,7 +40,6 @@ def found(*boxes: Sequence[float]) -> Detections:
         ([(64, 60), (0, 30)], [1]),
         ([(20, 0), (20, 40), (100, 40), (100, 0)], [1]),  # its edge belongs to it
         ([(0, 71), (128, 72)], [3]),
-        ([(64, 71), (127, 71)], [3]),
         ([(0, 0), (128, 0), (0, 72)], [0, 1]),
         ([(60, 60), (70, 70)], []),
     ],
@@ -62,13 +65,25 @@ def test_what_leaves_the_region_and_comes_back_keeps_its_number() -> None:
     assert [number for number, _ in itertools.groupby(ids)] == [[1], [], [1]]
 
 
-def test_a_region_outside_of_the_picture_gets_a_word(caplog: pytest.LogCaptureFixture) -> None:
-    for region in (Region([(128, 0), (500, 72)]), Region([(0, 0), (5, 5)])):
-        for _ in range(2):
-            region(FRAME, found())
-    assert [record.message for record in caplog.records] == [
-        "the region lies outside of the picture, which is 128x72 pixels"
-    ]
+def test_what_stands_in_any_of_several_regions_is_kept_once() -> None:
+    boxes = found((0, 0, 20, 20), (10, 10, 30, 40), (100, 10, 120, 69), (80, 30, 100, 72))
+    several = [[(0, 0), (64, 30)], [(0, 0), (20, 25), (0, 50)], [(100, 60), (128, 72)]]
+    assert Region(several)(FRAME, boxes).boxes.tolist() == boxes.boxes[[0, 2]].tolist()
+    assert len(Region(np.array([[(0, 0), (64, 30)], [(100, 60), (128, 72)]]))(FRAME, boxes)) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("corners", [[(128, 0), (500, 72)], [(-9, -9), (-1, 80)], [(0, 72), (128, 80)]])
+def test_a_region_outside_of_the_picture_is_refused(corners: Corners, caplog: pytest.LogCaptureFixture) -> None:
+    places = "from {},{} to {},{}".format(*corners[0], *corners[1])
+    words = f"the region {places} lies outside of the picture, which is 128x72 pixels"
+    with pytest.raises(UsageError, match=words):
+        Region([[(0, 0), (5, 5)], corners])(FRAME, found())
+    region = Region(corners)
+    for _ in range(2):  # others of its folder may be larger
+        region(dataclasses.replace(FRAME, is_still=True), found())
+    assert [record.message for record in caplog.records] == [words]
+    for partly in ([(127, 0), (500, 72)], [(-9, -9), (1, 80)], [(0, 71), (128, 80)]):
+        Region(partly)(FRAME, found())
 
 
 @pytest.mark.parametrize(
@@ -80,8 +95,46 @@ def test_corners_that_are_none_are_refused(corners: list[Any] | None) -> None:
         Region(corners)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("corners", [[(0, 0), (1, 1)], [(0.1, 0.2), (0.9, 0.2), (0.5, 1)]])
+def test_shares_of_the_picture_are_refused(corners: Corners) -> None:
+    with pytest.raises(UsageError, match="is in shares of the picture; give pixels, as in 0,360,640,720"):
+        Region([[(0, 0), (64, 72)], corners])
+    Region([(0, 0), (1, 1.5)])
+
+
+@pytest.mark.parametrize("corners", [[(0, 40), (128, 40)], [(7, 7), (7.9, 7.9)], [(0, 0), (50, 50), (99, 99)]])
+def test_what_is_smaller_than_a_pixel_is_refused(corners: Corners) -> None:
+    with pytest.raises(UsageError, match="is smaller than a pixel"):
+        Region(corners)
+    Region([(0, 0), (64, 72), (64, 0), (0, 72)])  # whose halves have the same area, in opposite directions
+
+
+def test_the_command_refuses_a_region_before_it_makes_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), FRAME.image)
+    monkeypatch.chdir(tmp_path)
+    tiny = batched_model(tmp_path / "tiny.onnx")
+    outside = ["--region", "0,0,9,9", "--region", "128,0,200,72"]
+    for source, output in (
+        ("synthetic:128x72@30x3", "o.mp4"),
+        ("synthetic:128x72@30x3,live", "o.mp4"),
+        ("a.png", "o.png"),
+    ):
+        argv = [source, "-o", output, "--model", str(tiny), "--device", "cpu", *outside]
+        assert failure(capsys, *argv) == (
+            2,
+            "stream-seg: the region from 128,0 to 200,72 lies outside of the picture, which is 128x72 pixels",
+        )
+    for wrong, words in (("0,0.5,1,1", "is in shares of the picture"), ("9,9,9,50", "is smaller than a pixel")):
+        code, line = failure(capsys, "a.png", "--region", wrong)
+        assert code == 2
+        assert f"argument --region: the region {wrong} {words}" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "tiny.onnx"}
+
+
 def test_the_command_has_it_for_one_source(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["synthetic:64x48@30x3", "-o", "{source}.mp4", "--region", "0,0,32,48"]
+    argv = ["synthetic:64x48@30x3", "-o", "{source}.mp4", "--region", "0,0,32,48", "--region", "0,0,16,48"]
     (feed,) = feeds.plan(parse(argv), lambda metrics: []).feeds
     assert feed.follower is not None
     image = np.zeros((48, 64, 3), np.uint8)

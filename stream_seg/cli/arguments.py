@@ -16,12 +16,14 @@ from stream_seg.cli.names import PIPED_OBJECTS
 from stream_seg.coco import COCO_NAMES, EVERYDAY
 from stream_seg.errors import UsageError, closest, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
+from stream_seg.region import polygon
 from stream_seg.render import VIEWS
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 from stream_seg.sinks.page import parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.version import __version__
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
@@ -161,10 +163,10 @@ def host_and_port(text: str) -> tuple[str, int]:
     return _told(parse_host_and_port, text)
 
 
-def _told(parse_: Callable[[str], T], text: str) -> T:
+def _told(parse_: Callable[[S], T], given: S) -> T:
     """The result of a parser that raises `UsageError`, whose words argparse is to repeat."""
     try:
-        return parse_(text)
+        return parse_(given)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -222,7 +224,9 @@ def region(text: str) -> list[tuple[float, float]]:
         raise argparse.ArgumentTypeError(
             f"'{text}' is no region; write x,y,x,y in pixels, two corners of a rectangle or all of a polygon"
         )
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
+    corners = list(zip(numbers[::2], numbers[1::2], strict=True))
+    _told(polygon, corners)
+    return corners
 
 
 def device(text: str) -> str:
@@ -391,8 +395,11 @@ def _run_parser() -> Parser:
     group.add_argument(
         "--region",
         type=region,
+        action="append",
+        default=[],
         metavar="X,Y,X,Y,...",
-        help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon, in pixels",
+        help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon, in "
+        "pixels; repeatable: in any of them",
     )
     group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
     parser.set_defaults(command=run.run)

@@ -75,6 +75,7 @@ def plan(
     _refuse_senseless(args, specs)
     sources = [_source(args, named)] if together else [_source(args, spec) for spec in specs]
     warn_of_unused(args, specs, sources)
+    _refuse_outside(args, specs, sources)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     _refuse_clashes([path for paths in [*own, shared] for path in paths], args, named)
@@ -135,7 +136,7 @@ def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     piped = [path for path in args.output if path in PIPED]
     if len(piped) > 1:
         raise UsageError(f"standard output can be had once, and {' and '.join(piped)} were named; name a file for one")
-    if args.region is not None and len(specs) > 1:
+    if args.region and len(specs) > 1:
         raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
@@ -249,6 +250,13 @@ def _refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
         raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
 
 
+def _refuse_outside(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
+    """Refuse regions outside of pictures whose size is known by now; that of several images is the first one's."""
+    for spec, source in zip(specs, sources, strict=True):
+        if args.region and is_here(spec) and (source.info.kind != "images" or source.info.frame_count == 1):
+            Region(args.region).refuse_outside(source.info.size)
+
+
 def _screens(args: argparse.Namespace) -> list[Sink]:
     """A window, asked for by --show and the default where nothing else is, and the page of --serve."""
     page: list[Sink] = []
@@ -285,7 +293,7 @@ def _wall(
 def _follower(args: argparse.Namespace) -> Follower | None:
     """What makes of one source's findings what is shown; to blur, all of it."""
     steady = Steady(withhold=args.view != "blurred") if args.steady else None
-    return steady if args.region is None else Region(args.region, steady)
+    return Region(args.region, steady) if args.region else steady
 
 
 def _availability(source: Source) -> Availability | None:

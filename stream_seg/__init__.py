@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stream_seg.detections import Detections
     from stream_seg.errors import StreamSegError
     from stream_seg.frame import Frame, SourceInfo
+    from stream_seg.line import Line
     from stream_seg.metrics import Metrics, Summary
     from stream_seg.pipeline import Feed, Pipeline
     from stream_seg.region import Region
@@ -31,6 +32,7 @@ __all__ = [
     "Detections",
     "Feed",
     "Frame",
+    "Line",
     "Metrics",
     "Page",
     "Pipeline",
@@ -56,6 +58,7 @@ _HOMES = {
     "Detections": "detections",
     "Feed": "pipeline",
     "Frame": "frame",
+    "Line": "line",
     "Metrics": "metrics",
     "Page": "sinks",
     "Pipeline": "pipeline",

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+Direction = Literal["in", "out"]
+
+
+class Crossing(NamedTuple):
+    """An object that crossed a line: its number, the name of its class, and which way."""
+
+    id: int
+    name: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Crossings:
+    """What crossed a line until now, as `line.Line` counts it.
+
+    `start` and `end` of the line are x, y in frame pixels. `counts` has how many of each class crossed it, by name, for
+    either direction; `now` are those of this frame.
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    counts: Mapping[Direction, Mapping[str, int]] = field(default_factory=lambda: {"in": {}, "out": {}})
+    now: tuple[Crossing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +43,8 @@ class Detections:
     `masks` (N, S, T) float32: the probability, 0..1, that a point inside the box belongs to the object, on a grid
     stretched over the box (28x28 in Mask R-CNN). They stay small until pixels are needed: see `geometry.paste`.
     `ids` (N,) int64 tell which object of the frames before each is, by a number from 1 on; None where nobody follows
-    them, as `steady.Steady` does.
+    them, as `steady.Steady` does. `lines` are those that count what crosses them (`line.Line`), with the counts up to
+    this frame; they are of the frame, and stay the same where some of its detections are selected.
     """
 
     boxes: NDArray[np.float32]
@@ -26,6 +53,7 @@ class Detections:
     masks: NDArray[np.float32]
     class_names: tuple[str, ...]
     ids: NDArray[np.int64] | None = None
+    lines: tuple[Crossings, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -68,7 +96,13 @@ class Detections:
             index = np.arange(len(self))[index, None]  # raises IndexError, which also ends an iteration
         ids = None if self.ids is None else self.ids[index]
         return Detections(
-            self.boxes[index], self.scores[index], self.class_ids[index], self.masks[index], self.class_names, ids
+            self.boxes[index],
+            self.scores[index],
+            self.class_ids[index],
+            self.masks[index],
+            self.class_names,
+            ids,
+            self.lines,
         )
 
     @property

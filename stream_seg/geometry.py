@@ -153,6 +153,15 @@ def outlines(detections: Detections, size: tuple[int, int]) -> list[list[NDArray
     ]
 
 
+def feet(detections: Detections, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Where each detection stands in a frame of `size`: x, y of the middle of the lower edge of its box.
+
+    What leaves the frame at its lower edge stands in the lowest row of pixels. Boxes that are not finite have no place.
+    """
+    lowest = size[1] - 1
+    return [((x1 + x2) / 2, min(y2, lowest) if y2 < math.inf else y2) for x1, _, x2, y2 in detections.boxes.tolist()]
+
+
 def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     """Intersection over union of boxes (N, 4) with boxes (M, 4): (N, M), 0 where either has no area."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])

@@ -9,10 +9,11 @@ import itertools
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from stream_seg.availability import Availability
+from stream_seg.detections import Crossings
 
 Clock = Callable[[], float]
 
@@ -150,7 +151,8 @@ class FeedSummary:
 
     `damaged` is how many packets or files could not be read and were left out.
     `classes` counts the objects shown in all its frames by the names of their classes, most frequent first, `distinct`
-    how many different ones these were by their numbers (`Detections.ids`), nothing where they have none.
+    how many different ones these were by their numbers (`Detections.ids`), nothing where they have none. `lines` has
+    for each line how many of each class crossed it, "in" and "out".
     `outages` counts by reason (`stream_seg.errors.Reason`), `seconds_away` is their length together; `error` is what
     ended the source for good, if anything did.
     """
@@ -163,6 +165,7 @@ class FeedSummary:
     damaged: int
     classes: dict[str, int]
     distinct: dict[str, int]
+    lines: tuple[dict[str, dict[str, int]], ...]
     fps: float
     latency_p50: float | None
     latency_p95: float | None
@@ -217,6 +220,8 @@ class FeedMetrics:
         self.dropped: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
         self.distinct = Distinct()
+        self.lines: Sequence[Crossings] = ()
+        """Those of the newest frame that was delivered, which have the counts of all."""
         self.is_live = False
         self.availability: Availability | None = None
         self.source: object = None
@@ -284,6 +289,7 @@ class FeedMetrics:
             damaged=getattr(self.source, "damaged", 0),
             classes=dict(self.classes.most_common()),
             distinct=dict(self.distinct.counts.most_common()),
+            lines=tuple({way: _sorted(names) for way, names in line.counts.items()} for line in self.lines),
             fps=self.delivered / seconds if seconds else 0.0,
             latency_p50=p50,
             latency_p95=p95,
@@ -292,6 +298,11 @@ class FeedMetrics:
             seconds_away=0.0 if away is None else away.seconds_away,
             error=None if self.error is None else str(self.error) or type(self.error).__name__,
         )
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    """The same, most frequent first."""
+    return dict(Counter(counts).most_common())
 
 
 def told_apart(names: Iterable[str]) -> list[str]:

@@ -406,6 +406,8 @@ class Pipeline:
         found = item.detections
         ids = None if found.ids is None else found.ids.tolist()
         self.metrics.frame_delivered(lane.number, item.frame.captured_at, found.names, ids)
+        if found.lines:
+            lane.metrics.lines = found.lines
 
     def _end(self, lane: _Lane) -> None:
         """A source has ended: finish what is its own now, for the others may run for days."""

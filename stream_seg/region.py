@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, check_frame
+from stream_seg.geometry import feet
 from stream_seg.protocols import Follower
 
 logger = logging.getLogger(__name__)
@@ -44,19 +45,12 @@ class Region:
             self._check(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
-        lowest = frame.size[1] - 1
-        feet = [((x1 + x2) / 2, y2) for x1, _, x2, y2 in found.boxes.tolist()]
-        return found[np.array([self._holds(x, y, lowest) for x, y in feet], np.bool_)]
+        return found[np.array([self._holds(place) for place in feet(found, frame.size)], np.bool_)]
 
     def refuse_outside(self, size: tuple[int, int]) -> None:
         """Raise `UsageError` if one of the regions lies outside of pictures of `size` (width, height)."""
         for corners in self._polygons:
-            low, high = corners.min(0), corners.max(0)
-            if (low >= size).any() or (high <= 0).any():
-                places = f"from {low[0]:g},{low[1]:g} to {high[0]:g},{high[1]:g}"
-                raise UsageError(
-                    f"the region {places} lies outside of the picture, which is {size[0]}x{size[1]} pixels"
-                )
+            refuse_outside(corners, size, "region")
 
     def _check(self, frame: Frame) -> None:
         try:
@@ -66,31 +60,51 @@ class Region:
                 raise
             logger.warning("%s", error)
 
-    def _holds(self, x: float, y: float, lowest: int) -> bool:
-        """Whether a place is within; what leaves the picture at its lower edge stands in the `lowest` row of pixels."""
-        if not math.isfinite(x + y):
+    def _holds(self, place: tuple[float, float]) -> bool:
+        if not all(map(math.isfinite, place)):
             return False
-        place = x, min(y, lowest)
         return any(cv2.pointPolygonTest(corners, place, measureDist=False) >= 0 for corners in self._polygons)
 
 
 def polygon(corners: Corners) -> NDArray[np.float32]:
     """The corners (K, 2) of a region, four of a rectangle. Raises `UsageError` for those of none."""
-    try:
-        places = np.array(corners, np.float32)
-    except (TypeError, ValueError):  # not of numbers, or not all of as many
-        places = np.empty(0, np.float32)
-    if places.shape[1:] != (2,) or len(places) < 2 or not np.isfinite(places).all():
-        raise UsageError(f"a region has two corners (x, y), of a rectangle, or more, got {corners}")
-    words = ",".join(f"{number:g}" for number in places.ravel())
-    if places.min() >= 0 and places.max() <= 1:
-        raise UsageError(f"the region {words} is in shares of the picture; give pixels, as in 0,360,640,720")
+    wants = "a region has two corners (x, y), of a rectangle, or more"
+    places = pixels(corners, "region", wants, example="0,360,640,720")
+    words = _words(places)
     if len(places) == 2:
         (x1, y1), (x2, y2) = places
         places = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], np.float32)
     if cv2.contourArea(cv2.convexHull(places)) < 1:  # the hull: the area of edges that cross each other may be 0
         raise UsageError(f"the region {words} is smaller than a pixel, so that nothing stands in it")
     return places
+
+
+def pixels(points: Sequence[tuple[float, float]], what: str, wants: str, *, example: str) -> NDArray[np.float32]:
+    """The points (K, 2) of `what` as an array. Raises `UsageError` for less than two, saying what it `wants`.
+
+    So it does for shares of the picture, as other programs take them, which are a corner of a pixel here.
+    """
+    try:
+        places = np.array(points, np.float32)
+    except (TypeError, ValueError):  # not of numbers, or not all of as many
+        places = np.empty(0, np.float32)
+    if places.shape[1:] != (2,) or len(places) < 2 or not np.isfinite(places).all():
+        raise UsageError(f"{wants}, got {points}")
+    if places.min() >= 0 and places.max() <= 1:
+        raise UsageError(f"the {what} {_words(places)} is in shares of the picture; give pixels, as in {example}")
+    return places
+
+
+def refuse_outside(places: NDArray[np.float32], size: tuple[int, int], what: str) -> None:
+    """Raise `UsageError` if `what` has its points (K, 2) all on one side of a picture of `size` (width, height)."""
+    low, high = places.min(0), places.max(0)
+    if (low >= size).any() or (high <= 0).any():
+        where = f"from {low[0]:g},{low[1]:g} to {high[0]:g},{high[1]:g}"
+        raise UsageError(f"the {what} {where} lies outside of the picture, which is {size[0]}x{size[1]} pixels")
+
+
+def _words(places: NDArray[np.float32]) -> str:
+    return ",".join(f"{number:g}" for number in places.ravel())
 
 
 def _each(corners: Corners | Sequence[Corners]) -> Sequence[Corners]:

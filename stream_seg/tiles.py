@@ -413,8 +413,13 @@ def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple
     if (width, height) != size:
         image, inner = np.zeros((size[1], size[0], 3), np.uint8), image
         image[top : top + height, left : left + width] = inner
-    boxes = box.to_canvas(detections.boxes) + np.array((left, top, left, top), np.float32)
-    return frame.with_image(image), dataclasses.replace(detections, boxes=boxes)
+    corner = np.array((left, top, left, top), np.float32)
+    boxes = box.to_canvas(detections.boxes) + corner
+    lines = []
+    for line in detections.lines:
+        x1, y1, x2, y2 = (box.to_canvas(np.array((*line.start, *line.end), np.float32)) + corner).tolist()
+        lines.append(dataclasses.replace(line, start=(x1, y1), end=(x2, y2)))
+    return frame.with_image(image), dataclasses.replace(detections, boxes=boxes, lines=tuple(lines))
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:

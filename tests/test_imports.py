@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "region", "render", "steady"),
+    ("geometry", "line", "region", "render", "steady"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -48,6 +48,7 @@ ALLOWED = {
     "pipeline": set(),
     "addresses": {"av"},
     "geometry": {"cv2"},
+    "line": set(),
     "region": {"cv2"},
     "render": {"cv2"},
     "catalog": {"onnxruntime"},

@@ -45,6 +45,7 @@ MADE = (
     ["picture.png"],
     ["0_person.png", "1_cat.png"],
     ["zone.jsonl", "zone.mp4"],
+    ["door.mp4"],
     ["cat_2.jpg"],
     ["bright.png"],
     ["annotations.json"],

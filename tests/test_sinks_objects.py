@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from stream_seg.cli import main
-from stream_seg.detections import Detections
+from stream_seg.detections import Crossing, Crossings, Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import paste
@@ -163,12 +163,13 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
 ) -> None:
     sink = ObjectsFile(tmp_path / "found.jsonl", comment=MARK)
     sink.open(SourceInfo("cam", (64, 48), "live"))
-    followed = replace(TWO, ids=np.array([1, 2]))
+    crossings = Crossings((0, 24), (64, 24), {"in": {"dog": 1}, "out": {}}, (Crossing(1, "dog", "in"),))
+    followed = replace(TWO, ids=np.array([1, 2]), lines=(crossings,))
     sink.write(Frame(image(0), 0, Fraction(0), time.monotonic(), name="a.png"), followed)
     sink.close(Outcome.COMPLETE)
     (line,) = lines(tmp_path / "found.jsonl")
     text = DOCS.read_text(encoding="utf-8")
-    of_frames, of_objects = (
+    of_frames, of_objects, of_lines = (
         set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))))
         for table in text.split("|---|---|")[1:]
     )
@@ -178,6 +179,7 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     (of_several,) = lines(tmp_path / "piped.jsonl")
     assert of_frames == set(line) | set(of_several)
     assert of_objects == set(line["objects"][0])
+    assert of_lines == set(line["lines"][0])
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for program in programs:

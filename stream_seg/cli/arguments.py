@@ -16,6 +16,7 @@ from stream_seg.cli.names import PIPED_OBJECTS
 from stream_seg.coco import COCO_NAMES, EVERYDAY
 from stream_seg.errors import UsageError, closest, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
+from stream_seg.line import Line
 from stream_seg.region import polygon
 from stream_seg.render import VIEWS
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
@@ -252,6 +253,16 @@ def region(text: str) -> list[tuple[float, float]]:
     return corners
 
 
+def line(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """`0,360,1280,360` as the two ends of a line."""
+    numbers = [_number(word) for word in text.split(",")]
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no line; write x,y,x,y in pixels, its two ends")
+    x1, y1, x2, y2 = numbers
+    _told(lambda ends: Line(*ends), ((x1, y1), (x2, y2)))
+    return (x1, y1), (x2, y2)
+
+
 def device(text: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
@@ -423,6 +434,15 @@ def _run_parser() -> Parser:
         metavar="X,Y,X,Y,...",
         help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon, in "
         "pixels; repeatable: in any of them",
+    )
+    group.add_argument(
+        "--line",
+        type=line,
+        action="append",
+        default=[],
+        metavar="X1,Y1,X2,Y2",
+        help="count what crosses this line, in (to the right, looking from its first end to its second) and out; in "
+        "pixels, repeatable",
     )
     group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
     parser.set_defaults(command=run.run)

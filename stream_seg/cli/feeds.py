@@ -26,6 +26,7 @@ from stream_seg.cli.names import (
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, UsageError
+from stream_seg.line import Line
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
 from stream_seg.protocols import Follower, Sink, Source
@@ -138,6 +139,10 @@ def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
         raise UsageError(f"standard output can be had once, and {' and '.join(piped)} were named; name a file for one")
     if args.region and len(specs) > 1:
         raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
+    if args.line and len(specs) > 1:
+        raise UsageError(f"--line is a line in the picture of one source, and {len(specs)} were named")
+    if args.line and not args.steady:
+        raise UsageError("--line counts objects by their numbers, which they have none of with --no-steady")
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
 
@@ -251,10 +256,14 @@ def _refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
 
 
 def _refuse_outside(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
-    """Refuse regions outside of pictures whose size is known by now; that of several images is the first one's."""
+    """Refuse regions and lines outside of pictures whose size is known by now; images may be of several sizes."""
+    places: list[Region | Line] = [Line(*ends) for ends in args.line]
+    if args.region:
+        places.append(Region(args.region))
     for spec, source in zip(specs, sources, strict=True):
-        if args.region and is_here(spec) and (source.info.kind != "images" or source.info.frame_count == 1):
-            Region(args.region).refuse_outside(source.info.size)
+        if is_here(spec) and (source.info.kind != "images" or source.info.frame_count == 1):
+            for place in places:
+                place.refuse_outside(source.info.size)
 
 
 def _screens(args: argparse.Namespace) -> list[Sink]:
@@ -292,8 +301,11 @@ def _wall(
 
 def _follower(args: argparse.Namespace) -> Follower | None:
     """What makes of one source's findings what is shown; to blur, all of it."""
-    steady = Steady(withhold=args.view != "blurred") if args.steady else None
-    return Region(args.region, steady) if args.region else steady
+    steady: Follower | None = Steady(withhold=args.view != "blurred") if args.steady else None
+    follower = Region(args.region, steady) if args.region else steady
+    for start, end in args.line:
+        follower = Line(start, end, follower)
+    return follower
 
 
 def _availability(source: Source) -> Availability | None:

@@ -81,7 +81,7 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines, one more where objects have numbers, and one for each of several sources."""
+    """The summary of a run in five lines, one more where objects have numbers, and for each line and several source."""
     model = describe_segmenter(segmenter)
     results = ", ".join(outputs) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
@@ -91,6 +91,7 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         f"{sources} -> {results}",
         f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped"
         + _objects(summary),
+        *_crossings(summary),
         f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
         f"  busy     {busy}; limited by {summary.limited_by}",
         f"  model    {model['name']} on {model['provider']}",
@@ -110,6 +111,16 @@ def _objects(summary: Summary) -> str:
         different = sum(summary.distinct.values())
         return f"\n  objects  {different} different{_classes(summary.distinct)}, shown {summary.objects} times"
     return f"; {summary.objects} objects{_classes(summary.classes)}"
+
+
+def _crossings(summary: Summary) -> list[str]:
+    """What crossed each line."""
+    lines = [line for feed in summary.feeds for line in feed.lines]
+    return [
+        f"  {f'line {number}' if len(lines) > 1 else 'line':<8} "
+        + ", ".join(f"{way} {sum(counts.values())}{_classes(counts)}" for way, counts in line.items())
+        for number, line in enumerate(lines, 1)
+    ]
 
 
 def _classes(counts: Mapping[str, int]) -> str:

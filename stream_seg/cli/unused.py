@@ -45,6 +45,8 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
         logger.warning("--no-steady is for films, of which none was named: it has no effect")
     if args.ids:
         _warn_of_no_numbers(args, films=films)
+    if args.line and not films:
+        logger.warning("--line is for films, of which none was named: it has no effect")
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
 

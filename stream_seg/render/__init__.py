@@ -3,7 +3,8 @@
 Six views: "boxes" (boxes, names and scores on the picture), "tinted" (masks blended in), "both" (all that), "masks"
 (coloured masks on black), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
 made unrecognisable). The colour of an object is a shade of its class's colour and stays the same from frame to frame.
-Only pixels inside boxes, which are a little larger where they are blurred, and under text are touched.
+Lines that count what crosses them are drawn where the picture is seen. Only pixels inside boxes, which are a little
+larger where they are blurred, and under lines and text are touched.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stream_seg.frame import Frame, Image, check_frame
 from stream_seg.geometry import Bitmask, Boxes, mask_roi
 from stream_seg.render.blur import blur, widened
 from stream_seg.render.labels import Labels, Plate, Rect
+from stream_seg.render.lines import draw_lines
 from stream_seg.render.palette import Colour, Shades, colour
 
 __all__ = ["NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
@@ -82,6 +84,8 @@ class Renderer:
             self._draw_masks(image, detections, colours, frame.image)
         if self._view in NAMING_VIEWS:
             self._draw_boxes(image, detections, colours, style, plate.area)
+        if self._view not in _ON_BLACK:
+            draw_lines(image, detections.lines, self._labels, style.line, style.letters)
         plate.draw()
         return frame.with_image(image)
 

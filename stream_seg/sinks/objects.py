@@ -122,4 +122,12 @@ def _entry(
     ]
     if detections.ids is not None:
         objects = [{"id": number} | one for number, one in zip(detections.ids.tolist(), objects, strict=True)]
+    if detections.lines:
+        entry["lines"] = [
+            {
+                **line.counts,
+                "crossed": [{"id": one.id, "class": one.name, "direction": one.direction} for one in line.now],
+            }
+            for line in detections.lines
+        ]
     return entry | {"width": width, "height": height, "objects": objects}

@@ -1,0 +1,57 @@
+"""Owns how lines look that count what crosses them: the line, an arrow to the side that is in, and the counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+
+from stream_seg.detections import Crossings
+from stream_seg.frame import Image
+from stream_seg.render.labels import Labels
+from stream_seg.render.palette import BLACK, WHITE
+
+_ARROW = 1.5
+"""Its length, in heights of letters."""
+
+Point = tuple[float, float]
+
+
+def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: int, letters: int) -> None:
+    """Draw `lines`, `line` pixels wide, and their counts in letters `letters` pixels high."""
+    for crossings in lines:
+        seen = _within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
+        if seen is None:
+            continue
+        (x1, y1), (x2, y2) = seen
+        middle = (x1 + x2) / 2, (y1 + y2) / 2
+        reach = _ARROW * letters / max(math.dist(*seen), 1)
+        tip = middle[0] - (y2 - y1) * reach, middle[1] + (x2 - x1) * reach
+        for tone, width in ((BLACK, 3 * line), (WHITE, line)):
+            cv2.line(image, _whole(seen[0]), _whole(seen[1]), tone, width, cv2.LINE_AA)
+            cv2.arrowedLine(image, _whole(middle), _whole(tip), tone, width, cv2.LINE_AA, tipLength=0.4)
+        into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))
+        room = letters // 2 + line  # for the head of the arrow
+        (left, right), (top, bottom) = (sorted(ends) for ends in zip(_whole(middle), _whole(tip), strict=True))
+        around = left + 2 * line, top - room, right + room, bottom + room
+        labels.draw(image, f"in {into}  out {out}", around, letters, BLACK)
+
+
+def _within(start: Point, end: Point, size: tuple[int, int]) -> tuple[Point, Point] | None:
+    """The ends of the part of a line that lies in a picture of `size`, None where there is none."""
+    first, last = 0.0, 1.0
+    for a, b, limit in zip(start, end, size, strict=True):
+        if a == b:
+            first, last = (first, last) if 0 <= a <= limit else (1.0, 0.0)
+        else:
+            edges = sorted((-a / (b - a), (limit - a) / (b - a)))
+            first, last = max(first, edges[0]), min(last, edges[1])
+    if first > last:
+        return None
+    x, y = end[0] - start[0], end[1] - start[1]
+    return (start[0] + first * x, start[1] + first * y), (start[0] + last * x, start[1] + last * y)
+
+
+def _whole(point: Point) -> tuple[int, int]:
+    return round(point[0]), round(point[1])

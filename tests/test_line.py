@@ -235,14 +235,25 @@ def test_a_line_is_drawn_with_an_arrow_to_the_side_that_is_in_and_its_counts() -
     assert (more[:, 160] == picture[:, 160]).all()
 
 
-def test_lines_are_drawn_as_far_as_they_are_in_the_picture_and_where_boxes_are_drawn() -> None:
+def test_lines_are_drawn_as_far_as_they_are_in_the_picture_and_where_the_picture_is_seen() -> None:
     far = Crossings((-1e9, 120.0), (1e9, 120.0))
     assert (drawn(far)[120, 10::20] > 200).all()
-    assert (drawn(far, view="boxes") == drawn(far)).all()
+    seen: tuple[View, ...] = ("boxes", "tinted", "blurred")
+    for view in seen:
+        assert (drawn(far, view=view) == drawn(far)).all()
     outside = Crossings((330.0, 0.0), (330.0, 240.0)), Crossings((312.0, -9.0), (340.0, 10.0))
     assert (drawn(*outside) == 90).all()
     assert not drawn(far, view="masks").any()
     assert not drawn(far, view="cutouts").any()
+
+
+def test_counts_keep_their_places_from_picture_to_picture() -> None:
+    frame = Frame(np.full((240, 320, 3), 90, np.uint8), 0, Fraction(0), 0.0)
+    found = dataclasses.replace(Detections.none(()), lines=(Crossings((160, 240), (160, 0)),))
+    for view in ("both", "blurred"):
+        renderer = Renderer(view)
+        first, second = (renderer(frame, found).image for _ in range(2))
+        assert (first == second).all()
 
 
 def test_a_tile_has_the_lines_in_their_places() -> None:

@@ -82,8 +82,9 @@ class Renderer:
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
+        self._labels.start(plate.area)
         if self._view in NAMING_VIEWS:
-            self._draw_boxes(image, detections, colours, style, plate.area)
+            self._draw_boxes(image, detections, colours, style)
         if self._view not in _ON_BLACK:
             draw_lines(image, detections.lines, self._labels, style.line, style.letters)
         plate.draw()
@@ -105,13 +106,10 @@ class Renderer:
             else:
                 self._brush.tint(image[rows, columns], bitmask, tone)
 
-    def _draw_boxes(
-        self, image: Image, detections: Detections, colours: list[Colour], style: Style, reserved: Rect
-    ) -> None:
+    def _draw_boxes(self, image: Image, detections: Detections, colours: list[Colour], style: Style) -> None:
         boxes = _whole(detections.boxes, image)
         for box, tone in zip(boxes, colours, strict=True):
             _outline(image, box, tone, style.line)
-        self._labels.start(reserved)
         names = detections.names
         if self._ids and detections.ids is not None:
             names = [f"#{number} {name}" for number, name in zip(detections.ids.tolist(), names, strict=True)]

@@ -326,6 +326,22 @@ def test_several_sources_share_a_pipe_line_by_line_and_the_last_to_end_waits_for
     assert [line["source"] for line in lines[:2]] == ["door", "yard"]
 
 
+def test_no_line_is_cut_off_where_the_last_source_to_be_closed_never_had_a_frame(pipe: tuple[int, IO[bytes]]) -> None:
+    out, into = pipe
+    shared = Pipe(into.fileno())
+    door, away = PipedObjects(shared, source="door"), PipedObjects(shared, source="away")
+    door.open(LIVE)
+    for frame in frames(CFR):
+        door.write(frame, many())
+    assert not shared.pass_on(0)
+    door.close(Outcome.STOPPED)
+    reader = Reader(out)
+    away.close(Outcome.STOPPED)
+    into.close()
+    assert reader.lines()
+    assert reader.data.endswith(b"\n")
+
+
 def test_a_reader_of_lines_that_goes_away_ends_the_run_in_good_order() -> None:
     out, into = os.pipe()
     with os.fdopen(into, "wb", buffering=0) as pipe:

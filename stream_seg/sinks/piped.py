@@ -71,7 +71,7 @@ class _Piped(Sink):
     def _part(self, outcome: Outcome) -> None:
         """Have the reader take the rest; of a run that was stopped, what it takes of it within three seconds."""
         self._pipe.users.discard(self)
-        if not self._has_begun or self._pipe.users:  # the last one to go sees to what waits
+        if self._pipe.users:  # the last one to go sees to what waits, be it of others
             return
         if not self._pipe.pass_on(math.inf if outcome is Outcome.COMPLETE else _PARTING_SECONDS):
             logger.warning("the reader of the pipe took nothing: %s not in it", self._rest)

@@ -50,8 +50,9 @@ class Steady:
     one whose classes have other names: nothing is known then that tells ghosts apart.
 
     Without `withhold` all that is found is shown, at once and in the boxes it was found in; where it is missed, it is
-    shown for up to `APART` seconds longer, whether it moves or not. So it is for pictures in which objects are hidden,
-    as in the view "blurred" of `Renderer`: to hide what is none does no harm.
+    shown for up to `APART` seconds longer, and in the next frame however late that comes, whether it moves or not. So
+    it is for pictures in which objects are hidden, as in the view "blurred" of `Renderer`: to hide what is none does no
+    harm.
 
     `Detections.ids` are numbers from 1 on, as objects were first shown; images of their own have none.
     """
@@ -77,7 +78,7 @@ class Steady:
         now = float(frame.pts)
         renamed = len(found) > 0 and found.class_names != self._names != ()
         is_another = renamed or frame.image.shape != self._image.shape or now < self._at
-        begins = is_another or not 0 < now - self._at <= APART
+        begins = is_another or (self._withhold and not 0 < now - self._at <= APART)
         if begins:
             self._gone.add(self._objects, self._known["seen"])
             self._objects, self._known = found[:0], self._known[:0]
@@ -115,6 +116,8 @@ class Steady:
         missed = now - self._known["seen"] <= APART
         if self._withhold:
             missed &= self._known["missed"] < MISSED
+        else:
+            missed |= self._known["missed"] == 0
         missed[before[again]] = False
         self._known["missed"] += 1
         for i in np.flatnonzero(missed & self._known["stays"] & self._withhold):

@@ -146,6 +146,15 @@ def test_where_nothing_is_withheld_what_is_missed_is_shown_for_a_quarter_of_a_se
     assert film.counts([NOTHING] * 8) == [2, 2, 2, 1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("gap", [0.0, APART + 0.05, 5.0])
+def test_where_nothing_is_withheld_what_is_missed_is_shown_in_the_next_frame_however_late(gap: float) -> None:
+    film = Film(gap=gap, first=found((HERE, 0.9)), withhold=False)
+    assert film.counts([NOTHING, NOTHING]) == ([1, 1] if gap == 0 else [1, 0])
+    there = film.next(found((THERE, 0.9)))
+    assert sorted(numbers(there)) == ([1, 2] if gap == 0 else [2])
+    assert numbers(film.next(found((HERE, 0.9), (THERE, 0.9)), size=(48, 64))) == [3, 4]  # another film
+
+
 def test_another_class_in_the_same_place_is_another_object() -> None:
     film = Film(first=found((HERE, 0.9)))
     film.next(found((HERE, 0.9)))

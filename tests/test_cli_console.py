@@ -24,7 +24,9 @@ def test_without_a_terminal_a_line_a_minute_tells_the_figures(log: pytest.LogCap
     now = [100.0]
     metrics = Metrics(["door", "yard"], clock=lambda: now[0])
     progress = Progress(metrics, clock=lambda: now[0])
+    now[0] += 3 * LINE_SECONDS  # the model was downloaded
     assert progress.wants_stop() is False
+    assert log.messages == []
     now[0] += LINE_SECONDS  # nothing has come yet, and nothing is open
     assert progress.wants_stop() is False
     assert log.messages.pop() == "0.0 fps over 60 s; in all 0 captured, 0 delivered, 0 dropped; 0 objects"
@@ -56,6 +58,7 @@ def test_in_a_terminal_there_is_a_bar_instead(log: pytest.LogCaptureFixture, mon
     now = [100.0]
     progress = Progress(Metrics(), clock=lambda: now[0])
     progress.open(info())
+    assert progress.wants_stop() is False
     now[0] += LINE_SECONDS
     assert progress.wants_stop() is False
     assert log.messages == []

@@ -55,7 +55,7 @@ class Progress(Sink):
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._told = clock()
+        self._told: float | None = None  # when the run had begun, or the last line was due
         self._told_frames = 0
         self._bar: Bar | None = None
         self._left = len(metrics.feeds)
@@ -75,11 +75,14 @@ class Progress(Sink):
 
     def wants_stop(self) -> bool:
         """Never; it is asked often, though, which is when a minute is over."""
-        seconds = self._clock() - self._told
+        now = self._clock()
+        if self._told is None:  # not before: loading the model may have taken minutes
+            self._told = now
+        seconds = now - self._told
         if seconds >= LINE_SECONDS:
             if self._bar is None or self._bar.disable:
                 self._log(seconds)
-            self._told += seconds
+            self._told = now
             self._told_frames = self._metrics.delivered
         return False
 

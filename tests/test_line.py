@@ -18,7 +18,9 @@ from stream_seg.detections import Crossings, Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.metrics import KNOWN
-from stream_seg.render import View
+from stream_seg.render import Style, View
+from stream_seg.render.labels import _label
+from stream_seg.render.palette import BLACK
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sources import ListSource
 from stream_seg.tiles import fitted
@@ -254,6 +256,25 @@ def test_counts_keep_their_places_from_picture_to_picture() -> None:
         renderer = Renderer(view)
         first, second = (renderer(frame, found).image for _ in range(2))
         assert (first == second).all()
+
+
+def counts_in(picture: Image) -> list[Point]:
+    """Where "in 0  out 0" is to be read, whole: x, y of each place, from the left."""
+    label = _label("in 0  out 0", Style.of((320, 240)).letters, BLACK, 320)
+    found = cv2.matchTemplate(picture, label, cv2.TM_SQDIFF)  # rounded, but a pixel that differs is 195,075
+    return sorted((x, y) for y, x in np.argwhere(found < 1000).tolist())
+
+
+def test_neither_names_nor_other_lines_cover_the_counts_and_they_stay_in_place() -> None:
+    frame = Frame(np.full((240, 320, 3), 90, np.uint8), 0, Fraction(0), 0.0)
+    line = Crossings((160, 240), (160, 0))
+    (place,) = counts_in(drawn(line))
+    for x, y in ((170.0, 140.0), (164.0, 125.0), (200.0, 118.0), (166.0, 134.0)):
+        found = dataclasses.replace(standing((x, y)), lines=(line,))
+        assert counts_in(Renderer()(frame, found).image) == [place]
+    slanting = Crossings((100, 160), (260, 60))
+    for lines in ((line, slanting), (slanting, line)):
+        assert len(counts_in(drawn(*lines))) == 2
 
 
 def test_a_tile_has_the_lines_in_their_places() -> None:

@@ -83,10 +83,13 @@ class Renderer:
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
         self._labels.start(plate.area)
-        if self._view in NAMING_VIEWS:
-            self._draw_boxes(image, detections, colours, style)
-        if self._view not in _ON_BLACK:
+        boxes = _whole(detections.boxes, image) if self._view in NAMING_VIEWS else []
+        for box, tone in zip(boxes, colours, strict=False):  # of no boxes in other views
+            _outline(image, box, tone, style.line)
+        if self._view not in _ON_BLACK:  # before the names, which move and so make way for the counts
             draw_lines(image, detections.lines, self._labels, style.line, style.letters)
+        if self._view in NAMING_VIEWS:
+            self._draw_names(image, detections, boxes, colours, style.letters)
         plate.draw()
         return frame.with_image(image)
 
@@ -106,16 +109,15 @@ class Renderer:
             else:
                 self._brush.tint(image[rows, columns], bitmask, tone)
 
-    def _draw_boxes(self, image: Image, detections: Detections, colours: list[Colour], style: Style) -> None:
-        boxes = _whole(detections.boxes, image)
-        for box, tone in zip(boxes, colours, strict=True):
-            _outline(image, box, tone, style.line)
+    def _draw_names(
+        self, image: Image, detections: Detections, boxes: list[Rect], colours: list[Colour], letters: int
+    ) -> None:
         names = detections.names
         if self._ids and detections.ids is not None:
             names = [f"#{number} {name}" for number, name in zip(detections.ids.tolist(), names, strict=True)]
         rows = zip(names, detections.scores.tolist(), boxes, colours, strict=True)
         for name, score, box, tone in rows:
-            self._labels.draw(image, f"{name} {score:.0%}", box, style.letters, tone)
+            self._labels.draw(image, f"{name} {score:.0%}", box, letters, tone)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

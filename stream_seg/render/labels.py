@@ -32,6 +32,10 @@ class Labels:
         """Begin a new picture, in which the area `reserved` is to be left free."""
         self._taken = [reserved]
 
+    def keep_free(self, area: Rect) -> None:
+        """Have no label that comes later cover `area`, where there is room elsewhere."""
+        self._taken.append(area)
+
     def draw(self, image: Image, text: str, box: Rect, height: int, colour: Colour) -> None:
         """Write `text` in letters `height` pixels high on a field of `colour`, at the best free place around `box`.
 

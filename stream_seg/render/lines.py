@@ -19,7 +19,11 @@ Point = tuple[float, float]
 
 
 def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: int, letters: int) -> None:
-    """Draw `lines`, `line` pixels wide, and their counts in letters `letters` pixels high."""
+    """Draw `lines`, `line` pixels wide, and their counts in letters `letters` pixels high.
+
+    Counts come after all lines, which would cross them out, and keep clear of the arrows, as later labels will.
+    """
+    arrows = []
     for crossings in lines:
         seen = _within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
         if seen is None:
@@ -31,10 +35,13 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
         for tone, width in ((BLACK, 3 * line), (WHITE, line)):
             cv2.line(image, _whole(seen[0]), _whole(seen[1]), tone, width, cv2.LINE_AA)
             cv2.arrowedLine(image, _whole(middle), _whole(tip), tone, width, cv2.LINE_AA, tipLength=0.4)
-        into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))
         room = letters // 2 + line  # for the head of the arrow
         (left, right), (top, bottom) = (sorted(ends) for ends in zip(_whole(middle), _whole(tip), strict=True))
         around = left + 2 * line, top - room, right + room, bottom + room
+        labels.keep_free(around)
+        arrows.append((crossings, around))
+    for crossings, around in arrows:
+        into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))
         labels.draw(image, f"in {into}  out {out}", around, letters, BLACK)
 
 

@@ -144,3 +144,11 @@ def test_the_command_has_it_for_one_source(capsys: pytest.CaptureFixture[str]) -
     for wrong in ("0,0,9", "0,0,9,x", "0,0,9,9,9", "0,0,nan,4"):
         code, message = failure(capsys, *argv[:3], "--region", wrong)
         assert (code, f"'{wrong}' is no region; write x,y,x,y in pixels" in message) == (2, True)
+
+
+def test_corners_and_ends_left_of_the_picture_are_taken_for_no_option() -> None:
+    args = parse(["a.mp4", "--region", "-20,360,640,720", "--line", "-.5,9,64,9", "--line=-5,9,64,9", "-o", "b.mp4"])
+    assert args.region == [[(-20, 360), (640, 720)]]
+    assert args.line == [((-0.5, 9), (64, 9)), ((-5, 9), (64, 9))]
+    with pytest.raises(UsageError, match="argument --line: expected one argument"):
+        parse(["a.mp4", "--line", "--region", "-20,360,640,720"])

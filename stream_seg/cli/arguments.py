@@ -543,11 +543,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _joined(argv: Sequence[str]) -> Sequence[str]:
-    """`-o -.jsonl` as one word, for argparse takes the second of two for an option."""
+    """`-o -.jsonl`, and `--line -20,360,1300,360`, as one word: argparse takes the second of two for an option."""
     words: list[str] = []
     for word in argv:
-        if word == PIPED_OBJECTS and words and words[-1] in ("-o", "--output"):
+        before = words[-1] if words else ""
+        if word == PIPED_OBJECTS and before in ("-o", "--output"):
             words[-1] = f"--output={word}"
+        elif before in ("--region", "--line") and re.match(r"-[\d.]", word):
+            words[-1] = f"{before}={word}"
         else:
             words.append(word)
     return words

@@ -7,9 +7,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stream_seg.detections import Crossing, Crossings, Detections, Direction
+from stream_seg.detections import Crossing, Crossings, Detections, Direction, check_found
 from stream_seg.errors import UsageError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, check_frame
 from stream_seg.geometry import feet
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Follower
@@ -24,7 +24,7 @@ _LEAST = 1.0
 
 
 class Line:
-    """Counts what crosses the line from `start` to `end`, x and y in pixels of the frame.
+    """Counts what crosses the line from `start` to `end`, x and y in pixels of the frame. Use one per film.
 
     The middle of the lower edge of its box decides, as in a `Region`. For one who looks from `start` to `end`, what
     comes over to the right goes in, to the left out: over a line from left to right, in is down. It counts once it is a
@@ -53,17 +53,20 @@ class Line:
         self._crossings = Crossings(start, end)
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
+        check_frame(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
+        check_found(found)
         if frame.is_still:
             return found
         if not self._is_checked:
             self._is_checked = True
             self.refuse_outside(frame.size)
-        if found.ids is None:
+        if found.ids is None and len(found):
             raise UsageError("a line counts objects by their numbers, which they have none of; give it a Steady")
         now = []
-        objects = zip(found.ids.tolist(), found.names, found.boxes.tolist(), feet(found, frame.size), strict=True)
+        ids = [] if found.ids is None else found.ids.tolist()
+        objects = zip(ids, found.names, found.boxes.tolist(), feet(found, frame.size), strict=True)
         for number, name, (x1, y1, x2, y2), (x, y) in objects:
             settled = max(_LEAST, _SETTLED * math.sqrt(max(0, (x2 - x1) * (y2 - y1))))
             direction = self._crossed(number, x, y, settled) if math.isfinite(x + y) else None

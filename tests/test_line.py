@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -145,6 +146,16 @@ def test_images_of_their_own_are_passed_on_and_objects_without_numbers_refused()
     assert line(dataclasses.replace(FRAME, is_still=True), found) is found
     with pytest.raises(UsageError, match=r"a line counts objects by their numbers, .*; give it a Steady"):
         line(FRAME, found)
+    nothing = line(FRAME, Detections.none(found.class_names))  # as a function may return it that has shown something
+    assert (len(nothing), nothing.lines) == (0, (Crossings((0, 50), (128, 50)),))
+
+
+def test_what_is_no_frame_or_not_what_was_found_in_one_is_refused_in_words() -> None:
+    line = Line((0, 50), (128, 50))
+    wrong: Any
+    for wrong in ((FRAME.image, standing()), (FRAME, [standing()])):
+        with pytest.raises(TypeError, match=r"^a Frame is needed|^the Detections of one frame are needed"):
+            line(*wrong)
 
 
 @pytest.mark.parametrize(

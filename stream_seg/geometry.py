@@ -21,6 +21,9 @@ Bitmask = NDArray[np.uint8]
 
 Boxes = NDArray[np.float32]
 
+Point = tuple[float, float]
+"""x, y in pixels."""
+
 # Samples per mask cell and axis, at most; from there on enlarging adds no visible error. Odd, so that the centres of
 # the cells, where the interpolated surface has its kinks, are among the samples.
 _SAMPLES = 3
@@ -153,13 +156,28 @@ def outlines(detections: Detections, size: tuple[int, int]) -> list[list[NDArray
     ]
 
 
-def feet(detections: Detections, size: tuple[int, int]) -> list[tuple[float, float]]:
+def feet(detections: Detections, size: tuple[int, int]) -> list[Point]:
     """Where each detection stands in a frame of `size`: x, y of the middle of the lower edge of its box.
 
     What leaves the frame at its lower edge stands in the lowest row of pixels. Boxes that are not finite have no place.
     """
     lowest = size[1] - 1
     return [((x1 + x2) / 2, min(y2, lowest) if y2 < math.inf else y2) for x1, _, x2, y2 in detections.boxes.tolist()]
+
+
+def part_within(start: Point, end: Point, size: tuple[int, int]) -> tuple[Point, Point] | None:
+    """The ends of the part of a line that lies in a picture of `size` (width, height), None where there is none."""
+    first, last = 0.0, 1.0
+    for a, b, limit in zip(start, end, size, strict=True):
+        if a == b:
+            first, last = (first, last) if 0 <= a <= limit else (1.0, 0.0)
+        else:
+            edges = sorted((-a / (b - a), (limit - a) / (b - a)))
+            first, last = max(first, edges[0]), min(last, edges[1])
+    if first > last:
+        return None
+    x, y = end[0] - start[0], end[1] - start[1]
+    return (start[0] + first * x, start[1] + first * y), (start[0] + last * x, start[1] + last * y)
 
 
 def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from stream_seg.detections import Crossing, Crossings, Detections, Direction, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, check_frame
-from stream_seg.geometry import feet
+from stream_seg.geometry import feet, part_within
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Follower
 from stream_seg.region import pixels, refuse_outside
@@ -78,7 +78,8 @@ class Line:
 
     def refuse_outside(self, size: tuple[int, int]) -> None:
         """Raise `UsageError` if the line lies outside of pictures of `size` (width, height)."""
-        refuse_outside(self._ends, size, "line")
+        is_seen = part_within(self._crossings.start, self._crossings.end, size) is not None
+        refuse_outside(self._ends, size, "line", is_seen=is_seen)
 
     def _crossed(self, number: int, x: float, y: float, settled: float) -> Direction | None:
         """Which way an object has crossed that stands at x, y now; None for one that has not, or not for sure yet."""

@@ -95,10 +95,13 @@ def pixels(points: Sequence[tuple[float, float]], what: str, wants: str, *, exam
     return places
 
 
-def refuse_outside(places: NDArray[np.float32], size: tuple[int, int], what: str) -> None:
-    """Raise `UsageError` if `what` has its points (K, 2) all on one side of a picture of `size` (width, height)."""
+def refuse_outside(places: NDArray[np.float32], size: tuple[int, int], what: str, *, is_seen: bool = True) -> None:
+    """Raise `UsageError` if `what` has its points (K, 2) all on one side of a picture of `size` (width, height).
+
+    So it does for what is known not to be seen in it, though its points are on several sides.
+    """
     low, high = places.min(0), places.max(0)
-    if (low >= size).any() or (high <= 0).any():
+    if not is_seen or (low >= size).any() or (high <= 0).any():
         where = f"from {low[0]:g},{low[1]:g} to {high[0]:g},{high[1]:g}"
         raise UsageError(f"the {what} {where} lies outside of the picture, which is {size[0]}x{size[1]} pixels")
 

@@ -173,7 +173,16 @@ def test_ends_that_are_none_are_refused(ends: Ends, words: str) -> None:
         Line(*ends)
 
 
-@pytest.mark.parametrize("ends", [((128, 0), (128, 96)), ((-9, 5), (-1, 90)), ((0, 96), (128, 96)), ((0, 0), (128, 0))])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ((128, 0), (128, 96)),
+        ((-9, 5), (-1, 90)),
+        ((0, 96), (128, 96)),
+        ((0, 0), (128, 0)),
+        ((120, -9), (140, 7)),  # past a corner
+    ],
+)
 def test_a_line_outside_of_the_picture_is_refused(ends: Ends) -> None:
     with pytest.raises(UsageError, match=r"the line from .* lies outside of the picture, which is 128x96 pixels"):
         Line(*ends)(FRAME, standing())

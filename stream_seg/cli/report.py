@@ -81,7 +81,7 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines, one more where objects have numbers, and for each line and several source."""
+    """The summary of a run in five lines, and one for what has numbers, each line, and each of several sources."""
     model = describe_segmenter(segmenter)
     results = ", ".join(outputs) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)

@@ -9,13 +9,12 @@ import cv2
 
 from stream_seg.detections import Crossings
 from stream_seg.frame import Image
+from stream_seg.geometry import Point, part_within
 from stream_seg.render.labels import Labels
 from stream_seg.render.palette import BLACK, WHITE
 
 _ARROW = 1.5
 """Its length, in heights of letters."""
-
-Point = tuple[float, float]
 
 
 def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: int, letters: int) -> None:
@@ -25,7 +24,7 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
     """
     arrows = []
     for crossings in lines:
-        seen = _within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
+        seen = part_within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
         if seen is None:
             continue
         (x1, y1), (x2, y2) = seen
@@ -43,21 +42,6 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
     for crossings, around in arrows:
         into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))
         labels.draw(image, f"in {into}  out {out}", around, letters, BLACK)
-
-
-def _within(start: Point, end: Point, size: tuple[int, int]) -> tuple[Point, Point] | None:
-    """The ends of the part of a line that lies in a picture of `size`, None where there is none."""
-    first, last = 0.0, 1.0
-    for a, b, limit in zip(start, end, size, strict=True):
-        if a == b:
-            first, last = (first, last) if 0 <= a <= limit else (1.0, 0.0)
-        else:
-            edges = sorted((-a / (b - a), (limit - a) / (b - a)))
-            first, last = max(first, edges[0]), min(last, edges[1])
-    if first > last:
-        return None
-    x, y = end[0] - start[0], end[1] - start[1]
-    return (start[0] + first * x, start[1] + first * y), (start[0] + last * x, start[1] + last * y)
 
 
 def _whole(point: Point) -> tuple[int, int]:

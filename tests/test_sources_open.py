@@ -97,7 +97,11 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, float | str],
 
 
 @pytest.mark.parametrize(
-    "address", ["rtsp://me:pw@cam:99999/1", "http://cam:65536/film.mp4", "udp://:0", "TCP://[::1]:70000"]
+    "address",
+    [
+        *("rtsp://me:pw@cam:99999/1", "http://cam:65536/film.mp4", "udp://:0", "TCP://[::1]:70000"),
+        *("rtsp://me:pw@cam:port/1", "rtmp://[::1]:19e5/app/key", "udp://:12a4"),
+    ],
 )
 def test_a_port_that_cannot_be_is_refused_at_once(address: str) -> None:
     with pytest.raises(SourceError, match=r"^\w+://\S+ has a port that cannot be; they are 1 to 65535$") as refusal:
@@ -105,13 +109,16 @@ def test_a_port_that_cannot_be_is_refused_at_once(address: str) -> None:
     assert "pw" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("address", ["udp://239.0.0.1", "tcp://[::1]", "rtp://@cam/x", "UDP://"])
+@pytest.mark.parametrize("address", ["udp://239.0.0.1", "tcp://[::1]", "rtp://@cam/x", "UDP://", "rtsp://cam:/1"])
 def test_a_port_that_is_needed_and_missing_is_refused_at_once(address: str) -> None:
-    with pytest.raises(SourceError, match=r"^\w+://\S* lacks a port; write (udp|tcp|rtp)://HOST:PORT$"):
+    with pytest.raises(SourceError, match=r"^\w+://\S* lacks a port; write (udp|tcp|rtp|rtsp)://HOST:PORT$"):
         open_source(address)
 
 
-@pytest.mark.parametrize("address", ["udp://239.0.0.1?localport=5000", "rtsp://cam:65535", "rtsp://me:123456/7@cam/x"])
+@pytest.mark.parametrize(
+    "address",
+    ["udp://239.0.0.1?localport=5000", "rtsp://cam:65535", "rtsp://me:123456/7@cam/x", "rtsp://[::1]/a:b"],
+)
 def test_what_looks_like_no_port_may_be_right(address: str) -> None:
     assert isinstance(open_source(address), Reconnecting)
 

@@ -79,10 +79,9 @@ def refuse_port(url: str, shown: str) -> None:
     if has_split_password(url):  # what looks like a port is the beginning of a password
         return
     parts = split_address(url)
-    port = re.search(r":(\d+)$", parts.netloc.rpartition("@")[2])
-    if port is None:
-        scheme = parts.scheme.lower()
-        if scheme in _WITHOUT_USUAL_PORT and "port=" not in parts.query:
+    scheme, port = parts.scheme.lower(), re.search(r":([^:\]]*)$", parts.netloc.rpartition("@")[2])
+    if port is None or not port[1]:
+        if (port or scheme in _WITHOUT_USUAL_PORT) and "port=" not in parts.query:
             raise SourceError(f"{shown} lacks a port; write {scheme}://HOST:PORT")
-    elif not 0 < int(port[1]) <= _LAST_PORT:
+    elif not (port[1].isdecimal() and 0 < int(port[1]) <= _LAST_PORT):
         raise SourceError(f"{shown} has a port that cannot be; they are 1 to {_LAST_PORT}")

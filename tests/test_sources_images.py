@@ -277,6 +277,15 @@ def test_videos_and_folders_beside_images_are_not_left_out_silently(
         open_source(tmp_path)
 
 
+def test_the_pattern_that_is_named_for_folders_finds_what_is_in_them(tmp_path: Path) -> None:
+    folder = tmp_path / "holiday [2024]"
+    (folder / "b").mkdir(parents=True)
+    save(folder / "b" / "1.png", numbered(1))
+    with pytest.raises(SourceError, match=r"folders in it do, which '.*' reads$") as caught:
+        open_source(folder)
+    assert len(list(open_source(str(caught.value).split("'")[1]))) == 1
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

@@ -134,7 +134,7 @@ def images_in(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = _images_of(found)
     below = [path for path in found if _holds_image(path)]
-    pattern = shlex.quote(str(folder / "**" / "*"))
+    pattern = shlex.quote(str(Path(glob.escape(str(folder)), "**", "*")))
     if not images:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         advice = f"; folders in it do, which {pattern} reads" if below else _advice_on_others(found)

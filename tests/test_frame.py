@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import paste
+from stream_seg.line import Line
 from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.steady import Steady
@@ -66,9 +67,9 @@ def test_an_image_of_ones_own_becomes_a_frame_of_a_film_or_a_still() -> None:
             make()
 
 
-@pytest.mark.parametrize("takes", [Steady(), Region([(0, 0), (6, 4)]), Renderer()])
+@pytest.mark.parametrize("takes", [Steady(), Region([(0, 0), (6, 4)]), Line((0, 2), (6, 2)), Renderer()])
 def test_what_takes_frames_and_what_was_found_says_so(takes: Callable[[Any, Any], object]) -> None:
-    found = Detections.none(("cat",))
+    found = dataclasses.replace(Detections.none(("cat",)), ids=np.zeros(0, np.int64))
     takes(Frame.at(IMAGE, 0), found)
     with pytest.raises(TypeError, match=r"a Frame is needed, got ndarray: .* Frame\.at\(image, seconds\)"):
         takes(IMAGE, found)

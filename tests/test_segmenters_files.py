@@ -62,6 +62,15 @@ def test_a_checkpoint_of_ultralytics_is_named_with_what_exports_it(tmp_path: Pat
         assert said.endswith(f": yolo export model={model} format=onnx makes one")
 
 
+@pytest.mark.parametrize("last", ["data.pkl", "archive_format"])
+def test_a_program_of_pytorch_is_no_archive_to_unpack(tmp_path: Path, last: str) -> None:
+    model = tmp_path / "best.torchscript"
+    with zipfile.ZipFile(model, "w") as archive:
+        for name, content in (("data/0", bytes(10_000)), (last, b"pt2"), ("byteorder", b"little")):
+            archive.writestr(f"best/{name}", content)
+    assert "is a PyTorch program, and stream-seg runs ONNX graphs: export what it was made of" in refusal(model)
+
+
 def _checkpoint(path: Path, pickled: str) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02}q\x00c" + pickled.encode())

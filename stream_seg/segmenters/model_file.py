@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,11 @@ _PYTORCH = (
     "yolo export model={model} format=onnx of Ultralytics'"
 )
 _SAFETENSORS = f"safetensors weights, {_RUN}: stream-seg export {{model}} -o model.onnx makes one of Mask R-CNN weights"
+_PROGRAM = f"a PyTorch program, {_RUN}: export what it was made of to ONNX"
 _TENSORRT = f"a TensorRT engine, {_RUN}: export the weights it was made of with format=onnx"
 _LITE = f"a TensorFlow Lite model, {_RUN}: export what it was made of to ONNX"
 _TENSORFLOW = f"a TensorFlow graph, {_RUN}: python -m tf2onnx.convert makes one (docs/models.md)"
+_ARCHIVE = "an archive: unpack it, and name the ONNX graph in it"
 
 _BY_CONTENT = (
     (rb"\s*<\?xml.*<net ", f"an OpenVINO model, {_RUN}: export what it was made of to ONNX"),
@@ -32,7 +35,7 @@ _BY_CONTENT = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the model itself: run git lfs pull"),
     (rb"(PK\x03\x04.*data\.pkl|\x80[\x02-\x05]).*ultralytics", _ULTRALYTICS),
     (rb"PK\x03\x04.*data\.pkl|\x80[\x02-\x05]", _PYTORCH),
-    (rb"PK\x03\x04", "an archive: unpack it, and name the ONNX graph in it"),
+    (rb"PK\x03\x04", _ARCHIVE),
     (rb".{7}\x00\{\"", _SAFETENSORS),
     (rb".{4}TFL3", _LITE),
 )
@@ -99,7 +102,16 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
         raise ModelError(f"the model {path} is empty: fetch it again")
     for pattern, what in _BY_CONTENT:
         if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
-            raise _is_another_kind(path, what)
+            raise _is_another_kind(path, _PROGRAM if what is _ARCHIVE and _holds_program(path) else what)
+
+
+def _holds_program(path: Path) -> bool:
+    """Whether an archive is of `torch.jit.save` or `torch.export.save`, which put the weights in front."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(("/data.pkl", "/archive_format")) for name in archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):  # damaged
+        return False
 
 
 def _is_another_kind(path: Path, what: str) -> ModelError:

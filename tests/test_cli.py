@@ -146,6 +146,20 @@ def test_images_named_one_by_one_as_a_shell_does_are_one_source_in_their_order(
     assert (source["label"], source["captured"], source["damaged"]) == ("39", 39, 1)
 
 
+def test_results_in_the_folder_of_the_images_are_not_said_to_be_left_out(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_pixels(tmp_path, "a.png")
+    outputs = ["found/", "all.mp4", "{source}.mp4", "numbered/%d.png"]
+    (tmp_path / "numbered").mkdir()
+    argv = [str(tmp_path), *(word for name in outputs for word in ("-o", f"{tmp_path}/{name}")), "--overwrite"]
+    for _ in range(2):
+        assert main([*argv, "--model", str(tiny), "--device", "cpu", "--quiet"]) == 0
+        assert not capsys.readouterr().err
+    assert main([*argv[:3], "--overwrite", "--model", str(tiny), "--device", "cpu", "--quiet"]) == 0
+    assert re.findall(r"left out \d \w+", capsys.readouterr().err) == ["left out 2 videos", "left out 1 folder"]
+
+
 def test_images_of_one_name_from_several_folders_are_told_apart(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,12 +74,13 @@ def plan(
     together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in args.output)
     specs = named[:1] if together else named  # the first of photos that are one source stands for all
     _refuse_senseless(args, specs)
-    sources = [_source(args, named)] if together else [_source(args, spec) for spec in specs]
-    warn_of_unused(args, specs, sources)
-    _refuse_outside(args, specs, sources)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
-    _refuse_clashes([path for paths in [*own, shared] for path in paths], args, named)
+    outputs = [path for paths in [*own, shared] for path in paths]
+    sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
+    warn_of_unused(args, specs, sources)
+    _refuse_outside(args, specs, sources)
+    _refuse_clashes(outputs, args, named)
     _refuse_images(args, specs, sources)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
@@ -147,7 +148,7 @@ def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
 
 
-def _source(args: argparse.Namespace, spec: Spec | Sequence[str]) -> Source:
+def _source(args: argparse.Namespace, spec: Spec | Sequence[str], outputs: Sequence[str]) -> Source:
     given = {
         "camera_size": args.camera_size,
         "camera_fps": args.camera_fps,
@@ -159,7 +160,7 @@ def _source(args: argparse.Namespace, spec: Spec | Sequence[str]) -> Source:
         "max_fps": args.max_fps,
     }
     wishes = {name: value for name, value in given.items() if value is not None}
-    return open_source(spec, start=args.start, end=args.end, stride=args.stride, **wishes)
+    return open_source(spec, start=args.start, end=args.end, stride=args.stride, results=outputs, **wishes)
 
 
 def _outputs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import get_args
@@ -71,6 +71,7 @@ def open_source(
     open_timeout: float = OPEN_TIMEOUT,
     stall_timeout: float = STALL_TIMEOUT,
     reconnect: float | None = None,
+    results: Iterable[str | Path] = (),
 ) -> Source:
     """Return the source that `spec` names: a webcam, an address, a pipe, images or a video file.
 
@@ -85,6 +86,9 @@ def open_source(
     `transport`, "tcp" or "udp", is how RTSP carries them. `reconnect` is how often in a row one that fails is opened
     again, also at the start: 0 never, `math.inf` for ever. By default for ever, but a webcam only when it once
     delivered. Recordings, wherever they are, are never opened again.
+
+    Of videos, and of folders with more images, that lie beside the images of a folder a warning says that they are left
+    out, unless they are `results`: what was, and will be, written there.
 
     Raises `SourceError` when it is missing or cannot be read, as far as that is known without waiting for a device or
     the network, and `UsageError` for numbers that make no sense or an empty name.
@@ -129,7 +133,7 @@ def open_source(
 
         source = reconnecting(stream, at_start=not names_a_file(name))
     else:
-        source = _told(name, lambda: _file(name, begin, rate))
+        source = _told(name, lambda: _file(name, begin, rate, list(results)))
     if not begin and stop is None and max_frames is None and stride == 1 and most is None:
         return source
     return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames, max_fps=most)
@@ -162,20 +166,20 @@ def _photos(paths: Sequence[Path], rate: Fraction) -> Source:
     return ImageFiles(paths, folder=common_folder(paths), name=name, rate=rate)
 
 
-def _file(spec: str, start: Fraction, rate: Fraction) -> Source:
+def _file(spec: str, start: Fraction, rate: Fraction, results: Sequence[str | Path]) -> Source:
     if spec == "-":
         return Pipe()
     if is_synthetic(spec):
         return parse_synthetic(spec)
     path = Path(spec)
     if path.is_dir():
-        return ImageFiles(images_in(path), folder=path, rate=rate)
+        return ImageFiles(images_in(path, results), folder=path, rate=rate)
     if path.exists():
         return _image(path, spec, start, rate) if is_image(path) else Recording(path, start=start)
     if is_numbered(spec):
         return ImageFiles(numbered_images(spec), folder=path.parent, name=spec, rate=rate, film=True)
     if any(character in spec for character in "*?["):
-        return ImageFiles(images_matching(spec), folder=fixed_folder(spec), name=spec, rate=rate)
+        return ImageFiles(images_matching(spec, results), folder=fixed_folder(spec), name=spec, rate=rate)
     return Recording(path, start=start)
 
 

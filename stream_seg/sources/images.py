@@ -125,11 +125,11 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, results: Iterable[str | Path] = ()) -> list[Path]:
     """Return the images directly in a folder, 2 before 10; raise `SourceError` when there is none.
 
     Hidden files are left out, as patterns do it: macOS puts a ._IMG_1.jpg, which is none, beside each image on a card.
-    A warning tells of videos and of folders with images, which are left out as well.
+    A warning tells of videos and of folders with images, which are left out as well, but for `results`.
     """
     found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     images = _images_of(found)
@@ -139,20 +139,24 @@ def images_in(folder: Path) -> list[Path]:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         advice = f"; folders in it do, which {pattern} reads" if below else _advice_on_others(found)
         raise SourceError(f"{folder} holds no images ({kinds}){advice}")
-    _warn_of_films(found)
+    _warn_of_films(found, results)
+    below = _others_than(results, below)
     if below:
         logger.warning("left out %s: %s reads those, too", _counted(below, "folder{s} with images"), pattern)
     return images
 
 
-def images_matching(pattern: str) -> list[Path]:
-    """Return the images a glob pattern finds (`**` goes into folders); raise `SourceError` when there is none."""
+def images_matching(pattern: str, results: Iterable[str | Path] = ()) -> list[Path]:
+    """Return the images a glob pattern finds (`**` goes into folders); raise `SourceError` when there is none.
+
+    A warning tells of videos, which are left out, but for `results`.
+    """
     found = set(_found(Path(pattern)))
     images = _images_of(found)
     if not images:
         refuse_lacking_scheme(pattern)
         raise SourceError(f"no images match {pattern}{_advice_on_others(found)}")
-    _warn_of_films(found)
+    _warn_of_films(found, results)
     return images
 
 
@@ -168,10 +172,17 @@ def _holds_image(folder: Path) -> bool:
         return False
 
 
-def _warn_of_films(paths: Iterable[Path]) -> None:
+def _warn_of_films(paths: Iterable[Path], results: Iterable[str | Path]) -> None:
     films = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    films = _others_than(results, films)
     if films:
         logger.warning("left out %s, for videos are named one by one", _counted(films, "video{s}"))
+
+
+def _others_than(results: Iterable[str | Path], paths: Iterable[Path]) -> list[Path]:
+    """Those of some paths that are no result, nor a folder of results."""
+    ours = [Path(os.path.realpath(result)) for result in results]
+    return [path for path in paths if not any(our.is_relative_to(os.path.realpath(path)) for our in ours)]
 
 
 def _counted(paths: Iterable[Path], words: str) -> str:

@@ -393,6 +393,20 @@ class TestRefusals:
             load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", classes=["red", "gren"])
 
     @pytest.mark.parametrize(
+        ("labels", "wanted", "meant"),
+        [
+            (("person", "cow", "cat"), "cattle", "cow"),
+            (("person", "bicycle", "car"), "Bikes", "bicycle"),
+            (("phones", "watches", "bags"), "phone", "phones"),
+        ],
+    )
+    def test_words_of_every_day_stand_for_the_classes_that_there_are(
+        self, tmp_path: Path, labels: tuple[str, ...], wanted: str, meant: str
+    ) -> None:
+        with pytest.raises(UsageError, match=f"no class '{wanted}' .did you mean '{meant}'"):
+            load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", labels=labels, classes=[wanted])
+
+    @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"score_threshold": 1.5}, "between 0 and 1, not 1.5"),

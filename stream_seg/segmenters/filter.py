@@ -55,6 +55,7 @@ def _class_ids(name: str, known: tuple[str, ...]) -> list[int]:
     ids = [i for i, known_name in enumerate(known) if known_name.lower() == wanted]
     if not ids:
         listed = f"; it knows {', '.join(known)}" if len(known) <= LISTED else ""
-        hint = did_you_mean(EVERYDAY.get(wanted, wanted), known)
+        meant = EVERYDAY.get(wanted) or EVERYDAY.get(wanted.removesuffix("s"))
+        hint = did_you_mean(meant if meant in known else wanted, known)
         raise UsageError(f"the model has no class {name.strip()!r}{hint}{listed}")
     return ids

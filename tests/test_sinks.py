@@ -240,10 +240,13 @@ def test_one_image_can_hold_a_part_of_a_film_that_has_one_frame(start: str, end:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_one_image_of_a_part_that_has_more_frames_is_not_written(outcome: Outcome, tmp_path: Path) -> None:
+@pytest.mark.parametrize("estimate", [None, 1, 2])
+def test_one_image_of_a_part_that_has_more_frames_is_not_written(
+    estimate: int | None, outcome: Outcome, tmp_path: Path
+) -> None:
     sink = ImageFile(tmp_path / "a.png")
     with pytest.raises(OutputError, match="one image, and a film has more"):
-        deliver(sink, dataclasses.replace(info(), start=Fraction(1)), frames(CFR[:2]))
+        deliver(sink, dataclasses.replace(info(), start=Fraction(1), frame_count=estimate), frames(CFR[:2]))
     sink.close(outcome)
     assert not list(tmp_path.iterdir())
 

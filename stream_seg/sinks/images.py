@@ -130,12 +130,13 @@ class ImageFile(_Images):
 
     def open(self, info: SourceInfo) -> None:
         super().open(info)
-        # How many frames a part of a recording has is but an estimate: of two, one may be before it or behind it.
+        # How many frames a part of a recording has is but an estimate: of two, one may be before it or behind it, and
+        # where the time between frames varies, one may be several.
         is_part = info.start > 0 or info.end is not None
         if info.frame_count is not None and info.frame_count > 1 and not is_part:
             raise self._too_many(info.name)
         self._name = info.name
-        self._has_one = info.frame_count == 1
+        self._has_one = info.frame_count == 1 and not is_part
 
     def write(self, frame: Frame, detections: Detections) -> None:
         if self._has_written or self._waiting is not None:

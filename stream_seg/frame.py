@@ -48,7 +48,8 @@ class Frame:
 
         What follows objects needs the times; `index` only counts frames.
         """
-        return cls(image, index, Fraction(seconds), time.monotonic())
+        exact = seconds if isinstance(seconds, Fraction) else float(seconds)  # NumPy's numbers, too
+        return cls(image, index, Fraction(exact), time.monotonic())
 
     @classmethod
     def still(cls, image: Image) -> Frame:

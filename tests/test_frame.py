@@ -61,6 +61,7 @@ def test_an_image_of_ones_own_becomes_a_frame_of_a_film_or_a_still() -> None:
     frame = Frame.at(IMAGE, 0.25, 3)
     assert (frame.image is IMAGE, frame.pts, frame.index, frame.is_still) == (True, Fraction(1, 4), 3, False)
     assert Frame.at(IMAGE, Fraction(1, 30)).pts == Fraction(1, 30)
+    assert Frame.at(IMAGE, np.float32(0.5)).pts == Fraction(1, 2)  # type: ignore[arg-type]
     assert Frame.still(IMAGE).is_still
     for make in (lambda: Frame.at(IMAGE[0], 0), lambda: Frame.still(IMAGE[0])):
         with pytest.raises(ValueError, match="image must be"):

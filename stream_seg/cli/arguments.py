@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import NoReturn, TypeVar, get_args
 
 from stream_seg.addresses import Transport
 from stream_seg.cli import evaluate, export, models, run
@@ -72,31 +72,8 @@ _ELSEWHERE = {
 """What options are called in other programs."""
 
 
-class _Once(argparse.Action):
-    """Stores the value of an option, of which a second one would make the first have no effect without a word."""
-
-    _was_given = False
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        if option_string is not None and self._was_given:
-            parser.error(f"{option_string} was given twice; give it once")
-        self._was_given = True
-        setattr(namespace, self.dest, values)
-
-
 class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line, with a suggestion."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  what argparse takes
-        super().__init__(*args, **options)
-        for action in (None, "store"):
-            self.register("action", action, _Once)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -425,7 +402,9 @@ def _run_parser() -> Parser:
         default=True,
         help="of films, show what is not sure once several frames agree on it (default), or each frame as it is",
     )
-    group.add_argument("--classes", type=names, metavar="person,dog", help="only these classes")
+    group.add_argument(
+        "--classes", type=names, action="extend", metavar="person,dog", help="only these classes; repeatable"
+    )
     group.add_argument(
         "--region",
         type=region,

@@ -20,6 +20,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import (
+    CocoFile,
     ImageFile,
     ImageFolder,
     ListSink,
@@ -48,6 +49,7 @@ SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
     "numbered": (lambda folder: NumberedImages(folder / "a_%03d.jpg"), 5),
     "folder": (lambda folder: ImageFolder(folder / "a"), 5),
     "objects": (lambda folder: ObjectsFile(folder / "a.jsonl"), 5),
+    "coco": (lambda folder: CocoFile(folder / "a.json"), 5),
     "segments of objects": (lambda folder: SegmentedObjects(folder / "a.jsonl", 60), 5),
     "list": (lambda folder: ListSink(), 5),
 }
@@ -128,6 +130,7 @@ def test_the_list_keeps_what_it_was_given() -> None:
         ("a.JPEG", ImageFile),
         ("a_%d.webp", NumberedImages),
         ("a.jsonl", ObjectsFile),
+        ("a.json", CocoFile),
         ("folder", ImageFolder),
         ("folder.d/", ImageFolder),
         ("folder.mp4/", ImageFolder),
@@ -285,7 +288,7 @@ def test_frames_in_a_folder_are_named_by_their_index(tmp_path: Path) -> None:
     assert sorted(path.name for path in whole_files(tmp_path)) == ["000000.png", "000001.png"]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "a.jsonl", "out"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "a.jsonl", "a.json", "out"])
 def test_what_exists_is_kept_unless_it_may_be_overwritten(name: str, tmp_path: Path) -> None:
     deliver(open_sink(tmp_path / name), ABOUT, frames(CFR[:1]))
     before = {path: path.stat().st_mtime_ns for path in whole_files(tmp_path)}
@@ -296,7 +299,7 @@ def test_what_exists_is_kept_unless_it_may_be_overwritten(name: str, tmp_path: P
     assert set(whole_files(tmp_path)) == set(before)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a.jsonl"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a.jsonl", "a.json"])
 @pytest.mark.parametrize("link", ["same", "symlink", "hardlink", "roundabout"])
 def test_the_input_is_never_overwritten(name: str, link: str, tmp_path: Path) -> None:
     source, other = tmp_path / "in" / name, tmp_path / name
@@ -358,14 +361,14 @@ def test_the_folder_of_the_input_is_not_written_into(tmp_path: Path) -> None:
         open_sink(tmp_path, overwrite=True, source_path=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "a.jsonl", "out/"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "a.jsonl", "a.json", "out/"])
 def test_a_missing_folder_is_refused_at_once(name: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not exist"):
         open_sink(f"{tmp_path}/missing/{name}")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permission bits")
-@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "a.jsonl"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a_%03d.png", "a.jsonl", "a.json"])
 def test_a_folder_without_permission_is_refused_at_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from stream_seg.cli.names import (
     PIPED,
     PIPED_OBJECTS,
     Spec,
+    grows,
     is_cut,
     is_encoded,
     is_feed,
@@ -330,12 +331,11 @@ def _read(named: Sequence[Spec], specs: Sequence[Spec], sources: Sequence[Source
     return [*_files(named), *images]
 
 
-def _refuse_partial_names(growing: Sequence[str]) -> None:
+def _refuse_partial_names(names: Sequence[str], growing: Sequence[str]) -> None:
     """Refuse a file with the name that another has while it grows: one would end in the place of the other."""
-    paths = [Path(os.path.realpath(name)) for name in growing]
-    for name, path in zip(growing, paths, strict=True):
-        for other, result in zip(growing, paths, strict=True):
-            if is_partial_name(path, result):
+    for name in names:
+        for other in growing:
+            if is_partial_name(Path(os.path.realpath(name)), Path(os.path.realpath(other))):
                 raise UsageError(f"{name} is what {other} is called until it is whole; give one of them another name")
 
 
@@ -347,8 +347,8 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{shown_address(names[number])} was named for two outputs; give each a name of its own")
-    if args.segment is None and args.events is None:  # else all that grow have longer names
-        _refuse_partial_names([name for name in named if is_cut(name)])
+    is_cutting = args.segment is not None or args.events is not None  # what is cut has longer names
+    _refuse_partial_names(names, [name for name in named if grows(name) and not (is_cutting and is_cut(name))])
     inputs = _files(specs)
     for name in named:
         if any(source.is_file() and same_file(source, Path(name)) for source in inputs):

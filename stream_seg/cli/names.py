@@ -66,6 +66,11 @@ def is_cut(output: str) -> bool:
     return output not in PIPED and _says(sinks.is_cut, output)
 
 
+def grows(output: str) -> bool:
+    """Whether an output is a file that has a partial name until the run ends."""
+    return output not in PIPED and _says(sinks.grows, output)
+
+
 def _says(is_one: Callable[[str], bool], output: str) -> bool:
     try:
         return is_one(output)

@@ -11,7 +11,8 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 from stream_seg.addresses import Transport
 from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.protocols import Sink
-from stream_seg.sinks import images, objects
+from stream_seg.sinks import coco_file, images, objects
+from stream_seg.sinks.coco_file import CocoFile
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
@@ -26,6 +27,7 @@ from stream_seg.sinks.video import VideoFile
 from stream_seg.sinks.window import Window
 
 __all__ = [
+    "CocoFile",
     "ImageFile",
     "ImageFolder",
     "Keep",
@@ -41,6 +43,7 @@ __all__ = [
     "SegmentedVideo",
     "VideoFile",
     "Window",
+    "grows",
     "is_address",
     "is_cut",
     "is_video",
@@ -70,7 +73,8 @@ def open_sink(
     transparent: bool = False,
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
-    what was found, as lines of JSON (.jsonl), or an address that videos are sent to (rtsp://, rtmp://, udp:// ...).
+    what was found, as lines of JSON (.jsonl) or one COCO document (.json), or an address that videos are sent to
+    (rtsp://, rtmp://, udp:// ...).
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
     so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
@@ -112,6 +116,12 @@ def is_cut(path: str | Path) -> bool:
     """Whether `open_sink` can write segments there. Raises `OSError` for a name too long."""
     is_list = Path(path).suffix.lower() == objects.SUFFIX and not (_is_folder(path) or is_address(path))
     return is_list or is_video(path)
+
+
+def grows(path: str | Path) -> bool:
+    """Whether `open_sink` writes a file there for as long as a run lasts. Raises `OSError` for a name too long."""
+    is_document = Path(path).suffix.lower() == coco_file.SUFFIX and not (_is_folder(path) or is_address(path))
+    return is_document or is_cut(path)
 
 
 def _is_folder(path: str | Path) -> bool:
@@ -159,14 +169,22 @@ def _choose(
         if segment is not None or events is not None:
             return SegmentedObjects(name, segment, events=events, keep=keep, source_path=source_path, spared=spared)
         return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
+    if suffix == coco_file.SUFFIX:
+        return CocoFile(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
-        known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX]
+        known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX, coco_file.SUFFIX]
         raise OutputError(
             f"cannot write {path}: '{suffix}' is not understood; "
-            f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
+            f"use one of {', '.join(known)}, or a folder{_hint(suffix, known)}"
         )
     if images.is_numbered(name):
         return NumberedImages(
             name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent
         )
     return ImageFile(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
+
+
+def _hint(suffix: str, known: list[str]) -> str:
+    if suffix == ".csv":  # a table has no place for outlines, and everybody wants other columns
+        return "; jq -r '.objects[] | [.class, .score] | @csv' makes tables of a .jsonl file"
+    return did_you_mean(suffix, known)

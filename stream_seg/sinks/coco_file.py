@@ -1,0 +1,204 @@
+"""CocoFile: what was found, as one COCO document, for the tools that correct, convert and score such (docs/objects.md).
+
+The annotations, which are nearly all of it, are written as they come. The images, which a document has in a list of
+their own, wait in a temporary file until its end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from stream_seg.coco import COCO_IDS, COCO_NAMES
+from stream_seg.detections import Detections
+from stream_seg.errors import OutputError
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.geometry import coco_polygons, mask_roi
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.part import PartFile, Target
+from stream_seg.version import __version__
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".json"
+
+_IN_MEMORY = 2**20
+"""Bytes of the list of images; more of them go into a file beside the result."""
+
+
+class CocoFile(Sink):
+    """Writes one COCO document: an image for each frame, also for one in which nothing is shown, and its annotations.
+
+    The file grows under a partial name (`a.part.json`) and gets its own when the run ends. After a failure of the run
+    the partial file stays, a whole document of what was found until then; where writing failed, it lacks its end.
+    `result` is where what was written is found, None where nothing was.
+
+    The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
+    written to, and an output that is the input (`source_path`); `open` for the last, `write` and `close` when writing
+    fails.
+    """
+
+    wants_pictures = False
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.result: Path | None = None
+        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
+        self._part: PartFile | None = None
+        self._images = _Images(self._target.resolved.parent)
+        self._annotations = 0
+        self._about: SourceInfo | None = None
+
+    def open(self, info: SourceInfo) -> None:
+        self._target.refuse_input(info.path)
+        self._about = info
+        self._part = PartFile(self._target)
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._part is None or self._about is None:
+            raise RuntimeError("open the sink before writing to it")
+        try:
+            if not self._images.count:
+                self._part.write(_head(self._about, detections.class_names))
+                self._part.begin()
+            self._images.add(_image(frame, self._about, self._images.count + 1))
+            found = [_line(one) for one in _annotations(frame, detections, self._images.count, self._annotations + 1)]
+            if found:
+                separator = b",\n" if self._annotations else b"\n"
+                self._part.write(separator + b",\n".join(found))
+                self._annotations += len(found)
+        except OSError as error:
+            raise _unwritable(self._part, error) from error
+        self._part.checkpoint()
+
+    def close(self, outcome: Outcome) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        if not self._images.count:
+            part.discard()
+            return
+        self.result = part.path
+        try:
+            part.write(b'\n],\n"images": [')
+            self._images.move_to(part)
+            part.write(b"\n]}\n")
+        except OSError as error:
+            raise _unwritable(part, error) from error
+        finally:
+            self._images.close()
+            if is_kept := part.error is not None or outcome is Outcome.FAILED:
+                part.close()
+                lack = "" if part.error is None else ", without the end that makes it JSON"
+                logger.warning("what was written until then is in %s%s", part.path, lack)
+        if is_kept:
+            return
+        part.publish()
+        self.result = self.path
+
+
+def _unwritable(part: PartFile, error: OSError) -> OutputError:
+    """The error to raise, after which nothing more is written, also where it is the list of images that failed."""
+    part.error = part.error or error
+    return part.unwritable(error)
+
+
+class _Images:
+    """The list of images: in memory, and in a file without a name, in `folder`, once it is longer than that may be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.count = 0
+        self._folder = folder
+        self._newest = bytearray()
+        self._file: IO[bytes] | None = None
+
+    def add(self, image: dict[str, object]) -> None:
+        self._newest += (b",\n" if self.count else b"\n") + _line(image)
+        self.count += 1
+        if len(self._newest) > _IN_MEMORY:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  open for the run
+            self._file.write(self._newest)
+            self._newest.clear()
+
+    def move_to(self, part: PartFile) -> None:
+        if self._file is not None:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, part)
+        part.write(bytes(self._newest))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _line(entry: dict[str, object]) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode("ascii")
+
+
+def _head(about: SourceInfo, class_names: tuple[str, ...]) -> bytes:
+    info = {
+        "description": f"found in {about.name} by stream-seg",
+        "version": __version__,
+        "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    numbers = _category_ids(class_names)
+    categories = [{"id": number, "name": name} for number, name in zip(numbers, class_names, strict=True)]
+    return f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(categories)},\n"annotations": ['.encode("ascii")
+
+
+def _category_ids(class_names: tuple[str, ...]) -> Sequence[int]:
+    """COCO's own numbers for its 80 classes, so that results can be scored against its annotations; else from 1 on."""
+    return COCO_IDS if class_names == COCO_NAMES else range(1, len(class_names) + 1)
+
+
+def _image(frame: Frame, about: SourceInfo, number: int) -> dict[str, object]:
+    width, height = frame.size
+    image: dict[str, object] = {"id": number, "file_name": frame.name, "width": width, "height": height}
+    if frame.name is None:
+        image["file_name"] = f"{_film(about)}/frame_{frame.index:06d}.png"
+    if not frame.is_still:
+        image |= {"frame": frame.index, "time": round(float(frame.pts), 6)}
+    return image
+
+
+def _film(about: SourceInfo) -> str:
+    """What a film or camera is called in the names of its frames: signs that names of files may have everywhere."""
+    return re.sub(r"[^\w.-]+", "_", Path(about.path or about.name).stem).strip("._") or "film"
+
+
+def _annotations(frame: Frame, detections: Detections, image: int, first: int) -> Iterator[dict[str, object]]:
+    """The annotations of an image, numbered from `first` on."""
+    # Others, of a broken model, have no place, and JSON no word for them.
+    detections = detections[np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores)]
+    numbers = _category_ids(detections.class_names)
+    number = first
+    for place, (box, mask) in enumerate(zip(detections.boxes, detections.masks, strict=True)):
+        x1, y1, x2, y2 = box.tolist()
+        rows, columns, bitmask = mask_roi(box, mask, frame.size)
+        polygons = coco_polygons(rows, columns, bitmask, min(x2 - x1, y2 - y1))
+        if not polygons:  # which COCO has no word for: pycocotools fails at an empty list of them
+            continue
+        annotation: dict[str, object] = {
+            "id": number,
+            "image_id": image,
+            "category_id": numbers[int(detections.class_ids[place])],
+            "bbox": [round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)],
+            "segmentation": [polygon.ravel().tolist() for polygon in polygons],
+            "area": int(np.count_nonzero(bitmask)),
+            "iscrowd": 0,
+            "score": round(float(detections.scores[place]), 3),
+        }
+        if detections.ids is not None:
+            annotation["track_id"] = int(detections.ids[place])
+        number += 1
+        yield annotation

@@ -218,7 +218,7 @@ def test_udp_survives_lost_packets_and_a_restart() -> None:
 
 
 def test_frames_that_were_held_up_know_their_age(camera: RtspCamera) -> None:
-    held_seconds = 1.0
+    held_seconds, old = 1.5, 0.8  # the oldest may be replaced by newer ones before they are asked for
     with nothing_left_behind(), Relay(camera.host) as relay:
         with open_source(f"rtsp://{relay.host}/cam", open_timeout=OPEN_TIMEOUT) as source:
             frames = iter(source)
@@ -227,13 +227,13 @@ def test_frames_that_were_held_up_know_their_age(camera: RtspCamera) -> None:
             relay.hold()
             threading.Timer(held_seconds, relay.let_go).start()
             held = []
-            while len(held) < 30:
+            while len(held) < 45:
                 frame = next(frames)
                 held.append((time.monotonic() - frame.captured_at, time.time() - clock_of(frame.image)))
         said, true = np.array(held).T
-        assert true.max() > held_seconds * 0.8
+        assert true.max() > old
         assert np.abs(said - true).max() < 0.4
-        assert true[-1] < held_seconds * 0.8
+        assert true[-1] < old
 
 
 def test_tries_that_are_counted_end_in_the_reason() -> None:

@@ -110,6 +110,10 @@ class Detections:
         """The class name of each detection."""
         return [self.class_names[i] for i in self.class_ids]
 
+    def finite(self) -> Detections:
+        """Those whose boxes and scores are numbers: others, of a broken model, have no place, and JSON no word."""
+        return self[np.isfinite(self.boxes).all(1) & np.isfinite(self.scores)]
+
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True))
         return f"Detections({len(self)}: {found}; masks {self.masks.shape})"

@@ -61,10 +61,11 @@ def test_a_frame_can_be_read_once_the_third_after_it_has_come() -> None:
         sink.close(Outcome.STOPPED)
 
 
-def test_a_reader_that_goes_away_ends_the_run_in_good_order() -> None:
+@pytest.mark.parametrize("kind", [PipedVideo, PipedObjects])
+def test_a_reader_that_goes_away_ends_the_run_in_good_order(kind: type[PipedVideo] | type[PipedObjects]) -> None:
     out, into = os.pipe()
     with os.fdopen(into, "wb", buffering=0) as pipe:
-        sink = PipedVideo(pipe)
+        sink = kind(pipe)
         sink.open(info())
         first, *others = frames(CFR[:8])
         sink.write(first, NOTHING)
@@ -73,6 +74,7 @@ def test_a_reader_that_goes_away_ends_the_run_in_good_order() -> None:
         for frame in others:
             sink.write(frame, NOTHING)
         assert sink.wants_stop()
+        assert not sink.holds()
         sink.close(Outcome.STOPPED)
 
 
@@ -340,22 +342,6 @@ def test_no_line_is_cut_off_where_the_last_source_to_be_closed_never_had_a_frame
     into.close()
     assert reader.lines()
     assert reader.data.endswith(b"\n")
-
-
-def test_a_reader_of_lines_that_goes_away_ends_the_run_in_good_order() -> None:
-    out, into = os.pipe()
-    with os.fdopen(into, "wb", buffering=0) as pipe:
-        sink = PipedObjects(pipe)
-        sink.open(info())
-        first, *others = frames(CFR[:4])
-        sink.write(first, NOTHING)
-        assert not sink.wants_stop()
-        os.close(out)
-        for frame in others:
-            sink.write(frame, NOTHING)
-        assert sink.wants_stop()
-        assert not sink.holds()
-        sink.close(Outcome.STOPPED)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")

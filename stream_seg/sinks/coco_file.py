@@ -178,8 +178,7 @@ def _film(about: SourceInfo) -> str:
 
 def _annotations(frame: Frame, detections: Detections, image: int, first: int) -> Iterator[dict[str, object]]:
     """The annotations of an image, numbered from `first` on."""
-    # Others, of a broken model, have no place, and JSON no word for them.
-    detections = detections[np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores)]
+    detections = detections.finite()
     numbers = _category_ids(detections.class_names)
     number = first
     for place, (box, mask) in enumerate(zip(detections.boxes, detections.masks, strict=True)):

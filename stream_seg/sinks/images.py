@@ -57,6 +57,7 @@ class _Images(Sink):
         self._has_written = False
         self._named: set[Path] = set()  # what has its name from the input; an index is not given twice
         self._inputs: set[tuple[int, int] | None] = set()
+        self._prepare()
 
     @property
     def result(self) -> Path | None:
@@ -88,6 +89,10 @@ class _Images(Sink):
         """Nothing is left to do: every file is whole."""
 
     @abstractmethod
+    def _prepare(self) -> None:
+        """The rest of the constructor: refuse a place where nothing can be written."""
+
+    @abstractmethod
     def _path_for(self, frame: Frame) -> Path:
         """The file for this frame."""
 
@@ -112,16 +117,7 @@ class ImageFile(_Images):
     its folder is missing or cannot be written to.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        overwrite: bool = False,
-        source_path: str | Path | None = None,
-        spared: Iterable[str | Path] = (),
-        transparent: bool = False,
-    ) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
+    def _prepare(self) -> None:
         refuse_suffix(self.path)
         self._target(self.path)
         self._name = "the input"
@@ -168,21 +164,12 @@ class NumberedImages(_Images):
     missing or cannot be written to.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        overwrite: bool = False,
-        source_path: str | Path | None = None,
-        spared: Iterable[str | Path] = (),
-        transparent: bool = False,
-    ) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
+    def _prepare(self) -> None:
         refuse_suffix(self.path)
         self._target(self.path)  # refuses a missing folder
         self._pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
         for existing in sorted(self.path.parent.iterdir()):
-            if not overwrite and self._pattern.fullmatch(existing.name):
+            if not self._overwrite and self._pattern.fullmatch(existing.name):
                 raise OutputError(f"{existing} exists already; pass --overwrite (overwrite=True) to replace it")
 
     def _is_named_like_a_result(self, path: Path) -> bool:
@@ -203,23 +190,14 @@ class ImageFolder(_Images):
     the folder of the input, and when it cannot be made.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        overwrite: bool = False,
-        source_path: str | Path | None = None,
-        spared: Iterable[str | Path] = (),
-        transparent: bool = False,
-    ) -> None:
-        super().__init__(path, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
+    def _prepare(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"cannot write images into {self.path}: it is a file; name a folder")
         if not self.path.parent.is_dir():
             raise OutputError(f"cannot write {self.path}: the folder {self.path.parent} does not exist")
         if self._is_source():
             raise OutputError(f"{self.path} is the folder of the input; write to another one")
-        if self.path.is_dir() and not overwrite and any(self.path.iterdir()):
+        if self.path.is_dir() and not self._overwrite and any(self.path.iterdir()):
             raise OutputError(
                 f"there is something in the folder {self.path} already; name another one, or pass --overwrite "
                 "(overwrite=True) to replace files in it"

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import outlines
@@ -98,8 +96,7 @@ def _entry(
     frame: Frame, detections: Detections, *, is_live: bool, comment: str | None, source: str | None
 ) -> dict[str, object]:
     width, height = frame.size
-    # Others, of a broken model, have no place, and JSON no word for them.
-    detections = detections[np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores)]
+    detections = detections.finite()
     entry: dict[str, object] = {"frame": frame.index, "time": round(float(frame.pts), 6)}
     if is_live:
         captured = time.time() - (time.monotonic() - frame.captured_at)

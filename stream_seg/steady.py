@@ -126,11 +126,9 @@ class Steady:
         gone[before[again]] = False
         if gone.any():
             self._gone.add(self._objects[gone], self._known["seen"][gone])
-        going_on = self._objects[missed]
-        if not self._withhold:
-            going_on = _regridded(going_on, found)
+        going_on = _regridded(self._objects[missed], found)
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), going_on)
-        self._known = np.concatenate([known, self._known[missed]])[: len(self._objects)]
+        self._known = np.concatenate([known, self._known[missed]])
 
     def _number(self, shown: NDArray[np.int64]) -> None:
         """Give numbers to those of the objects at these places that have none."""
@@ -193,8 +191,8 @@ def _eased(old: Boxes, new: Boxes) -> Boxes:
 
 
 def _joined(first: Detections, second: Detections) -> Detections:
-    """Both; only the first where their masks are of different sizes, for which they have no place."""
-    if not len(second) or (len(first) and first.masks.shape[1:] != second.masks.shape[1:]):
+    """Both, whose masks are of one size."""
+    if not len(second):
         return first
     if not len(first):
         return second
@@ -209,7 +207,10 @@ def _joined(first: Detections, second: Detections) -> Detections:
 
 
 def _regridded(detections: Detections, others: Detections) -> Detections:
-    """The same, with masks of the size of `others`, for which the nearest cells are taken."""
+    """The same, with masks of the size of `others`, for which the nearest cells are taken.
+
+    Models whose masks are cut out of the whole picture have finer ones in frames with larger objects.
+    """
     sizes = detections.masks.shape[1:], others.masks.shape[1:]
     if sizes[0] == sizes[1] or not (len(detections) and len(others)):
         return detections

@@ -192,12 +192,30 @@ def test_objects_of_other_classes_than_before_continue_nothing() -> None:
     assert film.next(other).names == ["person"]
 
 
-def test_masks_of_another_size_and_boxes_without_a_place_do_no_harm() -> None:
+def test_boxes_without_a_place_do_no_harm() -> None:
     film = Film(first=found((HERE, 0.9)))
     film.next(found((HERE, 0.9)))
-    odd = film.next(found((THERE, 0.9), ((np.nan, 0.0, 10.0, 10.0), 0.8), ((0.0, 0.0, np.inf, 5.0), 0.7), mask=14))
-    assert odd.boxes.tolist() == [list(THERE)]
-    assert odd.masks.shape == (1, 14, 14)
+    odd = film.next(found((HERE, 0.9), ((np.nan, 0.0, 10.0, 10.0), 0.8), ((0.0, 0.0, np.inf, 5.0), 0.7)))
+    assert odd.boxes.tolist() == [list(HERE)]
+
+
+@pytest.mark.parametrize("size", [14, 40])
+def test_what_is_missed_stays_the_same_object_where_masks_are_of_another_size_without_it(size: int) -> None:
+    film = Film(first=found((HERE, 0.9), (THERE, 0.8), mask=28))
+    film.next(found((HERE, 0.9), (THERE, 0.8), mask=28))
+    without = film.next(found((THERE, 0.8), mask=size))
+    assert numbers(without) == [1, 2]
+    assert (without.masks.shape, without.masks.min()) == ((2, size, size), np.float32(0.9))
+    assert numbers(film.next(found((HERE, 0.9), (THERE, 0.8), mask=28))) == [1, 2]
+
+
+def test_masks_of_another_size_do_not_keep_what_is_gone() -> None:
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    film.brightness += 120  # a cut
+    after = film.next(found((THERE, 0.9), mask=14))
+    assert after.boxes.tolist() == [list(THERE)]
+    assert after.masks.shape == (1, 14, 14)
 
 
 def numbers(shown: Detections) -> list[int]:

@@ -310,6 +310,7 @@ def read_annotated(path: Path, size: tuple[int, int]) -> Image:
 
 
 def _rows(detections: Detections, picture: _Picture, matching: _Matching, seen: int) -> list[_Row]:
+    detections = detections.finite()  # pycocotools takes what has no place for right, with any object
     mine = np.flatnonzero(np.isin(detections.class_ids, list(matching.category_of)))
     return [_row(detections, int(i), picture, matching, seen + k + 1) for k, i in enumerate(mine)]
 

@@ -105,6 +105,16 @@ def test_half_found_is_half_the_recall_levels(folder: Path) -> None:
     assert figures(result) == pytest.approx([5100 / 101] * 4)
 
 
+@pytest.mark.parametrize(
+    "broken", [((math.nan,) * 4, 0.9), ((4, 4, 60, math.nan), 0.9), ((0, 0, math.inf, math.inf), 0.9), (LEFT, math.nan)]
+)
+def test_what_a_broken_model_finds_nowhere_is_not_right(folder: Path, broken: tuple[Box, float]) -> None:
+    alone = evaluate(finder(broken), folder, truth(folder, annotation(LEFT)))
+    assert (*figures(alone), alone.shown.boxes, alone.shown.recall) == (0, 0, 0, 0, 0, 0)
+    beside = evaluate(finder(broken, (LEFT, 0.8)), folder, truth(folder, annotation(LEFT)))
+    assert (*figures(beside), beside.shown.boxes) == pytest.approx((100, 100, 100, 100, 1))
+
+
 def test_a_better_scored_mistake_halves_the_precision(folder: Path) -> None:
     result = evaluate(finder((RIGHT, 0.9), (LEFT, 0.8)), folder, truth(folder, annotation(LEFT)))
     assert figures(result) == pytest.approx([50] * 4)

@@ -550,6 +550,8 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: 
         ([*SCORES, "--model", "{mine}", "--json", "{mine}", "--overwrite"], 6),
         ([*SCORES, "--labels", "{mine}", "--json", "{mine}", "--overwrite"], 6),
         (["export", "{mine}", "-o", "{mine}", "--overwrite"], 6),
+        (["export", "compact", "-o", "{mine}", "--overwrite", "--precision", "int8", "--calibrate", "{mine}"], 6),
+        (["export", "compact", "-o", "{mine}", "--overwrite", "--labels", "{mine}"], 6),
     ],
     ids=[
         "figures onto the input",
@@ -558,6 +560,8 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: 
         "scores onto the model",
         "scores onto its labels",
         "graph onto the weights",
+        "graph onto what it is calibrated on",
+        "graph onto its labels",
     ],
 )
 def test_a_file_that_is_read_or_was_there_is_not_replaced(

@@ -10,18 +10,18 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
-from stream_seg.detections import Detections
+from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.intake import Intake
@@ -77,6 +77,28 @@ def _refuse_no_source(given: object) -> None:
         )
 
 
+def _refuse_no_segmenter(given: object) -> None:
+    """Raise `UsageError` for what is easily taken for a segmenter: the name of a model, a function."""
+    if isinstance(given, str | Path):
+        raise UsageError(f"a pipeline takes a segmenter, not its name: load_segmenter({str(given)!r}) opens one")
+    if callable(given) and not hasattr(given, "max_batch"):
+        raise UsageError(
+            "a pipeline takes a segmenter, which has class_names and max_batch: "
+            "stream_seg.segmenters.FunctionSegmenter(function, class_names) makes one of a function"
+        )
+
+
+def _each_sink(given: Iterable[Sink]) -> tuple[Sink, ...]:
+    """The sinks. Raise `UsageError` for what is easily taken for them: names, or one that is in no list."""
+    if hasattr(given, "write"):
+        raise UsageError("sinks are given as a list, also an only one: sinks=[sink]")
+    sinks = (given,) if isinstance(given, str | Path) else tuple(given)  # a generator is used up by the first look
+    for sink in sinks:
+        if isinstance(sink, str | Path):
+            raise UsageError(f"a pipeline takes sinks, not their names: open_sink({str(sink)!r}) opens one")
+    return cast("tuple[Sink, ...]", sinks)
+
+
 class _Lane:
     """A feed in a running pipeline. `info` is set by its capture thread, the rest by the caller's."""
 
@@ -84,7 +106,7 @@ class _Lane:
         self.number = number
         self.source = feed.source
         self.max_frames = feed.max_frames
-        self.sinks = tuple(feed.sinks)  # a generator would be used up by the first look at them
+        self.sinks = _each_sink(feed.sinks)
         self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in self.sinks)
         self.renderer = feed.renderer or DefaultRenderer()
         self.follower = feed.follower
@@ -170,6 +192,7 @@ class Pipeline:
             raise UsageError("a pipeline needs at least one source")
         if not all(isinstance(feed, Feed) for feed in feeds):
             raise UsageError("several sources are given as Feeds: Pipeline([Feed(source), Feed(another)], segmenter)")
+        _refuse_no_segmenter(segmenter)
         if segmenter.max_batch < 1:
             raise UsageError(f"max_batch of a segmenter must be at least 1, got {segmenter.max_batch}")
         self.metrics = metrics or Metrics(told_apart([feed.name for feed in feeds]))
@@ -366,6 +389,7 @@ class Pipeline:
 
     def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered:
         detections = found if lane.follower is None else lane.follower(frame, found)
+        check_found(detections)  # a function of the user's may have returned nothing
         picture = lane.renderer(frame, detections) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
         return _Rendered(lane, frame if picture is None else picture, detections, tile)

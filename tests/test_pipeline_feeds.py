@@ -18,7 +18,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.pipeline import Feed, Pipeline
-from stream_seg.protocols import Outcome, Wall
+from stream_seg.protocols import Outcome, Segmenter, Sink, Wall
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink
 from stream_seg.steady import Steady
@@ -527,6 +527,47 @@ def test_what_is_easily_taken_for_a_source_is_refused(given: object, words: str)
                 Pipeline(source, Counting(), sinks=sinks)
     with pytest.raises(UsageError, match=words):
         Feed(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("compact", r"not its name: load_segmenter\('compact'\) opens one"),
+        (Path("model.onnx"), r"load_segmenter\('model\.onnx'\)"),
+        (lambda images: [Detections.none(NAMES) for _ in images], r"FunctionSegmenter\(function, class_names\) makes"),
+    ],
+)
+def test_what_is_easily_taken_for_a_segmenter_is_refused(given: Segmenter, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Pipeline(Numbers(1), given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Kept(), r"as a list, also an only one: sinks=\[sink\]"),
+        ("out.mp4", r"not their names: open_sink\('out\.mp4'\) opens one"),
+        ([Kept(), Path("out.mp4")], r"open_sink\('out\.mp4'\) opens one"),
+    ],
+)
+def test_what_is_easily_taken_for_sinks_is_refused(given: Sequence[Sink], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Pipeline(Numbers(1), Counting(), sinks=given)
+
+
+@pytest.mark.parametrize("wants_pictures", [False, True])
+def test_a_function_that_forgets_to_return_what_it_shows_is_told_so(*, wants_pictures: bool) -> None:
+    kept = Kept()
+    kept.wants_pictures = wants_pictures
+    words = "the Detections of one frame are needed, got NoneType"
+
+    def forgetful(*_: object) -> Detections:
+        return None  # type: ignore[return-value]
+
+    for segmenter, follower in ((Counting(), forgetful), (FunctionSegmenter(forgetful, NAMES), None)):
+        pipeline = Pipeline(Numbers(1), segmenter, sinks=[kept], renderer=same, follower=follower)
+        with pytest.raises(TypeError, match=words):
+            run_in_time(pipeline)
 
 
 def test_all_sources_that_never_open_raise_what_the_first_says() -> None:

@@ -56,6 +56,13 @@ class Detections:
     lines: tuple[Crossings, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("boxes", "scores", "class_ids", "masks"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise ValueError(f"{name} must be an array of numpy, got {type(getattr(self, name)).__name__}")
+        if isinstance(self.class_names, str):  # whose letters would pass for names
+            raise ValueError(
+                f"class_names must be a tuple of names, got {self.class_names!r}: an only one is ('name',)"
+            )
         n = len(self.scores)
         expected = {"boxes": (n, 4), "scores": (n,), "class_ids": (n,)}
         for name, shape in expected.items():

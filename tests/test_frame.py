@@ -130,6 +130,23 @@ def test_detections_that_could_not_be_drawn_are_refused_where_they_are_made(wron
         Detections(**right | wrong, class_names=("thing",))
 
 
+@pytest.mark.parametrize("name", ["boxes", "scores", "class_ids", "masks"])
+def test_detections_are_not_made_of_lists_or_arrays_of_other_libraries(name: str) -> None:
+    right = {
+        "boxes": np.ones((1, 4), np.float32),
+        "scores": np.ones(1, np.float32),
+        "class_ids": np.zeros(1, np.int64),
+        "masks": np.ones((1, 28, 28), np.float32),
+    }
+    with pytest.raises(ValueError, match=f"^{name} must be an array of numpy, got list$"):
+        Detections(**right | {name: right[name].tolist()}, class_names=("thing",))
+
+
+def test_one_name_without_its_comma_is_not_taken_for_a_name_of_each_letter() -> None:
+    with pytest.raises(ValueError, match=r"must be a tuple of names, got 'thing': an only one is \('name',\)"):
+        Detections.none("thing")  # type: ignore[arg-type]
+
+
 def test_detections_are_made_of_empty_lists_too_and_of_masks_that_are_bytes() -> None:
     """As a segmenter of one's own may do, in which a frame without objects must not end the run."""
     none: list[float] = []

@@ -231,6 +231,19 @@ def continued(found: Detections, before: Detections, least: float) -> tuple[NDAr
     return which, overlaps
 
 
+def regridded(masks: NDArray[np.float32], cells: tuple[int, ...]) -> NDArray[np.float32]:
+    """Masks (N, S, T) on a grid of `cells` (rows, columns), for which the nearest of theirs are taken.
+
+    Models whose masks are cut out of the whole picture have finer ones in frames with larger objects.
+    """
+    if masks.shape[1:] == cells:
+        return masks
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(masks.shape[1:], cells, strict=True)
+    )
+    return masks[:, rows[:, None], columns]
+
+
 def _polygons(rows: slice, columns: slice, bitmask: Bitmask, side: float) -> list[NDArray[np.int32]]:
     """The edges of a bitmask that lies at `rows` and `columns`, in a box of a shorter `side`."""
     if not bitmask.size:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections, check_found
 from stream_seg.frame import Frame, Image, check_frame
-from stream_seg.geometry import Boxes, continued, resize
+from stream_seg.geometry import Boxes, continued, regridded, resize
 
 SURE = 0.65
 """What has this score is shown at once."""
@@ -126,7 +126,9 @@ class Steady:
         gone[before[again]] = False
         if gone.any():
             self._gone.add(self._objects[gone], self._known["seen"][gone])
-        going_on = _regridded(self._objects[missed], found)
+        going_on = self._objects[missed]
+        if len(going_on) and len(found):
+            going_on = replace(going_on, masks=regridded(going_on.masks, found.masks.shape[1:]))
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), going_on)
         self._known = np.concatenate([known, self._known[missed]])
 
@@ -204,18 +206,6 @@ def _joined(first: Detections, second: Detections) -> Detections:
         first.class_names,
         np.concatenate([_ids(first), _ids(second)]),
     )
-
-
-def _regridded(detections: Detections, others: Detections) -> Detections:
-    """The same, with masks of the size of `others`, for which the nearest cells are taken.
-
-    Models whose masks are cut out of the whole picture have finer ones in frames with larger objects.
-    """
-    sizes = detections.masks.shape[1:], others.masks.shape[1:]
-    if sizes[0] == sizes[1] or not (len(detections) and len(others)):
-        return detections
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(*sizes, strict=True))
-    return replace(detections, masks=detections.masks[:, rows[:, None], columns])
 
 
 def _unnumbered(detections: Detections) -> Detections:

@@ -75,7 +75,15 @@ def _filtered(folder: Path) -> ModelSegmenter:
     return ClassFilter(_tiny(folder), ["blue", "red"])
 
 
-@pytest.fixture(params=[_tiny, _tiny_one_thread, _tiny_single, _compact, _function, _filtered])
+def _twice(folder: Path) -> ModelSegmenter:
+    return load_segmenter(COMPACT, device="cpu", threads=1, long_side=640)
+
+
+def _sliced(folder: Path) -> ModelSegmenter:
+    return load_segmenter(COMPACT, device="cpu", threads=1, long_side=160, slices=(2, 1))
+
+
+@pytest.fixture(params=[_tiny, _tiny_one_thread, _tiny_single, _compact, _function, _filtered, _twice, _sliced])
 def segmenter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ModelSegmenter]:
     make: Make = request.param
     with make(tmp_path) as made:

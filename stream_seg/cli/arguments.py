@@ -19,6 +19,7 @@ from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.line import Line
 from stream_seg.region import polygon
 from stream_seg.render import VIEWS
+from stream_seg.segmenters.looks import check_slices
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 from stream_seg.sinks.page import parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
@@ -64,6 +65,7 @@ _ELSEWHERE = {
     "--confidence": "--score-threshold",
     "--threshold": "--score-threshold",
     "--imgsz": "--size",
+    "--sahi": "--slices",
     "--weights": "--model",
     "--camera": "--webcam",
     "--roi": "--region",
@@ -210,6 +212,18 @@ def size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def slices(text: str) -> tuple[int, int]:
+    """`3x2` as (columns, rows); `2` as 2x2."""
+    match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no number of slices; write COLUMNSxROWS, as in 3x2, or 2 for 2x2"
+        )
+    columns, rows = int(match[1]), int(match[2] or match[1])
+    _told(lambda both: check_slices(*both), (columns, rows))
+    return columns, rows
+
+
 def names(text: str) -> tuple[str, ...]:
     """`person, dog` as ("person", "dog")."""
     found = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -272,6 +286,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
     _add_device(group, help_text="where it runs")
     group.add_argument("--size", type=whole, metavar="N", help="longer side of what it sees, in pixels (the model's)")
+    group.add_argument(
+        "--slices", type=slices, metavar="N|CxR", help="look at so many overlapping parts as well, for what is small"
+    )
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
     _add_places(group)
 

@@ -34,6 +34,7 @@ def load_model(args: argparse.Namespace) -> ModelSegmenter:
         classes=args.classes,
         labels=args.labels,
         long_side=args.size,
+        slices=args.slices,
     )
     segmenter.model_name = args.model
     return segmenter

@@ -194,6 +194,7 @@ class MaskRCNN:
     detection: Detection = Detection()
     canvases: tuple[tuple[int, int], ...] = ()
     even: bool = False
+    overview: int = 0
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
@@ -238,6 +239,7 @@ COMPACT = MaskRCNN(
         level_channels=96,
     ),
     detection=Detection(nms_iou=0.6, decay=0.5),
+    overview=416,
     licence="Apache-2.0",
 )
 """The embedded network."""

@@ -111,6 +111,7 @@ def describe(
         "generator": f"stream-seg {__version__}",
         "config": json.dumps(dataclasses.asdict(config)),
         **({"canvases": canvases} if canvases else {}),
+        **({"overview": str(config.overview)} if config.overview else {}),
     }
 
 

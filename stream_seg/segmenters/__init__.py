@@ -22,7 +22,8 @@ from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.fake import FunctionSegmenter
 from stream_seg.segmenters.filter import ClassFilter
-from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
+from stream_seg.segmenters.looks import Sliced, check_slices
+from stream_seg.segmenters.onnx_segmenter import Options
 from stream_seg.segmenters.session import Session, Signature
 
 __all__ = ["ClassFilter", "FunctionSegmenter", "ModelSegmenter", "load_segmenter", "read_labels"]
@@ -32,12 +33,12 @@ class Family(NamedTuple):
     """A kind of model: whether a signature is of it, its adapter, and what it is in words."""
 
     matches: Callable[[Signature], bool]
-    adapter: Callable[[Session, Options], OnnxSegmenter]
+    adapter: Callable[[Session, Options], ModelSegmenter]
     words: str
 
 
 FAMILIES = (
-    Family(batched.matches, batched.BatchedSegmenter, batched.UNDERSTOOD),
+    Family(batched.matches, batched.open_batched, batched.UNDERSTOOD),
     Family(zoo.matches, zoo.ZooSegmenter, zoo.UNDERSTOOD),
     Family(torchvision_export.matches, torchvision_export.TorchvisionSegmenter, torchvision_export.UNDERSTOOD),
     Family(tf_detection.matches, tf_detection.TfDetectionSegmenter, tf_detection.UNDERSTOOD),
@@ -61,6 +62,7 @@ def load_segmenter(
     threads: int | None = None,
     long_side: int | None = None,
     labels: str | Path | Sequence[str] | None = None,
+    slices: tuple[int, int] | None = None,
 ) -> ModelSegmenter:
     """Open a model, an ONNX file or a name of the catalogue, with the adapter of its family; use it in `with`.
 
@@ -69,21 +71,24 @@ def load_segmenter(
     `device`: auto, cpu, cuda or cuda:N. `score_threshold` 0..1: detections above it are kept (the model's, mostly 0.5).
     `classes`: keep only these, or this one. `threads`: CPU threads, by default one per core. `long_side`: pixels of the
     longer side of what the network sees (default: the model's). `labels`: class names that replace the model's, or the
-    path (also as a `str`) of a file with one per line; a first one "background" is dropped.
+    path (also as a `str`) of a file with one per line; a first one "background" is dropped. `slices`: look at so many
+    overlapping parts of each image as well, (columns, rows).
 
     Raises `UsageError` for an option out of range, an unknown class or an empty list of them, `ModelError` for a file
     that is missing, damaged or of no known family, `DeviceError` for a device that cannot be had: there is no silent
     fallback.
     """
-    _check(score_threshold, long_side, threads)
+    _check(score_threshold, long_side, threads, slices)
     options = Options(score_threshold, long_side, _names(labels))
     chosen = choose(device)
     path = catalog.locate(model, device=kind_of(chosen))
     segmenter = _adapter(Session(path, chosen, threads), options)
+    if slices is not None:
+        segmenter = Sliced(segmenter, *slices)
     return segmenter if classes is None else ClassFilter(segmenter, classes)
 
 
-def _adapter(session: Session, options: Options) -> OnnxSegmenter:
+def _adapter(session: Session, options: Options) -> ModelSegmenter:
     for family in FAMILIES:
         if family.matches(session.signature):
             return family.adapter(session, options)
@@ -104,13 +109,17 @@ def understood() -> str:
     return f"{', '.join(first)} and {last}"
 
 
-def _check(score_threshold: float | None, long_side: int | None, threads: int | None) -> None:
+def _check(
+    score_threshold: float | None, long_side: int | None, threads: int | None, slices: tuple[int, int] | None
+) -> None:
     if score_threshold is not None and not 0.0 <= score_threshold <= 1.0:
         raise UsageError(f"the score threshold must be between 0 and 1, not {score_threshold}")
     if long_side is not None and long_side not in LONG_SIDES:
         raise UsageError(f"the long side must be {LONG_SIDES[0]} to {LONG_SIDES[-1]} pixels, not {long_side}")
     if threads is not None and threads not in THREADS:
         raise UsageError(f"threads must be {THREADS[0]} to {THREADS[-1]}, not {threads}")
+    if slices is not None:
+        check_slices(*slices)
 
 
 def _names(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

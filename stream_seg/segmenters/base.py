@@ -44,3 +44,23 @@ class ModelSegmenter(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Around(ModelSegmenter):
+    """A segmenter around another one, `inner`, which it shares all but the `description` with."""
+
+    def __init__(self, inner: ModelSegmenter, description: str) -> None:
+        self._inner = inner
+        self.class_names = inner.class_names
+        self.max_batch = inner.max_batch
+        self.concurrency = inner.concurrency
+        self.model_name = inner.model_name
+        self.provider = inner.provider
+        self.device = inner.device
+        self.description = description
+
+    def warm_up(self, size: tuple[int, int], max_batch: int | None = None) -> None:
+        self._inner.warm_up(size, max_batch)
+
+    def close(self) -> None:
+        self._inner.close()

@@ -13,7 +13,9 @@ from stream_seg.detections import Detections
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
+from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import Classes, classes_at, classes_from, is_name
+from stream_seg.segmenters.looks import TwoLooks
 from stream_seg.segmenters.onnx_segmenter import (
     DEFAULT_THRESHOLD,
     OnnxSegmenter,
@@ -39,6 +41,10 @@ _PIXELS = "([1-9][0-9]{0,3})"
 _OUTPUTS = ("image_index", "boxes", "labels", "scores", "masks")
 
 
+LARGE = 1.5
+"""From so many times an `overview` on, an image is looked at in that size, too: below, a second look finds no more."""
+
+
 def matches(signature: Signature) -> bool:
     """Whether a model is one of ours, by its inputs and outputs."""
     images, sizes = signature.inputs.get("images"), signature.inputs.get("sizes")
@@ -54,6 +60,21 @@ def matches(signature: Signature) -> bool:
     )
 
 
+def open_batched(session: Session, options: Options) -> ModelSegmenter:
+    """The segmenter of a model that `matches`.
+
+    Metadata may name an `overview`: the long side, in pixels, of a second look that images get which the model is to
+    see much larger.
+    """
+    if session.device != "cpu" and session.signature.metadata.get("device") == "cpu":
+        logger.warning("%s is made for a CPU, and slow on CUDA: export it with --device cuda", session.path.name)
+    close = BatchedSegmenter(session, options)
+    overview = _number(session.signature, "overview", 0)
+    if not overview or close.long_side < LARGE * overview or _fixed(session.signature):
+        return close
+    return TwoLooks(close, BatchedSegmenter(session, replace(options, long_side=overview)))
+
+
 class BatchedSegmenter(OnnxSegmenter):
     """Letterboxes images into canvases of a few fixed shapes and gives the graph their valid sizes.
 
@@ -61,8 +82,6 @@ class BatchedSegmenter(OnnxSegmenter):
     """
 
     def __init__(self, session: Session, options: Options) -> None:
-        if session.device != "cpu" and session.signature.metadata.get("device") == "cpu":
-            logger.warning("%s is made for a CPU, and slow on CUDA: export it with --device cuda", session.path.name)
         batch = session.signature.inputs["images"].shape[0]
         if isinstance(batch, int) and batch != 1:
             raise ModelError(
@@ -137,15 +156,21 @@ def _within(values: Array, low: int, high: int) -> bool:
 
 def _canvases(session: Session, options: Options) -> Sequence[Size]:
     signature = session.signature
-    _, height, width, _ = signature.inputs["images"].shape
-    if isinstance(height, int) and isinstance(width, int):
-        warn_of_fixed_size(session, options, (width, height))
-        return [(width, height)]
+    fixed = _fixed(signature)
+    if fixed:
+        warn_of_fixed_size(session, options, fixed)
+        return [fixed]
     given = re.findall(rf"(?<![0-9]){_PIXELS}x{_PIXELS}(?![0-9])", signature.metadata.get("canvases", ""))
     if given and options.long_side is None:
         return [(int(w), int(h)) for w, h in given]
     long_side = options.long_side or _number(signature, "long_side", LONG_SIDE)
     return shapes_of(long_side, _number(signature, "stride", STRIDE))
+
+
+def _fixed(signature: Signature) -> Size | None:
+    """The only (width, height) that the graph takes, if it is not free."""
+    _, height, width, _ = signature.inputs["images"].shape
+    return (width, height) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _number(signature: Signature, key: str, default: int) -> int:

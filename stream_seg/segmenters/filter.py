@@ -10,13 +10,13 @@ from stream_seg.coco import EVERYDAY
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.frame import Image
-from stream_seg.segmenters.base import ModelSegmenter
+from stream_seg.segmenters.base import Around, ModelSegmenter
 
 LISTED = 25
 """A model that knows at most this many classes has them listed in the message about an unknown one."""
 
 
-class ClassFilter(ModelSegmenter):
+class ClassFilter(Around):
     """Passes on the detections of `classes` alone; ids and `class_names` stay those of the segmenter inside."""
 
     def __init__(self, segmenter: ModelSegmenter, classes: str | Sequence[str]) -> None:
@@ -24,29 +24,16 @@ class ClassFilter(ModelSegmenter):
 
         `classes` are names, or one name.
         """
-        self._inner = segmenter
         wanted = [classes] if isinstance(classes, str) else classes
         kept = {i for name in wanted for i in _class_ids(name, segmenter.class_names)}
         if not kept:
             raise UsageError("the list of classes is empty; name at least one, or leave it out for all of them")
         self._kept = np.array(sorted(kept), np.int64)
-        self.class_names = segmenter.class_names
-        self.max_batch = segmenter.max_batch
-        self.concurrency = segmenter.concurrency
-        self.model_name = segmenter.model_name
-        self.provider = segmenter.provider
-        self.device = segmenter.device
         names = ", ".join(dict.fromkeys(segmenter.class_names[i] for i in self._kept))
-        self.description = f"{segmenter.description}; only {names}"
+        super().__init__(segmenter, f"{segmenter.description}; only {names}")
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         return [found[np.isin(found.class_ids, self._kept)] for found in self._inner(images)]
-
-    def warm_up(self, size: tuple[int, int], max_batch: int | None = None) -> None:
-        self._inner.warm_up(size, max_batch)
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def _class_ids(name: str, known: tuple[str, ...]) -> list[int]:

@@ -63,7 +63,8 @@ class OnnxSegmenter(ModelSegmenter):
     """Splits a call into runs of images that share a canvas, and hands the results back in order.
 
     An adapter says which `canvases` (width, height) it may use, how many images one run takes at most, and turns images
-    into detections in `detect`. The buffers of the last few shapes are kept, for each thread.
+    into detections in `detect`. The buffers of the last few shapes are kept, for each thread. `long_side` is that of
+    the largest canvas.
     """
 
     def __init__(self, session: Session, class_names: tuple[str, ...], canvases: Sequence[Size], batch: int) -> None:
@@ -78,7 +79,8 @@ class OnnxSegmenter(ModelSegmenter):
         self.model_name = session.path.name
         self.provider = session.provider
         self.device = session.device
-        self.description = f"{len(class_names)} classes, {max(map(max, canvases))} px"
+        self.long_side = max(map(max, canvases))
+        self.description = f"{len(class_names)} classes, {self.long_side} px"
 
     @abstractmethod
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:

@@ -48,7 +48,8 @@ CUDA_BATCHES = (1, 2, 4, 8)
 little and the wait grows."""
 
 MOST_SHAPES = 8
-"""Sessions of a model on CUDA: two canvases, each with all sizes of batches."""
+"""Sessions of a model on CUDA: two canvases, each with all sizes of batches. Of a light one, which may look twice at
+what is large, twice as many."""
 
 _ORT_ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -166,7 +167,8 @@ class Session:
             self._sessions = SessionsOnCores(self._on_cpu, self._threads, share=is_light)
         else:
             self.batches, self.provider = CUDA_BATCHES, "CUDAExecutionProvider"
-            self._sessions = SessionsByShape(partial(self._on_cuda, parse_device(device)[1]), MOST_SHAPES)
+            most = 2 * MOST_SHAPES if is_light else MOST_SHAPES
+            self._sessions = SessionsByShape(partial(self._on_cuda, parse_device(device)[1]), most)
         self.signature = _signature(path, self._sessions.any())
         self.concurrency = self._sessions.concurrency
 

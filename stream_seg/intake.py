@@ -49,7 +49,8 @@ class Intake:
     Of a live feed only the newest frame waits; a recorded one waits with `depth` frames at most, then its `put` blocks.
     Whoever has a frame is served, the one that waited longest for its turn first; among recordings alone, the one whose
     frame comes first in its recording. Nobody waits for a feed without a frame, unless recordings alone are to stay
-    `level`: then they wait for the slowest of them, though for no more than a second.
+    `level`: then they wait for the slowest of them, though for no more than a second. Recordings that come `in_turns`
+    are served one after the other, and at most `depth` frames of all of them wait.
 
     At most `room` frames are between `take` and `delivered`, with a live feed `live_room`: a frame that waits here is
     replaced by a newer one, one that waits further on grows old. `max_age` is the seconds a live frame may be old when
@@ -68,6 +69,7 @@ class Intake:
         dropped: Callable[[int, str], None],
         max_age: float | None = None,
         level: bool = False,
+        in_turns: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feeds = [_Feed(bare_since=clock()) for _ in range(feeds)]
@@ -75,6 +77,7 @@ class Intake:
         self._dropped = dropped
         self._max_age = max_age
         self._level = level
+        self._in_turns = in_turns
         self._clock = clock
         self._turn = 0
         self._inside = 0
@@ -101,7 +104,8 @@ class Intake:
         feed = self._feeds[number]
         with self._changed:
             if not feed.live:
-                self._changed.wait_for(lambda: self._closed or len(feed.waiting) < self._depth)
+                crowd = self._feeds if self._in_turns else [feed]
+                self._changed.wait_for(lambda: self._closed or sum(len(f.waiting) for f in crowd) < self._depth)
             if self._closed or feed.left == 0:
                 raise ChannelClosed
             if feed.live and feed.waiting:
@@ -201,6 +205,8 @@ class Intake:
 
     def _rank(self, number: int) -> tuple[object, int]:
         feed = self._feeds[number]
+        if self._in_turns:
+            return 0, number
         return (feed.served if self.live_feeds else feed.waiting[0].pts), number
 
     def _ends(self) -> list[int]:

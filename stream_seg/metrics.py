@@ -228,11 +228,19 @@ class FeedMetrics:
         """What is asked for the figures that it counts by itself: `damaged`, `worked` of a live one, else `waited`."""
         self.error: BaseException | None = None
         self.latencies = Latencies()
+        self._clock = clock
         self._rate = RateMeter(clock=clock)
+        self._began = 0.0
+        self.last_delivery = 0.0
         self._worked_before = 0.0
+
+    def begin(self) -> None:
+        """Its source is opened now: from here counts the time of one that has waited for its turn."""
+        self._began = self._clock()
 
     def start(self) -> None:
         """Time counts from here, and so does the work: the first frames were had while the model was loaded."""
+        self._began = self._clock()
         self._worked_before = self.capture.busy + self._worked
 
     @property
@@ -268,6 +276,11 @@ class FeedMetrics:
         self._rate.tick()
 
     @property
+    def seconds(self) -> float:
+        """From when it began, or the run did if that was later, to its last delivery."""
+        return max(self.last_delivery - self._began, 0.0)
+
+    @property
     def fps(self) -> float:
         """Frames delivered per second over the last moments."""
         return self._rate.per_second
@@ -277,7 +290,7 @@ class FeedMetrics:
         return _status(self.fps, self.latencies.recent, self.dropped.total())
 
     def summary(self, seconds: float) -> FeedSummary:
-        """The figures up to now, in a run of so many seconds."""
+        """The figures up to now, in so many seconds."""
         p50, p95, p99 = self.latencies.quantiles()
         away = self.availability
         return FeedSummary(
@@ -332,6 +345,8 @@ class Metrics:
         self._rate = RateMeter(clock=clock)
         self._started: float | None = None
         self._last = 0.0
+        self.in_turns = False
+        """Whether the sources are read one after the other, by one thread: each has its rate from its turn on."""
 
     @property
     def captured(self) -> int:
@@ -385,7 +400,9 @@ class Metrics:
         self._last = self._clock()
         self._latencies.add(self._last - captured_at)
         self._rate.tick()
-        self.feeds[feed].frame_delivered(self._last - captured_at, names, ids)
+        own = self.feeds[feed]
+        own.last_delivery = self._last
+        own.frame_delivered(self._last - captured_at, names, ids)
 
     def status(self) -> str:
         """Rate, latency and drops of all sources together."""
@@ -394,7 +411,8 @@ class Metrics:
     def summary(self) -> Summary:
         """The figures up to now."""
         seconds = max(self._last - self._started, 0.0) if self._started is not None else 0.0
-        work = {"capture": max(feed.busy for feed in self.feeds)}
+        captured = [feed.busy for feed in self.feeds]
+        work = {"capture": sum(captured) if self.in_turns else max(captured)}
         work |= {name: stage.busy for name, stage in self.stages.items()}
         busy = {name: work[name] / seconds if seconds else 0.0 for name in STAGES}
         p50, p95, p99 = self._latencies.quantiles()
@@ -415,7 +433,7 @@ class Metrics:
             objects=classes.total(),
             classes=dict(classes.most_common()),
             distinct=dict(distinct.most_common()),
-            feeds=tuple(feed.summary(seconds) for feed in self.feeds),
+            feeds=tuple(feed.summary(feed.seconds if self.in_turns else seconds) for feed in self.feeds),
         )
 
     def _limit(self, busy: dict[str, float]) -> str:

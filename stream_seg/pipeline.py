@@ -100,7 +100,9 @@ def _each_sink(given: Iterable[Sink]) -> tuple[Sink, ...]:
 
 
 class _Lane:
-    """A feed in a running pipeline. `info` is set by its capture thread, the rest by the caller's."""
+    """A feed in a running pipeline. `info`, `has_begun` and `is_whole`, which says that all of its source was captured,
+    are set by its capture thread, the rest by the caller's.
+    """
 
     def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
         self.number = number
@@ -112,6 +114,8 @@ class _Lane:
         self.follower = feed.follower
         self.metrics = metrics
         self.info: SourceInfo | None = None
+        self.has_begun = False
+        self.is_whole = False
         self.is_open = False
         self.is_closed = False
         metrics.availability = getattr(feed.source, "availability", None)
@@ -166,6 +170,10 @@ class Pipeline:
     `sinks`, `renderer` and `follower` are those of an only source. `batch_size` is the most frames the segmenter gets
     in one call: by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter
     gets it. The segmenter stays open: whoever made it closes it.
+
+    Recordings that go `in_turns` are read one after the other, in this order: any number of them takes no more than one
+    does. After `stop` no other is begun, and the one it cut short counts as failed to its sinks, so that no result of a
+    part passes for one that is done.
     """
 
     def __init__(
@@ -179,10 +187,13 @@ class Pipeline:
         wall: Wall | None = None,
         batch_size: int | None = None,
         max_age: float | None = None,
+        in_turns: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        if in_turns and wall is not None:
+            raise UsageError("what a wall shows side by side is read so, too: in_turns is for sources without one")
         for one in source if isinstance(source, list | tuple) else [source]:
             _refuse_no_source(one)
         if isinstance(source, Sequence) and (sinks or renderer is not None or follower is not None):
@@ -202,13 +213,15 @@ class Pipeline:
         self._segmenter = segmenter
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch
+        self._in_turns = self.metrics.in_turns = in_turns
         depth = max(DEPTH, self._batch_size)
         self._intake = Intake(
             len(feeds),
-            depth=math.ceil(depth / len(feeds)),  # for all together, since what waits is still delivered after `stop`
+            depth=depth if in_turns else math.ceil(depth / len(feeds)),  # in all: what waits is delivered after `stop`
             dropped=partial(_count_drop, self._lanes),  # not by the pipeline itself, which would keep itself alive
             max_age=max_age,
             level=wall is not None,
+            in_turns=in_turns,
         )
         self._segmented: Channel[_Segmented | _Ended] = Channel(depth)
         self._rendered: Channel[_Rendered | _Ended] = Channel(DEPTH)
@@ -266,7 +279,7 @@ class Pipeline:
 
     def _run(self) -> None:
         threads = [
-            *(self._capture_thread(lane) for lane in self._lanes),
+            *(self._capture_thread(lanes) for lanes in ([self._lanes] if self._in_turns else zip(self._lanes))),
             self._thread("segment", self._segment, self._segmented),
             self._thread("render", self._render, self._rendered),
         ]
@@ -295,6 +308,7 @@ class Pipeline:
                 self._intake.put(lane.number, frame)
                 lane.metrics.captured += 1
                 lane.metrics.source_dropped(getattr(source, "dropped", 0))
+        lane.is_whole = not self._stopped
 
     def _segment(self) -> None:
         self._intake.first()
@@ -476,7 +490,7 @@ class Pipeline:
                 self._close_source(lane)
 
     def _open_sinks(self) -> list[Sink]:
-        return [sink for lane in self._lanes if not lane.is_closed for sink in lane.sinks]
+        return [sink for lane in self._lanes if lane.has_begun and not lane.is_closed for sink in lane.sinks]
 
     def _close_everything(self) -> None:
         for lane in self._lanes:
@@ -511,22 +525,34 @@ class Pipeline:
         no_failures = [*(other.metrics.error for other in self._lanes), *self._unfinished]  # of what is still open
         if any(error not in no_failures and not isinstance(error, KeyboardInterrupt) for error in self._errors):
             return Outcome.FAILED
+        if self._in_turns and lane is not None:
+            return Outcome.COMPLETE if lane.is_whole else Outcome.FAILED
         return Outcome.STOPPED if self._stopped or self._errors or failed else Outcome.COMPLETE
 
-    def _capture_thread(self, lane: _Lane) -> threading.Thread:
-        def target() -> None:
-            try:
-                self._capture(lane)
-            except (ChannelClosed, EndOfStream):
-                pass
-            except BaseException as error:  # a thread boundary: `run` raises it, or reports it at its end
-                if not self._intake.has_enough(lane.number):
-                    self._source_failed(lane, error)
-            finally:
-                self._intake.end(lane.number)
+    def _capture_thread(self, lanes: Sequence[_Lane]) -> threading.Thread:
+        """A thread that reads these sources, one after the other."""
 
-        name = "capture" if len(self._lanes) == 1 else f"capture-{lane.number}"
+        def target() -> None:
+            for lane in lanes:
+                if self._in_turns and (self._stopped or self._errors):
+                    return
+                lane.has_begun = True
+                lane.metrics.begin()
+                self._capture_all(lane)
+
+        name = "capture" if len(lanes) == len(self._lanes) else f"capture-{lanes[0].number}"
         return threading.Thread(target=target, name=f"stream-seg-{name}", daemon=True)
+
+    def _capture_all(self, lane: _Lane) -> None:
+        try:
+            self._capture(lane)
+        except (ChannelClosed, EndOfStream):
+            pass
+        except BaseException as error:  # a thread boundary: `run` raises it, or reports it at its end
+            if not self._intake.has_enough(lane.number):
+                self._source_failed(lane, error)
+        finally:
+            self._intake.end(lane.number)
 
     def _source_failed(self, lane: _Lane, error: BaseException) -> None:
         if self._stopped or self._errors:  # it may be that which ended it

@@ -20,6 +20,7 @@ from stream_seg.render.labels import Labels
 from stream_seg.sinks import ListSink, PipedVideo, Publisher, SegmentedVideo
 from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
+from tests.source_files import write_video
 from tests.test_cli import failure, frames_in
 from tests.test_segments import old_segment
 from tests.tiny_models import batched_model
@@ -79,6 +80,50 @@ def test_a_source_that_cannot_be_had_leaves_the_others_alone_and_is_named_at_the
     assert [path.name for path in tmp_path.glob("*.mp4")] == [f"{good['label']}.mp4"]
     assert f"{bad['label']} failed, the others go on" in printed.err
     assert "failed: " in printed.out
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder of three films, and a model that is loaded at once beside it."""
+    batched_model(tmp_path / "tiny.onnx")
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("b10", "b9", "a"):
+        write_video(folder / f"{name}.mp4", count=6)
+    return folder
+
+
+def options_of(clips: Path) -> list[str]:
+    return ["--model", str(clips.parent / "tiny.onnx"), "--device", "cpu"]
+
+
+def test_more_recordings_than_can_be_had_at_once_are_done_in_turns_also_if_one_cannot_be_read(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "broken.mp4").write_bytes(b"no film" * 99)
+    films = [*map(str, sorted(clips.iterdir())), *[str(clips / "a.mp4")] * 30]
+    figures = tmp_path / "run.json"
+    outputs = ["-o", str(tmp_path / "out/{source}.mp4"), "-o", str(tmp_path / "out/{source}.json")]
+    assert main([*films, *outputs, "--metrics", str(figures), *options_of(clips)]) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 2 * 33
+    assert frames_in(tmp_path / "out/a-31.mp4") == 6
+    printed = capsys.readouterr()
+    assert "broken failed, the others go on: cannot read" in printed.err
+    assert re.search(r"^34 sources -> .*out/a.mp4, .*, and 60 more$", printed.out, re.MULTILINE)
+    written = json.loads(figures.read_text())
+    assert written["outcome"] == "incomplete"
+    assert [source["label"] for source in written["sources"] if source["error"]] == ["broken"]
+
+
+@pytest.mark.parametrize("options", [["--show"], ["--serve", "0"], ["-o", "{tmp}/wall.mp4"]])
+def test_what_is_to_be_seen_side_by_side_is_not_had_in_turns(
+    options: list[str], clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = [str(clips / "a.mp4")] * 33
+    options = [option.replace("{tmp}", str(clips.parent)) for option in options]
+    found, line = failure(capsys, *films, "-o", str(clips.parent / "{source}.mp4"), *options)
+    assert found == 2
+    assert re.search("33 sources were named; at most 32 .*; recordings go in turns where each has results", line)
 
 
 def test_keep_deletes_no_input_also_of_several(tmp_path: Path) -> None:

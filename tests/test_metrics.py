@@ -235,6 +235,22 @@ def test_each_source_has_figures_of_its_own_that_add_up() -> None:
     assert json.loads(json.dumps(summary.as_dict()))["feeds"][1]["outages"] == {"stalled": 1, "refused": 1}
 
 
+def test_of_sources_in_turns_each_has_its_rate_from_its_own_turn_on_and_their_capture_adds_up() -> None:
+    clock = Turned()
+    metrics = Metrics(["first", "second"], clock)
+    metrics.in_turns = True
+    metrics.start()
+    for number, feed in enumerate(metrics.feeds):
+        feed.begin()
+        with feed.capture:
+            clock.now += 4
+        metrics.frame_delivered(number, clock.now, [])
+    summary = metrics.summary()
+    assert [feed.fps for feed in summary.feeds] == [pytest.approx(1 / 4)] * 2
+    assert summary.fps == pytest.approx(2 / 8)
+    assert summary.busy["capture"] == pytest.approx(1)
+
+
 def test_the_summary_for_people_names_the_most_frequent_classes() -> None:
     metrics = Metrics()
     info, segmenter = SourceInfo("a.mp4", (64, 48), "video"), FunctionSegmenter(lambda image: Detections.none(()), ())

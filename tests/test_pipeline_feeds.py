@@ -584,3 +584,75 @@ def _until(happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
     while not happened() and time.monotonic() < deadline:
         time.sleep(0.001)
+
+
+class Begun(Numbers):
+    """A recording that counts those of its kind that are open."""
+
+    def __init__(self, count: int, open_: list[int], fail_at: int | None = None) -> None:
+        super().__init__(count, fail_at=fail_at)
+        self.open = open_
+
+    def __enter__(self) -> Self:
+        self.open.append(self.open[-1] + 1)
+        return super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.open.append(self.open[-1] - 1)
+
+
+def test_recordings_in_turns_are_read_one_after_the_other_and_all_of_them() -> None:
+    begun, sinks = [0], [Kept() for _ in range(9)]
+    feeds = [feed(f"f{n}", Begun(5 + n, begun, fail_at=2 if n == 4 else None), sink) for n, sink in enumerate(sinks)]
+    pipeline = Pipeline(feeds, Counting(), in_turns=True)
+    run_in_time(pipeline)
+    assert begun == [0, *[1, 0] * 9]
+    assert [len(sink.indices) for sink in sinks] == [5, 6, 7, 8, 2, 10, 11, 12, 13]
+    assert [sink.outcomes for sink in sinks] == [[Outcome.FAILED if n == 4 else Outcome.COMPLETE] for n in range(9)]
+    assert list(pipeline.failures) == ["f4"]
+
+
+def test_what_is_stopped_in_turns_is_no_whole_result_and_the_rest_is_not_begun() -> None:
+    begun, sinks = [0], [Kept(), Kept(stop_at=3), Kept()]
+    endless = Begun(10**6, begun)
+    feeds = [feed(f"f{n}", one, sinks[n]) for n, one in enumerate([Begun(4, begun), endless, Begun(4, begun)])]
+    pipeline = Pipeline(feeds, Counting(), in_turns=True)
+    run_in_time(pipeline)
+    assert [sink.outcomes for sink in sinks] == [[Outcome.COMPLETE], [Outcome.FAILED], [Outcome.FAILED]]
+    assert [info is not None for info in pipeline.infos] == [True, True, False]
+    assert begun == [0, 1, 0, 1, 0]
+    assert pipeline.stopped
+    assert not pipeline.failures
+
+
+def test_frames_of_many_short_recordings_in_turns_do_not_pile_up() -> None:
+    begun = [0]
+    order: list[str] = []
+
+    class Noting(Kept):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def write(self, frame: Frame, detections: Detections) -> None:
+            order.append(self.name)
+
+    started = threading.Event()
+    most: list[int] = []
+
+    def wait(call: int) -> None:
+        if call == 0:
+            started.wait(0.2)  # meanwhile the capturing thread comes as far as it may
+            most.append(len(begun) // 2)
+
+    feeds = [feed(f"f{n:02}", Begun(2, begun), Noting(f"f{n:02}")) for n in range(40)]
+    run_in_time(Pipeline(feeds, Counting(wait), in_turns=True))
+    assert most[0] < 10
+    assert order == sorted(order)
+    assert len(order) == 80
+
+
+def test_what_a_wall_shows_side_by_side_cannot_come_in_turns() -> None:
+    with pytest.raises(UsageError, match="in_turns is for sources without one"):
+        Pipeline([feed("a", Numbers(1))], Counting(), wall=Shown(), in_turns=True)

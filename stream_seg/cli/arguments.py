@@ -322,8 +322,8 @@ def _run_parser() -> Parser:
         nargs="*",
         metavar="SOURCE",
         help="video file, address (rtsp:, http:, ...), image, folder, glob, numbered sequence (img_%%04d.png), camera "
-        "number, or - for a stream on standard input; up to 32 at once, and of images (*.jpg) any number, as "
-        "one source",
+        "number, or - for a stream on standard input; up to 32 at once, of images (*.jpg) any number, as one "
+        "source, and of recordings with a result each (-o results/{source}.mp4) any number, one after the other",
     )
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"

@@ -22,11 +22,12 @@ from stream_seg.cli.names import (
     is_feed,
     is_here,
     is_photo,
+    is_recording,
     may_be_live,
 )
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
-from stream_seg.errors import DisplayError, OutputError, UsageError
+from stream_seg.errors import DisplayError, OutputError, SourceError, UsageError
 from stream_seg.line import Line
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed
@@ -34,17 +35,18 @@ from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.sinks import Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
-from stream_seg.sinks.part import is_partial_name, same_file
+from stream_seg.sinks.part import file_identity, whole_name
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.paced import Paced
+from stream_seg.sources.unreadable import Unreadable
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles, WallIfLive
 
 T = TypeVar("T")
 
 MOST_SOURCES = 32
-
+"""That are had side by side; of recordings that are done in turns there may be any number."""
 PLACE = "{source}"
 """What stands for a source's name in the name of an output."""
 
@@ -53,7 +55,7 @@ PLACE = "{source}"
 class Plan:
     """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`.
 
-    `outputs` are what writes, `screens` what shows it: a window, a page.
+    `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline.
     """
 
     feeds: Sequence[Feed]
@@ -61,6 +63,7 @@ class Plan:
     metrics: Metrics
     outputs: Sequence[Sink]
     screens: Sequence[Sink]
+    in_turns: bool = False
 
 
 def plan(
@@ -74,11 +77,15 @@ def plan(
     named = [*args.source, *args.webcam]
     together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in args.output)
     specs = named[:1] if together else named  # the first of photos that are one source stands for all
-    _refuse_senseless(args, specs)
+    in_turns = _go_in_turns(args, specs)
+    _refuse_senseless(args, specs, in_turns=in_turns)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     outputs = [path for paths in [*own, shared] for path in paths]
-    sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
+    if in_turns:
+        sources = [_source_in_turn(args, spec, outputs) for spec in specs]
+    else:
+        sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
     warn_of_unused(args, specs, sources)
     _refuse_outside(args, specs, sources)
     _refuse_clashes(outputs, args, named)
@@ -122,14 +129,26 @@ def plan(
         for number, (source, written, seen, label) in enumerate(zip(sources, files, sent, labels, strict=True))
     ]
     wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
-    return Plan(feeds, wall, metrics, [sink for sinks in [*files, *sent, for_wall] for sink in sinks], screens)
+    written = [sink for sinks in [*files, *sent, for_wall] for sink in sinks]
+    return Plan(feeds, wall, metrics, written, screens, in_turns)
 
 
-def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
+def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
+    """Whether the sources are recordings with results of their own each, which nobody watches side by side."""
+    is_alone = bool(args.output) and not args.show and args.serve is None
+    own = all(path == PIPED_OBJECTS or (PLACE in path and not is_address(path)) for path in args.output)
+    return is_alone and own and len(specs) > 1 and all(map(is_recording, specs)) and not all(map(is_photo, specs))
+
+
+def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turns: bool) -> None:
     if not specs:
         raise UsageError("no source was named; name a file, an address or a camera, or see stream-seg --help")
-    if len(specs) > MOST_SOURCES:
-        hint = f"; images are one source where no output has {PLACE} in its name" if all(map(is_photo, specs)) else ""
+    if len(specs) > MOST_SOURCES and not in_turns:
+        hint = ""
+        if all(map(is_photo, specs)):
+            hint = f"; images are one source where no output has {PLACE} in its name"
+        elif all(map(is_recording, specs)):
+            hint = f"; recordings go in turns where each has results of its own alone, as in -o results/{PLACE}.mp4"
         raise UsageError(f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once{hint}")
     if specs.count("-") > 1:
         raise UsageError("standard input (-) was named twice; it can be read once")
@@ -162,6 +181,16 @@ def _source(args: argparse.Namespace, spec: Spec | Sequence[str], outputs: Seque
     }
     wishes = {name: value for name, value in given.items() if value is not None}
     return open_source(spec, start=args.start, end=args.end, stride=args.stride, results=outputs, **wishes)
+
+
+def _source_in_turn(args: argparse.Namespace, spec: Spec, outputs: Sequence[str]) -> Source:
+    """As `_source`; a file that is there and cannot be read fails in its turn, and the others are done all the same."""
+    try:
+        return _source(args, spec, outputs)
+    except SourceError as error:
+        if not os.path.isfile(spec):  # noqa: PTH113  a name too long is none
+            raise
+        return Unreadable(str(spec), error)
 
 
 def _outputs(
@@ -333,10 +362,11 @@ def _read(named: Sequence[Spec], specs: Sequence[Spec], sources: Sequence[Source
 
 def _refuse_partial_names(names: Sequence[str], growing: Sequence[str]) -> None:
     """Refuse a file with the name that another has while it grows: one would end in the place of the other."""
+    places = {Path(os.path.realpath(other)): other for other in growing}
     for name in names:
-        for other in growing:
-            if is_partial_name(Path(os.path.realpath(name)), Path(os.path.realpath(other))):
-                raise UsageError(f"{name} is what {other} is called until it is whole; give one of them another name")
+        other = places.get(whole_name(Path(os.path.realpath(name))) or Path())
+        if other is not None:
+            raise UsageError(f"{name} is what {other} is called until it is whole; give one of them another name")
 
 
 def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
@@ -344,14 +374,17 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     named = [name for name in outputs if name not in PIPED]
     names = [*named, *([] if args.metrics is None else [str(args.metrics)])]
     paths = [os.path.realpath(name) for name in names]
-    for number, path in enumerate(paths):
-        if path in paths[:number]:
-            raise UsageError(f"{shown_address(names[number])} was named for two outputs; give each a name of its own")
+    seen: set[str] = set()
+    for name, path in zip(names, paths, strict=True):
+        if path in seen:
+            raise UsageError(f"{shown_address(name)} was named for two outputs; give each a name of its own")
+        seen.add(path)
     is_cutting = args.segment is not None or args.events is not None  # what is cut has longer names
     _refuse_partial_names(names, [name for name in named if grows(name) and not (is_cutting and is_cut(name))])
     inputs = _files(specs)
+    read = {file_identity(source) for source in inputs if source.is_file()}
     for name in named:
-        if any(source.is_file() and same_file(source, Path(name)) for source in inputs):
+        if (identity := file_identity(Path(name))) is not None and identity in read:
             raise OutputError(f"{name} is an input; write to another file")
         if is_address(name) and name in specs:
             raise OutputError(f"{shown_address(name)} is an input; send to another address")

@@ -51,6 +51,11 @@ def is_photo(spec: Spec) -> bool:
     return True
 
 
+def is_recording(spec: Spec) -> bool:
+    """Whether a source is in files on this machine, and so has an end and can wait for its turn."""
+    return is_here(spec) and not is_synthetic(str(spec))
+
+
 def is_rtsp(spec: Spec) -> bool:
     """Whether a source is an RTSP address."""
     return str(spec).partition("://")[0].lower() in RTSP_SCHEMES

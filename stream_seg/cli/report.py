@@ -21,7 +21,7 @@ PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av
 
 
 _LISTED = 6
-"""Classes of which the summary gives numbers."""
+"""Classes of which the summary gives numbers, and results that it names."""
 
 
 def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
@@ -83,7 +83,8 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
     """The summary of a run in five lines, and one for what has numbers, each line, and each of several sources."""
     model = describe_segmenter(segmenter)
-    results = ", ".join(outputs) or "nothing was written"
+    rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
+    results = ", ".join([*outputs[:_LISTED], *rest]) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
     only = infos[0] if len(infos) == 1 else None
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"

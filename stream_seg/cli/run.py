@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
                 wall=job.wall,
                 batch_size=args.batch_size,
                 max_age=None if args.max_age is None else args.max_age / 1000,
+                in_turns=job.in_turns,
                 metrics=job.metrics,
             )
             ending.leave_to(pipeline.stop)

@@ -16,7 +16,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.geometry import mask_roi
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.part import PartFile, Target, same_file
+from stream_seg.sinks.part import PartFile, Target, file_identity, same_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _WITH_ALPHA = (".png", ".webp")
@@ -68,7 +68,7 @@ class _Images(Sink):
         if info.path is not None:
             self._source = info.path
         inputs = dict.fromkeys([*info.files, *self._spared])
-        self._inputs = {_identity(path) for path in inputs} - {None}
+        self._inputs = {file_identity(path) for path in inputs} - {None}
         for path in inputs:
             if self._is_named_like_a_result(path):
                 raise self._replaces(path)
@@ -77,7 +77,7 @@ class _Images(Sink):
         path = self._path_for(frame)
         if path in self._named:
             raise OutputError(f"{path} was just written, and another image is to have that name; write to a folder")
-        if _identity(path) in self._inputs:
+        if file_identity(path) in self._inputs:
             raise self._replaces(path)
         has_alpha = self._transparent and path.suffix.lower() in _WITH_ALPHA
         save(_cut_out(frame.image, detections) if has_alpha else frame.image, self._target(path))
@@ -240,15 +240,6 @@ class ImageFolder(_Images):
 def _folded(path: Path) -> tuple[str, ...]:
     """The parts of a path, the same for those that some file systems take for one."""
     return tuple(part.lower() for part in path.parts)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What a file has in common with itself under another name; None when it is not there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def is_numbered(path: Path) -> bool:

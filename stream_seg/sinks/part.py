@@ -230,10 +230,10 @@ def _is_known_to_be_written(path: Path) -> bool:
         return False
 
 
-def is_partial_name(path: Path, result: Path) -> bool:
-    """Whether `path` is one that `result` may have until it is whole. Both are resolved."""
-    name = rf"{re.escape(result.stem)}\.part(-\d+)?{re.escape(result.suffix)}"
-    return path.parent == result.parent and re.fullmatch(name, path.name) is not None
+def whole_name(path: Path) -> Path | None:
+    """What a result is called once it is whole that may be called `path` until then; None for another name."""
+    match = re.fullmatch(r"(.+)\.part(-\d+)?", path.stem, re.DOTALL)
+    return None if match is None else path.with_name(match[1] + path.suffix)
 
 
 def same_file(first: Path, second: Path) -> bool:
@@ -242,6 +242,15 @@ def same_file(first: Path, second: Path) -> bool:
         return first.samefile(second)
     except OSError:
         return False
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """What a file has in common with itself under another name; None when it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _rename_unless_taken(old: Path, new: Path) -> None:

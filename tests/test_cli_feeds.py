@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from stream_seg.render.labels import Labels
 from stream_seg.sinks import ListSink, PipedVideo, Publisher, SegmentedVideo
 from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
-from tests.source_files import write_video
+from tests.source_files import numbered, write_video
 from tests.test_cli import failure, frames_in
 from tests.test_segments import old_segment
 from tests.tiny_models import batched_model
@@ -113,6 +114,56 @@ def test_more_recordings_than_can_be_had_at_once_are_done_in_turns_also_if_one_c
     written = json.loads(figures.read_text())
     assert written["outcome"] == "incomplete"
     assert [source["label"] for source in written["sources"] if source["error"]] == ["broken"]
+
+
+@pytest.mark.parametrize("spec", ["clips", "clips/*.mp4"])
+def test_a_folder_of_films_stands_for_each_of_them_in_the_order_of_their_names(
+    spec: str, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips.parent)
+    for name in (".hidden.mp4", "notes.txt"):
+        (clips / name).touch()
+    job = feeds.plan(parse([spec, "-o", "out/{source}.mp4"]), lambda metrics: [])
+    assert [feed.source.info.name for feed in job.feeds] == ["clips/a.mp4", "clips/b9.mp4", "clips/b10.mp4"]
+    assert job.in_turns
+    assert main([spec, "-o", "out/{source}.mp4", "--quiet", *options_of(clips)]) == 0
+    assert {path.name for path in (clips.parent / "out").iterdir()} == {"a.mp4", "b9.mp4", "b10.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "code", "words"),
+    [
+        ([], 3, "clips has 3 videos and no images; give each a result of its own, as in -o results/{source}.mp4"),
+        (["-o", "wall.mp4"], 3, "clips has 3 videos"),
+        (
+            ["-o", "clips/{source}_seg.mkv"],
+            2,
+            "the next run would take it for one; write to another folder, as in -o r",
+        ),
+        (["-o", "{source}.jsonl", "-o", "clips/{source}.png"], 2, "clips/{source}.png is in the folder of the films"),
+    ],
+)
+def test_results_that_a_folder_of_films_cannot_have_are_refused(
+    outputs: list[str],
+    code: int,
+    words: str,
+    clips: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(clips.parent)
+    found, line = failure(capsys, "clips", *outputs)
+    assert found == code
+    assert words in line
+
+
+def test_a_folder_of_images_is_still_read_without_its_films(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(clips / "photo.png"), numbered(1))
+    assert main([str(clips), "-o", str(tmp_path / "{source}.mp4"), "--quiet", *options_of(clips)]) == 0
+    assert frames_in(tmp_path / "clips.mp4") == 1
+    assert "left out 3 videos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--show"], ["--serve", "0"], ["-o", "{tmp}/wall.mp4"]])

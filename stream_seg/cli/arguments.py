@@ -42,6 +42,7 @@ examples:
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
+  stream-seg clips/ -o results/{source}.mp4      a folder of videos, one after the other
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
   stream-seg rtsp://camera/stream -o rtsp://server/door
 
@@ -321,9 +322,10 @@ def _run_parser() -> Parser:
         "source",
         nargs="*",
         metavar="SOURCE",
-        help="video file, address (rtsp:, http:, ...), image, folder, glob, numbered sequence (img_%%04d.png), camera "
-        "number, or - for a stream on standard input; up to 32 at once, of images (*.jpg) any number, as one "
-        "source, and of recordings with a result each (-o results/{source}.mp4) any number, one after the other",
+        help="video file, address (rtsp:, http:, ...), image, folder or glob (of images, or else of videos), numbered "
+        "sequence (img_%%04d.png), camera number, or - for a stream on standard input; up to 32 at once, of images "
+        "(*.jpg) any number, as one source, and of recordings with a result each (-o results/{source}.mp4) any number, "
+        "one after the other",
     )
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"

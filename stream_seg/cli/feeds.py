@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +39,7 @@ from stream_seg.sinks import Page, Pipe, PipedObjects, PipedVideo, Window, is_ad
 from stream_seg.sinks.part import file_identity, whole_name
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
+from stream_seg.sources.images import films_in, is_image
 from stream_seg.sources.paced import Paced
 from stream_seg.sources.unreadable import Unreadable
 from stream_seg.steady import Steady
@@ -74,7 +76,7 @@ def plan(
 
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
-    named = [*args.source, *args.webcam]
+    named = [*_named(args), *args.webcam]
     together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in args.output)
     specs = named[:1] if together else named  # the first of photos that are one source stands for all
     in_turns = _go_in_turns(args, specs)
@@ -133,11 +135,43 @@ def plan(
     return Plan(feeds, wall, metrics, written, screens, in_turns)
 
 
+def _named(args: argparse.Namespace) -> list[Spec]:
+    """The sources that were named, of which a folder of films, or a pattern that finds such, stands for these."""
+    named: list[Spec] = []
+    for spec in args.source:
+        films: list[Path] = []
+        if spec and is_recording(spec):
+            with suppress(OSError):  # a folder that may not be looked into, which opening it will say
+                films = films_in(spec)
+        if films:
+            _refuse_results_among(films, spec, args.output)
+        named += map(str, films) if films else [spec]
+    return named
+
+
+def _refuse_results_among(films: Sequence[Path], spec: str, outputs: Sequence[str]) -> None:
+    """Refuse results in the folder of the films, where another run would take them for such, or for what it reads."""
+    if not any(PLACE in output for output in outputs):
+        raise SourceError(
+            f"{spec} has {len(films)} videos and no images; give each a result of its own, as in "
+            f"-o results/{PLACE}.mp4, or name the one that is meant"
+        )
+    folders = {os.path.realpath(film.parent) for film in films}
+    for output in outputs:
+        if os.path.realpath(Path(output).parent) in folders and (is_encoded(output) or is_image(Path(output))):
+            raise UsageError(
+                f"{output} is in the folder of the films, where the next run would take it for one; write to another "
+                f"folder, as in -o results/{Path(output).name}"
+            )
+
+
 def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
     """Whether the sources are recordings with results of their own each, which nobody watches side by side."""
     is_alone = bool(args.output) and not args.show and args.serve is None
     own = all(path == PIPED_OBJECTS or (PLACE in path and not is_address(path)) for path in args.output)
-    return is_alone and own and len(specs) > 1 and all(map(is_recording, specs)) and not all(map(is_photo, specs))
+    named = [*args.source, *args.webcam]
+    may_be_several = len(specs) > 1 or specs != named  # of a folder of films there may be more the next time
+    return is_alone and own and may_be_several and all(map(is_recording, specs)) and not all(map(is_photo, specs))
 
 
 def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turns: bool) -> None:

@@ -160,6 +160,26 @@ def images_matching(pattern: str, results: Iterable[str | Path] = ()) -> list[Pa
     return images
 
 
+def films_in(spec: str) -> list[Path]:
+    """Return the films directly in a folder, or those that a glob pattern finds, 2 before 10.
+
+    There are none for anybody where there are images, which is what such a name stands for, nor for another name.
+    Raises `OSError` for a folder that may not be looked into.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        found = [item for item in path.iterdir() if not item.name.startswith(".")]
+    elif not path.exists() and not is_numbered(spec) and glob.has_magic(spec):
+        found = list(set(_found(path)))
+    else:
+        return []
+    return [] if _images_of(found) else sorted(filter(_is_film, found), key=natural_order)
+
+
+def _is_film(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
 def _images_of(paths: Iterable[Path]) -> list[Path]:
     return sorted((path for path in paths if is_image(path) and path.is_file()), key=natural_order)
 
@@ -173,8 +193,7 @@ def _holds_image(folder: Path) -> bool:
 
 
 def _warn_of_films(paths: Iterable[Path], results: Iterable[str | Path]) -> None:
-    films = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-    films = _others_than(results, films)
+    films = _others_than(results, filter(_is_film, paths))
     if films:
         logger.warning("left out %s, for videos are named one by one", _counted(films, "video{s}"))
 

@@ -166,6 +166,92 @@ def test_a_folder_of_images_is_still_read_without_its_films(
     assert "left out 3 videos" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_what_lacks_a_result_and_leaves_the_rest_as_it_is(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = [str(clips), "-o", f"{out}/{{source}}.mp4", "--skip-existing", *options_of(clips)]
+    out.mkdir()
+    (out / "a.mp4").write_bytes(b"done before")
+    (out / "b9.part.mp4").write_bytes(b"begun before")
+    assert main(argv) == 0
+    printed = capsys.readouterr()
+    assert "1 of 3 have their results already\n" in printed.err
+    assert "2 sources -> " in printed.out
+    assert (out / "a.mp4").read_bytes() == b"done before"
+    assert [frames_in(out / f"{name}.mp4") for name in ("b9", "b10")] == [6, 6]
+    assert main([*argv, "-o", f"{out}/{{source}}.json", "-o", f"{out}/{{source}}.jsonl"]) == 0  # of which none is there
+    assert "already" not in capsys.readouterr().err
+    assert (out / "a.mp4").read_bytes() == b"done before"
+    assert {path.suffix for path in out.glob("a.*")} == {".mp4", ".json", ".jsonl"}
+    (out / "b9.jsonl").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main([*argv, "-o", f"{out}/{{source}}.jsonl"]) == 0
+    assert "2 of 3 have their results already\n" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} - {path.name for path in before} == {"b9.jsonl"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_nothing_left_to_do_is_a_success_that_loads_no_model(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for film in clips.iterdir():
+        (tmp_path / f"{film.stem}.jsonl").touch()
+    argv = [str(clips), "-o", f"{tmp_path}/{{source}}.jsonl", "--skip-existing", "--model", "none.onnx"]
+    assert main([*argv, "--metrics", str(tmp_path / "run.json")]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (
+        "",
+        "stream-seg: 3 of 3 have their results already: nothing is left to do\n",
+    )
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_films_of_one_name_keep_their_results_apart_when_one_is_left_out(clips: Path, tmp_path: Path) -> None:
+    films = [clips / "a.mkv", clips / "a.mp4"]
+    write_video(films[0], count=3)
+    (tmp_path / "a.mp4").touch()
+    argv = [*map(str, films), "-o", f"{tmp_path}/{{source}}.mp4", "--skip-existing", "--quiet", *options_of(clips)]
+    assert main(argv) == 0
+    assert frames_in(tmp_path / "a-2.mp4") == 6  # of a.mp4, which came second
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["a.mp4", "-o", "{source}.mp4", "--overwrite"], 2, "--overwrite replaces them; give one of them"),
+        (["a.mp4", "-o", "{source}.mp4", "--segment", "9s"], 2, "whether the files that --segment cuts are all there"),
+        (["a.mp4", "-o", "{source}.mp4", "--events", "9s"], 2, "whether the files that --events cuts are all there"),
+        (["a.mp4", "-o", "{source}.mp4", "--serve", "8080"], 2, "for results in files alone, and --serve is for"),
+        (["a.mp4"], 2, "goes by a file for each source, as in -o results/{source}.mp4, and none was named"),
+        (["a.mp4", "-o", "out.mp4"], 2, "and out.mp4 is none"),
+        (["a.mp4", "-o", "rtsp://u:pw@h/{source}.mp4"], 2, "and rtsp://***@h/{source}.mp4 is none"),
+        (["a.mp4", "-o", "{source}/"], 2, "and {source}/ is none"),
+        (["a.mp4", "-o", "{source}_%d.png"], 2, "and {source}_%d.png is none"),
+        (["rtsp://u:pw@h/1", "-o", "{source}.mp4"], 2, "--skip-existing is for files, and rtsp://***@h/1 is none"),
+        (["a.mp4", "-", "-o", "{source}.mp4"], 2, "--skip-existing is for files, and - is none"),
+        (["a.mp4", "-o", "{source}.jsonl", "--metrics", "run.json"], 6, "name another file for the figures"),
+        (["a.mp4", "-o", "{source}.mp4"], 6, "a.mp4 is an input"),
+    ],
+)
+def test_results_that_do_not_tell_what_is_done_cannot_be_skipped(
+    argv: list[str],
+    code: int,
+    words: str,
+    clips: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(clips)
+    Path("run.json").touch()
+    found, line = failure(capsys, *argv, "--skip-existing")
+    assert found == code
+    assert words in line
+    assert len(list(clips.iterdir())) == 4
+    with pytest.raises(UsageError, match=r"and -\.jsonl is none"):
+        feeds.plan(parse(["a.mp4", "-o", "{source}.mp4", "-o", "-.jsonl", "--skip-existing"]), lambda metrics: [])
+
+
 @pytest.mark.parametrize("options", [["--show"], ["--serve", "0"], ["-o", "{tmp}/wall.mp4"]])
 def test_what_is_to_be_seen_side_by_side_is_not_had_in_turns(
     options: list[str], clips: Path, capsys: pytest.CaptureFixture[str]

@@ -42,7 +42,7 @@ examples:
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
-  stream-seg clips/ -o results/{source}.mp4      a folder of videos, one after the other
+  stream-seg clips/ -o results/{source}.mp4      a folder of videos; --skip-existing goes on after an interruption
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
   stream-seg rtsp://camera/stream -o rtsp://server/door
 
@@ -385,6 +385,11 @@ def _run_parser() -> Parser:
     group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
     group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    group.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out files whose results (-o results/{source}.mp4) are all there, as after an interrupted run",
+    )
     group.add_argument("--metrics", type=Path, metavar="FILE.json", help="write the run's figures as JSON")
 
     group = parser.add_argument_group("what is processed")

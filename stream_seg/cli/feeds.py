@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
 
+from stream_seg.addresses.credentials import safe_address
 from stream_seg.availability import Availability
 from stream_seg.cli.names import (
     PIPE,
@@ -22,6 +24,7 @@ from stream_seg.cli.names import (
     is_encoded,
     is_feed,
     is_here,
+    is_one_file,
     is_photo,
     is_recording,
     may_be_live,
@@ -45,6 +48,8 @@ from stream_seg.sources.unreadable import Unreadable
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles, WallIfLive
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 MOST_SOURCES = 32
@@ -55,7 +60,7 @@ PLACE = "{source}"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`.
+    """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`; no feeds if nothing is left.
 
     `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline.
     """
@@ -84,13 +89,17 @@ def plan(
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     outputs = [path for paths in [*own, shared] for path in paths]
+    _refuse_clashes(outputs, args, named)
+    if args.skip_existing:
+        specs, labels, own = _left(specs, labels, own)
+        if not specs:
+            return Plan([], None, Metrics([]), [], [])
     if in_turns:
         sources = [_source_in_turn(args, spec, outputs) for spec in specs]
     else:
         sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
     warn_of_unused(args, specs, sources)
     _refuse_outside(args, specs, sources)
-    _refuse_clashes(outputs, args, named)
     _refuse_images(args, specs, sources)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
@@ -170,7 +179,8 @@ def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
     is_alone = bool(args.output) and not args.show and args.serve is None
     own = all(path == PIPED_OBJECTS or (PLACE in path and not is_address(path)) for path in args.output)
     named = [*args.source, *args.webcam]
-    may_be_several = len(specs) > 1 or specs != named  # of a folder of films there may be more the next time
+    # Of a folder of films there may be more the next time, and of what is skipped then there may be more to do.
+    may_be_several = len(specs) > 1 or specs != named or args.skip_existing
     return is_alone and own and may_be_several and all(map(is_recording, specs)) and not all(map(is_photo, specs))
 
 
@@ -200,6 +210,31 @@ def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_tur
         raise UsageError("--line counts objects by their numbers, which they have none of with --no-steady")
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
+    if args.skip_existing:
+        _refuse_senseless_skipping(args, specs)
+
+
+def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
+    """Refuse to go by results that are not there for each source, or whose being there does not tell they are whole."""
+    if args.overwrite:
+        raise UsageError(
+            "--skip-existing keeps the results that are there, --overwrite replaces them; give one of them"
+        )
+    for option, given in (("--segment", args.segment), ("--events", args.events)):
+        if given is not None:
+            raise UsageError(f"--skip-existing cannot tell whether the files that {option} cuts are all there")
+    for option, given in (("--show", args.show), ("--serve", args.serve)):
+        if given:
+            raise UsageError(f"--skip-existing is for results in files alone, and {option} is for seeing all of it")
+    wrong = next((output for output in args.output if not (PLACE in output and is_one_file(output))), None)
+    if wrong is not None or not args.output:
+        one = "none was named" if wrong is None else f"{shown_address(wrong)} is none"
+        raise UsageError(f"--skip-existing goes by a file for each source, as in -o results/{PLACE}.mp4, and {one}")
+    other = next((spec for spec in specs if not is_recording(spec)), None)
+    if other is not None:
+        raise UsageError(f"--skip-existing is for files, and {safe_address(str(other))} is none")
+    if args.metrics is not None and args.metrics.is_file():
+        raise OutputError(f"{args.metrics} exists already and would be kept; name another file for the figures")
 
 
 def _source(args: argparse.Namespace, spec: Spec | Sequence[str], outputs: Sequence[str]) -> Source:
@@ -252,6 +287,18 @@ def _outputs(
             )
     own = [[path.replace(PLACE, label) for path in args.output if path not in shared] for label in labels]
     return own, shared
+
+
+def _left(
+    specs: Sequence[Spec], labels: Sequence[str], own: Sequence[Sequence[str]]
+) -> tuple[list[Spec], list[str], list[list[str]]]:
+    """The sources that lack a result, their labels, and the outputs that each lacks."""
+    lacking = [[path for path in paths if not os.path.isfile(path)] for paths in own]  # noqa: PTH113  as above
+    left = [number for number, paths in enumerate(lacking) if paths]
+    if len(left) < len(specs):
+        rest = "" if left else ": nothing is left to do"
+        logger.info("%d of %d have their results already%s", len(specs) - len(left), len(specs), rest)
+    return [specs[number] for number in left], [labels[number] for number in left], [lacking[number] for number in left]
 
 
 def _make_folders(args: argparse.Namespace, labels: Sequence[str]) -> None:
@@ -416,7 +463,7 @@ def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Seq
     is_cutting = args.segment is not None or args.events is not None  # what is cut has longer names
     _refuse_partial_names(names, [name for name in named if grows(name) and not (is_cutting and is_cut(name))])
     inputs = _files(specs)
-    read = {file_identity(source) for source in inputs if source.is_file()}
+    read = {file_identity(source) for source in inputs if os.path.isfile(source)}  # noqa: PTH113  as above
     for name in named:
         if (identity := file_identity(Path(name))) is not None and identity in read:
             raise OutputError(f"{name} is an input; write to another file")

@@ -66,6 +66,12 @@ def is_encoded(output: str) -> bool:
     return output == PIPE or sinks.is_address(output) or _says(sinks.is_video, output)
 
 
+def is_one_file(output: str) -> bool:
+    """Whether an output is a single file that has its name once it is whole, rather than many, or none."""
+    is_many = output.endswith("/") or is_numbered(output) or not Path(output).suffix
+    return not (output in PIPED or sinks.is_address(output) or is_many)
+
+
 def is_cut(output: str) -> bool:
     """Whether an output can be had in segments."""
     return output not in PIPED and _says(sinks.is_cut, output)

@@ -21,7 +21,10 @@ from stream_seg.pipeline import Pipeline
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the pipeline that `args` describe. Returns 0, 3 if some source failed, 130, 143 or 129 after a signal."""
+    """Run the pipeline that `args` describe, if anything is left to do.
+
+    Returns 0, 3 if some source failed, 130, 143 or 129 after a signal.
+    """
     limit_heaps()
     use_one_thread()
     be_silent()
@@ -29,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     piping = nullcontext() if piped is None else standard_output_as_pipe(piped)
     with ending_signals() as ending, piping as pipe:
         job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])], pipe)
+        if not job.feeds:
+            return 0
         figures = report.Report(args.metrics, job.outputs)
         with load_model(args) as segmenter:
             pipeline = Pipeline(

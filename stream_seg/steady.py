@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections, check_found
 from stream_seg.frame import Frame, Image, check_frame
 from stream_seg.geometry import Boxes, continued, regridded, resize
+from stream_seg.naming import best_named
 
 SURE = 0.65
 """What has this score is shown at once."""
@@ -36,6 +37,8 @@ _CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of
 _NEWEST = 0.3  # share of the newest score in the one that is shown
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
 
+_KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier
+
 _NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
 _KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("stays", "?")])
 """Of an object: when it was found last, in how many frames it was found, and missed since; whether it is shown, and
@@ -45,14 +48,15 @@ stays so where it is missed."""
 class Steady:
     """Makes what a segmenter finds in the frames of a film into what is shown. Use one per film.
 
-    Scores are averaged over the frames of an object, and so are boxes, the more so the less they move. Images of their
-    own are shown as they are, and so are the first frame, one that comes more than `APART` after the one before, and
-    one whose classes have other names: nothing is known then that tells ghosts apart.
+    Scores are averaged over the frames of an object, and so are boxes, the more so the less they move. Of a thing
+    that has several names the best is shown, see `naming`. Images of their own are else shown as they are, and so
+    are the first frame, one that comes more than `APART` after the one before, and one whose classes have other
+    names: nothing is known then that tells ghosts apart.
 
-    Without `withhold` all that is found is shown, at once and in the boxes it was found in; where it is missed, it is
-    shown for up to `APART` seconds longer, and in the next frame however late that comes, whether it moves or not. So
-    it is for pictures in which objects are hidden, as in the view "blurred" of `Renderer`: to hide what is none does no
-    harm.
+    Without `withhold` all that is found is shown, at once, by all its names, and in the boxes it was found in; where it
+    is missed, it is shown for up to `APART` seconds longer, and in the next frame however late that comes, whether it
+    moves or not. So it is for pictures in which objects are hidden, as in the view "blurred" of `Renderer`: to hide
+    what is none does no harm.
 
     `Detections.ids` are numbers from 1 on, as objects were first shown; images of their own have none.
     """
@@ -73,7 +77,7 @@ class Steady:
         check_found(found)
         if frame.is_still:
             self._image = _NOTHING
-            return found
+            return _of_one_name(found) if self._withhold else found
         found = _unnumbered(found[np.flatnonzero(np.isfinite(found.boxes).all(1))])  # others have no place
         now = float(frame.pts)
         renamed = len(found) > 0 and found.class_names != self._names != ()
@@ -90,6 +94,8 @@ class Steady:
         self._known["shown"] |= begins
         shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
         shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]
+        if self._withhold:
+            shown = self._named(shown)
         self._number(shown)
         return self._objects[shown]
 
@@ -132,6 +138,12 @@ class Steady:
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), going_on)
         self._known = np.concatenate([known, self._known[missed]])
 
+    def _named(self, shown: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the objects at these places that have the best name of each thing; it hardly changes."""
+        objects = self._objects[shown]
+        remains = best_named(objects, objects.scores + _KEEPS_ITS_NAME * (_ids(objects) > 0))
+        return shown[remains]
+
     def _number(self, shown: NDArray[np.int64]) -> None:
         """Give numbers to those of the objects at these places that have none."""
         ids = _ids(self._objects)
@@ -172,6 +184,12 @@ class _Gone:
             left[before[again]] = False
             self._objects, self._seen = self._objects[left], self._seen[left]
         return ids
+
+
+def _of_one_name(found: Detections) -> Detections:
+    """Each thing by the likeliest of its names."""
+    remains = best_named(found, found.scores)
+    return found if remains.all() else found[remains]
 
 
 def _looks_alike(before: Image, after: Image, box: NDArray[np.float32]) -> bool:

@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "line", "region", "render", "steady"),
+    ("geometry", "line", "naming", "region", "render", "steady"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -49,6 +49,7 @@ ALLOWED = {
     "addresses": {"av"},
     "geometry": {"cv2"},
     "line": set(),
+    "naming": set(),
     "region": {"cv2"},
     "render": {"cv2"},
     "catalog": {"onnxruntime"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ NAMES = ("cat", "dog")
 HERE = (10.0, 10.0, 50.0, 60.0)
 THERE = (200.0, 10.0, 260.0, 60.0)
 Box = tuple[float, float, float, float]
+ONE_BY_ONE = ("boxes", "scores", "class_ids", "masks")
 
 
 def found(*objects: tuple[Box, float], class_id: int = 0, mask: int = 28) -> Detections:
@@ -262,7 +264,8 @@ def test_objects_keep_their_numbers_where_frames_are_further_apart_than_what_is_
 def test_another_film_and_another_class_have_numbers_of_their_own() -> None:
     film = Film(first=found((HERE, 0.9)))
     film.next(found((HERE, 0.9)))
-    assert numbers(film.next(found((HERE, 0.9), class_id=1))) == [2, 1]
+    another = found((HERE, 0.9), class_id=1)
+    assert [numbers(film.next(another)) for _ in range(MISSED + 1)] == [[1]] * MISSED + [[2]]
     assert numbers(film.next(found((HERE, 0.9)), size=(48, 64))) == [3]
     assert numbers(film.next(found((HERE, 0.9)), later=-10)) == [4]
     assert film.next(found((HERE, 0.9)), still=True).ids is None
@@ -274,3 +277,45 @@ def test_the_memory_of_what_is_gone_does_not_grow() -> None:
         place = (1000.0 * step, 0.0, 1000.0 * step + 50, 50.0)
         assert numbers(film.next(found((place, 0.9))))[0] == step + 1
     assert len(film.gone) <= REMEMBERED / 0.04 + 1
+
+
+class TestNames:
+    """Of one thing, which the model calls a cat and a dog."""
+
+    @staticmethod
+    def both(cat: float, dog: float) -> Detections:
+        one, other = found((HERE, cat)), found((HERE, dog), class_id=1)
+        parts = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ONE_BY_ONE}
+        return Detections(**parts, class_names=NAMES)
+
+    def test_only_the_likelier_name_is_shown_and_counted(self) -> None:
+        film = Film(first=self.both(0.9, 0.8))
+        assert film.first.names == ["cat"]
+        shown = [film.next(self.both(0.9, 0.8)) for _ in range(6)]
+        assert [one.names for one in shown] == [["cat"]] * 6
+        assert numbers(shown[-1]) == [1]
+
+    def test_a_name_stays_where_another_is_hardly_likelier(self) -> None:
+        film = Film(first=self.both(0.75, 0.70))
+        assert [film.next(self.both(0.70, 0.75)).names for _ in range(10)] == [["cat"]] * 10
+
+    def test_a_name_that_is_much_likelier_takes_over(self) -> None:
+        film = Film(first=self.both(0.75, 0.70))
+        names = [film.next(self.both(0.60, 0.95)).names for _ in range(10)]
+        assert names[0] == ["cat"]
+        assert names[-1] == ["dog"]
+        assert sum(one != other for one, other in pairwise(names)) == 1
+
+    def test_a_name_that_is_missed_for_a_frame_is_not_changed_for_it(self) -> None:
+        film = Film(first=self.both(0.9, 0.8))
+        film.next(self.both(0.9, 0.8))
+        assert film.next(found((HERE, 0.8), class_id=1)).names == ["cat"]
+        assert film.next(self.both(0.9, 0.8)).names == ["cat"]
+
+    def test_images_of_their_own_have_one_name_for_a_thing_too(self) -> None:
+        assert Film().next(self.both(0.8, 0.9), still=True).names == ["dog"]
+
+    def test_where_objects_are_hidden_all_that_is_found_counts(self) -> None:
+        film = Film(first=self.both(0.9, 0.8), withhold=False)
+        assert film.first.names == film.next(self.both(0.9, 0.8)).names == ["cat", "dog"]
+        assert film.next(self.both(0.9, 0.8), still=True).names == ["cat", "dog"]

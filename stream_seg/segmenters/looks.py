@@ -53,7 +53,8 @@ class TwoLooks(Around):
 
 
 class Sliced(Around):
-    """Looks at each image as a whole, and at `columns` x `rows` overlapping parts of it, which are seen as large as the whole.
+    """Looks at each image as a whole, and at `columns` x `rows` overlapping parts of it, which are seen as large as
+    the whole.
 
     What a part shows of an object that goes on beyond it does not count: another part or the whole has all of it.
     """

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from stream_seg.geometry import mask_roi
 from stream_seg.ground_truth import GroundTruth, index, quiet, read_ground_truth
 from stream_seg.protocols import Segmenter
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
+from stream_seg.sources.images import decoded
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -133,6 +134,7 @@ class _Picture(TypedDict):
     file_name: str
     width: int
     height: int
+    upright: NotRequired[bool]
 
 
 def evaluate(
@@ -188,8 +190,8 @@ def _refuse_nothing_to_find(
 
 
 def _pictures(truth: GroundTruth, annotations: Path, limit: int | None = None) -> list[_Picture]:
-    by_id = truth.boxes.imgs
-    pictures: list[_Picture] = [by_id[i] for i in sorted(by_id)[:limit]]
+    by_id = cast("Mapping[int, _Picture]", truth.boxes.imgs)
+    pictures = [by_id[i] for i in sorted(by_id)[:limit]]
     if not pictures:
         raise SourceError(f"there are no images to score in {annotations}")
     return pictures
@@ -283,11 +285,12 @@ def _detect_all(
 
 
 def _load(folder: Path, picture: _Picture) -> Image:
-    return read_annotated(folder / picture["file_name"], (picture["height"], picture["width"]))
+    size = picture["height"], picture["width"]
+    return read_annotated(folder / picture["file_name"], size, upright=picture.get("upright", False))
 
 
-def read_annotated(path: Path, size: tuple[int, int]) -> Image:
-    """The pixels (H, W, 3) BGR as annotated: without the rotation a camera may have noted in the file.
+def read_annotated(path: Path, size: tuple[int, int], *, upright: bool = False) -> Image:
+    """The pixels (H, W, 3) BGR as annotated: as they are stored, or `upright`, as a camera may have noted in the file.
 
     Raises `SourceError` for a file that cannot be read, or is not of the `size` (height, width) of its annotations.
     """
@@ -296,9 +299,12 @@ def read_annotated(path: Path, size: tuple[int, int]) -> Image:
     except OSError as error:
         raise SourceError(f"the annotated image {path} cannot be read: {error.strerror}") from error
     image = None
-    if data.size:
+    if upright:
+        image = decoded(data.tobytes())
+    elif data.size:
         with contextlib.suppress(cv2.error):  # raised for more than 2^30 pixels
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            stored = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = None if stored is None else np.asarray(stored, np.uint8)
     if image is None:
         raise SourceError(f"the annotated image {path} is damaged, too large or of an unknown format")
     if image.shape[:2] != size:
@@ -306,7 +312,7 @@ def read_annotated(path: Path, size: tuple[int, int]) -> Image:
             f"{path} is {image.shape[1]}x{image.shape[0]}, its annotations are for "
             f"{size[1]}x{size[0]}: give the images that were annotated"
         )
-    return np.asarray(image, np.uint8)
+    return image
 
 
 def _rows(detections: Detections, picture: _Picture, matching: _Matching, seen: int) -> list[_Row]:

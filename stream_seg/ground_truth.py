@@ -2,7 +2,8 @@
 
 It may be honest about what it lacks, by the fields that training knows too (docs/training.md): an image's `exhaustive`
 lists the categories of which every instance in it is annotated, and an annotation without a segmentation, or with
-`mask_valid: false`, is a box whose outline is unknown.
+`mask_valid: false`, is a box whose outline is unknown. An image that is `upright: true` was annotated turned as its
+file says, others as they are stored.
 """
 
 from __future__ import annotations
@@ -167,6 +168,8 @@ def _check_fields(data: object) -> None:
         listed = entry.get("exhaustive", [])
         if not (isinstance(listed, list) and all(map(_is_id, listed))):
             raise ValueError(f"an entry of its 'images' has {_short(listed)} as exhaustive, not a list of category ids")
+        if not isinstance(upright := entry.get("upright", False), bool):
+            raise ValueError(f"an entry of its 'images' has {_short(upright)} as upright, not true or false")
 
 
 def _check_told_apart(data: _Entry) -> None:

@@ -357,6 +357,11 @@ def test_images_without_any_object_to_find_are_refused(folder: Path) -> None:
             '{"images": [{"id": "a", "file_name": "a", "width": 1, "height": 1}], "categories": [], "annotations": []}',
             "'images' has the id \"a\"",
         ),
+        (
+            '{"images": [{"id": 1, "file_name": "a", "width": 1, "height": 1, "upright": 0}], "categories": [], '
+            '"annotations": []}',
+            "'images' has 0 as upright, not true or false",
+        ),
         ('{"images": [], "categories": [{"id": 1, "name": 5}], "annotations": []}', "'categories' has the name 5"),
         ('{"images": [], "categories": [{"id": 1, "name": "person"}], "annotations": []}', "no images to score"),
     ],

@@ -29,6 +29,7 @@ from stream_seg.ground_truth import read_ground_truth
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import CocoFile, coco_file
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
+from tests.test_sources_images import with_orientation
 from tests.tiny_models import batched_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
@@ -166,7 +167,8 @@ def test_frames_in_which_nothing_is_shown_are_a_document(tmp_path: Path) -> None
 def test_of_images_the_name_is_told_and_of_addresses_what_a_file_may_be_called(tmp_path: Path) -> None:
     still = Frame(image(0), 0, Fraction(0), 0.0, name="d/\udcff\u00e9.png", is_still=True)
     deliver(CocoFile(tmp_path / "a.json"), SourceInfo("d", (64, 48), "images"), [still])
-    assert document(tmp_path / "a.json")["images"] == [{"id": 1, "file_name": still.name, "width": 64, "height": 48}]
+    (one,) = document(tmp_path / "a.json")["images"]
+    assert one == {"id": 1, "file_name": still.name, "width": 64, "height": 48, "upright": True}
     for number, (name, film) in enumerate((("rtsp://cam:554/door?x=1", "door_x_1"), ("http://cam/..", "film"))):
         deliver(CocoFile(tmp_path / f"{number}.json"), SourceInfo(name, (64, 48), "live"), frames(CFR[:1]))
         assert document(tmp_path / f"{number}.json")["images"][0]["file_name"] == f"{film}/frame_000000.png"
@@ -247,6 +249,21 @@ def test_the_command_writes_what_its_own_eval_reads(tmp_path: Path, capsys: pyte
     argv = ["eval", "--images", str(ROOT / "samples"), "--annotations", str(found), "--device", "cpu"]
     assert main(argv) == 0
     assert "mean of 2" in (out := capsys.readouterr().out)
+    assert out.split("mean of 2")[1].split("\n")[0].split()[1:] == ["100.0"] * 6
+
+
+@pytest.mark.parametrize(("orientation", "back"), [(3, cv2.ROTATE_180), (6, cv2.ROTATE_90_COUNTERCLOCKWISE)])
+def test_it_reads_photos_turned_as_they_were_annotated(
+    orientation: int, back: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = cv2.imread(str(ROOT / "samples" / "photo.jpg"))
+    stored = cv2.imencode(".jpg", cv2.rotate(photo, back))[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(with_orientation(stored, orientation))
+    found = tmp_path / "found.json"
+    assert main([str(tmp_path / "a.jpg"), "-o", str(found), "--device", "cpu"]) == 0
+    assert (document(found)["images"][0]["width"], document(found)["images"][0]["height"]) == (1280, 720)
+    assert main(["eval", "--images", str(tmp_path), "--annotations", str(found), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
     assert out.split("mean of 2")[1].split("\n")[0].split()[1:] == ["100.0"] * 6
 
 

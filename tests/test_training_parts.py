@@ -28,6 +28,7 @@ from stream_seg.graph.config import STRIDE as CANVAS_STRIDE
 from stream_seg.graph.config import CspNet
 from stream_seg.graph.labels import COMPACT_LABELS
 from stream_seg.locking import Purpose, locked
+from tests.test_sources_images import with_orientation
 from tests.training_scripts import file_limit, importable
 from tests.training_shapes import SIDES, write_shapes
 
@@ -160,6 +161,21 @@ def test_a_picture_that_is_missing_or_of_another_size_is_named(
     cv2.imwrite(str(tmp_path / "val" / "0.png"), np.zeros((10, 10, 3), np.uint8))
     with pytest.raises(SourceError, match=r"0\.png is 10x10, its annotations are for 160x128"):
         scripts["cache"].build_cache(annotations, tmp_path / "cache", workers=1)
+
+
+def test_a_picture_is_turned_as_it_was_annotated(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    pixels = np.add.outer(np.arange(24), np.arange(64)).astype(np.uint8)[..., None].repeat(3, 2) * 2
+    (tmp_path / "a.jpg").write_bytes(with_orientation(cv2.imencode(".jpg", pixels)[1].tobytes(), 3))
+    image = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 24}
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 20, 20]}
+    read: list[Any] = []
+    for upright in (False, True):
+        document = {"images": [{**image, "upright": upright}], "annotations": [entry]}
+        (tmp_path / "train.json").write_text(json.dumps({**document, "categories": [{"id": 1, "name": "a"}]}))
+        annotations = scripts["annotations"].read_annotations(tmp_path / "train.json", tmp_path)
+        scripts["cache"].build_cache(annotations, tmp_path / "cache", workers=1)
+        read.append(scripts["cache"].TrainingSet(annotations, tmp_path / "cache", {}).image(0).astype(int))
+    assert np.abs(read[0] - read[1][::-1, ::-1]).max() <= 2 < np.abs(read[0] - read[1]).max()
 
 
 def test_the_cache_holds_pixels_and_outlines_and_is_made_once(

@@ -1,8 +1,9 @@
 """Reads a COCO instances file: images, classes and objects as arrays, with what is known to be missing in them.
 
-Beyond COCO's fields an image may say `exhaustive`, the ids of the categories of which every instance in it is annotated
-(without the field: all of them), and `source`, where it comes from; an annotation may say `mask_valid: false` when its
-box can be used and its outline cannot, and, where a detector drew it, its `confidence`, how likely it is to be right
+Beyond COCO's fields an image may say `exhaustive`, the ids of the categories of which every instance in it is
+annotated (without the field: all of them), `source`, where it comes from, and `upright: true` where it was annotated
+turned as its file says (without the field: as it is stored); an annotation may say `mask_valid: false` when its box
+can be used and its outline cannot, and, where a detector drew it, its `confidence`, how likely it is to be right
 (without the field: certain). An annotation without a segmentation is a box without a mask, and `iscrowd` marks regions
 that are neither object nor background.
 """
@@ -38,10 +39,14 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image file with its (height, width), what it shows, and which labels are exhaustively annotated in it."""
+    """An image file with its (height, width), what it shows, and which labels are exhaustively annotated in it.
+
+    `upright` says that all this is of the picture turned as a camera has noted in the file.
+    """
 
     path: Path
     size: tuple[int, int]
+    upright: bool
     objects: Objects
     exhaustive: NDArray[np.bool_]
     source: str
@@ -90,6 +95,7 @@ def _annotations(document: dict[str, Any], images: Path) -> Annotations:
         Picture(
             path=images / image["file_name"],
             size=(image["height"], image["width"]),
+            upright=image.get("upright", False),
             objects=_objects(groups[image["id"]], labels),
             exhaustive=_exhaustive(image, labels),
             source=str(image.get("source", "")),

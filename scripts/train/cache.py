@@ -128,12 +128,13 @@ def _fingerprint(annotations: Annotations) -> str:
         path = picture.path.resolve()  # the same file, however it is named
         stat = path.stat() if path.is_file() else None
         file = f"{path} {stat and (stat.st_size, stat.st_mtime_ns)}"
-        found.update(f"{file} {picture.size} {picture.objects.boxes.tolist()}".encode() + outlines)
+        seen = f"{picture.size}{' upright' * picture.upright}"
+        found.update(f"{file} {seen} {picture.objects.boxes.tolist()}".encode() + outlines)
     return found.hexdigest()
 
 
 def _decode(picture: Picture) -> tuple[Pixels, list[MaskCrop | None]]:
-    image, size = read_annotated(picture.path, picture.size), _stored_size(picture.size)
+    image, size = read_annotated(picture.path, picture.size, upright=picture.upright), _stored_size(picture.size)
     try:
         crops = [_crop(outline, picture.size, size) for outline in picture.objects.outlines]
     except ValueError as error:

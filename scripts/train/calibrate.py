@@ -103,7 +103,7 @@ def _finds(weights: Path, pictures: Sequence[Picture], labels: dict[int, int], s
 
 def _in_picture(segmenter: Segmenter, picture: Picture, labels: dict[int, int]) -> list[NDArray[np.float64]]:
     """Logits, certainties and whether they are right, of finds of classes that are exhaustively annotated."""
-    (found,) = segmenter([read_annotated(picture.path, picture.size)])
+    (found,) = segmenter([read_annotated(picture.path, picture.size, upright=picture.upright)])
     label = np.array([labels.get(int(one), 0) for one in found.class_ids], np.int64)
     known = np.flatnonzero(picture.exhaustive[label])
     right = judge(found.boxes[known], label[known], picture.objects)

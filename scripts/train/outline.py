@@ -163,7 +163,8 @@ def _draw(drawer: _Drawer, sure: float, picture: Picture, annotations: list[Entr
     boxes = np.array([one["bbox"] for one in annotations], np.float32)
     boxes[:, 2:] += boxes[:, :2]
     categories = [one["category_id"] for one in annotations]
-    masks, certainties = drawer.outlines(read_annotated(picture.path, picture.size), boxes, categories)
+    image = read_annotated(picture.path, picture.size, upright=picture.upright)
+    masks, certainties = drawer.outlines(image, boxes, categories)
     try:
         others = [run_lengths(outline, picture.size) for outline in given]
     except ValueError as error:

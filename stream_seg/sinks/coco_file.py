@@ -164,7 +164,9 @@ def _category_ids(class_names: tuple[str, ...]) -> Sequence[int]:
 def _image(frame: Frame, about: SourceInfo, number: int) -> dict[str, object]:
     width, height = frame.size
     image: dict[str, object] = {"id": number, "file_name": frame.name, "width": width, "height": height}
-    if frame.name is None:
+    if frame.name is not None:
+        image["upright"] = True
+    else:
         image["file_name"] = f"{_film(about)}/frame_{frame.index:06d}.png"
     if not frame.is_still:
         image |= {"frame": frame.index, "time": round(float(frame.pts), 6)}

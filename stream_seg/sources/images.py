@@ -105,7 +105,7 @@ class ImageFiles(Stoppable):
             if self._stopping.is_set():
                 break
             data = _content(path)
-            image = _decoded(data)
+            image = decoded(data)
             if image is None:
                 self.damaged += 1
                 logger.warning("left out %s: it cannot be read as an image", path)
@@ -290,7 +290,7 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 def read_image(path: Path) -> Image | None:
     """Return an image as (H, W, 3) uint8 BGR, upright; None when it cannot be read."""
-    return _decoded(_content(path))
+    return decoded(_content(path))
 
 
 def _content(path: Path) -> bytes:
@@ -301,7 +301,8 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _decoded(data: bytes) -> Image | None:
+def decoded(data: bytes) -> Image | None:
+    """The content of a file as `read_image` returns it."""
     try:
         if is_heif(data):
             return read_heif(data)

@@ -242,6 +242,16 @@ def test_so_does_one_that_is_full_at_the_end_or_for_the_images(
     assert [path.name for path in tmp_path.iterdir()] == ["a.part.json"]
 
 
+@needs_limits
+def test_a_disk_that_takes_a_part_of_the_images_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_file, "_IN_MEMORY", 3000)
+    sink = CocoFile(tmp_path / "a.json")
+    with files_of_at_most(2500), pytest.raises(OutputError, match=r"cannot write .*a\.json: File too large"):
+        write_all(sink, found=NOTHING)
+    sink.close(Outcome.FAILED)
+    assert not sink.path.exists()
+
+
 def test_the_command_writes_what_its_own_eval_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "found.json"
     assert main([str(ROOT / "samples" / "photo.jpg"), "-o", str(found), "--device", "cpu"]) == 0

@@ -24,7 +24,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import coco_polygons, mask_roi
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.part import PartFile, Target
+from stream_seg.sinks.part import PartFile, Target, write_all
 from stream_seg.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class _Images:
         if len(self._newest) > _IN_MEMORY:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  open for the run
-            self._file.write(self._newest)
+            write_all(self._file.fileno(), self._newest)
             self._newest.clear()
 
     def move_to(self, part: PartFile) -> None:

@@ -130,7 +130,7 @@ class PartFile:
         """Write all of `data` at the current position; raises `OSError` the first time that fails."""
         if self.error is None:
             try:
-                self._write_all(data)
+                write_all(self._descriptor, data)
             except OSError as error:
                 self.error = error
                 os.ftruncate(self._descriptor, self._safe_size)
@@ -167,11 +167,6 @@ class PartFile:
         self._position = os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._safe_size = 0
 
-    def _write_all(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
     def unwritable(self, error: Exception) -> OutputError:
         """The error to raise where writing has failed with `error`, which says what is kept."""
         kept = "" if self.is_empty() else f"; what was written until then is in {self.path}"
@@ -204,6 +199,14 @@ class PartFile:
         except OSError as error:
             left = "the result is in the former" if self.path.exists() else "it was deleted while it was being written"
             raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {left}") from error
+
+
+def write_all(descriptor: int, data: bytes | bytearray) -> None:
+    """Write all of `data`. Raises `OSError` also where a disk takes a part of it, as one that is nearly full does."""
+    with memoryview(data) as rest:
+        written = 0
+        while written < len(rest):
+            written += os.write(descriptor, rest[written:])
 
 
 def is_being_written(path: Path) -> bool:

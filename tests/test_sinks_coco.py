@@ -161,7 +161,27 @@ def test_frames_in_which_nothing_is_shown_are_a_document(tmp_path: Path) -> None
     deliver(sink, info(), frames(CFR[:3]), Outcome.STOPPED)
     whole = document(tmp_path / "a.json")
     assert (len(whole["images"]), whole["annotations"]) == (3, [])
+    assert [one["name"] for one in whole["categories"]] == list(NOTHING.class_names) != []
     assert len(read(sink.path).imgs) == 3
+
+
+def test_categories_are_those_of_the_first_that_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sink = CocoFile(tmp_path / "a.json")
+    others = replace(TWO, class_names=("dog", "bird"))
+    sink.open(info())
+    with caplog.at_level(logging.WARNING, "stream_seg"):
+        for frame, found in zip(frames(CFR[:4]), (Detections.none(()), TWO, others, others), strict=True):
+            sink.write(frame, found)
+    sink.close(Outcome.COMPLETE)
+    whole = document(sink.path)
+    assert [one["name"] for one in whole["categories"]] == ["person", "dog"]
+    assert [(one["id"], one["image_id"], one["category_id"]) for one in whole["annotations"]] == [
+        (1, 2, 2),
+        (2, 2, 1),
+        (3, 3, 2),
+        (4, 4, 2),
+    ]
+    assert caplog.messages == [f"left out of {sink.path} what is none of the classes it began with: bird"]
 
 
 def test_of_images_the_name_is_told_and_of_addresses_what_a_file_may_be_called(tmp_path: Path) -> None:

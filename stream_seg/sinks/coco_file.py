@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -45,6 +45,9 @@ class CocoFile(Sink):
     The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
     written to, and an output that is the input (`source_path`); `open` for the last, `write` and `close` when writing
     fails.
+
+    The categories are the class names of the first frame in which something is shown. What a segmenter finds of others
+    later is left out, with a warning.
     """
 
     wants_pictures = False
@@ -56,6 +59,9 @@ class CocoFile(Sink):
         self._part: PartFile | None = None
         self._images = _Images(self._target.resolved.parent)
         self._annotations = 0
+        self._class_names: tuple[str, ...] = ()
+        self._numbers: dict[str, int] = {}  # by class name, once something is shown
+        self._has_left_out = False
         self._about: SourceInfo | None = None
 
     def open(self, info: SourceInfo) -> None:
@@ -67,12 +73,11 @@ class CocoFile(Sink):
         if self._part is None or self._about is None:
             raise RuntimeError("open the sink before writing to it")
         try:
-            if not self._images.count:
-                self._part.write(_head(self._about, detections.class_names))
-                self._part.begin()
             self._images.add(_image(frame, self._about, self._images.count + 1))
-            found = [_line(one) for one in _annotations(frame, detections, self._images.count, self._annotations + 1)]
+            found = [_line(one) for one in self._annotated(frame, detections)]
             if found:
+                if not self._annotations:
+                    self._begin(self._part, self._about)
                 separator = b",\n" if self._annotations else b"\n"
                 self._part.write(separator + b",\n".join(found))
                 self._annotations += len(found)
@@ -80,15 +85,34 @@ class CocoFile(Sink):
             raise _unwritable(self._part, error) from error
         self._part.checkpoint()
 
+    def _annotated(self, frame: Frame, detections: Detections) -> Iterator[dict[str, object]]:
+        """The annotations of the newest image."""
+        if not self._numbers:
+            self._class_names = detections.class_names or self._class_names
+        if len(detections) and not self._numbers:
+            self._numbers = dict(zip(self._class_names, _category_ids(self._class_names), strict=True))
+        known = np.array([name in self._numbers for name in detections.names], np.bool_)
+        if not (known.all() or self._has_left_out):
+            self._has_left_out = True
+            others = ", ".join(dict.fromkeys(detections[~known].names))
+            logger.warning("left out of %s what is none of the classes it began with: %s", self.path, others)
+        return _annotations(frame, detections[known], self._images.count, self._annotations + 1, self._numbers)
+
+    def _begin(self, part: PartFile, about: SourceInfo) -> None:
+        part.write(_head(about, self._class_names))
+        part.begin()
+
     def close(self, outcome: Outcome) -> None:
         part, self._part = self._part, None
-        if part is None:
+        if part is None or self._about is None:
             return
         if not self._images.count:
             part.discard()
             return
         self.result = part.path
         try:
+            if not self._annotations:
+                self._begin(part, self._about)
             part.write(b'\n],\n"images": [')
             self._images.move_to(part)
             part.write(b"\n]}\n")
@@ -178,12 +202,13 @@ def _film(about: SourceInfo) -> str:
     return re.sub(r"[^\w.-]+", "_", Path(about.path or about.name).stem).strip("._") or "film"
 
 
-def _annotations(frame: Frame, detections: Detections, image: int, first: int) -> Iterator[dict[str, object]]:
-    """The annotations of an image, numbered from `first` on."""
+def _annotations(
+    frame: Frame, detections: Detections, image: int, first: int, numbers: Mapping[str, int]
+) -> Iterator[dict[str, object]]:
+    """The annotations of an image, numbered from `first` on; `numbers` are those of the categories, by name."""
     detections = detections.finite()
-    numbers = _category_ids(detections.class_names)
     number = first
-    for place, (box, mask) in enumerate(zip(detections.boxes, detections.masks, strict=True)):
+    for place, (name, box, mask) in enumerate(zip(detections.names, detections.boxes, detections.masks, strict=True)):
         x1, y1, x2, y2 = box.tolist()
         rows, columns, bitmask = mask_roi(box, mask, frame.size)
         polygons = coco_polygons(rows, columns, bitmask, min(x2 - x1, y2 - y1))
@@ -192,7 +217,7 @@ def _annotations(frame: Frame, detections: Detections, image: int, first: int) -
         annotation: dict[str, object] = {
             "id": number,
             "image_id": image,
-            "category_id": numbers[int(detections.class_ids[place])],
+            "category_id": numbers[name],
             "bbox": [round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)],
             "segmentation": [polygon.ravel().tolist() for polygon in polygons],
             "area": int(np.count_nonzero(bitmask)),

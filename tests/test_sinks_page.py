@@ -22,7 +22,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import Page, parse_host_and_port
-from stream_seg.sinks.page import MOST_VIEWERS
+from stream_seg.sinks.page_server import MOST_VIEWERS
 from stream_seg.sources import open_source
 
 INFO = SourceInfo("door <1>", (64, 48), "live")

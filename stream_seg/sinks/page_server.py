@@ -1,0 +1,271 @@
+"""PageServer: what a page answers over HTTP, to whom, and that none of those who look outlives it or holds it up."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import http.server
+import ipaddress
+import logging
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+
+import cv2
+
+from stream_seg.frame import Image
+
+logger = logging.getLogger(__name__)
+
+LOCAL = "127.0.0.1"
+"""Where a page is served unless told otherwise: whoever may see the camera is for its owner to say."""
+
+MOST_VIEWERS = 16
+"""How many connections are served at once; the next are turned away."""
+
+_PATIENCE = 10.0
+"""Seconds in which a browser must ask for something or take a picture; then it is taken for gone."""
+
+_ON_THE_WAY = 1 << 18
+"""Bytes that may wait in the system for a browser: more would be pictures that are old when it gets them."""
+
+_QUALITY = 80
+"""Of the JPEGs, from 0 to 100."""
+
+_LONGEST_GAP = 5.0
+"""Seconds after which the last picture is sent again: to one that has gone that fails, and its place is free."""
+
+_PARTING_SECONDS = 0.5
+"""How long those who look may take for the last picture."""
+
+_POLL_SECONDS = 0.05
+"""How often the server looks whether it is to end."""
+
+_BOUNDARY = "frame"
+
+_HTML = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title} - stream-seg</title>
+<style>
+  html, body {{ height: 100%; margin: 0; background: #000; color: #ccc; font: 16px sans-serif }}
+  img {{ display: block; width: 100%; height: 100%; object-fit: contain }}
+  p {{ position: fixed; left: 0; right: 0; bottom: 1em; margin: 0; text-align: center }}
+</style>
+<img alt="">
+<p hidden>no connection, trying again</p>
+<script>
+  const picture = document.querySelector("img"), notice = document.querySelector("p");
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  async function next(number) {{
+    const answer = await fetch("picture.jpg?after=" + number, {{ signal: AbortSignal.timeout(15000) }});
+    if (!answer.ok) throw new Error(answer.statusText);
+    const address = URL.createObjectURL(await answer.blob());
+    await new Promise((shown, failed) => {{
+      [picture.onload, picture.onerror, picture.src] = [shown, failed, address];
+    }}).finally(() => URL.revokeObjectURL(address));
+    return answer.headers.get("Picture-Number");
+  }}
+  async function watch() {{
+    for (let number = 0; ; ) {{
+      try {{
+        number = await next(number);
+        notice.hidden = true;
+      }} catch {{
+        number = 0;
+        notice.hidden = false;
+        await pause(2000);
+      }}
+    }}
+  }}
+  watch();
+</script>
+</html>
+"""
+
+
+class Newest:
+    """The newest picture, as JPEG for whoever wants it: made once, on the first thread that asks."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._making = threading.Lock()
+        self._image: Image | None = None
+        self._number = 0
+        self._made: tuple[int, bytes] = (0, b"")
+        self._ended = False
+
+    def put(self, image: Image) -> None:
+        with self._changed:
+            self._image = image
+            self._number += 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def after(self, number: int) -> tuple[int, bytes] | None:
+        """The newest picture, as its number, counted from 1, and JPEG; None once all are over and it is not newer.
+
+        Waits a while for one that is newer than the one with this number, and as long as it takes for the first.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > number or self._ended, _LONGEST_GAP)
+            self._changed.wait_for(lambda: self._number or self._ended)
+            newest, image = self._number, self._image
+            if image is None or (self._ended and newest <= number):
+                return None
+        with self._making:
+            if self._made[0] < newest:
+                _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
+                self._made = newest, data.tobytes()
+            return self._made
+
+
+class PageServer(http.server.ThreadingHTTPServer):
+    """Serves one page; no thread of it outlives `end`, also none whose browser takes nothing."""
+
+    allow_reuse_port = False
+    request_queue_size = MOST_VIEWERS
+
+    def __init__(self, host: str, port: int, newest: Newest) -> None:
+        self.newest = newest
+        self.title = ""
+        self._viewers: set[socket.socket] = set()
+        self._answering: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self.serve_forever, args=(_POLL_SECONDS,), name="stream-seg-page")
+        self.address_family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        super().__init__((str(address[0]), port), _Viewer)
+
+    def server_bind(self) -> None:
+        """Bind, without asking the network for a name of this machine, as an HTTP server does: it may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return ipaddress.ip_address(str(self.server_address[0])).is_loopback
+
+    def begin(self, title: str) -> None:
+        self.title = title
+        self._thread.start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self._thread.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._viewers, _PARTING_SECONDS)
+            for viewer in self._viewers:
+                with contextlib.suppress(OSError):
+                    viewer.shutdown(socket.SHUT_RDWR)
+        for thread in self._answering:
+            thread.join()
+        self.server_close()
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """Give a connection a thread of its own, if there is a place."""
+        assert isinstance(request, socket.socket)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
+        target, arguments = self.process_request_thread, (request, client_address)
+        thread = threading.Thread(target=target, args=arguments, name="stream-seg-viewer")
+        with self._changed:
+            if len(self._viewers) >= MOST_VIEWERS:
+                logger.debug("a browser was sent away: %d are looking", MOST_VIEWERS)
+                request.close()
+                return
+            thread.start()  # or the connection is closed, where the system gives no more threads
+            self._viewers.add(request)
+        self._answering = [*filter(threading.Thread.is_alive, self._answering), thread]
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """Close a connection that is answered, and free its place."""
+        assert isinstance(request, socket.socket)
+        super().shutdown_request(request)
+        with self._changed:
+            self._viewers.discard(request)
+            self._changed.notify_all()
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        """Browsers go when they please: what their threads then raise is no error."""
+        logger.debug("a browser has gone", exc_info=True)
+
+
+class _Viewer(http.server.BaseHTTPRequestHandler):
+    """Answers one request of a browser."""
+
+    server: PageServer
+    timeout = _PATIENCE
+    protocol_version = "HTTP/1.1"  # a connection serves all that a browser asks for
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        answers: dict[str, Callable[[], None]] = {
+            "/": self._page,
+            "/stream.mjpg": self._stream,
+            "/picture.jpg": self._picture,
+        }
+        path, _, self._query = self.path.partition("?")
+        answer = answers.get(path)
+        if answer is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+        elif self.server.is_local and not _is_local(self.headers.get("Host", LOCAL)):
+            # A page of somebody else's, whose name was made to mean this machine, would read the picture of a camera.
+            self.send_error(HTTPStatus.FORBIDDEN, explain=f"Ask for {LOCAL}, or serve the page at another address")
+        else:
+            answer()
+
+    def version_string(self) -> str:
+        return "stream-seg"
+
+    def log_message(self, format: str, *args: object) -> None:
+        logger.debug("page: %s", format % args)
+
+    def _page(self) -> None:
+        # "replace": the name of a file may hold bytes that are no text.
+        body = _HTML.format(title=html.escape(self.server.title)).encode(errors="replace")
+        self._begin("text/html; charset=utf-8", {"Content-Length": len(body)})
+        self.wfile.write(body)
+
+    def _picture(self) -> None:
+        """The newest picture; with `?after=N`, once there is one after that with this number."""
+        known = re.fullmatch(r"after=(\d{1,18})", self._query)
+        newest = self.server.newest.after(int(known[1]) if known else 0)
+        if newest is None:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        number, data = newest
+        self._begin("image/jpeg", {"Content-Length": len(data), "Picture-Number": number})
+        self.wfile.write(data)
+
+    def _stream(self) -> None:
+        self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}", {"Connection": "close"})
+        # Each part ends with the boundary of the next: browsers show it when they have read that.
+        self.wfile.write(f"--{_BOUNDARY}\r\n".encode())
+        number = 0
+        while (newest := self.server.newest.after(number)) is not None:
+            number, data = newest
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.wfile.write(head.encode() + data + f"\r\n--{_BOUNDARY}\r\n".encode())
+
+    def _begin(self, content_type: str, headers: dict[str, str | int]) -> None:
+        self.send_response(HTTPStatus.OK)
+        for name, value in {"Content-Type": content_type, "Cache-Control": "no-store", **headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+
+def _is_local(host: str) -> bool:
+    """Whether the host that a browser was told, with or without a port, can only mean its own machine."""
+    name = re.sub(r":\d+$", "", host).strip("[]")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"

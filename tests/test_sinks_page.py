@@ -225,7 +225,9 @@ def test_a_page_for_this_machine_answers_by_its_names(page: Page, host: str) -> 
     assert ask(page, "/", Host=host)[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/stream.mjpg", "/picture.jpg"])
+@pytest.mark.parametrize(
+    "path", ["/", "/stream.mjpg", "/picture.jpg", "/objects", "/objects.jsonl", "/events", "/health"]
+)
 def test_but_not_by_one_that_somebody_has_made_to_mean_it(page: Page, path: str) -> None:
     show(page, grey(1))
     assert ask(page, path, Host="evil.example:8080")[0] == 403
@@ -238,7 +240,7 @@ def test_one_for_other_machines_answers_by_any_name() -> None:
     page.close(Outcome.COMPLETE)
 
 
-@pytest.mark.parametrize("path", ["/favicon.ico", "/../etc/passwd", "/stream.mjpg/"])
+@pytest.mark.parametrize("path", ["/favicon.ico", "/../etc/passwd", "/stream.mjpg/", "/health/", "/objects.json"])
 def test_there_is_nothing_else(page: Page, path: str) -> None:
     assert ask(page, path)[0] == 404
 

@@ -370,7 +370,8 @@ def _run_parser() -> Parser:
         "--serve",
         type=host_and_port,
         metavar="[HOST:]PORT",
-        help="a page for browsers, as in --serve 8080; only this machine sees it unless HOST is another (0.0.0.0: all)",
+        help="a page for browsers, as in --serve 8080, and for programs /objects (JSON) and /health; only this machine "
+        "sees it unless HOST is another (0.0.0.0: all)",
     )
     group.add_argument(
         "--view",

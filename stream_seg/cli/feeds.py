@@ -130,6 +130,7 @@ def plan(
             [
                 *written,
                 *[WallIfLive(sink, label, _availability(source)) for sink in [*seen, *([] if on_wall else screens)]],
+                *[page.objects(label if len(specs) > 1 else None) for page in screens if isinstance(page, Page)],
                 *heard,
             ],
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids),

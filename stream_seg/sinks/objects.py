@@ -1,10 +1,12 @@
-"""ObjectsFile: what was found, as lines of JSON that other programs read (docs/objects.md); `line_of` makes them."""
+"""ObjectsFile: what was found, as lines of JSON that other programs read (docs/objects.md); a `Record` makes one."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -88,43 +90,67 @@ def line_of(
     frame: Frame, detections: Detections, *, is_live: bool, comment: str | None = None, source: str | None = None
 ) -> bytes:
     """What docs/objects.md describes, of one frame, in ASCII."""
-    entry = _entry(frame, detections, is_live=is_live, comment=comment, source=source)
-    return (json.dumps(entry, separators=(",", ":")) + "\n").encode("ascii")
+    return Record.of(frame, detections, is_live=is_live, comment=comment, source=source).line()
 
 
-def _entry(
-    frame: Frame, detections: Detections, *, is_live: bool, comment: str | None, source: str | None
-) -> dict[str, object]:
-    width, height = frame.size
-    detections = detections.finite()
-    entry: dict[str, object] = {"frame": frame.index, "time": round(float(frame.pts), 6)}
-    if is_live:
-        captured = time.time() - (time.monotonic() - frame.captured_at)
-        entry["captured"] = datetime.fromtimestamp(captured, UTC).isoformat(timespec="milliseconds")
-    if frame.name is not None:
-        entry["image"] = frame.name
-    if source is not None:
-        entry["source"] = source
-    if comment is not None:
-        entry["comment"] = comment
-    objects = [
-        {"class": name, "score": round(score, 3), "box": [round(side, 1) for side in box], "outline": outline}
-        for name, score, box, outline in zip(
-            detections.names,
-            detections.scores.tolist(),
-            detections.boxes.tolist(),
-            [[points.tolist() for points in outline] for outline in outlines(detections, frame.size)],
-            strict=True,
-        )
-    ]
-    if detections.ids is not None:
-        objects = [{"id": number} | one for number, one in zip(detections.ids.tolist(), objects, strict=True)]
-    if detections.lines:
-        entry["lines"] = [
-            {
-                **line.counts,
-                "crossed": [{"id": one.id, "class": one.name, "direction": one.direction} for one in line.now],
-            }
-            for line in detections.lines
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the line of one frame tells. It holds no pixels, and may be made a line later, or never.
+
+    `about` are the keys that come first, those of the frame itself; `size` is its (width, height).
+    """
+
+    about: Mapping[str, object]
+    size: tuple[int, int]
+    detections: Detections
+
+    @classmethod
+    def of(
+        cls,
+        frame: Frame,
+        detections: Detections,
+        *,
+        is_live: bool,
+        comment: str | None = None,
+        source: str | None = None,
+    ) -> Record:
+        """Those of a frame. `source` is its name among several, `comment` what else is to be said."""
+        about: dict[str, object] = {"frame": frame.index, "time": round(float(frame.pts), 6)}
+        if is_live:
+            captured = time.time() - (time.monotonic() - frame.captured_at)
+            about["captured"] = datetime.fromtimestamp(captured, UTC).isoformat(timespec="milliseconds")
+        if frame.name is not None:
+            about["image"] = frame.name
+        if source is not None:
+            about["source"] = source
+        if comment is not None:
+            about["comment"] = comment
+        return cls(about, frame.size, detections)
+
+    def line(self) -> bytes:
+        """The line, with its end, in ASCII."""
+        width, height = self.size
+        detections = self.detections.finite()
+        entry = dict(self.about)
+        objects = [
+            {"class": name, "score": round(score, 3), "box": [round(side, 1) for side in box], "outline": outline}
+            for name, score, box, outline in zip(
+                detections.names,
+                detections.scores.tolist(),
+                detections.boxes.tolist(),
+                [[points.tolist() for points in outline] for outline in outlines(detections, self.size)],
+                strict=True,
+            )
         ]
-    return entry | {"width": width, "height": height, "objects": objects}
+        if detections.ids is not None:
+            objects = [{"id": number} | one for number, one in zip(detections.ids.tolist(), objects, strict=True)]
+        if detections.lines:
+            entry["lines"] = [
+                {
+                    **line.counts,
+                    "crossed": [{"id": one.id, "class": one.name, "direction": one.direction} for one in line.now],
+                }
+                for line in detections.lines
+            ]
+        entry |= {"width": width, "height": height, "objects": objects}
+        return (json.dumps(entry, separators=(",", ":")) + "\n").encode("ascii")

@@ -1,4 +1,4 @@
-"""Page: rendered frames in browsers, served over HTTP as JPEGs that replace each other."""
+"""Page: frames in browsers, served over HTTP as JPEGs that replace each other; what they show, as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.page_server import LOCAL, Newest, PageServer
+from stream_seg.sinks.served import Findings, ServedObjects
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,10 @@ class Page(Sink):
     (multipart JPEG, which players and `open_source` read, too). Pictures are made only while somebody looks, on threads
     of the server. There is no password: whoever reaches `host` and `port` sees them.
 
+    Programs get what is shown as JSON: `/objects`, in the newest picture, `/objects.jsonl` and `/events`, in each new
+    one, and `/health` tells whether any come. That is what `write` gets, unless `objects` has made sinks for it: where
+    the page shows several sources, or is behind `stream_seg.tiles.Tiles`, each source needs one.
+
     `host` is a name or an address of this machine, `0.0.0.0` or `::` for all of it; `port` 0 takes a free one. Raises
     `OutputError` from the constructor and from `open` when it cannot be served there.
     """
@@ -29,6 +34,8 @@ class Page(Sink):
         self._host = host
         self._port = port
         self._newest = Newest()
+        self._findings = Findings()
+        self._own: Sink | None = None
         self._server: PageServer | None = None
         self._serve().server_close()
 
@@ -41,26 +48,39 @@ class Page(Sink):
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}/"
 
+    def objects(self, source: str | None = None) -> Sink:
+        """A sink for the frames of one source, of which the page is to tell; before `open`. It needs no pictures.
+
+        `source` is its name among several, which goes into its records.
+        """
+        return ServedObjects(self._findings, source)
+
     def open(self, info: SourceInfo) -> None:
         """Begin to serve."""
+        if not self._findings.sources:
+            self._own = ServedObjects(self._findings, None)
+            self._own.open(info)
         self._server = self._serve()
         self._port = self._server.server_address[1]
         self._server.begin(info.name)
         logger.info("watch at %s", self.url)
 
-    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
+    def write(self, frame: Frame, detections: Detections) -> None:
         self._newest.put(frame.image)
+        if self._own is not None:
+            self._own.write(frame, detections)
 
     def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the page ends either way
         """Let those who look have the last picture, and end."""
         self._newest.end()
+        self._findings.end()
         server, self._server = self._server, None
         if server is not None:
             server.end()
 
     def _serve(self) -> PageServer:
         try:
-            return PageServer(self._host, self._port, self._newest)
+            return PageServer(self._host, self._port, self._newest, self._findings)
         except (OSError, UnicodeError) as error:  # UnicodeError: a..b, or a word of more than 63 letters
             why = error.strerror if isinstance(error, OSError) else "that is no name of a host"
             raise OutputError(

@@ -6,17 +6,24 @@ import contextlib
 import html
 import http.server
 import ipaddress
+import itertools
+import json
 import logging
 import re
+import selectors
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 
 import cv2
 
+from stream_seg.channel import EndOfStream
 from stream_seg.frame import Image
+from stream_seg.sinks.served import Findings
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +32,12 @@ LOCAL = "127.0.0.1"
 
 MOST_VIEWERS = 16
 """How many connections are served at once; the next are turned away."""
+
+_SPARE = 4
+"""Connections beyond those, which are told of health alone: all who look are no reason to take a run for ill."""
+
+_WITHIN = 10.0
+"""Seconds in which a picture must have come from a source that is well, unless who asks says otherwise."""
 
 _PATIENCE = 10.0
 """Seconds in which a browser must ask for something or take a picture; then it is taken for gone."""
@@ -36,7 +49,8 @@ _QUALITY = 80
 """Of the JPEGs, from 0 to 100."""
 
 _LONGEST_GAP = 5.0
-"""Seconds after which the last picture is sent again: to one that has gone that fails, and its place is free."""
+"""Seconds after which the last picture is sent again: to one that has gone that fails, and its place is free. Those who
+follow what is found are sent nothing twice: it is looked whether they are there."""
 
 _PARTING_SECONDS = 0.5
 """How long those who look may take for the last picture."""
@@ -135,10 +149,11 @@ class PageServer(http.server.ThreadingHTTPServer):
     allow_reuse_port = False
     request_queue_size = MOST_VIEWERS
 
-    def __init__(self, host: str, port: int, newest: Newest) -> None:
+    def __init__(self, host: str, port: int, newest: Newest, findings: Findings) -> None:
         self.newest = newest
+        self.findings = findings
         self.title = ""
-        self._viewers: set[socket.socket] = set()
+        self._viewers: dict[socket.socket, None] = {}  # in the order in which they came
         self._answering: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(_POLL_SECONDS,), name="stream-seg-page")
@@ -153,6 +168,11 @@ class PageServer(http.server.ThreadingHTTPServer):
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
         return ipaddress.ip_address(str(self.server_address[0])).is_loopback
+
+    def has_place(self, viewer: socket.socket) -> bool:
+        """Whether a connection is among those that may look."""
+        with self._changed:
+            return viewer in itertools.islice(self._viewers, MOST_VIEWERS)
 
     def begin(self, title: str) -> None:
         self.title = title
@@ -177,12 +197,12 @@ class PageServer(http.server.ThreadingHTTPServer):
         target, arguments = self.process_request_thread, (request, client_address)
         thread = threading.Thread(target=target, args=arguments, name="stream-seg-viewer")
         with self._changed:
-            if len(self._viewers) >= MOST_VIEWERS:
+            if len(self._viewers) >= MOST_VIEWERS + _SPARE:
                 logger.debug("a browser was sent away: %d are looking", MOST_VIEWERS)
                 request.close()
                 return
             thread.start()  # or the connection is closed, where the system gives no more threads
-            self._viewers.add(request)
+            self._viewers[request] = None
         self._answering = [*filter(threading.Thread.is_alive, self._answering), thread]
 
     def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
@@ -190,7 +210,7 @@ class PageServer(http.server.ThreadingHTTPServer):
         assert isinstance(request, socket.socket)
         super().shutdown_request(request)
         with self._changed:
-            self._viewers.discard(request)
+            self._viewers.pop(request, None)
             self._changed.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
@@ -211,16 +231,25 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
             "/": self._page,
             "/stream.mjpg": self._stream,
             "/picture.jpg": self._picture,
+            "/objects": self._objects,
+            "/objects.jsonl": self._lines,
+            "/events": self._events,
+            "/health": self._health,
         }
         path, _, self._query = self.path.partition("?")
         answer = answers.get(path)
-        if answer is None:
+        if path != "/health" and not self.server.has_place(self.connection):
+            logger.debug("a browser was sent away: %d are looking", MOST_VIEWERS)
+            self.close_connection = True
+        elif answer is None:
             self.send_error(HTTPStatus.NOT_FOUND)
         elif self.server.is_local and not _is_local(self.headers.get("Host", LOCAL)):
             # A page of somebody else's, whose name was made to mean this machine, would read the picture of a camera.
             self.send_error(HTTPStatus.FORBIDDEN, explain=f"Ask for {LOCAL}, or serve the page at another address")
         else:
             answer()
+
+    do_HEAD = do_GET  # noqa: N815  as monitors ask: the same without what follows the headers
 
     def version_string(self) -> str:
         return "stream-seg"
@@ -231,8 +260,7 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
     def _page(self) -> None:
         # "replace": the name of a file may hold bytes that are no text.
         body = _HTML.format(title=html.escape(self.server.title)).encode(errors="replace")
-        self._begin("text/html; charset=utf-8", {"Content-Length": len(body)})
-        self.wfile.write(body)
+        self._answer("text/html; charset=utf-8", body)
 
     def _picture(self) -> None:
         """The newest picture; with `?after=N`, once there is one after that with this number."""
@@ -242,11 +270,12 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
             return
         number, data = newest
-        self._begin("image/jpeg", {"Content-Length": len(data), "Picture-Number": number})
-        self.wfile.write(data)
+        self._answer("image/jpeg", data, {"Picture-Number": number})
 
     def _stream(self) -> None:
         self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}", {"Connection": "close"})
+        if self.command == "HEAD":
+            return
         # Each part ends with the boundary of the next: browsers show it when they have read that.
         self.wfile.write(f"--{_BOUNDARY}\r\n".encode())
         number = 0
@@ -255,8 +284,91 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             self.wfile.write(head.encode() + data + f"\r\n--{_BOUNDARY}\r\n".encode())
 
-    def _begin(self, content_type: str, headers: dict[str, str | int]) -> None:
-        self.send_response(HTTPStatus.OK)
+    def _objects(self) -> None:
+        """What is in the newest picture: the record of an only source, a list of those of several."""
+        sources = self._sources()
+        if sources is None:
+            return
+        lines = [found.line for source in sources if (found := self.server.findings.newest(source)) is not None]
+        if not lines:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, explain="No picture has come yet")
+        else:
+            records = lines[0] if len(sources) == 1 else b"[" + b",".join(lines) + b"]"
+            self._answer("application/json", records + b"\n")
+
+    def _lines(self) -> None:
+        self._follow("application/jsonl", b"", b"\n")
+
+    def _events(self) -> None:
+        """The same as server-sent events, which a script in a browser takes as messages of an `EventSource`."""
+        self._follow("text/event-stream", b"data: ", b"\n\n")
+
+    def _follow(self, content_type: str, before: bytes, after: bytes) -> None:
+        """What is in each picture from now on."""
+        sources = self._sources()
+        if sources is None:
+            return
+        with self.server.findings.following(sources) as channel, contextlib.suppress(EndOfStream):
+            self._begin(content_type, {"Connection": "close"})
+            while self.command != "HEAD":
+                some = channel.take(1, timeout=_LONGEST_GAP)
+                if not some and self._has_gone():
+                    return
+                for found in some:
+                    self.wfile.write(before + found.line + after)
+
+    def _has_gone(self) -> bool:
+        """Whether who follows has closed the connection, on which no more is to come from there."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.connection, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def _health(self) -> None:
+        """Whether pictures come: 200 if one came within ten seconds, or `?within=S`, else 503."""
+        sources = self._sources()
+        if sources is None:
+            return
+        within = self._asked("within") or str(_WITHIN)
+        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", within) is None:
+            self.send_error(HTTPStatus.BAD_REQUEST, explain="within is a number of seconds, as in /health?within=30")
+            return
+        health = self.server.findings.health(sources, float(within))
+        status = HTTPStatus.OK if health["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
+        # The place is free at once for the next who asks.
+        self._answer("application/json", json.dumps(health).encode() + b"\n", {"Connection": "close"}, status)
+
+    def _sources(self) -> Sequence[str | None] | None:
+        """Which sources are asked about: all, or that of `?source=NAME`; None after an answer that there is no such."""
+        sources, name = self.server.findings.sources, self._asked("source")
+        if name is None:
+            return sources
+        if name in sources:
+            return [name]
+        known = [repr(source) for source in sources if source is not None]
+        self.send_error(
+            HTTPStatus.NOT_FOUND,
+            explain=f"The sources are {', '.join(known)}" if known else "There is one source: leave out its name",
+        )
+        return None
+
+    def _asked(self, name: str) -> str | None:
+        """What stands in the address for this name, as in ?name=value."""
+        values = urllib.parse.parse_qs(self._query, keep_blank_values=True, errors="surrogateescape").get(name)
+        return None if values is None else values[-1]
+
+    def _answer(
+        self,
+        content_type: str,
+        body: bytes,
+        headers: Mapping[str, str | int] = MappingProxyType({}),
+        status: HTTPStatus = HTTPStatus.OK,
+    ) -> None:
+        self._begin(content_type, {"Content-Length": len(body), **headers}, status)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _begin(self, content_type: str, headers: Mapping[str, str | int], status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
         for name, value in {"Content-Type": content_type, "Cache-Control": "no-store", **headers}.items():
             self.send_header(name, str(value))
         self.end_headers()

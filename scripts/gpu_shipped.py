@@ -37,12 +37,12 @@ def frames(count: int) -> list[Image]:
     return [some[i % len(some)] for i in range(count)]
 
 
-def agreement(device: str, images: Sequence[Image]) -> dict[str, float]:
+def agreement(device: str, images: Sequence[Image], long_side: int | None) -> dict[str, float]:
     """How many detections of fp32 on the CPU the same file finds on the device, and how many more."""
     file = MODELS / "fp32.onnx"
-    with load_segmenter(file, device="cpu") as cpu:
+    with load_segmenter(file, device="cpu", long_side=long_side) as cpu:
         expected = [found for image in images for found in cpu([image])]
-    with load_segmenter(file, device=device) as segmenter:
+    with load_segmenter(file, device=device, long_side=long_side) as segmenter:
         size = segmenter.max_batch
         got = [found for i in range(0, len(images), size) for found in segmenter(images[i : i + size])]
     found = sum(_matched(one, other) for one, other in zip(expected, got, strict=True))
@@ -61,12 +61,12 @@ def _matched(expected: Detections, got: Detections) -> int:
     return matched
 
 
-def calls(device: str, images: Sequence[Image], seconds: float) -> dict[str, float]:
+def calls(device: str, images: Sequence[Image], seconds: float, long_side: int | None) -> dict[str, float]:
     """Milliseconds of calls with 1, 4 and 8 images, and of an image in calls of all sizes in turn.
 
     Where the last is far above what those sizes take by themselves, something is planned anew in each call.
     """
-    with load_segmenter("compact", device=device) as segmenter:
+    with load_segmenter("compact", device=device, long_side=long_side) as segmenter:
         height, width = images[0].shape[:2]
         start = time.perf_counter()
         segmenter.warm_up((width, height), 8)
@@ -97,10 +97,10 @@ def _timed(segmenter: ModelSegmenter, images: Sequence[Image], seconds: float, s
 
 
 def recording(device: str, sources: int) -> dict[str, Any]:
-    """Figures of the command on the sample, or on so many copies of it side by side, into a video."""
+    """Figures of the command on the sample, or on so many copies of it side by side, into one video."""
     with tempfile.TemporaryDirectory() as folder:
         named = [str(CLIP)] * sources
-        target = str(Path(folder) / ("out.mp4" if sources == 1 else "out_{source}.mp4"))
+        target = str(Path(folder) / "out.mp4")
         told = Path(folder) / "told.json"
         command = [sys.executable, "-m", "stream_seg", *named, "-o", target, "--metrics", str(told), "--quiet"]
         done = subprocess.run(

@@ -21,6 +21,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import (
     CocoFile,
+    CsvFile,
     ImageFile,
     ImageFolder,
     ListSink,
@@ -50,6 +51,7 @@ SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
     "folder": (lambda folder: ImageFolder(folder / "a"), 5),
     "objects": (lambda folder: ObjectsFile(folder / "a.jsonl"), 5),
     "coco": (lambda folder: CocoFile(folder / "a.json"), 5),
+    "csv": (lambda folder: CsvFile(folder / "a.csv"), 5),
     "segments of objects": (lambda folder: SegmentedObjects(folder / "a.jsonl", 60), 5),
     "list": (lambda folder: ListSink(), 5),
 }
@@ -131,6 +133,7 @@ def test_the_list_keeps_what_it_was_given() -> None:
         ("a_%d.webp", NumberedImages),
         ("a.jsonl", ObjectsFile),
         ("a.json", CocoFile),
+        ("a.csv", CsvFile),
         ("folder", ImageFolder),
         ("folder.d/", ImageFolder),
         ("folder.mp4/", ImageFolder),

@@ -320,7 +320,7 @@ def test_the_command_writes_one_of_each_film_beside_other_outputs(tmp_path: Path
         (["-o", "a.json", "-o", "a.part.json", "-o", "b.mp4", "--segment", "1m"], 2, "a.part.json is what a.json is"),
         (["-o", "a.json", "--codec", "hevc"], 2, "--codec hevc is for videos"),
         (["synthetic:8x8@1x2", "-o", "a.json"], 2, "cannot hold 2 sources"),
-        (["-o", "a.csv"], 6, "'.csv' is not understood"),
+        (["-o", "a.tsv"], 6, "'.tsv' is not understood"),
     ],
 )
 def test_what_cannot_be_had_is_refused_in_one_line(
@@ -336,8 +336,3 @@ def test_what_cannot_be_had_is_refused_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert not list(tmp_path.iterdir())
-
-
-def test_a_table_is_made_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["synthetic:8x8@1x1", "-o", "a.csv"]) == 6
-    assert "jq -r '.objects[] | [.class, .score] | @csv' makes tables of a .jsonl file" in capsys.readouterr().err

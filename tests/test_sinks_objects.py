@@ -24,6 +24,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import paste
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import ObjectsFile, PipedObjects
+from stream_seg.sinks.csv_file import COLUMNS
 from stream_seg.sinks.retention import MARK
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
 
@@ -169,7 +170,7 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     sink.close(Outcome.COMPLETE)
     (line,) = lines(tmp_path / "found.jsonl")
     text = DOCS.read_text(encoding="utf-8")
-    of_frames, of_objects, of_lines = (
+    of_frames, of_objects, of_lines, columns = (
         set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))))
         for table in text.split("|---|---|")[1:]
     )
@@ -180,6 +181,7 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     assert of_frames == set(line) | set(of_several)
     assert of_objects == set(line["objects"][0])
     assert of_lines == set(line["lines"][0])
+    assert columns == set(COLUMNS)
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for program in programs:

@@ -341,9 +341,9 @@ def _run_parser() -> Parser:
         default=[],
         metavar="OUTPUT",
         help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, what was found as "
-        "lines of JSON (.jsonl) or one COCO document (.json), a server's address (rtsp:, rtmp:, udp:, tcp:), or - for "
-        "a video and -.jsonl for such lines on standard output; repeatable; {source} in it stands for each source's "
-        "name, and a video without shows several sources side by side",
+        "lines of JSON (.jsonl), one COCO document (.json) or a table (.csv), a server's address (rtsp:, rtmp:, udp:, "
+        "tcp:), or - for a video and -.jsonl for such lines on standard output; repeatable; {source} in it stands for "
+        "each source's name, and a video without shows several sources side by side",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"

@@ -11,8 +11,9 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 from stream_seg.addresses import Transport
 from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.protocols import Sink
-from stream_seg.sinks import coco_file, images, objects
+from stream_seg.sinks import coco_file, csv_file, images, objects
 from stream_seg.sinks.coco_file import CocoFile
+from stream_seg.sinks.csv_file import CsvFile
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
@@ -28,6 +29,7 @@ from stream_seg.sinks.window import Window
 
 __all__ = [
     "CocoFile",
+    "CsvFile",
     "ImageFile",
     "ImageFolder",
     "Keep",
@@ -57,6 +59,9 @@ __all__ = [
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """How an address begins, also as a `Path`, which has one slash of two; a drive of Windows has but one letter."""
 
+_UNCUT = (coco_file.SUFFIX, csv_file.SUFFIX)
+"""Of files that say what was found: those that are one for the whole run."""
+
 
 def open_sink(
     path: str | Path,
@@ -73,8 +78,8 @@ def open_sink(
     transparent: bool = False,
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
-    what was found, as lines of JSON (.jsonl) or one COCO document (.json), or an address that videos are sent to
-    (rtsp://, rtmp://, udp:// ...).
+    what was found, as lines of JSON (.jsonl), one COCO document (.json) or a table (.csv), or an address that videos
+    are sent to (rtsp://, rtmp://, udp:// ...).
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
     so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
@@ -120,8 +125,8 @@ def is_cut(path: str | Path) -> bool:
 
 def grows(path: str | Path) -> bool:
     """Whether `open_sink` writes a file there for as long as a run lasts. Raises `OSError` for a name too long."""
-    is_document = Path(path).suffix.lower() == coco_file.SUFFIX and not (_is_folder(path) or is_address(path))
-    return is_document or is_cut(path)
+    is_data = Path(path).suffix.lower() in _UNCUT and not (_is_folder(path) or is_address(path))
+    return is_data or is_cut(path)
 
 
 def _is_folder(path: str | Path) -> bool:
@@ -171,20 +176,16 @@ def _choose(
         return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
     if suffix == coco_file.SUFFIX:
         return CocoFile(name, overwrite=overwrite, source_path=source_path)
+    if suffix == csv_file.SUFFIX:
+        return CsvFile(name, overwrite=overwrite, source_path=source_path)
     if suffix not in images.SUFFIXES:
-        known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX, coco_file.SUFFIX]
+        known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX, *_UNCUT]
         raise OutputError(
             f"cannot write {path}: '{suffix}' is not understood; "
-            f"use one of {', '.join(known)}, or a folder{_hint(suffix, known)}"
+            f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
         )
     if images.is_numbered(name):
         return NumberedImages(
             name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent
         )
     return ImageFile(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
-
-
-def _hint(suffix: str, known: list[str]) -> str:
-    if suffix == ".csv":  # a table has no place for outlines, and everybody wants other columns
-        return "; jq -r '.objects[] | [.class, .score] | @csv' makes tables of a .jsonl file"
-    return did_you_mean(suffix, known)

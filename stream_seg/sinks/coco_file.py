@@ -20,11 +20,11 @@ import numpy as np
 
 from stream_seg.coco import COCO_IDS, COCO_NAMES
 from stream_seg.detections import Detections
-from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import coco_polygons, mask_roi
-from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.part import PartFile, Target, write_all
+from stream_seg.protocols import Outcome
+from stream_seg.sinks.data_file import DataFile
+from stream_seg.sinks.part import PartFile, write_all
 from stream_seg.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -35,55 +35,41 @@ _IN_MEMORY = 2**20
 """Bytes of the list of images; more of them go into a file beside the result."""
 
 
-class CocoFile(Sink):
+class CocoFile(DataFile):
     """Writes one COCO document: an image for each frame, also for one in which nothing is shown, and its annotations.
 
-    The file grows under a partial name (`a.part.json`) and gets its own when the run ends. After a failure of the run
-    the partial file stays, a whole document of what was found until then; where writing failed, it lacks its end.
-    `result` is where what was written is found, None where nothing was.
-
-    The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
-    written to, and an output that is the input (`source_path`); `open` for the last, `write` and `close` when writing
-    fails.
+    All else is as in every `DataFile`. After a failure of the run the partial file is a whole document of what was
+    found until then; where writing failed, it lacks its end.
 
     The categories are the class names of the first frame in which something is shown. What a segmenter finds of others
     later is left out, with a warning.
     """
 
-    wants_pictures = False
+    _lack = ", without the end that makes it JSON"
 
     def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
-        self.path = Path(path)
-        self.result: Path | None = None
-        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
-        self._part: PartFile | None = None
+        super().__init__(path, overwrite=overwrite, source_path=source_path)
         self._images = _Images(self._target.resolved.parent)
         self._annotations = 0
         self._class_names: tuple[str, ...] = ()
         self._numbers: dict[str, int] = {}  # by class name, once something is shown
         self._has_left_out = False
-        self._about: SourceInfo | None = None
 
-    def open(self, info: SourceInfo) -> None:
-        self._target.refuse_input(info.path)
-        self._about = info
-        self._part = PartFile(self._target)
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        if self._part is None or self._about is None:
-            raise RuntimeError("open the sink before writing to it")
+    def close(self, outcome: Outcome) -> None:
         try:
-            self._images.add(_image(frame, self._about, self._images.count + 1))
-            found = [_line(one) for one in self._annotated(frame, detections)]
-            if found:
-                if not self._annotations:
-                    self._begin(self._part, self._about)
-                separator = b",\n" if self._annotations else b"\n"
-                self._part.write(separator + b",\n".join(found))
-                self._annotations += len(found)
-        except OSError as error:
-            raise _unwritable(self._part, error) from error
-        self._part.checkpoint()
+            super().close(outcome)
+        finally:
+            self._images.close()
+
+    def _add(self, part: PartFile, about: SourceInfo, frame: Frame, detections: Detections) -> None:
+        self._images.add(_image(frame, about, self._images.count + 1))
+        found = [_line(one) for one in self._annotated(frame, detections)]
+        if found:
+            if not self._annotations:
+                self._begin(part, about)
+            separator = b",\n" if self._annotations else b"\n"
+            part.write(separator + b",\n".join(found))
+            self._annotations += len(found)
 
     def _annotated(self, frame: Frame, detections: Detections) -> Iterator[dict[str, object]]:
         """The annotations of the newest image."""
@@ -102,38 +88,12 @@ class CocoFile(Sink):
         part.write(_head(about, self._class_names))
         part.begin()
 
-    def close(self, outcome: Outcome) -> None:
-        part, self._part = self._part, None
-        if part is None or self._about is None:
-            return
-        if not self._images.count:
-            part.discard()
-            return
-        self.result = part.path
-        try:
-            if not self._annotations:
-                self._begin(part, self._about)
-            part.write(b'\n],\n"images": [')
-            self._images.move_to(part)
-            part.write(b"\n]}\n")
-        except OSError as error:
-            raise _unwritable(part, error) from error
-        finally:
-            self._images.close()
-            if is_kept := part.error is not None or outcome is Outcome.FAILED:
-                part.close()
-                lack = "" if part.error is None else ", without the end that makes it JSON"
-                logger.warning("what was written until then is in %s%s", part.path, lack)
-        if is_kept:
-            return
-        part.publish()
-        self.result = self.path
-
-
-def _unwritable(part: PartFile, error: OSError) -> OutputError:
-    """The error to raise, after which nothing more is written, also where it is the list of images that failed."""
-    part.error = part.error or error
-    return part.unwritable(error)
+    def _end(self, part: PartFile, about: SourceInfo) -> None:
+        if not self._annotations:
+            self._begin(part, about)
+        part.write(b'\n],\n"images": [')
+        self._images.move_to(part)
+        part.write(b"\n]}\n")
 
 
 class _Images:

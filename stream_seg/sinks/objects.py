@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import outlines
-from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.part import PartFile, Target
-
-logger = logging.getLogger(__name__)
+from stream_seg.protocols import Outcome
+from stream_seg.sinks.data_file import DataFile
+from stream_seg.sinks.part import PartFile
 
 SUFFIX = ".jsonl"
 
 
-class ObjectsFile(Sink):
+class ObjectsFile(DataFile):
     """Writes a line of JSON for each frame, also for one in which nothing is shown; docs/objects.md has its keys.
 
-    The file grows, line by line, under a partial name (`a.part.jsonl`) and gets its own when the run ends. After a
-    failure the partial file stays: `result` is where what was written is found, None where nothing was. `comment` goes
-    into the first line.
-
-    The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
-    written to, and an output that is the input (`source_path`); `open` for the last, `write` when writing fails.
+    All else is as in every `DataFile`. Each line can be read as soon as it was written. `comment` goes into the first.
     """
-
-    wants_pictures = False
 
     def __init__(
         self,
@@ -43,47 +35,16 @@ class ObjectsFile(Sink):
         source_path: str | Path | None = None,
         comment: str | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.result: Path | None = None
+        super().__init__(path, overwrite=overwrite, source_path=source_path)
         self._comment = comment
-        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
-        self._part: PartFile | None = None
-        self._is_live = False
 
-    def open(self, info: SourceInfo) -> None:
-        self._target.refuse_input(info.path)
-        self._is_live = info.is_live
-        self._part = PartFile(self._target)
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        if self._part is None:
-            raise RuntimeError("open the sink before writing to it")
-        comment = self._comment if self._part.is_empty() else None
-        line = line_of(frame, detections, is_live=self._is_live, comment=comment)
-        try:
-            self._part.write(line)
-        except OSError as error:
-            raise self._part.unwritable(error) from error
-        self._part.checkpoint()
+    def _add(self, part: PartFile, about: SourceInfo, frame: Frame, detections: Detections) -> None:
+        comment = None if self._has_begun else self._comment
+        part.write(line_of(frame, detections, is_live=about.is_live, comment=comment))
 
     def finish(self, until: Fraction) -> None:  # noqa: ARG002  lines last no time
         """Finish the file in the middle of a run."""
         self.close(Outcome.STOPPED)
-
-    def close(self, outcome: Outcome) -> None:
-        part, self._part = self._part, None
-        if part is None:
-            return
-        if part.is_empty():
-            part.discard()
-            return
-        self.result = part.path
-        if outcome is Outcome.FAILED or part.error is not None:
-            part.close()
-            logger.warning("what was written until then is in %s", part.path)
-            return
-        part.publish()
-        self.result = self.path
 
 
 def line_of(
@@ -91,6 +52,26 @@ def line_of(
 ) -> bytes:
     """What docs/objects.md describes, of one frame, in ASCII."""
     return Record.of(frame, detections, is_live=is_live, comment=comment, source=source).line()
+
+
+class Told(NamedTuple):
+    """What is told of an object but where its pixels are: its number, None where it has none, class, score and box.
+
+    Numbers have as many digits as they are worth.
+    """
+
+    id: int | None
+    name: str
+    score: float
+    box: list[float]
+
+
+def told(detections: Detections) -> Iterator[Told]:
+    """What is told of each of them, all of which are finite."""
+    ids = [None] * len(detections) if detections.ids is None else detections.ids.tolist()
+    rows = zip(ids, detections.names, detections.scores.tolist(), detections.boxes.tolist(), strict=True)
+    for number, name, score, box in rows:
+        yield Told(number, name, round(score, 3), [round(side, 1) for side in box])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +114,15 @@ class Record:
         detections = self.detections.finite()
         entry = dict(self.about)
         objects = [
-            {"class": name, "score": round(score, 3), "box": [round(side, 1) for side in box], "outline": outline}
-            for name, score, box, outline in zip(
-                detections.names,
-                detections.scores.tolist(),
-                detections.boxes.tolist(),
-                [[points.tolist() for points in outline] for outline in outlines(detections, self.size)],
-                strict=True,
-            )
+            ({} if one.id is None else {"id": one.id})
+            | {
+                "class": one.name,
+                "score": one.score,
+                "box": one.box,
+                "outline": [points.tolist() for points in outline],
+            }
+            for one, outline in zip(told(detections), outlines(detections, self.size), strict=True)
         ]
-        if detections.ids is not None:
-            objects = [{"id": number} | one for number, one in zip(detections.ids.tolist(), objects, strict=True)]
         if detections.lines:
             entry["lines"] = [
                 {

@@ -278,9 +278,9 @@ def test_counts_keep_their_places_from_picture_to_picture() -> None:
         assert (first == second).all()
 
 
-def counts_in(picture: Image) -> list[Point]:
-    """Where "in 0  out 0" is to be read, whole: x, y of each place, from the left."""
-    label = _label("in 0  out 0", Style.of((320, 240)).letters, BLACK, 320)
+def counts_in(picture: Image, text: str = "in 0  out 0") -> list[Point]:
+    """Where `text` is to be read, whole: x, y of each place, from the left."""
+    label = _label(text, Style.of((320, 240)).letters, BLACK, 320)
     found = cv2.matchTemplate(picture, label, cv2.TM_SQDIFF)  # rounded, but a pixel that differs is 195,075
     return sorted((x, y) for y, x in np.argwhere(found < 1000).tolist())
 
@@ -294,7 +294,21 @@ def test_neither_names_nor_other_lines_cover_the_counts_and_they_stay_in_place()
         assert counts_in(Renderer()(frame, found).image) == [place]
     slanting = Crossings((100, 160), (260, 60))
     for lines in ((line, slanting), (slanting, line)):
-        assert len(counts_in(drawn(*lines))) == 2
+        for number in (1, 2):
+            assert len(counts_in(drawn(*lines), f"line {number}  in 0  out 0")) == 1
+
+
+def test_several_lines_have_the_numbers_of_the_summary_also_where_one_is_not_in_the_picture() -> None:
+    left = Crossings((60, 240), (60, 0), {"in": {"cat": 2}, "out": {}})
+    outside = Crossings((330, 0), (330, 240))
+    right = Crossings((200, 240), (200, 0))
+    picture = drawn(left, outside, right)
+    (first,) = counts_in(picture, "line 1  in 2  out 0")
+    (third,) = counts_in(picture, "line 3  in 0  out 0")
+    assert 60 < first[0] < 200 < third[0]
+    assert counts_in(picture, "line 2  in 0  out 0") == []
+    assert len(counts_in(drawn(left), "in 2  out 0")) == 1
+    assert counts_in(drawn(left), "line 1  in 2  out 0") == []
 
 
 def test_a_tile_has_the_lines_in_their_places() -> None:

@@ -1,4 +1,5 @@
-"""Owns how lines look that count what crosses them: the line, an arrow to the side that is in, and the counts."""
+"""Owns how lines look that count what crosses them: the line, an arrow to the side that is in, and the counts, which
+are numbered as in the summary of a run where there are several lines."""
 
 from __future__ import annotations
 
@@ -20,10 +21,11 @@ _ARROW = 1.5
 def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: int, letters: int) -> None:
     """Draw `lines`, `line` pixels wide, and their counts in letters `letters` pixels high.
 
-    Counts come after all lines, which would cross them out, and keep clear of the arrows, as later labels will.
+    Counts come after all lines, which would cross them out, and keep clear of the arrows, as later labels will. Of
+    several lines they have the number, from 1 on, which counts those outside of the picture, too.
     """
     arrows = []
-    for crossings in lines:
+    for number, crossings in enumerate(lines, 1):
         seen = part_within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
         if seen is None:
             continue
@@ -38,10 +40,10 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
         (left, right), (top, bottom) = (sorted(ends) for ends in zip(_whole(middle), _whole(tip), strict=True))
         around = left + 2 * line, top - room, right + room, bottom + room
         labels.keep_free(around)
-        arrows.append((crossings, around))
-    for crossings, around in arrows:
+        arrows.append((f"line {number}  " if len(lines) > 1 else "", crossings, around))
+    for name, crossings, around in arrows:
         into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))
-        labels.draw(image, f"in {into}  out {out}", around, letters, BLACK)
+        labels.draw(image, f"{name}in {into}  out {out}", around, letters, BLACK)
 
 
 def _whole(point: Point) -> tuple[int, int]:

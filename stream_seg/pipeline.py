@@ -110,6 +110,7 @@ class _Lane:
         self.max_frames = feed.max_frames
         self.sinks = _each_sink(feed.sinks)
         self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in self.sinks)
+        self.want_captured = [getattr(sink, "wants_captured", False) for sink in self.sinks]
         self.renderer = feed.renderer or DefaultRenderer()
         self.follower = feed.follower
         self.metrics = metrics
@@ -133,13 +134,14 @@ class _Segmented:
 class _Rendered:
     """A frame, drawn if the lane's own sinks want pictures, and as `tile` for the wall, where there is one.
 
-    As it was captured it is let go: at 8K each of those that wait takes 100 MB.
+    As it was captured it is let go, unless one of the sinks wants it: at 8K each of those that wait takes 100 MB.
     """
 
     lane: _Lane
     frame: Frame
     detections: Detections
     tile: Frame | None
+    captured: Frame | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +408,8 @@ class Pipeline:
         check_found(detections)  # a function of the user's may have returned nothing
         picture = lane.renderer(frame, detections) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
-        return _Rendered(lane, frame if picture is None else picture, detections, tile)
+        captured = frame if any(lane.want_captured) else None
+        return _Rendered(lane, frame if picture is None else picture, detections, tile, captured)
 
     def _deliver(self) -> None:
         for item in self._items():
@@ -436,8 +439,8 @@ class Pipeline:
                 sink.open(lane.info)
             self._while_held()
         with self.metrics.stages["deliver"]:
-            for sink in lane.sinks:
-                sink.write(item.frame, item.detections)
+            for sink, wants_captured in zip(lane.sinks, lane.want_captured, strict=True):
+                sink.write(item.captured if wants_captured and item.captured else item.frame, item.detections)
             if self._wall is not None and item.tile is not None:
                 self._wall.show(lane.number, item.tile)
         self._intake.delivered()

@@ -100,11 +100,14 @@ class Sink(Protocol):
     wants_pictures: bool = True
     """Whether the frames it gets are to be rendered; one that only counts or lists may get them as captured."""
 
+    wants_captured: bool = False
+    """Whether the frames it gets are those that were captured in any case, also beside sinks that want pictures."""
+
     def open(self, info: SourceInfo) -> None:
         """Called before the first frame, with what is known of the source."""
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Take one rendered frame. Frames come in order."""
+        """Take one frame, rendered or as captured (above), which others have, too. Frames come in order."""
 
     def ended(self) -> None:
         """No more frames will come, for the source has ended by itself. Called at most once, before `close`."""

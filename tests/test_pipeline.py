@@ -417,6 +417,26 @@ def test_ctrl_c_outlives_a_failure_of_the_run_that_it_ends() -> None:
     assert isinstance(raised.value.__cause__, Boom)
 
 
+def test_a_sink_gets_frames_as_captured_also_beside_one_that_wants_pictures() -> None:
+    class Levels(Sink):
+        def __init__(self, *, pictures: bool, captured: bool) -> None:
+            self.wants_pictures, self.wants_captured = pictures, captured
+            self.levels: list[int] = []
+
+        def write(self, frame: Frame, detections: Detections) -> None:
+            self.levels.append(int(frame.image[0, 0, 0]))
+
+    def draw(frame: Frame, detections: Detections) -> Frame:
+        return frame.with_image(frame.image + 100)
+
+    sinks = [Levels(pictures=pictures, captured=captured) for pictures in (True, False) for captured in (True, False)]
+    Pipeline(Numbers(3), Counting(), sinks=sinks, renderer=draw).run()
+    assert [sink.levels for sink in sinks] == [[0, 1, 2], [100, 101, 102]] * 2
+    alone = Levels(pictures=False, captured=True)
+    Pipeline(Numbers(3), Counting(), sinks=[alone], renderer=draw).run()
+    assert alone.levels == [0, 1, 2]
+
+
 def test_a_sink_that_holds_gets_no_frame_until_it_lets_go() -> None:
     class Holding(Kept):
         asked = 0

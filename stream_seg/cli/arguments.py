@@ -39,6 +39,7 @@ examples:
   stream-seg rtsp://camera/stream --serve 8080   live in a browser, on a machine without a screen
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s
+  stream-seg rtsp://camera/stream --crops visitors/ --classes person
   stream-seg photo.jpg -o masks.png --view masks coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
@@ -71,6 +72,7 @@ _ELSEWHERE = {
     "--camera": "--webcam",
     "--roi": "--region",
     "--zone": "--region",
+    "--save-crop": "--crops",
 }
 """What options are called in other programs."""
 
@@ -344,6 +346,12 @@ def _run_parser() -> Parser:
         "lines of JSON (.jsonl), one COCO document (.json) or a table (.csv), a server's address (rtsp:, rtmp:, udp:, "
         "tcp:), or - for a video and -.jsonl for such lines on standard output; repeatable; {source} in it stands for "
         "each source's name, and a video without shows several sources side by side",
+    )
+    group.add_argument(
+        "--crops",
+        metavar="FOLDER",
+        help="one image of each different object, where it is seen best, as it was taken (person-3.jpg); {source} in "
+        "it stands for each source's name, which else begins the names where there are several",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"

@@ -38,7 +38,7 @@ from stream_seg.pipeline import Feed
 from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
-from stream_seg.sinks import Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
+from stream_seg.sinks import Crops, Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
 from stream_seg.sinks.part import file_identity, whole_name
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
@@ -82,13 +82,14 @@ def plan(
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
     named = [*_named(args), *args.webcam]
-    together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in args.output)
+    together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in _results(args))
     specs = named[:1] if together else named  # the first of photos that are one source stands for all
     in_turns = _go_in_turns(args, specs)
     _refuse_senseless(args, specs, in_turns=in_turns)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
-    outputs = [path for paths in [*own, shared] for path in paths]
+    folders = [] if args.crops is None else [args.crops.replace(PLACE, label) for label in labels]
+    outputs = [*[path for paths in [*own, shared] for path in paths], *dict.fromkeys(folders)]
     _refuse_clashes(outputs, args, named)
     if args.skip_existing:
         specs, labels, own = _left(specs, labels, own)
@@ -101,6 +102,7 @@ def plan(
     warn_of_unused(args, specs, sources)
     _refuse_outside(args, specs, sources)
     _refuse_images(args, specs, sources)
+    _refuse_crops_without_numbers(args, specs, sources)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -110,7 +112,7 @@ def plan(
     for_wall = [_sink(args, path, None, pipe, spared) for path in shared]
     wall_sinks = [*for_wall, *(screens if on_wall else [])]
     # Who watches from elsewhere wants to see a recording at its pace; a page beside a file must not slow the writing.
-    is_watched = any(map(is_address, args.output)) or (args.serve is not None and not args.output)
+    is_watched = any(map(is_address, args.output)) or (args.serve is not None and not _results(args))
     if is_watched or (wall_sinks and live):
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
@@ -123,6 +125,9 @@ def plan(
         ]
         for spec, paths, label in zip(specs, own, labels, strict=True)
     ]
+    for number, folder in enumerate(folders):
+        shares = len(specs) > 1 and PLACE not in args.crops
+        files[number].append(_crops(args, folder, specs[number], spared, labels[number] if shares else None))
     sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
     feeds = [
         Feed(
@@ -145,6 +150,11 @@ def plan(
     return Plan(feeds, wall, metrics, written, screens, in_turns)
 
 
+def _results(args: argparse.Namespace) -> list[str]:
+    """The names of all that is written or sent."""
+    return [*args.output, *([] if args.crops is None else [args.crops])]
+
+
 def _named(args: argparse.Namespace) -> list[Spec]:
     """The sources that were named, of which a folder of films, or a pattern that finds such, stands for these."""
     named: list[Spec] = []
@@ -154,20 +164,25 @@ def _named(args: argparse.Namespace) -> list[Spec]:
             with suppress(OSError):  # a folder that may not be looked into, which opening it will say
                 films = films_in(spec)
         if films:
-            _refuse_results_among(films, spec, args.output)
+            _refuse_results_among(films, spec, args)
         named += map(str, films) if films else [spec]
     return named
 
 
-def _refuse_results_among(films: Sequence[Path], spec: str, outputs: Sequence[str]) -> None:
+def _refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Namespace) -> None:
     """Refuse results in the folder of the films, where another run would take them for such, or for what it reads."""
-    if not any(PLACE in output for output in outputs):
+    if not any(PLACE in output for output in args.output) and (args.output or args.crops is None):
         raise SourceError(
             f"{spec} has {len(films)} videos and no images; give each a result of its own, as in "
             f"-o results/{PLACE}.mp4, or name the one that is meant"
         )
     folders = {os.path.realpath(film.parent) for film in films}
-    for output in outputs:
+    if args.crops is not None and os.path.realpath(args.crops) in folders:
+        raise UsageError(
+            f"{args.crops} is the folder of the films, where the next run would find images; write to another folder, "
+            "as in --crops crops/"
+        )
+    for output in args.output:
         if os.path.realpath(Path(output).parent) in folders and (is_encoded(output) or is_image(Path(output))):
             raise UsageError(
                 f"{output} is in the folder of the films, where the next run would take it for one; write to another "
@@ -177,7 +192,7 @@ def _refuse_results_among(films: Sequence[Path], spec: str, outputs: Sequence[st
 
 def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
     """Whether the sources are recordings with results of their own each, which nobody watches side by side."""
-    is_alone = bool(args.output) and not args.show and args.serve is None
+    is_alone = bool(_results(args)) and not args.show and args.serve is None
     own = all(path == PIPED_OBJECTS or (PLACE in path and not is_address(path)) for path in args.output)
     named = [*args.source, *args.webcam]
     # Of a folder of films there may be more the next time, and of what is skipped then there may be more to do.
@@ -209,10 +224,23 @@ def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_tur
         raise UsageError(f"--line is a line in the picture of one source, and {len(specs)} were named")
     if args.line and not args.steady:
         raise UsageError("--line counts objects by their numbers, which they have none of with --no-steady")
+    if args.crops is not None:
+        _refuse_senseless_crops(args)
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
     if args.skip_existing:
         _refuse_senseless_skipping(args, specs)
+
+
+def _refuse_senseless_crops(args: argparse.Namespace) -> None:
+    if not args.crops or args.crops in PIPED or is_address(args.crops):
+        raise UsageError(f"--crops wants the name of a folder, as in --crops crops/, and got '{args.crops}'")
+    if args.view == "blurred":
+        raise UsageError(
+            "--crops shows objects as they were taken, and --view blurred is to hide them; give one of them"
+        )
+    if args.skip_existing:
+        raise UsageError("--skip-existing cannot tell whether the images of --crops are all there")
 
 
 def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
@@ -307,7 +335,7 @@ def _make_folders(args: argparse.Namespace, labels: Sequence[str]) -> None:
 
     A folder that is missing further up is likely to be misspelt, which the sinks will say.
     """
-    for output in args.output:
+    for output in _results(args):
         if PLACE not in output or is_address(output):
             continue
         parts = Path(output).parts
@@ -353,6 +381,11 @@ def _sink(
     )
 
 
+def _crops(args: argparse.Namespace, folder: str, spec: Spec, spared: Sequence[Path], label: str | None) -> Sink:
+    source_path = spec if isinstance(spec, str) else None
+    return Crops(folder, overwrite=args.overwrite, source_path=source_path, spared=spared, source=label)
+
+
 def _meant(value: T | None, concerns: Callable[[str], bool], path: str, args: argparse.Namespace) -> T | None:
     """What an option says of this output: nothing if it is for others among them."""
     return None if not concerns(path) and any(map(concerns, args.output)) else value
@@ -362,10 +395,20 @@ def _refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
     """Refuse to show images where nobody can press a key for the next one."""
     if args.serve is None and not any(map(is_address, args.output)):
         return
-    infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
-    if len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos):
+    if _are_images(specs, sources):
         option = "an address" if args.serve is None else "--serve"
         raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
+
+
+def _refuse_crops_without_numbers(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
+    if args.crops is not None and not args.steady and not _are_images(specs, sources):
+        raise UsageError("--crops tells objects apart by their numbers, which they have none of with --no-steady")
+
+
+def _are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
+    """Whether all sources are images of their own, as far as is known by now."""
+    infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
+    return len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos)
 
 
 def _refuse_outside(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
@@ -385,12 +428,12 @@ def _screens(args: argparse.Namespace) -> list[Sink]:
     if args.serve is not None:
         host, port = args.serve
         page = [Page(port, host)]
-    show = not (args.output or page) if args.show is None else args.show
+    show = not (_results(args) or page) if args.show is None else args.show
     if not show:
         return page
     try:
         # A window that is alone shows a recording at its own pace; beside a file it must not slow the writing.
-        return [Window(paced=not args.output), *page]
+        return [Window(paced=not _results(args)), *page]
     except DisplayError as error:
         if args.show:
             raise

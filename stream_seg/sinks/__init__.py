@@ -13,6 +13,7 @@ from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.protocols import Sink
 from stream_seg.sinks import coco_file, csv_file, images, objects
 from stream_seg.sinks.coco_file import CocoFile
+from stream_seg.sinks.crops import Crops
 from stream_seg.sinks.csv_file import CsvFile
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
@@ -29,6 +30,7 @@ from stream_seg.sinks.window import Window
 
 __all__ = [
     "CocoFile",
+    "Crops",
     "CsvFile",
     "ImageFile",
     "ImageFolder",

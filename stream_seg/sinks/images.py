@@ -71,14 +71,14 @@ class _Images(Sink):
         self._inputs = {file_identity(path) for path in inputs} - {None}
         for path in inputs:
             if self._is_named_like_a_result(path):
-                raise self._replaces(path)
+                raise replaces_input(path)
 
     def write(self, frame: Frame, detections: Detections) -> None:
         path = self._path_for(frame)
         if path in self._named:
             raise OutputError(f"{path} was just written, and another image is to have that name; write to a folder")
         if file_identity(path) in self._inputs:
-            raise self._replaces(path)
+            raise replaces_input(path)
         has_alpha = self._transparent and path.suffix.lower() in _WITH_ALPHA
         save(_cut_out(frame.image, detections) if has_alpha else frame.image, self._target(path))
         self._has_written = True
@@ -99,9 +99,6 @@ class _Images(Sink):
     def _is_named_like_a_result(self, path: Path) -> bool:  # noqa: ARG002  for subclasses to say
         """Whether an image of the input is in the place of the results and has the name of one."""
         return False
-
-    def _replaces(self, path: Path) -> OutputError:
-        return OutputError(f"{path} is an image of the input; write to another folder")
 
     def _target(self, path: Path) -> Target:
         return Target(path, self._overwrite, self._source)
@@ -191,12 +188,7 @@ class ImageFolder(_Images):
     """
 
     def _prepare(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"cannot write images into {self.path}: it is a file; name a folder")
-        if not self.path.parent.is_dir():
-            raise OutputError(f"cannot write {self.path}: the folder {self.path.parent} does not exist")
-        if self._is_source():
-            raise OutputError(f"{self.path} is the folder of the input; write to another one")
+        refuse_no_folder(self.path, self._source)
         if self.path.is_dir() and not self._overwrite and any(self.path.iterdir()):
             raise OutputError(
                 f"there is something in the folder {self.path} already; name another one, or pass --overwrite "
@@ -213,28 +205,49 @@ class ImageFolder(_Images):
     def _is_named_like_a_result(self, path: Path) -> bool:
         return path.suffix.lower() in SUFFIXES and same_file(path.parent, self.path)
 
-    def _is_source(self) -> bool:
-        return self._source is not None and same_file(self._source, self.path)
-
     def _path_for(self, frame: Frame) -> Path:
         path = self.path / self._name(frame)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
+        make_folder(path.parent)
         return path
 
     def _name(self, frame: Frame) -> Path:
         if frame.name is None:
             return Path(f"{frame.index:06d}.png")
-        came = Path(frame.name)
-        # What the input is called must not lead out of the folder.
-        inside = Path(*(part for part in came.parts if part not in (came.anchor, "..")))
-        name = inside if inside.suffix.lower() in SUFFIXES else inside.with_suffix(".png")
-        longer = inside
-        while self.path / name in self._named or (name != inside and _folded(name) in self._keeping):
+        came = inside(frame.name)
+        name = came if came.suffix.lower() in SUFFIXES else came.with_suffix(".png")
+        longer = came
+        while self.path / name in self._named or (name != came and _folded(name) in self._keeping):
             name = longer = longer.with_name(f"{longer.name}.png")  # a.bmp and a.tif both become a.png
         return name
+
+
+def refuse_no_folder(path: Path, source: Path | None) -> None:
+    """Raise `OutputError` for what can be no folder of results: a file, or the folder of the input, the `source`."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"cannot write images into {path}: it is a file; name a folder")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if source is not None and same_file(source, path):
+        raise OutputError(f"{path} is the folder of the input; write to another one")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of results, and those it is in, unless it is there. Raises `OutputError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {path} cannot be made: {error.strerror}") from error
+
+
+def inside(name: str) -> Path:
+    """What an image of the input is called, for results: it must not lead out of their folder."""
+    came = Path(name)
+    return Path(*(part for part in came.parts if part not in (came.anchor, "..")))
+
+
+def replaces_input(path: Path) -> OutputError:
+    """What to raise for a result in the place of an image that is read."""
+    return OutputError(f"{path} is an image of the input; write to another folder")
 
 
 def _folded(path: Path) -> tuple[str, ...]:

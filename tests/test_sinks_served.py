@@ -150,6 +150,21 @@ def test_of_several_sources_each_has_its_record() -> None:
         page.close(Outcome.COMPLETE)
 
 
+def test_letters_of_any_script_are_read_as_they_are() -> None:
+    page = Page(0)
+    page.objects("voilà Åke хлеб").write(frame(3), TWO)
+    page.open(INFO)
+    place = urlsplit(page.url)
+    try:
+        with socket.create_connection((str(place.hostname), place.port or 0), 10) as curl:
+            curl.sendall("GET /objects?source=voilà%20Åke+хлеб HTTP/1.0\r\n\r\n".encode())
+            head, _, body = curl.makefile("rb").read().partition(b"\r\n\r\n")
+    finally:
+        page.close(Outcome.COMPLETE)
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(body)["source"] == "voilà Åke хлеб"
+
+
 def test_an_only_source_has_no_name(page: Page) -> None:
     page.write(frame(0), TWO)
     assert "There is one source: leave out its name" in status_of(page, "/health?source=door")[1]

@@ -58,6 +58,8 @@ _PARTING_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 """How often the server looks whether it is to end."""
 
+_ASCII = bytes(range(128))
+
 _BOUNDARY = "frame"
 
 _HTML = """\
@@ -222,6 +224,7 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
     """Answers one request of a browser."""
 
     server: PageServer
+    raw_requestline: bytes
     timeout = _PATIENCE
     protocol_version = "HTTP/1.1"  # a connection serves all that a browser asks for
     disable_nagle_algorithm = True
@@ -250,6 +253,11 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
             answer()
 
     do_HEAD = do_GET  # noqa: N815  as monitors ask: the same without what follows the headers
+
+    def parse_request(self) -> bool:
+        """Read a request, in whose address may be letters of any script as they are: curl sends what it was given."""
+        self.raw_requestline = urllib.parse.quote(self.raw_requestline, safe=_ASCII).encode()
+        return super().parse_request()
 
     def version_string(self) -> str:
         return "stream-seg"

@@ -22,12 +22,17 @@ from stream_seg.channel import EndOfStream
 from stream_seg.cli import main
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
+from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome
+from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ObjectsFile, Page, page_server
 from stream_seg.sinks.objects import Record
 from stream_seg.sinks.page_server import MOST_VIEWERS
 from stream_seg.sinks.served import BACKLOG, Findings, Found, ServedObjects
+from stream_seg.sources import open_source
+from stream_seg.tiles import Tiles
 from tests.sink_films import image
+from tests.source_servers import needs_rtsp, rtsp_camera
 from tests.test_sinks_objects import TWO
 from tests.test_sinks_page import INFO, ask, look
 
@@ -168,6 +173,38 @@ def test_letters_of_any_script_are_read_as_they_are() -> None:
 def test_an_only_source_has_no_name(page: Page) -> None:
     page.write(frame(0), TWO)
     assert "There is one source: leave out its name" in status_of(page, "/health?source=door")[1]
+
+
+@needs_rtsp()
+def test_health_of_a_camera_that_goes_away_and_comes_back() -> None:
+    page = Page(0)
+    with rtsp_camera(size="64x48", gop=5) as camera:
+        feed = Feed(open_source(f"rtsp://{camera.host}/cam"), [page.objects()])
+        segmenter = FunctionSegmenter(lambda _: Detections.none(()), ())
+        pipeline = Pipeline([feed], segmenter, wall=Tiles(["cam"], [page]))
+        run = threading.Thread(target=pipeline.run)
+        run.start()
+
+        def wait_for(status: int) -> dict[str, Any]:
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                with contextlib.suppress(ConnectionError):  # not open yet
+                    now, health = status_of(page, "/health?within=0.5")
+                    if now == status:
+                        return dict(health)
+                time.sleep(0.02)
+            raise AssertionError(f"never {status}")
+
+        try:
+            assert wait_for(200)["status"] == "ok"
+            camera.kill()
+            assert wait_for(503)["status"] == "away"
+            assert status_of(page, "/objects")[0] == 200  # what was seen last
+            camera.start()
+            assert wait_for(200)["status"] == "ok"
+        finally:
+            pipeline.stop()
+            run.join()
 
 
 def test_who_follows_gets_each_record_and_the_end() -> None:

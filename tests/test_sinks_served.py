@@ -280,6 +280,26 @@ def test_health_is_told_also_where_every_place_is_taken(page: Page) -> None:
             browser.close()
 
 
+def test_who_says_nothing_keeps_health_from_being_told_for_a_moment_alone(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_server, "_HASTE", 0.1)
+    page.write(frame(0), TWO)
+    place = urlsplit(page.url)
+    with contextlib.ExitStack() as open_:
+        for _ in range(MOST_VIEWERS):
+            assert open_.enter_context(look(page)).recv(1)
+        for _ in range(MOST_VIEWERS):
+            open_.enter_context(socket.create_connection((str(place.hostname), place.port or 0), 10))
+        until = time.monotonic() + 5  # instead of the ten seconds that those may take who have a place
+        status = None
+        while status is None and time.monotonic() < until:
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                status = status_of(page, "/health?within=1000")[0]
+            time.sleep(0.01)
+    assert status == 200
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/picture.jpg", "/stream.mjpg", "/objects", "/objects.jsonl", "/events", "/health"]
 )

@@ -42,6 +42,9 @@ _WITHIN = 10.0
 _PATIENCE = 10.0
 """Seconds in which a browser must ask for something or take a picture; then it is taken for gone."""
 
+_HASTE = 1.0
+"""Seconds in which those beyond the places must ask: one that says nothing is not to keep health from being told."""
+
 _ON_THE_WAY = 1 << 18
 """Bytes that may wait in the system for a browser: more would be pictures that are old when it gets them."""
 
@@ -229,7 +232,13 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # a connection serves all that a browser asks for
     disable_nagle_algorithm = True
 
+    def setup(self) -> None:
+        super().setup()
+        if not self.server.has_place(self.connection):
+            self.connection.settimeout(_HASTE)
+
     def do_GET(self) -> None:
+        self.connection.settimeout(_PATIENCE)  # a place may have become free
         answers: dict[str, Callable[[], None]] = {
             "/": self._page,
             "/stream.mjpg": self._stream,

@@ -37,7 +37,7 @@ _CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of
 _NEWEST = 0.3  # share of the newest score in the one that is shown
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
 
-_KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier
+_KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier than the one in the frame before
 
 _NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
 _KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("stays", "?")])
@@ -67,6 +67,7 @@ class Steady:
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
+        self._shown = np.zeros(0, np.int64)  # numbers of what the frame before showed
         self._names: tuple[str, ...] = ()
         self._image = _NOTHING
         self._at = 0.0
@@ -97,6 +98,7 @@ class Steady:
         if self._withhold:
             shown = self._named(shown)
         self._number(shown)
+        self._shown = _ids(self._objects)[shown]
         return self._objects[shown]
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
@@ -141,7 +143,7 @@ class Steady:
     def _named(self, shown: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the objects at these places that have the best name of each thing; it hardly changes."""
         objects = self._objects[shown]
-        remains = best_named(objects, objects.scores + _KEEPS_ITS_NAME * (_ids(objects) > 0))
+        remains = best_named(objects, objects.scores + _KEEPS_ITS_NAME * np.isin(_ids(objects), self._shown))
         return shown[remains]
 
     def _number(self, shown: NDArray[np.int64]) -> None:

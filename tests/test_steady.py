@@ -306,6 +306,14 @@ class TestNames:
         assert names[-1] == ["dog"]
         assert sum(one != other for one, other in pairwise(names)) == 1
 
+    @pytest.mark.parametrize("gap", [0.04, 2 * APART])
+    def test_a_name_that_took_over_stays_in_turn(self, gap: float) -> None:
+        film = Film(gap=gap, first=self.both(0.75, 0.70))
+        assert film.next(self.both(0.50, 0.99)).names == ["dog"]
+        film.next(self.both(0.75, 0.75))
+        turns = [self.both(0.78, 0.72), self.both(0.72, 0.78)] * 10
+        assert [film.next(turn).names for turn in turns] == [["dog"]] * 20
+
     def test_a_name_that_is_missed_for_a_frame_is_not_changed_for_it(self) -> None:
         film = Film(first=self.both(0.9, 0.8))
         film.next(self.both(0.9, 0.8))

@@ -377,13 +377,26 @@ def test_an_option_without_effect_gets_a_word(
     assert all(words in line for words, line in zip(about, lines, strict=True))
 
 
-@pytest.mark.parametrize("option", ["--no-steady", "--ids"])
-def test_what_is_for_films_gets_a_word_where_all_that_is_named_are_photos(
-    option: str, photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+def test_no_steady_shows_photos_by_all_their_names_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cat, out = tmp_path / "chelsea.png", tmp_path / "found.json"
+    cv2.imwrite(str(cat), cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR))
+    argv = [str(cat), "-o", str(out), "--overwrite", "--score-threshold", "0.3", "--device", "cpu", "--quiet"]
+    for options, names in ([], ["cat"]), (["--no-steady"], ["cat", "dog"]):
+        assert main([*argv, *options]) == 0
+        document = json.loads(out.read_text())
+        called = {category["id"]: category["name"] for category in document["categories"]}
+        assert [called[one["category_id"]] for one in document["annotations"]] == names
+    assert capsys.readouterr().err == ""
+
+
+def test_numbers_get_a_word_where_all_that_is_named_are_photos(
+    photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo.with_name("film_1.jpg").write_bytes(photo.read_bytes())
-    argv = ["--no-show", option, "--model", str(tiny), "--device", "cpu", "--quiet"]
-    word = f"stream-seg: {option} is for films, of which none was named: it has no effect\n"
+    argv = ["--no-show", "--ids", "--model", str(tiny), "--device", "cpu", "--quiet"]
+    word = "stream-seg: --ids is for films, of which none was named: it has no effect\n"
     film, numbered = "synthetic:64x64@30x3", str(tmp_path / "film_%d.jpg")
     for named, said in ([str(photo)], word), ([str(photo), film], ""), ([numbered], ""):
         assert main([*named, *argv]) == 0

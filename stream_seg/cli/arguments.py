@@ -433,7 +433,7 @@ def _run_parser() -> Parser:
         "--steady",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="of films, show what is not sure once several frames agree on it (default), or each frame as it is",
+        help="show what several frames of a film agree on, and one name of a thing (default), or each frame as it is",
     )
     group.add_argument(
         "--classes", type=names, action="extend", metavar="person,dog", help="only these classes; repeatable"

@@ -41,8 +41,6 @@ def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Seq
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
     films = len(images) < len(specs) or any(source.info.is_film for source in images)
-    if not (args.steady or films):
-        logger.warning("--no-steady is for films, of which none was named: it has no effect")
     if args.ids:
         _warn_of_no_numbers(args, films=films)
     if args.line and not films:

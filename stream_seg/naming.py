@@ -19,20 +19,22 @@ _SAME_BOX = 0.5
 _CELLS = 28
 
 
-def best_named(found: Detections, preference: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which (N,) remain where only the one with the highest `preference` (N,) stays of what has the same outline."""
-    remains = np.ones(len(found), bool)
+def best_named(found: Detections, preference: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Which of them each (N,) is, by its best name: of one outline, the one with the highest `preference` (N,)."""
+    best = each = np.arange(len(found))
     if len(found) < 2:
-        return remains
+        return best
     rivals = (pairwise_iou(found.boxes, found.boxes) > _SAME_BOX) & (found.class_ids[:, None] != found.class_ids)
     if not rivals.any():
-        return remains
+        return best
+    best = each.copy()
     for i in np.argsort(-preference, kind="stable"):
-        if remains[i]:
-            for j in np.flatnonzero(rivals[i] & remains):
-                remains[j] = _overlap(found, int(i), int(j)) <= SAME_OUTLINE
+        if best[i] == i:
+            for j in np.flatnonzero(rivals[i] & (best == each)):
+                if _overlap(found, int(i), int(j)) > SAME_OUTLINE:
+                    best[j] = i
             rivals[:, i] = False  # what is better, or was looked at, stays
-    return remains
+    return best
 
 
 def _overlap(found: Detections, i: int, j: int) -> float:

@@ -58,7 +58,8 @@ class Steady:
     moves or not. So it is for pictures in which objects are hidden, as in the view "blurred" of `Renderer`: to hide
     what is none does no harm.
 
-    `Detections.ids` are numbers from 1 on, as objects were first shown; images of their own have none.
+    `Detections.ids` are numbers from 1 on, as objects were first shown, by whatever name; images of their own have
+    none.
     """
 
     def __init__(self, *, withhold: bool = True) -> None:
@@ -141,9 +142,16 @@ class Steady:
         self._known = np.concatenate([known, self._known[missed]])
 
     def _named(self, shown: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of the objects at these places that have the best name of each thing; it hardly changes."""
-        objects = self._objects[shown]
-        remains = best_named(objects, objects.scores + _KEEPS_ITS_NAME * np.isin(_ids(objects), self._shown))
+        """Those of the objects at these places that have the best name of each thing, whose number goes with it."""
+        objects, ids = self._objects[shown], _ids(self._objects)
+        before = np.isin(_ids(objects), self._shown)
+        best = best_named(objects, objects.scores + _KEEPS_ITS_NAME * before)
+        remains: NDArray[np.bool_] = best == np.arange(len(best))
+        for old in np.flatnonzero(before & ~remains):
+            new = best[old]
+            if not before[new]:
+                ids[shown[[old, new]]] = ids[shown[[new, old]]]
+                before[new] = True
         return shown[remains]
 
     def _number(self, shown: NDArray[np.int64]) -> None:
@@ -190,7 +198,7 @@ class _Gone:
 
 def _of_one_name(found: Detections) -> Detections:
     """Each thing by the likeliest of its names."""
-    remains = best_named(found, found.scores)
+    remains = best_named(found, found.scores) == np.arange(len(found))
     return found if remains.all() else found[remains]
 
 

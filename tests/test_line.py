@@ -90,6 +90,17 @@ def test_what_goes_past_an_end_of_the_line_does_not_cross_it() -> None:
     assert walked(Line(*ends), [(30, 40), (30, 80), (60, 80), (60, 40)]) == (0, 1)
 
 
+def test_a_thing_whose_name_changes_on_the_way_crosses_once() -> None:
+    line = Line((200, 0), (200, 100), Steady())
+    for index, (one, other) in enumerate([(0.9, 0.6)] * 3 + [(0.5, 0.99)] * 8 + [(0.99, 0.4)] * 8 + [(0.5, 0.99)] * 11):
+        both = standing(*[(130 + 6 * index, 70)] * 2, class_ids=[0, 1])
+        image = np.zeros((100, 400, 3), np.uint8)
+        found = dataclasses.replace(both, scores=np.array([one, other], np.float32))
+        shown = line(Frame(image, index, Fraction(index, 25), 0.0), found)
+        assert len(shown) == 1
+    assert shown.lines[0].counts == {"in": {}, "out": {"dog": 1}}
+
+
 def test_what_trembles_on_the_line_crosses_it_once_at_most() -> None:
     ends = (0.0, 50.0), (128.0, 50.0)
     trembling = [(60, 50 + step) for step in (1.5, -1.5, 0.0, 1.9, -1.9) * 20]

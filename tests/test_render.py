@@ -344,6 +344,9 @@ def test_what_has_a_number_keeps_its_shade_wherever_it_goes() -> None:
     assert shades.assign(replace(before, ids=np.array([9, 7]))) == [1, 0]
     assert shades.assign(replace(before, ids=np.array([11, 7]))) == [1, 0]
     assert shades.assign(before) == [1, 0]  # by where they are
+    dog = replace(before, class_ids=np.array([1, 0]), ids=np.array([11, 7]))
+    assert shades.assign(replace(before, ids=np.array([11, 7]))) == [1, 0]
+    assert shades.assign(dog) == [0, 0]  # of another class it has one of those that are free there
 
 
 def test_an_object_keeps_its_colour_while_it_moves_and_others_come_and_go() -> None:

@@ -314,6 +314,22 @@ class TestNames:
         turns = [self.both(0.78, 0.72), self.both(0.72, 0.78)] * 10
         assert [film.next(turn).names for turn in turns] == [["dog"]] * 20
 
+    def test_the_number_is_that_of_the_thing_whatever_its_name(self) -> None:
+        film = Film(first=self.both(0.75, 0.70))
+        shown = [film.first, *(film.next(both) for both in [self.both(0.50, 0.99)] * 5 + [self.both(0.99, 0.40)] * 9)]
+        names = [one.names for one in shown]
+        assert (names[0], names[5], names[-1]) == (["cat"], ["dog"], ["cat"])
+        assert [numbers(one) for one in shown] == [[1]] * len(shown)
+        assert numbers(film.next(found((HERE, 0.9), (THERE, 0.9)))) == [1, 2]
+
+    def test_two_things_that_become_one_leave_it_the_number_of_the_likelier(self) -> None:
+        beside = (HERE[0] + 12, HERE[1], HERE[2] + 12, HERE[3])
+        apart = [found((HERE, 0.9)), found((beside, 0.8), class_id=1)]
+        parts = {name: np.concatenate([getattr(one, name) for one in apart]) for name in ONE_BY_ONE}
+        film = Film(first=Detections(**parts, class_names=NAMES))
+        assert numbers(film.first) == [1, 2]
+        assert [numbers(film.next(self.both(0.9, 0.8))) for _ in range(5)][-3:] == [[1]] * 3
+
     def test_a_name_that_is_missed_for_a_frame_is_not_changed_for_it(self) -> None:
         film = Film(first=self.both(0.9, 0.8))
         film.next(self.both(0.9, 0.8))

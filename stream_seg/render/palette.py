@@ -1,8 +1,8 @@
 """Owns the colours: a hue for each class, shades of it for its objects, the same from frame to frame.
 
 Colours are chosen in OKLCh (B. Ottosson, "A perceptual color space for image processing", 2020), where equal steps look
-equally far apart. An object keeps its shade while it can be followed: by its number, where it has one, else as the box
-of the same class that it overlaps most in the frame before.
+equally far apart. An object keeps its shade while it can be followed and is of one class: by its number, where it has
+one, else as the box that it overlaps most in the frame before.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class Shades:
         """Which of the detections before each one is, -1 for none."""
         if detections.ids is None or self._before.ids is None:
             return list(continued(detections, self._before, _SAME_OBJECT)[0])
-        places = {number: place for place, number in enumerate(self._before.ids.tolist())}
-        return [places.get(number, -1) for number in detections.ids.tolist()]
+        before = zip(self._before.ids.tolist(), self._before.class_ids.tolist(), strict=True)
+        places = {one: place for place, one in enumerate(before)}
+        now = zip(detections.ids.tolist(), detections.class_ids.tolist(), strict=True)
+        return [places.get(one, -1) for one in now]
 
 
 def _srgb(lightness: float, chroma: float, hue: float) -> Colour | None:

@@ -176,7 +176,8 @@ class MaskRCNN:
     epsilon of all batch normalisations; it is not in a state_dict. `canvases` are the (width, height) of the inputs it
     should be given, most preferred first; empty where it takes any. `even`: the heads' convolutions get equally many
     regions each time, some of them empty. cuDNN plans a convolution anew, for a millisecond, whenever its input is of
-    another shape than the last one, and the number of detections is another one in every frame.
+    another shape than the last one, and the number of detections is another one in every frame. `overview`: the long
+    side of a second look that images get which it is shown much larger; 0 where one is enough.
     """
 
     name: str

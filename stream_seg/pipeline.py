@@ -122,6 +122,14 @@ class _Lane:
         metrics.availability = getattr(feed.source, "availability", None)
         metrics.source = feed.source
 
+    def let_go(self) -> None:
+        """Forget what is its own, once its last frame is through: a follower keeps a picture, and it may be the first
+        of many films.
+        """
+        self.sinks = ()
+        self.renderer = DefaultRenderer()
+        self.follower = None
+
 
 @dataclass(frozen=True, slots=True)
 class _Segmented:
@@ -461,6 +469,7 @@ class Pipeline:
         if len(self._lanes) > 1:
             self._close_source(lane)  # which may have more frames than are wanted
             self._close(lane)
+            lane.let_go()
             if self._unfinished and not self._stopped:  # else the others end as well, and well
                 raise self._unfinished[0]
         if self._wall is not None:

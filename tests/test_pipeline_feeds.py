@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -651,6 +653,25 @@ def test_frames_of_many_short_recordings_in_turns_do_not_pile_up() -> None:
     assert most[0] < 10
     assert order == sorted(order)
     assert len(order) == 80
+
+
+def test_of_a_recording_that_is_done_the_pipeline_keeps_no_picture() -> None:
+    kept = weakref.WeakSet[Steady]()
+    most: list[int] = []
+
+    def noting(call: int) -> None:
+        if call % 40 == 39:  # those before it are through by then
+            gc.collect()
+            most.append(len(kept))
+
+    def one(name: str) -> Feed:
+        follower = Steady()
+        kept.add(follower)
+        return Feed(Numbers(40), name=name, follower=follower)
+
+    pipeline = Pipeline([one(f"f{n}") for n in range(5)], Counting(noting), in_turns=True)
+    run_in_time(pipeline)
+    assert most == [5, 4, 3, 2, 1]
 
 
 def test_what_a_wall_shows_side_by_side_cannot_come_in_turns() -> None:

@@ -65,7 +65,7 @@ class Plan:
     `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline.
     """
 
-    feeds: Sequence[Feed]
+    feeds: list[Feed]
     wall: Tiles | None
     metrics: Metrics
     outputs: Sequence[Sink]

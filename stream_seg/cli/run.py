@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 in_turns=job.in_turns,
                 metrics=job.metrics,
             )
+            job.feeds.clear()  # of many films the pipeline keeps nothing that is done
             ending.leave_to(pipeline.stop)
             try:
                 summary = pipeline.run()

@@ -308,7 +308,7 @@ class Pipeline:
 
     def _capture(self, lane: _Lane) -> None:
         with lane.source as source:
-            lane.info = _shortened(source.info, lane.max_frames)
+            lane.info = shortened(source.info, lane.max_frames)
             if source.info.is_live:
                 lane.metrics.source_is_live()
             # Of a live source, more may have to be captured than are wanted: some are dropped.
@@ -631,7 +631,7 @@ def _count_drop(lanes: Sequence[_Lane], number: int, cause: str) -> None:
     lanes[number].metrics.dropped[cause] += 1
 
 
-def _shortened(info: SourceInfo, max_frames: int | None) -> SourceInfo:
+def shortened(info: SourceInfo, max_frames: int | None) -> SourceInfo:
     """Describe a source of which at most `max_frames` are wanted."""
     if max_frames is None or (info.frame_count is not None and info.frame_count <= max_frames):
         return info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 
@@ -63,3 +64,30 @@ def test_in_a_terminal_there_is_a_bar_instead(log: pytest.LogCaptureFixture, mon
     assert progress.wants_stop() is False
     assert log.messages == []
     progress.close(Outcome.COMPLETE)
+
+
+def test_of_films_in_turns_a_bar_tells_which_it_is_and_how_much_there_is_of_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    counts = {"a": 9, "b": 0, "c": 6, "d": 5}
+    films = [dataclasses.replace(info(), name=name, frame_count=count) for name, count in counts.items()]
+    progress = Progress(Metrics(list(counts)), films)
+
+    def do(film: int, count: int) -> str:
+        progress.open(films[film])
+        for frame in frames(CFR[:count]):
+            progress.write(frame, NOTHING)
+        assert progress._bar is not None
+        progress._bar.refresh()
+        progress.close(Outcome.COMPLETE)
+        return capsys.readouterr().err.split("\r")[-1]
+
+    first, third = do(0, 7), do(2, 6)  # two frames less than were promised; of the second none, it cannot be read
+    assert first.startswith("1 of 4: ")
+    assert " 7/20 " in first
+    assert third.startswith("3 of 4: ")
+    assert " 13/18 " in third
+    films[3] = dataclasses.replace(films[3], frame_count=None)
+    assert do(3, 2).startswith("4 of 4: 15frame")
+    progress.close(Outcome.FAILED)

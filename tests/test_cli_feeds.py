@@ -123,7 +123,7 @@ def test_a_folder_of_films_stands_for_each_of_them_in_the_order_of_their_names(
     monkeypatch.chdir(clips.parent)
     for name in (".hidden.mp4", "notes.txt"):
         (clips / name).touch()
-    job = feeds.plan(parse([spec, "-o", "out/{source}.mp4"]), lambda metrics: [])
+    job = feeds.plan(parse([spec, "-o", "out/{source}.mp4"]), lambda *of: [])
     assert [feed.source.info.name for feed in job.feeds] == ["clips/a.mp4", "clips/b9.mp4", "clips/b10.mp4"]
     assert job.in_turns
     assert main([spec, "-o", "out/{source}.mp4", "--quiet", *options_of(clips)]) == 0
@@ -249,7 +249,7 @@ def test_results_that_do_not_tell_what_is_done_cannot_be_skipped(
     assert words in line
     assert len(list(clips.iterdir())) == 4
     with pytest.raises(UsageError, match=r"and -\.jsonl is none"):
-        feeds.plan(parse(["a.mp4", "-o", "{source}.mp4", "-o", "-.jsonl", "--skip-existing"]), lambda metrics: [])
+        feeds.plan(parse(["a.mp4", "-o", "{source}.mp4", "-o", "-.jsonl", "--skip-existing"]), lambda *of: [])
 
 
 @pytest.mark.parametrize("options", [["--show"], ["--serve", "0"], ["-o", "{tmp}/wall.mp4"]])
@@ -333,10 +333,10 @@ def test_an_output_that_is_one_of_the_inputs_is_refused(tmp_path: Path, capsys: 
 def test_events_of_each_source_are_recorded_beside_what_all_share_and_cannot_be_cut(tmp_path: Path) -> None:
     films = ["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", f"{tmp_path}/{{source}}.mp4", "--events", "9s"]
     with (tmp_path / "piped").open("wb") as pipe:
-        job = feeds.plan(parse([*films, "-o", "rtmp://h/live/KEY", "-o", "-"]), lambda metrics: [], pipe)
+        job = feeds.plan(parse([*films, "-o", "rtmp://h/live/KEY", "-o", "-"]), lambda *of: [], pipe)
     assert [type(sink) for sink in job.outputs] == [SegmentedVideo, SegmentedVideo, Publisher, PipedVideo]
     with pytest.raises(UsageError, match=r"--events is for video and \.jsonl files, and an address is neither"):
-        feeds.plan(parse([*films[:2], "-o", "rtmp://h/live/KEY", "--events", "9s"]), lambda metrics: [])
+        feeds.plan(parse([*films[:2], "-o", "rtmp://h/live/KEY", "--events", "9s"]), lambda *of: [])
 
 
 def test_a_recording_beside_a_camera_plays_no_faster_than_it_was_taken(tmp_path: Path) -> None:
@@ -373,14 +373,14 @@ def test_no_more_frames_of_what_is_live_are_captured_than_a_rate_that_is_asked_f
 @pytest.mark.parametrize("spec", ["rtsp://cam/1", "http://cam/video", "https://cam/live.m3u8", "0", "http://cam/a.mp4"])
 def test_the_window_of_whatever_can_be_away_tells_of_it(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "Window", lambda paced: ListSink())
-    job = feeds.plan(parse([spec, "--show"]), lambda metrics: [])
+    job = feeds.plan(parse([spec, "--show"]), lambda *of: [])
     assert (job.wall is not None) == (spec != "http://cam/a.mp4")
 
 
 def test_so_does_that_of_an_address_like_a_files_that_turns_out_to_be_live(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = ListSink()
     monkeypatch.setattr(feeds, "Window", lambda paced: shown)
-    (feed,) = feeds.plan(parse(["http://cam/live.flv", "--show"]), lambda metrics: []).feeds
+    (feed,) = feeds.plan(parse(["http://cam/live.flv", "--show"]), lambda *of: []).feeds
     (window,) = feed.sinks
     window.open(SourceInfo("http://cam/live.flv", (64, 48), "live"))
     window.write(picture := Frame(np.full((48, 64, 3), 200, np.uint8), 0, Fraction(0), 0.0), Detections.none(()))
@@ -404,10 +404,10 @@ def test_objects_are_numbered_in_files_and_in_tiles_where_that_is_asked_for(
 
 def test_a_film_is_shown_steadily_unless_told_otherwise() -> None:
     specs = ["synthetic:64x64@30x3", "synthetic:32x32@30x3", "-o", "{source}.mp4"]
-    followers = [feed.follower for feed in feeds.plan(parse(specs), lambda metrics: []).feeds]
+    followers = [feed.follower for feed in feeds.plan(parse(specs), lambda *of: []).feeds]
     assert [type(follower) for follower in followers] == [Steady, Steady]
     assert followers[0] is not followers[1]
-    raw = feeds.plan(parse([*specs, "--no-steady"]), lambda metrics: []).feeds
+    raw = feeds.plan(parse([*specs, "--no-steady"]), lambda *of: []).feeds
     assert [feed.follower for feed in raw] == [None, None]
 
 
@@ -421,7 +421,7 @@ def test_all_that_is_found_in_a_film_is_blurred_also_what_would_be_held_back_els
         ("person",),
     )
     for view, seen in ("blurred", True), ("both", False):
-        (feed,) = feeds.plan(parse(["synthetic:64x64@30x3", "-o", "a.mp4", "--view", view]), lambda metrics: []).feeds
+        (feed,) = feeds.plan(parse(["synthetic:64x64@30x3", "-o", "a.mp4", "--view", view]), lambda *of: []).feeds
         assert feed.follower is not None
         assert feed.renderer is not None
         for number, found in enumerate((ghost[:0], ghost)):

@@ -135,7 +135,7 @@ def test_the_command_refuses_a_region_before_it_makes_anything(
 
 def test_the_command_has_it_for_one_source(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["synthetic:64x48@30x3", "-o", "{source}.mp4", "--region", "0,0,32,48", "--region", "0,0,16,48"]
-    (feed,) = feeds.plan(parse(argv), lambda metrics: []).feeds
+    (feed,) = feeds.plan(parse(argv), lambda *of: []).feeds
     assert feed.follower is not None
     image = np.zeros((48, 64, 3), np.uint8)
     shown = feed.follower(Frame(image, 0, Fraction(0), 0.0), found((4, 4, 20, 40), (30, 4, 60, 40)))

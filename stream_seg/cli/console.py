@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
@@ -46,14 +46,19 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
 class Progress(Sink):
     """A progress bar over all sources: with an ETA for recordings, with the present rate and drops for live ones.
 
+    Of `films` that come one after the other it tells which it is, and its length is that of all from the beginning on.
     Where no terminal shows it, a line of the log (`--verbose`) tells the figures every minute, also of those without a
     frame.
     """
 
     wants_pictures = False
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, metrics: Metrics, films: Sequence[SourceInfo] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._metrics = metrics
+        self._films = films
+        self._turn = 0
         self._clock = clock
         self._told: float | None = None  # when the run had begun, or the last line was due
         self._told_frames = 0
@@ -64,8 +69,20 @@ class Progress(Sink):
         if self._bar is None:
             # disable=None: no bar where standard error is not a terminal.
             self._bar = Bar(total=0, unit="frame", disable=None, smoothing=0.1, dynamic_ncols=True)
+        if self._films:
+            self._begin_film(self._bar, info)
+            return
         total = self._bar.total
         self._bar.total = None if total is None or info.frame_count is None else total + info.frame_count
+
+    def _begin_film(self, bar: Bar, info: SourceInfo) -> None:
+        """Those before it had as many frames as came, whatever they promised."""
+        while self._films[self._turn].name != info.name:  # one that cannot be read
+            self._turn += 1
+        self._turn += 1
+        counts = [info.frame_count, *(film.frame_count for film in self._films[self._turn :])]
+        bar.total = None if None in counts else bar.n + sum(count or 0 for count in counts)
+        bar.set_description_str(f"{self._turn} of {len(self._films)}", refresh=False)
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  it counts
         if self._bar is not None:

@@ -32,9 +32,10 @@ from stream_seg.cli.names import (
 from stream_seg.cli.report import refuse_figures
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, SourceError, UsageError
+from stream_seg.frame import SourceInfo
 from stream_seg.line import Line
 from stream_seg.metrics import Metrics
-from stream_seg.pipeline import Feed
+from stream_seg.pipeline import Feed, shortened
 from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
@@ -74,10 +75,13 @@ class Plan:
 
 
 def plan(
-    args: argparse.Namespace, listeners: Callable[[Metrics], Sequence[Sink]], standard: IO[bytes] | None = None
+    args: argparse.Namespace,
+    listeners: Callable[[Metrics, Sequence[SourceInfo]], Sequence[Sink]],
+    standard: IO[bytes] | None = None,
 ) -> Plan:
-    """Open what can be opened without waiting. `listeners` are sinks that need no pictures, one set for all feeds.
-    `standard` is what the output - or -.jsonl is written to.
+    """Open what can be opened without waiting. `listeners` are sinks that need no pictures, one set for all feeds, made
+    of the metrics and of what is known of the films that are done in turns. `standard` is what the output - or -.jsonl
+    is written to.
 
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
@@ -116,7 +120,7 @@ def plan(
     if is_watched or (wall_sinks and live):
         sources = [Paced(source) for source in sources]
     metrics = Metrics(labels)
-    heard = list(listeners(metrics))
+    heard = list(listeners(metrics, [shortened(one.info, args.max_frames) for one in sources] if in_turns else []))
     files = [
         [
             _sink(args, path, spec, pipe, spared, label if len(specs) > 1 else None)

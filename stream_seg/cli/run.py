@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     piped = next((output for output in args.output if output in PIPED), None)
     piping = nullcontext() if piped is None else standard_output_as_pipe(piped)
     with ending_signals() as ending, piping as pipe:
-        job = plan(args, lambda metrics: [Trimmer(), *([] if args.quiet else [Listing(), Progress(metrics)])], pipe)
+        job = plan(args, lambda *of: [Trimmer(), *([] if args.quiet else [Listing(), Progress(*of)])], pipe)
         if not job.feeds:
             return 0
         figures = report.Report(args.metrics, job.outputs)

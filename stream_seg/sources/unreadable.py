@@ -15,7 +15,7 @@ class Unreadable(Stoppable):
     def __init__(self, name: str, error: SourceError) -> None:
         super().__init__(name)
         self._error = error
-        self._info = SourceInfo(name, (0, 0), "video")
+        self._info = SourceInfo(name, (0, 0), "video", frame_count=0)
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(())

@@ -116,6 +116,19 @@ def test_more_recordings_than_can_be_had_at_once_are_done_in_turns_also_if_one_c
     assert [source["label"] for source in written["sources"] if source["error"]] == ["broken"]
 
 
+def test_of_a_film_that_cannot_be_read_that_is_said_and_nothing_of_places_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batched_model(tmp_path / "tiny.onnx")
+    film = tmp_path / "clips/broken.mp4"
+    film.parent.mkdir()
+    film.write_bytes(b"no film" * 99)
+    places = ["--region", "0,0,9,9", "--line", "0,0,9,9"]
+    options = ["-o", str(tmp_path / "out/{source}.mp4"), *places, *options_of(film.parent)]
+    code, line = failure(capsys, str(film.parent), *options)
+    assert (code, line) == (3, f"stream-seg: cannot read {film}: it is not a video, or too damaged to be one")
+
+
 @pytest.mark.parametrize("spec", ["clips", "clips/*.mp4"])
 def test_a_folder_of_films_stands_for_each_of_them_in_the_order_of_their_names(
     spec: str, clips: Path, monkeypatch: pytest.MonkeyPatch

@@ -421,7 +421,8 @@ def _refuse_outside(args: argparse.Namespace, specs: Sequence[Spec], sources: Se
     if args.region:
         places.append(Region(args.region))
     for spec, source in zip(specs, sources, strict=True):
-        if is_here(spec) and (source.info.kind != "images" or source.info.frame_count == 1):
+        is_known = is_here(spec) and not isinstance(source, Unreadable)
+        if is_known and (source.info.kind != "images" or source.info.frame_count == 1):
             for place in places:
                 place.refuse_outside(source.info.size)
 

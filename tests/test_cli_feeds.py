@@ -170,6 +170,38 @@ def test_results_that_a_folder_of_films_cannot_have_are_refused(
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("spec", "output", "is_found"),
+    [
+        ("*/*.mp4", "results/{source}.mp4", True),
+        ("**/*.mp4", "results/deep/{source}.mp4", True),
+        ("clips/**", "clips/{source}/all.webm", True),
+        ("clips/../*/b*.mp4", "results/{source}.mp4", True),
+        ("*/*.mp4", "{source}.mp4", False),
+        ("*/*.mp4", "results/{source}.mkv", False),
+        ("clips/b*.mp4", "results/{source}.mp4", False),
+        ("clips/**/*.mp4", "results/{source}.mp4", False),
+        ("*/b*.mp4", "results/seg_{source}.mp4", False),
+        ("**/*.mp4", "results/{source}.jsonl", False),
+    ],
+)
+def test_results_that_a_pattern_would_find_the_next_time_are_refused(
+    spec: str,
+    output: str,
+    is_found: bool,
+    clips: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(clips.parent)
+    if is_found:
+        code, line = failure(capsys, spec, "-o", output)
+        assert code == 2
+        assert f"{output} is where {spec} finds films" in line
+    else:
+        assert feeds.plan(parse([spec, "-o", output]), lambda *of: []).feeds
+
+
 def test_a_folder_of_images_is_still_read_without_its_films(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

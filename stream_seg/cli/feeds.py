@@ -43,7 +43,7 @@ from stream_seg.sinks import Crops, Page, Pipe, PipedObjects, PipedVideo, Window
 from stream_seg.sinks.part import file_identity, whole_name
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
-from stream_seg.sources.images import films_in, is_image
+from stream_seg.sources.images import films_in, is_image, would_find
 from stream_seg.sources.paced import Paced
 from stream_seg.sources.unreadable import Unreadable
 from stream_seg.steady import Steady
@@ -187,10 +187,17 @@ def _refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Names
             "as in --crops crops/"
         )
     for output in args.output:
-        if os.path.realpath(Path(output).parent) in folders and (is_encoded(output) or is_image(Path(output))):
+        if not (is_encoded(output) or is_image(Path(output))):
+            continue
+        if os.path.realpath(Path(output).parent) in folders:
             raise UsageError(
                 f"{output} is in the folder of the films, where the next run would take it for one; write to another "
                 f"folder, as in -o results/{Path(output).name}"
+            )
+        if any(would_find(spec, Path(output.replace(PLACE, film.stem))) for film in films):
+            raise UsageError(
+                f"{output} is where {spec} finds films, and the next run would take it for one; write to a folder in "
+                "which that finds none"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import logging
@@ -174,6 +175,19 @@ def films_in(spec: str) -> list[Path]:
     else:
         return []
     return [] if _images_of(found) else sorted(filter(_is_film, found), key=natural_order)
+
+
+def would_find(pattern: str, path: Path) -> bool:
+    """Whether a glob pattern would find a file, were it there."""
+    return _fits(Path(os.path.abspath(path)).parts, Path(os.path.abspath(pattern)).parts)  # noqa: PTH100  as below
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[place:], pattern[1:] or ("*",)) for place in range(len(parts)))
+    return len(parts) > 0 and fnmatch.fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _is_film(path: Path) -> bool:

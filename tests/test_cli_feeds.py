@@ -202,6 +202,16 @@ def test_results_that_a_pattern_would_find_the_next_time_are_refused(
         assert feeds.plan(parse([spec, "-o", output]), lambda *of: []).feeds
 
 
+def test_files_that_are_neither_images_nor_called_as_videos_are_said_to_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "film.dav").touch()
+    for spec in (tmp_path, tmp_path / "*"):
+        code, line = failure(capsys, str(spec), "-o", str(tmp_path / "{source}.mp4"))
+        assert code == 3
+        assert re.search(r", nor videos \(mp4, .*\); files of other names are named one by one$", line)
+
+
 def test_a_folder_of_images_is_still_read_without_its_films(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

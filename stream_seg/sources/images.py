@@ -226,7 +226,11 @@ def _counted(paths: Iterable[Path], words: str) -> str:
 
 def _advice_on_others(paths: Iterable[Path]) -> str:
     """What to do where there are files, but no images: they may be videos. Else nothing."""
-    return "; folders and patterns are for images, videos are named one by one" if any(map(Path.is_file, paths)) else ""
+    files = [path for path in paths if path.is_file()]
+    if any(map(_is_film, files)):
+        return "; videos are named one by one"
+    kinds = ", ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
+    return f", nor videos ({kinds}); files of other names are named one by one" if files else ""
 
 
 def common_folder(paths: Sequence[Path]) -> Path:

@@ -18,7 +18,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import Reason, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.render.labels import Labels
-from stream_seg.sinks import ListSink, PipedVideo, Publisher, SegmentedVideo
+from stream_seg.sinks import ListSink, PipedObjects, PipedVideo, Publisher, SegmentedVideo
 from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
 from tests.source_files import numbered, write_video
@@ -168,6 +168,19 @@ def test_results_that_a_folder_of_films_cannot_have_are_refused(
     found, line = failure(capsys, "clips", *outputs)
     assert found == code
     assert words in line
+
+
+def test_objects_in_a_pipe_are_results_enough_for_a_folder_of_films_and_say_whose_they_are(
+    clips: Path, tmp_path: Path
+) -> None:
+    with (tmp_path / "piped").open("wb") as pipe:
+        for left in (3, 1):
+            job = feeds.plan(parse([str(clips), "-o", "-.jsonl"]), lambda *of: [], pipe)
+            assert job.in_turns
+            assert len(job.outputs) == left
+            assert all(isinstance(sink, PipedObjects) and sink._source in ("a", "b9", "b10") for sink in job.outputs)
+            for name in ("b9", "b10"):
+                (clips / f"{name}.mp4").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(

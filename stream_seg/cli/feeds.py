@@ -123,7 +123,7 @@ def plan(
     heard = list(listeners(metrics, [shortened(one.info, args.max_frames) for one in sources] if in_turns else []))
     files = [
         [
-            _sink(args, path, spec, pipe, spared, label if len(specs) > 1 else None)
+            _sink(args, path, spec, pipe, spared, label if len(specs) > 1 or in_turns else None)
             for path in paths
             if not is_address(path)
         ]
@@ -175,7 +175,8 @@ def _named(args: argparse.Namespace) -> list[Spec]:
 
 def _refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Namespace) -> None:
     """Refuse results in the folder of the films, where another run would take them for such, or for what it reads."""
-    if not any(PLACE in output for output in args.output) and (args.output or args.crops is None):
+    has_own = any(PLACE in output or output == PIPED_OBJECTS for output in args.output)
+    if not has_own and (args.output or args.crops is None):
         raise SourceError(
             f"{spec} has {len(films)} videos and no images; give each a result of its own, as in "
             f"-o results/{PLACE}.mp4, or name the one that is meant"

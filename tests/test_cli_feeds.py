@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.cli import feeds, main
+from stream_seg.cli import console, feeds, main
 from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason, UsageError
@@ -181,6 +181,18 @@ def test_objects_in_a_pipe_are_results_enough_for_a_folder_of_films_and_say_whos
             assert all(isinstance(sink, PipedObjects) and sink._source in ("a", "b9", "b10") for sink in job.outputs)
             for name in ("b9", "b10"):
                 (clips / f"{name}.mp4").unlink(missing_ok=True)
+
+
+def test_of_many_films_those_that_were_not_begun_are_counted_and_not_named(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.Progress, "wants_stop", lambda progress: progress._metrics.delivered > 12)
+    films = [str(clips / "a.mp4")] * 40
+    assert main([*films, "-o", str(tmp_path / "out/{source}.jsonl"), *options_of(clips)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begun = [line for line in lines if re.search(r"^  a.*frames;", line)]
+    assert 3 <= len(begun) < 20
+    assert lines[-1] == f"  and {40 - len(begun)} more, which were not begun"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av
 
 
 _LISTED = 6
-"""Classes of which the summary gives numbers, and results that it names."""
+"""Classes of which the summary gives numbers, results that it names, and sources that were not begun."""
 
 
 def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
@@ -98,8 +98,13 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         f"  model    {model['name']} on {model['provider']}",
     ]
     if len(infos) > 1 or any(feed.outages for feed in summary.feeds):
-        width = max(8, *(len(feed.name) for feed in summary.feeds))  # 8 as in the lines above
-        lines += [_line(feed, width) for feed in summary.feeds]
+        pairs = zip(infos, summary.feeds, strict=True)
+        read = [feed for info, feed in pairs if info is not None or feed.error is not None or feed.outages]
+        unread = len(infos) - len(read)
+        named = read if unread > _LISTED else summary.feeds
+        width = max(8, *(len(feed.name) for feed in named))  # 8 as in the lines above
+        lines += [_line(feed, width) for feed in named]
+        lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
 
 

@@ -118,6 +118,7 @@ class _Lane:
         self.has_begun = False
         self.is_whole = False
         self.is_open = False
+        self.is_over = False
         self.is_closed = False
         metrics.availability = getattr(feed.source, "availability", None)
         metrics.source = feed.source
@@ -460,6 +461,7 @@ class Pipeline:
 
     def _end(self, lane: _Lane) -> None:
         """A source has ended: finish what is its own now, for the others may run for days."""
+        lane.is_over = True
         if lane.is_open and self._outcome(lane) is Outcome.COMPLETE:
             for sink in lane.sinks:
                 sink.ended()
@@ -538,7 +540,8 @@ class Pipeline:
         if any(error not in no_failures and not isinstance(error, KeyboardInterrupt) for error in self._errors):
             return Outcome.FAILED
         if self._in_turns and lane is not None:
-            return Outcome.COMPLETE if lane.is_whole else Outcome.FAILED
+            is_done = lane.is_whole and lane.is_over  # what was captured may have been discarded since
+            return Outcome.COMPLETE if is_done else Outcome.FAILED
         return Outcome.STOPPED if self._stopped or self._errors or failed else Outcome.COMPLETE
 
     def _capture_thread(self, lanes: Sequence[_Lane]) -> threading.Thread:

@@ -628,6 +628,22 @@ def test_what_is_stopped_in_turns_is_no_whole_result_and_the_rest_is_not_begun()
     assert not pipeline.failures
 
 
+def test_what_is_interrupted_in_turns_with_its_last_frames_on_the_way_is_no_whole_result() -> None:
+    class Interrupted(Kept):
+        def write(self, frame: Frame, detections: Detections) -> None:
+            super().write(frame, detections)
+            if frame.index == 1:
+                assert captured.wait(5)
+                raise KeyboardInterrupt
+
+    captured, sink = threading.Event(), Interrupted()
+    next_one = Numbers(9, ready=lambda index: captured.set())  # the one before is captured by then
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([feed("a", Numbers(4), sink), feed("b", next_one)], Counting(), in_turns=True).run()
+    assert sink.indices == [0, 1]
+    assert sink.outcomes == [Outcome.FAILED]
+
+
 def test_frames_of_many_short_recordings_in_turns_do_not_pile_up() -> None:
     begun = [0]
     order: list[str] = []

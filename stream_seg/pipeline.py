@@ -183,8 +183,8 @@ class Pipeline:
     gets it. The segmenter stays open: whoever made it closes it.
 
     Recordings that go `in_turns` are read one after the other, in this order: any number of them takes no more than one
-    does. After `stop` no other is begun, and the one it cut short counts as failed to its sinks, so that no result of a
-    part passes for one that is done.
+    does, unless somebody else keeps the feeds. After `stop` no other is begun, and the one it cut short counts as
+    failed to its sinks, so that no result of a part passes for one that is done.
     """
 
     def __init__(

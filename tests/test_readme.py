@@ -46,6 +46,7 @@ MADE = (
     ["0_person.png", "1_cat.png"],
     ["zone.jsonl", "zone.mp4"],
     ["door.mp4"],
+    ["clip.jsonl"],
     ["cat_2.jpg"],
     ["bright.png"],
     ["annotations.json"],

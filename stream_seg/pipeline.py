@@ -575,7 +575,7 @@ class Pipeline:
             return
         lane.metrics.error = error
         if all(other.metrics.error is not None for other in self._lanes):
-            self._fail(self._lanes[0].metrics.error or error)
+            self._fail(error)
         else:
             logger.warning("%s failed, the others go on: %s", lane.metrics.name, error)
 

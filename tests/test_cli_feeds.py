@@ -170,6 +170,19 @@ def test_results_that_a_folder_of_films_cannot_have_are_refused(
     assert words in line
 
 
+def test_where_none_of_many_films_can_be_read_each_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batched_model(tmp_path / "tiny.onnx")
+    films = [tmp_path / f"clips/{name}.mp4" for name in "abc"]
+    films[0].parent.mkdir()
+    for film in films:
+        film.write_bytes(b"no film" * 99)
+    argv = [str(films[0].parent), "-o", str(tmp_path / "out/{source}.mp4"), *options_of(films[0].parent)]
+    assert main([*argv, "--quiet"]) == 3
+    assert re.findall(r"cannot read (.*):", capsys.readouterr().err) == list(map(str, films))
+
+
 def test_objects_in_a_pipe_are_results_enough_for_a_folder_of_films_and_say_whose_they_are(
     clips: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,21 @@ def test_objects_of_films_need_numbers(tmp_path: Path) -> None:
         Crops(tmp_path / "other").write(shown(10, 0), found())
 
 
+def test_what_was_seen_is_written_also_while_a_camera_is_away_but_not_while_a_film_is_slow(tmp_path: Path) -> None:
+    for about, expected in ((CAMERA, 1), (FILM, 0)):
+        folder = tmp_path / about.kind
+        folder.mkdir()
+        sink = opened(folder, about)
+        sink.wants_stop()
+        for seconds_ago, count in ((2, 0), (4, expected)):
+            frame = Frame(grey(10), 0, Fraction(50), time.monotonic() - seconds_ago)
+            sink.write(frame, found((1, (100, 50, 140, 90))))
+            assert not sink.wants_stop()
+            assert len(written(folder)) == count
+        sink.close(Outcome.STOPPED)
+        assert len(written(folder)) == 1
+
+
 def test_those_of_a_camera_have_the_time_and_its_folder_can_be_gone_on_with(tmp_path: Path) -> None:
     for level in (10, 60):
         sink = opened(tmp_path, CAMERA, overwrite=level == 60, source="door")  # replaces nothing in any case

@@ -97,6 +97,7 @@ class Crops(Sink):
         self._pending: OrderedDict[_Object, _Look] = OrderedDict()  # least recently seen first
         self._written: OrderedDict[_Object, _Look] = OrderedDict()  # the same; they may come back
         self._bytes = 0
+        self._began = 0.0  # what the monotonic clock showed at the time 0 of the source
         self._named: set[str] = set()  # what images are called here
         try:
             self._refuse(None if source_path is None else Path(source_path))
@@ -124,10 +125,16 @@ class Crops(Sink):
             self._write_all_of(frame, detections)
             return
         now = float(frame.pts)
+        self._began = frame.captured_at - now
         if len(detections):
             self._look_at(frame, detections, now)
-        while self._pending and now - next(iter(self._pending.values())).seen > GONE_SECONDS:
-            self._write_first()
+        self._write_gone(now)
+
+    def wants_stop(self) -> bool:
+        """Never. What a live source has shown is written meanwhile, which may be away for long."""
+        if self._info is not None and self._info.is_live:
+            self._write_gone(time.monotonic() - self._began)
+        return False
 
     def close(self, outcome: Outcome) -> None:  # noqa: ARG002  each picture is whole, however the run ended
         """Write what is left of the looks. Raises the first `OutputError` once all were tried."""
@@ -176,6 +183,11 @@ class Crops(Sink):
                 self._pending[known] = look
             (self._written if look.image is None else self._pending).move_to_end(known)
         while self._bytes > MOST_BYTES and len(self._pending) > 1:
+            self._write_first()
+
+    def _write_gone(self, now: float) -> None:
+        """Write the looks at what is gone at this time of the source."""
+        while self._pending and now - next(iter(self._pending.values())).seen > GONE_SECONDS:
             self._write_first()
 
     def _write_first(self) -> None:

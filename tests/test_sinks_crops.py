@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -141,6 +141,25 @@ def test_looks_that_wait_take_no_more_memory_than_they_may(tmp_path: Path, monke
     sink.close(Outcome.COMPLETE)
     assert sink._bytes == 0
     assert {look[0] for look in written(tmp_path).values()} == {99, 2, 3, 4, 5, 6}
+
+
+def test_many_in_one_frame_take_no_more_memory_than_one_look_above_what_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = 44 * 44 * 3
+    monkeypatch.setattr(crops, "MOST_BYTES", 3 * one)
+    sizes = []
+
+    def noting(image: Image, box: Sequence[float], cropped: Callable[..., Image] = crops._cropped) -> Image:
+        sizes.append(sink._bytes)
+        return cropped(image, box)
+
+    monkeypatch.setattr(crops, "_cropped", noting)
+    sink = opened(tmp_path)
+    sink.write(shown(10, 0), found(*[(number, (100, 50, 140, 90)) for number in range(1, 9)], names=[0] * 8))
+    assert sizes == [0, one, 2 * one, 3 * one, 3 * one, 3 * one, 3 * one, 3 * one]
+    sink.close(Outcome.COMPLETE)
+    assert len(written(tmp_path)) == 8
 
 
 def test_what_is_remembered_of_those_that_are_gone_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

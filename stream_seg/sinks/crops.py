@@ -182,8 +182,8 @@ class Crops(Sink):
                 self._written.pop(known, None)
                 self._pending[known] = look
             (self._written if look.image is None else self._pending).move_to_end(known)
-        while self._bytes > MOST_BYTES and len(self._pending) > 1:
-            self._write_first()
+            while self._bytes > MOST_BYTES and len(self._pending) > 1:
+                self._write_first()
 
     def _write_gone(self, now: float) -> None:
         """Write the looks at what is gone at this time of the source."""

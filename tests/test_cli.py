@@ -753,6 +753,22 @@ def test_an_interruption_that_a_library_loses_ends_the_command_all_the_same(libr
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.parametrize(("left_behind", "ending"), [(True, ""), (False, "Python was taken apart\n")])
+def test_the_program_waits_for_nothing_where_a_thread_was_left_behind(left_behind: bool, ending: str) -> None:
+    """FFmpeg in that thread would call into what Python has taken apart, and crash."""
+    code = f"""
+import atexit, threading, time
+import stream_seg.cli as cli
+atexit.register(print, "Python was taken apart")
+if {left_behind}:
+    threading.Thread(target=time.sleep, args=(60,), name="stream-seg-reader udp://:5000", daemon=True).start()
+cli.main = lambda: print("done") or 6
+cli.program()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (6, "done\n" + ending, "")
+
+
 def test_an_interruption_that_was_lost_before_a_run_ends_it() -> None:
     with ending_signals() as ending:
         with suppress(Interrupted):

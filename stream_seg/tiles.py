@@ -70,7 +70,9 @@ class Tiles(Wall):
     feeds have ended, so that a window may show it for a while. A picture of nothing but stills is a still itself.
     `start` is the time that the recordings begin with.
 
-    An only feed is shown at its own size, each frame at once, without its name.
+    An only feed is shown at its own size, each frame at once, without its name. `size` is that of its pictures, (width,
+    height), where it is known by now: what is said before the first of them is as large, for a stream keeps the size
+    with which it begins.
     """
 
     def __init__(
@@ -84,14 +86,15 @@ class Tiles(Wall):
         ids: bool = False,
         hud: Callable[[int], str] | None = None,
         availabilities: Sequence[Availability | None] | None = None,
+        size: tuple[int, int] = ALONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sinks = sinks
         self._hud = hud
         self._availabilities = availabilities or [None] * len(names)
         self._clock = clock
-        self._grid = Grid.of(len(names))
         self._is_only = len(names) == 1
+        self._grid = Grid(1, 1, size) if self._is_only else Grid.of(len(names))
         least = 1 if self._is_only else _LEAST_LETTERS
         letters = Style.of(self._grid.tile, least).letters
         room = round(self._grid.tile[0] * _NAME_SHARE)
@@ -263,7 +266,7 @@ class WallIfLive(Sink):
 
     def open(self, info: SourceInfo) -> None:
         if info.is_live:
-            self._wall = Tiles([self._name], [self._sink], availabilities=[self._availability])
+            self._wall = Tiles([self._name], [self._sink], availabilities=[self._availability], size=info.size)
             self._wall.open()
         else:
             self._sink.open(info)

@@ -581,6 +581,8 @@ def test_what_turns_out_to_be_live_tells_of_outages_and_is_held_up_by_nothing(sa
     picture = plain(200)
     sink.write(picture, NOTHING)
     assert inner.frames[-1].image is picture.image
+    assert inner.info is not None
+    assert {inner.info.size, *(frame.size for frame in inner.frames)} == {WIDE}
     inner.is_holding = True
     assert not sink.holds()
     away.lost(Reason.ENDED)

@@ -703,6 +703,25 @@ def test_a_terminal_that_goes_away_says_so_twice_and_ends_the_run_once() -> None
     assert ending.exit_code == 129
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes do not end by signals there")
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_process(second: signal.Signals) -> None:
+    code = (
+        "import signal, time\n"
+        "from stream_seg.cli.signals import ending_signals\n"
+        "with ending_signals() as ending:\n"
+        "    ending.stop = lambda: print('stop', flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        f"    signal.raise_signal({second:d})\n"
+        "    print('goes on', flush=True)\n"
+        "    time.sleep(0.5)\n"
+        f"    signal.raise_signal({second:d})\n"
+        "    print('never')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (-second, "stop\ngoes on\n"), done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere terminals that have gone fail in other ways")
 @pytest.mark.parametrize("printing", [tell, tell_beside_bars])
 def test_what_is_printed_to_a_terminal_that_has_gone_costs_no_result(

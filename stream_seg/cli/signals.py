@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: the first ends the run in good order, the second ends the process at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first ends the run in good order, a later one ends the process at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _HANG_UP = None if sys.platform == "win32" else signal.SIGHUP
 """The terminal has gone: its window was closed, or the connection to it lost. Windows has no such signal."""
+
+_TOGETHER_SECONDS = 0.3
+"""What comes so soon after the first signal is not another wish: `timeout` signals a process, and then its group as
+well, and what passes Ctrl-C on to it does so beside the terminal."""
 
 
 class Interrupted(BaseException):
@@ -31,6 +36,7 @@ class Ending:
     def __init__(self) -> None:
         self.stop: Callable[[], None] | None = None
         self.received: int | None = None
+        self._received_at = 0.0
 
     def leave_to(self, stop: Callable[[], None]) -> None:
         """Have signals call `stop` from now on. Raises `Interrupted` for one that came before and was lost.
@@ -51,9 +57,12 @@ class Ending:
         if self.received is not None:
             if number == _HANG_UP:  # it comes twice, from the system and from the shell, and nobody asks for haste
                 return
+            if time.monotonic() - self._received_at < _TOGETHER_SECONDS:
+                return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = number
+        self._received_at = time.monotonic()
         if self.stop is None:
             raise Interrupted(number)
         self.stop()

@@ -233,6 +233,15 @@ def test_a_signal_to_all_processes_of_a_service_leaves_it_to_the_run_to_end(capl
     assert not [one for one in caplog.records if one.levelno > logging.INFO and "refused" not in one.message]
 
 
+def test_a_slash_in_a_password_is_told_how_to_write() -> None:
+    publisher = Publisher("rtsp://admin:KEY/1@127.0.0.1:9/door", attempts=0)
+    told = (
+        r"^cannot send to rtsp://\*\*\*@127\.0\.0\.1:9/door: .*; in a password, / \? and # are written %2F %3F and %23$"
+    )
+    with pytest.raises(OutputError, match=told), sending(publisher):
+        send_until(publisher, threading.Event())
+
+
 def test_a_host_without_an_entry_is_named() -> None:
     publisher = Publisher("rtmp://nobody.invalid/live/KEY", attempts=1, draw=lambda: 1)
     with pytest.raises(OutputError, match=r"no host named nobody\.invalid \(tried again 1x\)$"), sending(publisher):

@@ -25,6 +25,9 @@ PASSWORD_VARIABLE = "STREAM_SEG_PASSWORD"
 ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"})
 """What can ask for a name and a password."""
 
+SPLIT_PASSWORD = "in a password, / ? and # are written %2F %3F and %23"
+"""What to say where `has_split_password`, and what FFmpeg took for the host fails."""
+
 LABEL_LENGTH = 40
 LABEL_BYTES = 120
 """In UTF-8, in which a file name may have 255: what the user puts around a label needs some, and so does a segment."""

@@ -22,7 +22,7 @@ from av.video.frame import PictureType
 
 from stream_seg.addresses import Transport
 from stream_seg.addresses.backoff import STEADY_SECONDS, delay_before
-from stream_seg.addresses.credentials import safe_address, with_password
+from stream_seg.addresses.credentials import SPLIT_PASSWORD, has_split_password, safe_address, with_password
 from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, Reason, SourceError
@@ -227,6 +227,8 @@ class Publisher(Sink):
         words, reason = (
             (lost.words, lost.reason) if host is None else (f"there is no host named {host}", Reason.NOT_FOUND)
         )
+        if host is None and reason is Reason.OTHER and has_split_password(self._url):
+            words = f"{words}; {SPLIT_PASSWORD}"
         self._words = words
         failure = f"cannot send to {self._name}: {words}"
         if self._attempts is not None and self._tries >= self._attempts:

@@ -15,7 +15,13 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from stream_seg.addresses import Transport
-from stream_seg.addresses.credentials import has_split_password, safe_address, split_address, with_password
+from stream_seg.addresses.credentials import (
+    SPLIT_PASSWORD,
+    has_split_password,
+    safe_address,
+    split_address,
+    with_password,
+)
 from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Reopening, SourceInfo
@@ -161,7 +167,7 @@ class NetworkStream(Stoppable):
         if failure.reason is not Reason.OTHER:
             raise failure
         if has_split_password(self._url):
-            raise SourceError(f"{failure}; in a password, / ? and # are written %2F %3F and %23", failure.reason)
+            raise SourceError(f"{failure}; {SPLIT_PASSWORD}", failure.reason)
         host = unknown_host(self._url)
         if host is not None:
             raise SourceError(f"cannot read {self.name}: there is no host named {host}", Reason.NOT_FOUND)

@@ -7,12 +7,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
 
 from stream_seg.cli.signals import interruptions_end_at_once
 
 
-def program() -> NoReturn:
+def program() -> None:
     """The program `stream-seg`: ends the process with the exit code of `main`."""
     code = main()
     if any(thread.daemon and thread.name.startswith("stream-seg-") for thread in threading.enumerate()):
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return carry_out(argv)
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(code: int) -> None:
     """End at once, for a thread was left behind with a source that hangs.
 
     FFmpeg asks it now and then whether to go on, through PyAV, which crashes once Python takes itself apart. All sinks

@@ -23,7 +23,7 @@ import numpy as np
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
-from stream_seg.frame import Frame, SourceInfo
+from stream_seg.frame import Frame, SourceInfo, check_frame
 from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
@@ -316,6 +316,7 @@ class Pipeline:
             taken, captured = (lane.max_frames, None) if source.info.is_live else (None, lane.max_frames)
             self._intake.opened(lane.number, live=source.info.is_live, most=taken)
             for frame in _timed(itertools.islice(source, captured), lane.metrics.capture):
+                check_frame(frame)  # a source of the user's may have yielded an image, or None
                 self._intake.put(lane.number, frame)
                 lane.metrics.captured += 1
                 lane.metrics.source_dropped(getattr(source, "dropped", 0))
@@ -415,7 +416,7 @@ class Pipeline:
     def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered:
         detections = found if lane.follower is None else lane.follower(frame, found)
         check_found(detections)  # a function of the user's may have returned nothing
-        picture = lane.renderer(frame, detections) if lane.wants_pictures else None
+        picture = _picture(lane.renderer(frame, detections)) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
         captured = frame if any(lane.want_captured) else None
         return _Rendered(lane, frame if picture is None else picture, detections, tile, captured)
@@ -606,6 +607,13 @@ class Pipeline:
             self._close_source(lane)
 
 
+def _picture(drawn: object) -> Frame:
+    """What a renderer returned. Raise `TypeError` for what is no frame: None would pass for nothing to be drawn."""
+    if not isinstance(drawn, Frame):
+        raise TypeError(f"a renderer returns a Frame, frame.with_image(image), got {type(drawn).__name__}")
+    return drawn
+
+
 @contextmanager
 def _interruptions(stop: Callable[[], None]) -> Iterator[Sequence[int]]:
     """Have the first Ctrl-C call `stop`, as `asyncio.run` does; yields what will have come.
@@ -645,9 +653,10 @@ def _timed(frames: Iterator[Frame], stage: Stage) -> Iterator[Frame]:
     """The same frames; the time spent on getting each one is counted."""
     while True:
         with stage:
-            frame = next(frames, None)
-        if frame is None:
-            return
+            try:
+                frame = next(frames)
+            except StopIteration:
+                return
         yield frame
 
 

@@ -572,6 +572,22 @@ def test_a_function_that_forgets_to_return_what_it_shows_is_told_so(*, wants_pic
             run_in_time(pipeline)
 
 
+@pytest.mark.parametrize("given", [None, np.zeros((2, 2, 3), np.uint8)], ids=["none", "image"])
+def test_what_a_source_or_renderer_gives_instead_of_a_frame_ends_the_run(given: object) -> None:
+    class Careless(Numbers):
+        def __iter__(self) -> Iterator[Frame]:
+            yield from itertools.islice(super().__iter__(), 2)
+            yield given  # type: ignore[misc]
+
+    def careless(_frame: Frame, _found: Detections) -> Frame:
+        return given  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match=f"a Frame is needed, got {type(given).__name__}"):
+        run_in_time(Pipeline(Careless(5), Counting(), sinks=[Kept()]))
+    with pytest.raises(TypeError, match=rf"returns a Frame, frame\.with_image\(image\), got {type(given).__name__}"):
+        run_in_time(Pipeline(Numbers(5), Counting(), sinks=[Kept()], renderer=careless))
+
+
 def test_all_sources_that_never_open_raise_what_the_first_says() -> None:
     class Missing(Numbers):
         def __enter__(self) -> Self:

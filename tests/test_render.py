@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, pairwise
@@ -406,6 +408,22 @@ def test_labels_are_remembered() -> None:
     cached: Any = renderer._labels._patch
     assert cached.cache_info().misses == len(SCENE)
     assert cached.cache_info().hits == 4 * len(SCENE)
+
+
+@pytest.mark.parametrize("view", ["both", "blurred"])
+def test_photos_of_several_threads_are_drawn_as_each_is_by_itself(view: View) -> None:
+    boxes = [(10.0 * i, 5.0 * i, 10.0 * i + 90, 5.0 * i + 80) for i in range(12)]
+    photos = [(frame((240 + 40 * i, 200 + 30 * i), still=True), found(boxes[: 4 + 2 * i])) for i in range(5)]
+    expected = [Renderer(view)(*photo).image for photo in photos]
+    render = Renderer(view)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            drawn = list(threads.map(lambda photo: render(*photo).image, 40 * photos))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(np.array_equal(image, expected[i % len(photos)]) for i, image in enumerate(drawn))
 
 
 def test_an_unknown_view_is_refused_with_a_suggestion() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import threading
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -42,6 +43,8 @@ _TINT = 0.45  # share of its colour in a mask that is blended in
 class Renderer:
     """Draws detections on frames in one of the `VIEWS`. Use one per stream: it remembers colours between frames.
 
+    Of photos, which continue nothing, one draws any number, on any thread: those of several threads wait for each
+    other.
     `hud` is called for each frame and returns the status line for the top-left corner, "" for none. No letters are
     smaller than `least_letters`, in pixels. With `ids`, the number of an object stands in front of its name, where it
     has one. Raises `UsageError` for a view it does not know.
@@ -66,11 +69,16 @@ class Renderer:
         self._shades = Shades()
         self._labels = Labels()
         self._brush = _Brush()
+        self._drawing = threading.Lock()
 
     def __call__(self, frame: Frame, detections: Detections) -> Frame:
         """Return a new frame with `detections` drawn; the given one stays as it is."""
         check_frame(frame)
         check_found(detections)
+        with self._drawing:  # colours, places of names and the memory that is worked in are of one picture at a time
+            return self._drawn(frame, detections)
+
+    def _drawn(self, frame: Frame, detections: Detections) -> Frame:
         if frame.is_still:  # it continues nothing
             self._shades = Shades()
         detections = _visible(detections, frame.size)

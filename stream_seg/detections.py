@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,13 +94,16 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: int | NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
-        """Select detections by a boolean mask, indices, a slice, or one by its place: all give `Detections`.
+    def __iter__(self) -> Iterator[Detections]:
+        """One after the other, each as `Detections` of length 1."""
+        return (self[place] for place in range(len(self)))
 
-        Iterating gives one after the other, each as `Detections` of length 1.
-        """
+    def __getitem__(
+        self, index: int | np.integer[Any] | NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
+    ) -> Detections:
+        """Select detections by a boolean mask, indices, a slice, or one by its place: all give `Detections`."""
         if isinstance(index, int | np.integer):
-            index = np.arange(len(self))[index, None]  # raises IndexError, which also ends an iteration
+            index = np.arange(len(self))[index, None]  # raises IndexError
         ids = None if self.ids is None else self.ids[index]
         return Detections(
             self.boxes[index],

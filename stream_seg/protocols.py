@@ -57,7 +57,7 @@ class Segmenter(Protocol):
     @property
     def max_batch(self) -> int: ...
 
-    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+    def __call__(self, images: Sequence[Image], /) -> list[Detections]:
         """One `Detections` per image, in order, boxes in that image's pixels."""
         ...
 
@@ -68,13 +68,13 @@ class Follower(Protocol):
     Called once per frame, in order, by one thread.
     """
 
-    def __call__(self, frame: Frame, found: Detections) -> Detections: ...
+    def __call__(self, frame: Frame, found: Detections, /) -> Detections: ...
 
 
 class Renderer(Protocol):
     """Draws detections: returns a new frame and leaves the given one alone."""
 
-    def __call__(self, frame: Frame, detections: Detections) -> Frame: ...
+    def __call__(self, frame: Frame, detections: Detections, /) -> Frame: ...
 
 
 class Outcome(enum.Enum):
@@ -93,8 +93,9 @@ class Outcome(enum.Enum):
 class Sink(Protocol):
     """Where rendered frames go. `open` once, `write` per frame, `close` once (also after a failed `open`).
 
-    The constructor refuses at once what it can (an existing file, an unwritable folder, an unknown codec). All raise
-    `OutputError`. Every method is called on the thread that calls `Pipeline.run`.
+    A subclass may leave out what it does not need. The constructor refuses at once what it can (an existing file, an
+    unwritable folder, an unknown codec). All raise `OutputError`. Every method is called on the thread that calls
+    `Pipeline.run`.
     """
 
     wants_pictures: bool = True
@@ -103,18 +104,23 @@ class Sink(Protocol):
     wants_captured: bool = False
     """Whether the frames it gets are those that were captured in any case, also beside sinks that want pictures."""
 
-    def open(self, info: SourceInfo) -> None:
-        """Called before the first frame, with what is known of the source."""
+    # The methods of a protocol that have no statement are abstract to type checkers: nobody could leave them out.
 
-    def write(self, frame: Frame, detections: Detections) -> None:
+    def open(self, info: SourceInfo) -> None:  # noqa: ARG002
+        """Called before the first frame, with what is known of the source."""
+        return
+
+    def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002
         """Take one frame, rendered or as captured (above), which others have, too. Frames come in order."""
+        return
 
     def ended(self) -> None:
         """No more frames will come, for the source has ended by itself. Called at most once, before `close`."""
         return
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: Outcome) -> None:  # noqa: ARG002
         """Finish. Whatever was written stays usable."""
+        return
 
     def wants_stop(self) -> bool:
         """Whether the sink asks for the run to end (a key, a closed window). Called at least every 50 ms."""

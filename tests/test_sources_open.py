@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 from stream_seg import Detections, VideoFile
 from stream_seg.addresses.credentials import safe_address
 from stream_seg.errors import SourceError, UsageError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Image
 from stream_seg.sources import (
     Clip,
     ImageFiles,
@@ -294,3 +294,29 @@ def test_a_count_that_nobody_knows_stays_unknown() -> None:
 )
 def test_credentials_are_not_shown(address: str, shown: str) -> None:
     assert safe_address(address) == shown
+
+
+@pytest.mark.parametrize(("rate", "exact"), [(10, Fraction(10)), (12.5, Fraction(25, 2)), (29.97, Fraction(2997, 100))])
+def test_a_list_of_images_has_a_rate_of_any_kind_of_number(rate: float, exact: Fraction) -> None:
+    with ListSource([numbered(number) for number in range(3)], rate=rate) as source:
+        assert (source.info.frame_rate, source.info.time_base) == (exact, 1 / exact)
+        assert [frame.pts for frame in source] == [0, 1 / exact, 2 / exact]
+
+
+def test_a_list_of_images_may_be_one_array() -> None:
+    with ListSource(np.stack([numbered(number) for number in range(3)])) as source:
+        assert len(list(source)) == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "rate", "words"),
+    [
+        ((numbered(number) for number in range(2)), 25, "given as a list, got generator"),
+        ([numbered(0)], 0, "rate must be more than 0"),
+        (["a.jpg"], 25, r"image must be an array \(H, W, 3\) uint8, got str"),
+        ([numbered(0)[..., 0]], 25, r"image must be \(H, W, 3\) uint8"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(images: Sequence[Image], rate: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ListSource(images, rate=rate)

@@ -43,6 +43,9 @@ DEPTH = 4
 """Frames between two stages; enough to ride out one slow frame, few enough to keep memory small."""
 
 
+_SINK_METHODS = ("open", "write", "ended", "close", "wants_stop", "holds")
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """One of several sources, with what is its own: sinks that get only its frames, a renderer, a name to tell it by.
@@ -66,7 +69,7 @@ class Feed:
 
 
 def _refuse_no_source(given: object) -> None:
-    """Raise `UsageError` for what is easily taken for a source: the name of one, images."""
+    """Raise `UsageError` for what is easily taken for a source: the name of one, images, a generator."""
     if isinstance(given, str | int | Path):
         name = given if isinstance(given, int) else str(given)
         raise UsageError(f"a pipeline takes sources, not their names: open_source({name!r}) opens one")
@@ -75,10 +78,26 @@ def _refuse_no_source(given: object) -> None:
             "a pipeline takes sources, not images: stream_seg.sources.ListSource([image, ...]) is one; or do without a "
             "pipeline, segmenter([image, ...])"
         )
+    if not hasattr(type(given), "__enter__"):
+        raise UsageError(
+            f"a pipeline takes a source, as open_source opens it, or a list of Feeds, got {_kind(given)}; "
+            "one of your own has what stream_seg.protocols.Source has"
+        )
+
+
+def _kind(given: object) -> str:
+    """What something is, in a word or two."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+
+
+def _refuse_shared(sources: Sequence[Source]) -> None:
+    """Raise `UsageError` where feeds have a source in common: each would get some of its frames."""
+    if len(set(map(id, sources))) < len(sources):
+        raise UsageError("a source is read once, by one Feed, and one was given to several: open it for each")
 
 
 def _refuse_no_segmenter(given: object) -> None:
-    """Raise `UsageError` for what is easily taken for a segmenter: the name of a model, a function."""
+    """Raise `UsageError` for what is easily taken for a segmenter: the name of a model, a function, a source."""
     if isinstance(given, str | Path):
         raise UsageError(f"a pipeline takes a segmenter, not its name: load_segmenter({str(given)!r}) opens one")
     if callable(given) and not hasattr(given, "max_batch"):
@@ -86,16 +105,25 @@ def _refuse_no_segmenter(given: object) -> None:
             "a pipeline takes a segmenter, which has class_names and max_batch: "
             "stream_seg.segmenters.FunctionSegmenter(function, class_names) makes one of a function"
         )
+    if not callable(given):
+        raise UsageError(f"a pipeline takes a source and a segmenter, as load_segmenter opens it, got {_kind(given)}")
 
 
 def _each_sink(given: Iterable[Sink]) -> tuple[Sink, ...]:
-    """The sinks. Raise `UsageError` for what is easily taken for them: names, or one that is in no list."""
-    if hasattr(given, "write"):
+    """The sinks. Raise `UsageError` for what is easily taken for them: names, functions, or one that is in no list."""
+    if hasattr(given, "write") or not isinstance(given, Iterable):
         raise UsageError("sinks are given as a list, also an only one: sinks=[sink]")
     sinks = (given,) if isinstance(given, str | Path) else tuple(given)  # a generator is used up by the first look
     for sink in sinks:
         if isinstance(sink, str | Path):
             raise UsageError(f"a pipeline takes sinks, not their names: open_sink({str(sink)!r}) opens one")
+        lacking = [name for name in _SINK_METHODS if not callable(getattr(sink, name, None))]
+        if isinstance(sink, type) or lacking:
+            lack = f" without {', '.join(lacking)}" if lacking else ""
+            raise UsageError(
+                f"a pipeline takes sinks, got {_kind(sink)}{lack}: one of your own is an object of a subclass of "
+                "stream_seg.protocols.Sink, which has what you leave out"
+            )
     return cast("tuple[Sink, ...]", sinks)
 
 
@@ -205,8 +233,11 @@ class Pipeline:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         if in_turns and wall is not None:
             raise UsageError("what a wall shows side by side is read so, too: in_turns is for sources without one")
+        if isinstance(source, Feed):
+            raise UsageError("Feeds are given as a list, also an only one: Pipeline([feed], segmenter)")
         for one in source if isinstance(source, list | tuple) else [source]:
-            _refuse_no_source(one)
+            if not isinstance(one, Feed):
+                _refuse_no_source(one)
         if isinstance(source, Sequence) and (sinks or renderer is not None or follower is not None):
             raise UsageError("sinks, renderer and follower are those of an only source; give each Feed its own")
         feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer, follower=follower)]
@@ -214,6 +245,7 @@ class Pipeline:
             raise UsageError("a pipeline needs at least one source")
         if not all(isinstance(feed, Feed) for feed in feeds):
             raise UsageError("several sources are given as Feeds: Pipeline([Feed(source), Feed(another)], segmenter)")
+        _refuse_shared([feed.source for feed in feeds])
         _refuse_no_segmenter(segmenter)
         if segmenter.max_batch < 1:
             raise UsageError(f"max_batch of a segmenter must be at least 1, got {segmenter.max_batch}")
@@ -367,6 +399,10 @@ class Pipeline:
             call.frames = [(lane, frame) for lane, frame in call.frames if self._has_pixels(lane, frame)]
             images = [frame.image for _, frame in call.frames]
             found = self._segmenter(images) if images else []
+            if not isinstance(found, Sequence):  # Detections have a length, too
+                raise TypeError(
+                    f"a segmenter returns a list of Detections, one for each image, got {type(found).__name__}"
+                )
             if len(found) != len(images):
                 raise ValueError(f"the segmenter returned {len(found)} results for {len(images)} images")
             call.seconds = (time.perf_counter() - began) * share

@@ -520,6 +520,8 @@ def test_several_sources_without_feeds_are_refused() -> None:
         ("clip.mp4", r"not their names: open_source\('clip\.mp4'\) opens one"),
         (Path("clip.mp4"), r"open_source\('clip\.mp4'\) opens one"),
         (0, r"open_source\(0\)"),
+        (None, r"takes a source, as open_source opens it, or a list of Feeds, got NoneType"),
+        ((Feed(Numbers(1)) for _ in range(2)), r"or a list of Feeds, got generator"),
     ],
 )
 def test_what_is_easily_taken_for_a_source_is_refused(given: object, words: str) -> None:
@@ -537,11 +539,19 @@ def test_what_is_easily_taken_for_a_source_is_refused(given: object, words: str)
         ("compact", r"not its name: load_segmenter\('compact'\) opens one"),
         (Path("model.onnx"), r"load_segmenter\('model\.onnx'\)"),
         (lambda images: [Detections.none(NAMES) for _ in images], r"FunctionSegmenter\(function, class_names\) makes"),
+        (Numbers(1), r"as load_segmenter opens it, got Numbers"),
+        (None, r"got NoneType"),
     ],
 )
 def test_what_is_easily_taken_for_a_segmenter_is_refused(given: Segmenter, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Pipeline(Numbers(1), given)
+
+
+class Writing:
+    """What has the one method that is thought of first."""
+
+    def write(self, frame: Frame, found: Detections) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -550,6 +560,13 @@ def test_what_is_easily_taken_for_a_segmenter_is_refused(given: Segmenter, words
         (Kept(), r"as a list, also an only one: sinks=\[sink\]"),
         ("out.mp4", r"not their names: open_sink\('out\.mp4'\) opens one"),
         ([Kept(), Path("out.mp4")], r"open_sink\('out\.mp4'\) opens one"),
+        (None, r"as a list"),
+        (
+            [print],
+            r"got builtin_function_or_method without open, write, ended, close, wants_stop, holds: one of your own",
+        ),
+        ([Kept], r"got the class Kept: one of your own is an object of a subclass of stream_seg\.protocols\.Sink"),
+        ([Writing()], r"got Writing without open, ended, close, wants_stop, holds"),
     ],
 )
 def test_what_is_easily_taken_for_sinks_is_refused(given: Sequence[Sink], words: str) -> None:
@@ -570,6 +587,24 @@ def test_a_function_that_forgets_to_return_what_it_shows_is_told_so(*, wants_pic
         pipeline = Pipeline(Numbers(1), segmenter, sinks=[kept], renderer=same, follower=follower)
         with pytest.raises(TypeError, match=words):
             run_in_time(pipeline)
+
+
+def test_an_only_feed_is_in_a_list_and_no_source_is_of_two() -> None:
+    with pytest.raises(UsageError, match=r"also an only one: Pipeline\(\[feed\], segmenter\)"):
+        Pipeline(Feed(Numbers(1)), Counting())
+    source = Numbers(1)
+    with pytest.raises(UsageError, match="one was given to several: open it for each"):
+        Pipeline([Feed(source), Feed(Numbers(1)), Feed(source)], Counting())
+
+
+@pytest.mark.parametrize("given", [None, Detections.none(NAMES), np.zeros((1, 4))], ids=["none", "found", "array"])
+def test_a_segmenter_that_returns_no_list_is_told_so(given: object) -> None:
+    class Careless(Counting):
+        def __call__(self, _images: Sequence[Image]) -> list[Detections]:
+            return given  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match=f"a list of Detections, one for each image, got {type(given).__name__}"):
+        run_in_time(Pipeline(Numbers(5), Careless()))
 
 
 @pytest.mark.parametrize("given", [None, np.zeros((2, 2, 3), np.uint8)], ids=["none", "image"])

@@ -138,6 +138,17 @@ def test_a_document_holds_each_frame_and_each_object_with_its_mask(tmp_path: Pat
     assert len(read_ground_truth(sink.result).masks.anns) == 4
 
 
+@pytest.mark.parametrize("count", [3, 0])
+def test_a_sink_of_two_runs_holds_the_whole_document_of_the_last_with_frames(tmp_path: Path, count: int) -> None:
+    sink = CocoFile(tmp_path / "found.json", overwrite=True)
+    for length in (5, count):
+        write_all(sink, length)
+        sink.close(Outcome.COMPLETE)
+    written = document(tmp_path / "found.json")
+    assert [image["id"] for image in written["images"]] == list(range(1, (count or 5) + 1))
+    assert len(written["annotations"]) == len(TWO) * (count or 5)
+
+
 def test_results_of_pycocotools_are_scored_against_a_document(tmp_path: Path) -> None:
     sink = CocoFile(tmp_path / "a.json")
     write_all(sink, 3)

@@ -49,6 +49,14 @@ class CocoFile(DataFile):
 
     def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
         super().__init__(path, overwrite=overwrite, source_path=source_path)
+        self._start()
+
+    def open(self, info: SourceInfo) -> None:
+        super().open(info)
+        self._start()
+
+    def _start(self) -> None:
+        """Begin with an empty document: a sink may be given to one run after the other, as `DataFile` allows it."""
         self._images = _Images(self._target.resolved.parent)
         self._annotations = 0
         self._class_names: tuple[str, ...] = ()

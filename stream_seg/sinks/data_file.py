@@ -42,6 +42,7 @@ class DataFile(Sink):
         self._target.refuse_input(info.path)
         self._about = info
         self._part = PartFile(self._target)
+        self._has_begun = False
 
     def write(self, frame: Frame, detections: Detections) -> None:
         if self._part is None or self._about is None:

@@ -21,8 +21,8 @@ import pytest
 from skimage import data
 
 from stream_seg import __version__, catalog
-from stream_seg.cli import main
-from stream_seg.cli.arguments import parse
+from stream_seg.cli import elsewhere, main
+from stream_seg.cli.arguments import _run_parser, parse
 from stream_seg.cli.export import CALIBRATION_FRAMES, calibration_frames
 from stream_seg.cli.output import tell, tell_beside_bars
 from stream_seg.cli.signals import Interrupted, ending_signals, interruptions_end_at_once
@@ -264,6 +264,14 @@ def test_help_is_there_and_shows_the_options(command: list[str], capsys: pytest.
         assert "exit codes:" in printed
 
 
+def test_names_from_elsewhere_stand_for_options_that_are_there() -> None:
+    known = _run_parser()._option_string_actions
+    for name, here in elsewhere._OPTIONS.items():
+        assert name not in known
+        assert elsewhere.meant_option(name, known) == here
+    assert not set(elsewhere._SENTENCES) & {*known, *elsewhere._OPTIONS}
+
+
 EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp}", "--offline"]
 """Weights that would have to be fetched first."""
 
@@ -277,6 +285,21 @@ EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp
         (["a.mp4", "--conf=0.5"], 2, "did you mean '--score-threshold'"),
         (["a.mp4", "--treshold", "0.4"], 2, "did you mean '--score-threshold'"),
         (["a.mp4", "--hide"], 2, "unknown argument --hide (see"),
+        (["a.mp4", "--save"], 2, "--save (what is written is named with -o, as in -o annotated.mp4) (see"),
+        (["a.mp4", "--config", "a.yaml"], 2, "did you mean '--model'"),
+        (["a.mp4", "--to", "20"], 2, "did you mean '--end'"),
+        (["a.mp4", "--view-img"], 2, "did you mean '--show'"),
+        (["a.mp4", "--vid_stride", "2"], 2, "did you mean '--stride'"),
+        (["a.mp4", "--score_threshold", "0.3"], 2, "did you mean '--score-threshold'"),
+        (["a.mp4", "--blur"], 2, "did you mean '--view blurred'"),
+        (["a.mp4", "--track"], 2, "--track (objects of films are followed anyway; --ids shows"),
+        (["a.mp4", "-v"], 2, "did you mean '--verbose'"),
+        (["a.mp4", "conf=0.3"], 2, "no file conf=0.3; options are written as in --score-threshold 0.3"),
+        (["a.mp4", "show=True"], 2, "options are written as in --show"),
+        (["source=a.mp4"], 2, "a source is named without an option"),
+        (["predict", "a.mp4"], 2, "no file predict; a source is named alone"),
+        (["size=?.jpg"], 3, "size=?.jpg"),
+        (["missing=1.jpg"], 3, "no such file: missing=1.jpg"),
         (["--classes", "person", "cat", "tv", "a.mp4"], 2, "no file cat; classes have commas between them"),
         (["a.mp4", "--classes", "person,", "hot dog"], 2, "as in --classes 'person,hot dog'"),
         (["export", "compact", "--weights", "a.pth", "-o", "{tmp}/m.onnx"], 2, "unknown argument --weights (see"),

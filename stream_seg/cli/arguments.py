@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar, get_args
 
 from stream_seg.addresses import Transport
 from stream_seg.cli import evaluate, export, models, run
+from stream_seg.cli.elsewhere import meant_option, sentence_on
 from stream_seg.cli.names import PIPED_OBJECTS
 from stream_seg.coco import COCO_NAMES, EVERYDAY
 from stream_seg.errors import UsageError, closest, did_you_mean
@@ -59,22 +60,13 @@ exit codes:
 """
 
 
-_WITHOUT_OPTION = frozenset({"-i", "--input", "--source", "--video", "--image", "--file", "--url"})
-"""What other programs have in front of a source."""
-
-_ELSEWHERE = {
-    "--conf": "--score-threshold",
-    "--confidence": "--score-threshold",
-    "--threshold": "--score-threshold",
-    "--imgsz": "--size",
-    "--sahi": "--slices",
-    "--weights": "--model",
-    "--camera": "--webcam",
-    "--roi": "--region",
-    "--zone": "--region",
-    "--save-crop": "--crops",
+_ACTIONS = {
+    "help": "options are listed by stream-seg --help",
+    "predict": "a source is named alone, as in stream-seg clip.mp4",
+    "segment": "a source is named alone, as in stream-seg clip.mp4",
+    "track": "a source is named alone, as in stream-seg clip.mp4, and objects are followed",
 }
-"""What options are called in other programs."""
+"""What the first word is in other programs, and how it is done here."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,12 +89,25 @@ class Parser(argparse.ArgumentParser):
     def _hint(self, word: str, *, has_sources: bool) -> str:
         """What an unknown word may stand for; nothing for one that is no option."""
         known = self._option_string_actions
-        if has_sources and word in _WITHOUT_OPTION:
-            return " (a source is named without an option, as in stream-seg clip.mp4)"
+        sentence = sentence_on(word) if has_sources else None
+        if sentence:
+            return f" ({sentence})"
         if not word.startswith("-"):
             return ""
-        meant = closest(word, [*known, *(name for name, here in _ELSEWHERE.items() if here in known)])
-        return "" if meant is None else f" (did you mean '{_ELSEWHERE.get(meant, meant)}'?)"
+        meant = meant_option(word, known) or closest(word, known)
+        return "" if meant is None else f" (did you mean '{meant}'?)"
+
+    def hint_on_setting(self, word: str) -> str:
+        """How `conf=0.3` is written here; nothing for what is no such setting, and for patterns of files."""
+        name, equals, value = word.partition("=")
+        if not (equals and re.fullmatch("[a-z_]+", name)) or set("*?[%") & set(value):
+            return ""
+        option = "--" + name.replace("_", "-")
+        sentence, meant = sentence_on(option), meant_option(option, self._option_string_actions)
+        if sentence or meant is None:
+            return sentence or ""
+        takes_none = " " in meant or self._option_string_actions[meant].nargs == 0
+        return f"options are written as in {meant if takes_none else f'{meant} {value}'.rstrip()}"
 
 
 def seconds(text: str) -> float:
@@ -547,9 +552,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if first < len(argv) and argv[first] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
     end = argv.index("--") if "--" in argv else len(argv)  # which argparse forgets where words stand between options
-    args = _run_parser().parse_strictly(_joined(argv[:end]), intermixed=True)
+    parser = _run_parser()
+    args = parser.parse_strictly(_joined(argv[:end]), intermixed=True)
     args.source = [*args.source, *argv[end + 1 :]]
-    _refuse_misplaced(args.source)
+    _refuse_misplaced(parser, args.source)
     _refuse_classes_without_comma(args)
     return args
 
@@ -568,8 +574,10 @@ def _joined(argv: Sequence[str]) -> Sequence[str]:
     return words
 
 
-def _refuse_misplaced(sources: Sequence[str]) -> None:
+def _refuse_misplaced(parser: Parser, sources: Sequence[str]) -> None:
     """Complain of a subcommand that does not come first or is misspelt, rather than of a missing file."""
+    for word in sources:
+        _refuse_settings(parser, word)
     word = sources[0] if sources else ""
     if word.isalpha() and len(word) < 20 and not Path(word).exists():
         if word in SUBCOMMANDS:
@@ -577,6 +585,13 @@ def _refuse_misplaced(sources: Sequence[str]) -> None:
         hint = did_you_mean(word, SUBCOMMANDS)
         if hint:
             raise UsageError(f"there is no file and no subcommand {word}{hint}")
+
+
+def _refuse_settings(parser: Parser, word: str) -> None:
+    """Complain of `conf=0.3` and `predict`, which are other programs' ways, rather than of a missing file."""
+    hint = _ACTIONS.get(word) or parser.hint_on_setting(word)
+    if hint and not Path(word).exists():
+        raise UsageError(f"there is no file {word}; {hint}")
 
 
 def _refuse_classes_without_comma(args: argparse.Namespace) -> None:

@@ -321,6 +321,8 @@ EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", "{tmp}/no.onnx"], 4, "no.onnx"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--model", __file__], 4, "test_cli.py"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "preson"], 2, "did you mean 'person'"),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "face"], 2, "it knows person, bicycle, car, "),
+        (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "16"], 2, "number 16, counted from 0, is 'dog'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--classes", "People"], 2, "did you mean 'person'"),
         (["synthetic:64x64@30x3", "-o", "{tmp}/o.mp4", "--metrics", "{tmp}/none/m.json"], 6, "m.json"),
         (["n" * 300 + ".mp4", "-o", "{tmp}/o.mp4"], 3, "too long"),

@@ -441,7 +441,11 @@ def _run_parser() -> Parser:
         help="show what several frames of a film agree on, and one name of a thing (default), or each frame as it is",
     )
     group.add_argument(
-        "--classes", type=names, action="extend", metavar="person,dog", help="only these classes; repeatable"
+        "--classes",
+        type=names,
+        action="extend",
+        metavar="person,dog",
+        help="only these classes, of those that stream-seg models info compact lists; repeatable",
     )
     group.add_argument(
         "--region",

@@ -12,8 +12,11 @@ from stream_seg.errors import UsageError, did_you_mean
 from stream_seg.frame import Image
 from stream_seg.segmenters.base import Around, ModelSegmenter
 
-LISTED = 25
-"""A model that knows at most this many classes has them listed in the message about an unknown one."""
+LISTED, LISTED_WITHOUT_HINT = 25, 100
+"""A model that knows at most this many classes has them listed in the message about an unknown one.
+
+More of them where the message has no better hint.
+"""
 
 
 class ClassFilter(Around):
@@ -41,8 +44,11 @@ def _class_ids(name: str, known: tuple[str, ...]) -> list[int]:
     wanted = name.strip().lower()
     ids = [i for i, known_name in enumerate(known) if known_name.lower() == wanted]
     if not ids:
-        listed = f"; it knows {', '.join(known)}" if len(known) <= LISTED else ""
         meant = EVERYDAY.get(wanted) or EVERYDAY.get(wanted.removesuffix("s"))
         hint = did_you_mean(meant if meant in known else wanted, known)
+        if wanted.isdecimal() and int(wanted) < len(known):
+            hint = f"; classes are named, and number {int(wanted)}, counted from 0, is {known[int(wanted)]!r}"
+        few = len(known) <= (LISTED if hint else LISTED_WITHOUT_HINT)
+        listed = f"; it knows {', '.join(known)}" if few else ""
         raise UsageError(f"the model has no class {name.strip()!r}{hint}{listed}")
     return ids

@@ -127,6 +127,15 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def long_side(text: str) -> int:
+    """The longer side of what a model sees, in pixels."""
+    both = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if both:
+        longer = max(map(int, both.groups()))
+        raise argparse.ArgumentTypeError(f"'{text}' has two sides; write the longer one alone, as in {longer}")
+    return whole(text)
+
+
 def natural(text: str) -> int:
     """A whole number of at least 0."""
     if not text.isdecimal():
@@ -265,7 +274,10 @@ def line(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
 def device(text: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        hint = did_you_mean(text, ("auto", "cpu", "cuda"))
+        elsewhere = re.fullmatch(r"(?:gpu|cuda):?(\d*)|(\d+)", text.lower())
+        number = elsewhere and (elsewhere[1] or elsewhere[2])
+        meant = f"cuda:{number}" if number else "cuda" if elsewhere else text
+        hint = did_you_mean(meant, ("auto", "cpu", "cuda", *([meant] if number else [])))
         raise argparse.ArgumentTypeError(f"'{text}' is no device{hint}; write auto, cpu, cuda or cuda:N")
     return text
 
@@ -293,7 +305,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
     _add_device(group, help_text="where it runs")
-    group.add_argument("--size", type=whole, metavar="N", help="longer side of what it sees, in pixels (the model's)")
+    group.add_argument(
+        "--size", type=long_side, metavar="N", help="longer side of what it sees, in pixels (the model's)"
+    )
     group.add_argument(
         "--slices", type=slices, metavar="N|CxR", help="look at so many overlapping parts as well, for what is small"
     )

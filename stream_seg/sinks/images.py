@@ -226,7 +226,7 @@ def refuse_no_folder(path: Path, source: Path | None) -> None:
     if path.exists() and not path.is_dir():
         raise OutputError(f"cannot write images into {path}: it is a file; name a folder")
     if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
+        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if source is not None and same_file(source, path):
         raise OutputError(f"{path} is the folder of the input; write to another one")
 

@@ -281,6 +281,13 @@ def test_an_object_that_stays_is_one_and_each_source_has_numbers_of_its_own() ->
     assert "0 dropped; 14 objects (person 9, cat 4, dog 1)\n" in text(infos, segmenter, metrics.summary(), [])
 
 
+def test_one_object_is_not_called_objects() -> None:
+    metrics = Metrics()
+    metrics.frame_delivered(0, 0.0, ["cat"])
+    segmenter = FunctionSegmenter(lambda image: Detections.none(()), ())
+    assert "; 1 object (cat 1)\n" in text([None], segmenter, metrics.summary(), [])
+
+
 def test_numbers_are_remembered_from_when_they_were_seen_last_and_not_for_ever() -> None:
     feed = Metrics().feeds[0]
     for number in range(2, KNOWN + 100):

@@ -41,7 +41,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s
   stream-seg rtsp://camera/stream --crops visitors/ --classes person
-  stream-seg photo.jpg -o masks.png --view masks coloured masks on black
+  stream-seg photo.jpg -o m.png --view masks     coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
   stream-seg clips/ -o results/{source}.mp4      a folder of videos; --skip-existing goes on after an interruption

@@ -116,7 +116,7 @@ def _objects(summary: Summary) -> str:
     if all(feed.distinct or not feed.classes for feed in summary.feeds) and summary.distinct:
         different = sum(summary.distinct.values())
         return f"\n  objects  {different} different{_classes(summary.distinct)}, shown {summary.objects} times"
-    return f"; {summary.objects} objects{_classes(summary.classes)}"
+    return f"; {summary.objects} object{'' if summary.objects == 1 else 's'}{_classes(summary.classes)}"
 
 
 def _crossings(summary: Summary) -> list[str]:

@@ -400,6 +400,11 @@ class TestRefusals:
         with pytest.raises(UsageError, match=r"no class 'gren' .did you mean 'green'..; it knows red, green, blue"):
             load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", classes=["red", "gren"])
 
+    @pytest.mark.parametrize("classes", [1, [1], np.array([1])])
+    def test_a_number_is_told_the_name_of_its_class(self, tmp_path: Path, classes: object) -> None:
+        with pytest.raises(UsageError, match=r"no class '1'; classes are named, and number 1, .* is 'green'; it knows"):
+            load_segmenter(batched_model(tmp_path / "t.onnx"), device="cpu", classes=classes)  # type: ignore[arg-type]
+
     @pytest.mark.parametrize(
         ("labels", "wanted", "meant"),
         [

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from stream_seg.errors import DeviceError
+from stream_seg.errors import DeviceError, UsageError
 from stream_seg.segmenters import device, load_segmenter
 from stream_seg.segmenters.device import cores, parse_device
 from tests.support import requires
@@ -92,6 +92,12 @@ needs_cuda_build = pytest.mark.skipif(not BUILT_WITH_CUDA, reason="this onnxrunt
 )
 def test_device_names_are_understood(text: str, parsed: tuple[str, int]) -> None:
     assert parse_device(text) == parsed
+
+
+@pytest.mark.parametrize("device", ["gpu", "", 0, None])
+def test_other_devices_are_refused(device: str) -> None:
+    with pytest.raises(UsageError, match=f"device must be auto, cpu, cuda or cuda:N, not {device!r}"):
+        parse_device(device)
 
 
 def test_at_least_one_core_and_no_more_than_the_machine_has() -> None:

@@ -39,7 +39,7 @@ _PROBE = base64.b64decode(
 
 def parse_device(device: str) -> tuple[str, int]:
     """Split `auto`, `cpu`, `cuda` or `cuda:N` into a kind and an index. Raise `UsageError` for anything else."""
-    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d{1,3})", device)
+    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d{1,3})", str(device))
     if match is None:
         raise UsageError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
     return match[1] or "cuda", int(match[2] or 0)

@@ -27,8 +27,8 @@ class ClassFilter(Around):
 
         `classes` are names, or one name.
         """
-        wanted = [classes] if isinstance(classes, str) else classes
-        kept = {i for name in wanted for i in _class_ids(name, segmenter.class_names)}
+        wanted = [classes] if isinstance(classes, str | int) else classes  # a number is refused by its name
+        kept = {i for name in wanted for i in _class_ids(str(name), segmenter.class_names)}
         if not kept:
             raise UsageError("the list of classes is empty; name at least one, or leave it out for all of them")
         self._kept = np.array(sorted(kept), np.int64)

@@ -612,6 +612,15 @@ def test_a_file_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "address", ["192.168.1.5/s?token=secret", "cam:554/s?token=secret", "rtsp:/cam/s?token=secret", "localhost/a.mp4"]
+)
+def test_an_address_without_a_scheme_is_told_what_it_lacks_and_not_repeated(address: str) -> None:
+    with pytest.raises(SourceError, match=r"; an address begins with rtsp:// ") as refused:
+        open_source(address)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("name", "content"),
     [
         ("notes.txt", b"Dear diary\n" * 50),

@@ -35,6 +35,12 @@ LABEL_BYTES = 120
 _SECRET = re.compile(r"(?i)((?:pass|pw|psw|token|key|secret|auth|sig|use?r|login|cred)\w*=)[^&;#\s]*")
 _USER = re.compile(r"^(.*?://)(.+)@", re.DOTALL)
 _AUTHORITY = re.compile(r"^([a-z][a-z0-9+.-]*://)([^/?#]*)(.*)$", re.IGNORECASE | re.DOTALL)
+_HOST = re.compile(
+    r"([\w-]*[a-z.][\w.-]*:\d+|localhost|(\d+\.){3}\d+|www\.[^/]+|(rtsps?|https?|rtmps?|tcp|srt):[^/]*)(?=/)",
+    re.IGNORECASE,
+)
+"""What begins a path that was meant as an address."""
+
 _NO_SCHEME = re.compile(r":.+@([\w.-]+|\[[\w:.%]+\])([:/?#]|$)", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,5}$")
 _CAMERA = re.compile(r"(?:/dev/video)?(\d+)")
@@ -123,12 +129,15 @@ def has_split_password(url: str) -> bool:
 
 
 def refuse_lacking_scheme(text: str) -> None:
-    """Raise `SourceError`, which does not repeat it, for `user:pw@host/path` without rtsp:// or with a mistyped one.
+    """Raise `SourceError` for `user:pw@host/path` or `host:554/path` without rtsp:// or with a mistyped one.
 
-    To be asked of what is not there: a file may well be called so.
+    It does not repeat what may be a secret. To be asked of what is not there: a file may well be called so.
     """
     if _NO_SCHEME.search(text):
         raise SourceError("no such file; for an address with a password write rtsp:// (or http:// ...) before it")
+    host = _HOST.match(text)
+    if host and not Path(host[0]).exists():
+        raise SourceError(f"no such file or folder: {host[0]}; an address begins with rtsp:// (or http:// ...)")
 
 
 def label_of(spec: str | int | Path) -> str:

@@ -10,20 +10,18 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import TypeVar, cast
-
-import numpy as np
+from typing import TypeVar
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo, check_frame
+from stream_seg.given import each_sink, picture_of, refuse_no_segmenter, refuse_no_source, refuse_shared
 from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
@@ -43,9 +41,6 @@ DEPTH = 4
 """Frames between two stages; enough to ride out one slow frame, few enough to keep memory small."""
 
 
-_SINK_METHODS = ("open", "write", "ended", "close", "wants_stop", "holds")
-
-
 @dataclass(frozen=True, slots=True)
 class Feed:
     """One of several sources, with what is its own: sinks that get only its frames, a renderer, a name to tell it by.
@@ -63,68 +58,9 @@ class Feed:
     follower: Follower | None = None
 
     def __post_init__(self) -> None:
-        _refuse_no_source(self.source)
+        refuse_no_source(self.source)
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1, got {self.max_frames}")
-
-
-def _refuse_no_source(given: object) -> None:
-    """Raise `UsageError` for what is easily taken for a source: the name of one, images, a generator."""
-    if isinstance(given, str | int | Path):
-        name = given if isinstance(given, int) else str(given)
-        raise UsageError(f"a pipeline takes sources, not their names: open_source({name!r}) opens one")
-    if isinstance(given, np.ndarray):
-        raise UsageError(
-            "a pipeline takes sources, not images: stream_seg.sources.ListSource([image, ...]) is one; or do without a "
-            "pipeline, segmenter([image, ...])"
-        )
-    if not hasattr(type(given), "__enter__"):
-        raise UsageError(
-            f"a pipeline takes a source, as open_source opens it, or a list of Feeds, got {_kind(given)}; "
-            "one of your own has what stream_seg.protocols.Source has"
-        )
-
-
-def _kind(given: object) -> str:
-    """What something is, in a word or two."""
-    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-
-
-def _refuse_shared(sources: Sequence[Source]) -> None:
-    """Raise `UsageError` where feeds have a source in common: each would get some of its frames."""
-    if len(set(map(id, sources))) < len(sources):
-        raise UsageError("a source is read once, by one Feed, and one was given to several: open it for each")
-
-
-def _refuse_no_segmenter(given: object) -> None:
-    """Raise `UsageError` for what is easily taken for a segmenter: the name of a model, a function, a source."""
-    if isinstance(given, str | Path):
-        raise UsageError(f"a pipeline takes a segmenter, not its name: load_segmenter({str(given)!r}) opens one")
-    if callable(given) and not hasattr(given, "max_batch"):
-        raise UsageError(
-            "a pipeline takes a segmenter, which has class_names and max_batch: "
-            "stream_seg.segmenters.FunctionSegmenter(function, class_names) makes one of a function"
-        )
-    if not callable(given):
-        raise UsageError(f"a pipeline takes a source and a segmenter, as load_segmenter opens it, got {_kind(given)}")
-
-
-def _each_sink(given: Iterable[Sink]) -> tuple[Sink, ...]:
-    """The sinks. Raise `UsageError` for what is easily taken for them: names, functions, or one that is in no list."""
-    if hasattr(given, "write") or not isinstance(given, Iterable):
-        raise UsageError("sinks are given as a list, also an only one: sinks=[sink]")
-    sinks = (given,) if isinstance(given, str | Path) else tuple(given)  # a generator is used up by the first look
-    for sink in sinks:
-        if isinstance(sink, str | Path):
-            raise UsageError(f"a pipeline takes sinks, not their names: open_sink({str(sink)!r}) opens one")
-        lacking = [name for name in _SINK_METHODS if not callable(getattr(sink, name, None))]
-        if isinstance(sink, type) or lacking:
-            lack = f" without {', '.join(lacking)}" if lacking else ""
-            raise UsageError(
-                f"a pipeline takes sinks, got {_kind(sink)}{lack}: one of your own is an object of a subclass of "
-                "stream_seg.protocols.Sink, which has what you leave out"
-            )
-    return cast("tuple[Sink, ...]", sinks)
 
 
 class _Lane:
@@ -136,7 +72,7 @@ class _Lane:
         self.number = number
         self.source = feed.source
         self.max_frames = feed.max_frames
-        self.sinks = _each_sink(feed.sinks)
+        self.sinks = each_sink(feed.sinks)
         self.wants_pictures = any(getattr(sink, "wants_pictures", True) for sink in self.sinks)
         self.want_captured = [getattr(sink, "wants_captured", False) for sink in self.sinks]
         self.renderer = feed.renderer or DefaultRenderer()
@@ -237,7 +173,7 @@ class Pipeline:
             raise UsageError("Feeds are given as a list, also an only one: Pipeline([feed], segmenter)")
         for one in source if isinstance(source, list | tuple) else [source]:
             if not isinstance(one, Feed):
-                _refuse_no_source(one)
+                refuse_no_source(one)
         if isinstance(source, Sequence) and (sinks or renderer is not None or follower is not None):
             raise UsageError("sinks, renderer and follower are those of an only source; give each Feed its own")
         feeds = source if isinstance(source, Sequence) else [Feed(source, sinks, renderer, follower=follower)]
@@ -245,8 +181,8 @@ class Pipeline:
             raise UsageError("a pipeline needs at least one source")
         if not all(isinstance(feed, Feed) for feed in feeds):
             raise UsageError("several sources are given as Feeds: Pipeline([Feed(source), Feed(another)], segmenter)")
-        _refuse_shared([feed.source for feed in feeds])
-        _refuse_no_segmenter(segmenter)
+        refuse_shared([feed.source for feed in feeds])
+        refuse_no_segmenter(segmenter)
         if segmenter.max_batch < 1:
             raise UsageError(f"max_batch of a segmenter must be at least 1, got {segmenter.max_batch}")
         self.metrics = metrics or Metrics(told_apart([feed.name for feed in feeds]))
@@ -452,7 +388,7 @@ class Pipeline:
     def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered:
         detections = found if lane.follower is None else lane.follower(frame, found)
         check_found(detections)  # a function of the user's may have returned nothing
-        picture = _picture(lane.renderer(frame, detections)) if lane.wants_pictures else None
+        picture = picture_of(lane.renderer(frame, detections)) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
         captured = frame if any(lane.want_captured) else None
         return _Rendered(lane, frame if picture is None else picture, detections, tile, captured)
@@ -641,13 +577,6 @@ class Pipeline:
             channel.cancel()
         for lane in self._lanes:
             self._close_source(lane)
-
-
-def _picture(drawn: object) -> Frame:
-    """What a renderer returned. Raise `TypeError` for what is no frame: None would pass for nothing to be drawn."""
-    if not isinstance(drawn, Frame):
-        raise TypeError(f"a renderer returns a Frame, frame.with_image(image), got {type(drawn).__name__}")
-    return drawn
 
 
 @contextmanager

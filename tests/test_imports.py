@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "line", "naming", "region", "render", "steady"),
+    ("geometry", "given", "line", "naming", "region", "render", "steady"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -48,6 +48,7 @@ ALLOWED = {
     "pipeline": set(),
     "addresses": {"av"},
     "geometry": {"cv2"},
+    "given": set(),
     "line": set(),
     "naming": set(),
     "region": {"cv2"},

@@ -1,0 +1,81 @@
+"""Owns what a pipeline makes of the parts it is given: what is easily taken for one is refused in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from stream_seg.errors import UsageError
+from stream_seg.frame import Frame
+from stream_seg.protocols import Sink, Source
+
+_SINK_METHODS = ("open", "write", "ended", "close", "wants_stop", "holds")
+
+
+def refuse_no_source(given: object) -> None:
+    """Raise `UsageError` for what is easily taken for a source: the name of one, images, a generator."""
+    if isinstance(given, str | int | Path):
+        name = given if isinstance(given, int) else str(given)
+        raise UsageError(f"a pipeline takes sources, not their names: open_source({name!r}) opens one")
+    if isinstance(given, np.ndarray):
+        raise UsageError(
+            "a pipeline takes sources, not images: stream_seg.sources.ListSource([image, ...]) is one; or do without a "
+            "pipeline, segmenter([image, ...])"
+        )
+    if not hasattr(type(given), "__enter__"):
+        raise UsageError(
+            f"a pipeline takes a source, as open_source opens it, or a list of Feeds, got {_kind(given)}; "
+            "one of your own has what stream_seg.protocols.Source has"
+        )
+
+
+def _kind(given: object) -> str:
+    """What something is, in a word or two."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+
+
+def refuse_shared(sources: Sequence[Source]) -> None:
+    """Raise `UsageError` where feeds have a source in common: each would get some of its frames."""
+    if len(set(map(id, sources))) < len(sources):
+        raise UsageError("a source is read once, by one Feed, and one was given to several: open it for each")
+
+
+def refuse_no_segmenter(given: object) -> None:
+    """Raise `UsageError` for what is easily taken for a segmenter: the name of a model, a function, a source."""
+    if isinstance(given, str | Path):
+        raise UsageError(f"a pipeline takes a segmenter, not its name: load_segmenter({str(given)!r}) opens one")
+    if callable(given) and not hasattr(given, "max_batch"):
+        raise UsageError(
+            "a pipeline takes a segmenter, which has class_names and max_batch: "
+            "stream_seg.segmenters.FunctionSegmenter(function, class_names) makes one of a function"
+        )
+    if not callable(given):
+        raise UsageError(f"a pipeline takes a source and a segmenter, as load_segmenter opens it, got {_kind(given)}")
+
+
+def each_sink(given: Iterable[Sink]) -> tuple[Sink, ...]:
+    """The sinks. Raise `UsageError` for what is easily taken for them: names, functions, or one that is in no list."""
+    if hasattr(given, "write") or not isinstance(given, Iterable):
+        raise UsageError("sinks are given as a list, also an only one: sinks=[sink]")
+    sinks = (given,) if isinstance(given, str | Path) else tuple(given)  # a generator is used up by the first look
+    for sink in sinks:
+        if isinstance(sink, str | Path):
+            raise UsageError(f"a pipeline takes sinks, not their names: open_sink({str(sink)!r}) opens one")
+        lacking = [name for name in _SINK_METHODS if not callable(getattr(sink, name, None))]
+        if isinstance(sink, type) or lacking:
+            lack = f" without {', '.join(lacking)}" if lacking else ""
+            raise UsageError(
+                f"a pipeline takes sinks, got {_kind(sink)}{lack}: one of your own is an object of a subclass of "
+                "stream_seg.protocols.Sink, which has what you leave out"
+            )
+    return cast("tuple[Sink, ...]", sinks)
+
+
+def picture_of(drawn: object) -> Frame:
+    """What a renderer returned. Raise `TypeError` for what is no frame: None would pass for nothing to be drawn."""
+    if not isinstance(drawn, Frame):
+        raise TypeError(f"a renderer returns a Frame, frame.with_image(image), got {type(drawn).__name__}")
+    return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fractions
 import io
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -71,6 +72,24 @@ def test_an_output_begins_where_the_clip_begins(tmp_path: Path) -> None:
     times = tuple(Fraction(10) + pts for pts in CFR)
     about = SourceInfo("a clip", (64, 48), "video", time_base=Fraction(1, 30000), start=Fraction(10))
     assert write(tmp_path / "a.mp4", times, about).times == list(CFR)
+
+
+@pytest.mark.parametrize("start", [Fraction(1, 2), Fraction("1.234")], ids=str)
+def test_an_output_that_begins_between_two_ticks_keeps_the_times(start: Fraction, tmp_path: Path) -> None:
+    about, times = in_ticks_of_an_avi(start)
+    assert write(tmp_path / "a.mp4", times, about).times == [pts - start for pts in times]
+
+
+def test_a_beginning_that_is_too_fine_for_a_file_does_not_move_pictures_apart(tmp_path: Path) -> None:
+    about, times = in_ticks_of_an_avi(Fraction(1, 50) + Fraction(1, 10**9))
+    assert write(tmp_path / "a.mp4", times, about).times == [pts - times[0] for pts in times]
+
+
+def in_ticks_of_an_avi(start: Fraction) -> tuple[SourceInfo, tuple[Fraction, ...]]:
+    """Two seconds at 25 pictures a second, counted in these, and the times of those from `start` on."""
+    tick = Fraction(1, 25)
+    about = SourceInfo("a clip", (64, 48), "video", 1 / tick, time_base=tick, start=start)
+    return about, tuple(tick * count for count in range(math.ceil(start / tick), 50))
 
 
 def test_a_live_recording_begins_with_its_first_frame_and_has_its_true_length(tmp_path: Path) -> None:

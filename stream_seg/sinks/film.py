@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Protocol
@@ -32,6 +33,10 @@ _LONGEST_TICKS = 2**30
 
 _FINEST_MADE = 20_000
 """Ticks per second up to which MP4's muxer makes a coarse time base finer: it doubles it until there are 10,000."""
+
+_FINEST_BEGUN = 10**6
+"""Ticks per second up to which those of a recording are made finer for where its part begins: a picture may then last
+18 minutes before it is written again."""
 
 _MILLISECOND = Fraction(1, 1000)
 """The only unit of time in Matroska and WebM."""
@@ -97,9 +102,10 @@ class Film:
         self._encoder = encoder
         self._info = info
         self._convert = Yuv420(first.size)
-        self._tick = _MILLISECOND if encoder.container in ("matroska", "webm") else info.time_base
         # A recording keeps the place of its first frame, for the sound's sake; a live one begins with it.
         self._begin = first.pts if info.is_live else info.start
+        in_milliseconds = encoder.container in ("matroska", "webm")
+        self._tick = _MILLISECOND if in_milliseconds else _unit(info.time_base, self._begin)
         self._held: av.VideoFrame | None = None
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
         self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
@@ -229,6 +235,12 @@ class Film:
         gap = self._gap or _DEFAULT_GAP
         # The gap before a live source's last picture may be the hours it was away.
         return max(1, round((min(gap, _LONGEST_LIVE_GAP) if info.is_live else gap) / self._tick))
+
+
+def _unit(time_base: Fraction, begin: Fraction) -> Fraction:
+    """What times that are multiples of `time_base` are counted in from `begin`, which may lie between two of them."""
+    both = Fraction(math.gcd(time_base.numerator, begin.numerator), math.lcm(time_base.denominator, begin.denominator))
+    return both if both.denominator <= max(_FINEST_BEGUN, time_base.denominator) else time_base
 
 
 def _clock(time_base: Fraction) -> int:

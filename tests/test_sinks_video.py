@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fractions
 import io
 import math
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from av.audio.stream import AudioStream
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
@@ -302,6 +303,26 @@ def remux(pictures: Path, sound: Path, path: Path) -> None:
             if heard.size:
                 heard.stream = audio
                 output.mux(heard)
+
+
+def test_of_several_tracks_of_pictures_what_the_one_shown_says_counts(tmp_path: Path) -> None:
+    other, sound = record(tmp_path / "other.mp4", seconds=3), record(tmp_path / "long.mp4", seconds=3)
+    wide = record(tmp_path / "wide.mp4", seconds=1, aspect=Fraction(4, 3))
+    with av.open(str(tmp_path / "in.mkv"), "w") as output, contextlib.ExitStack() as opened:
+        inputs = [opened.enter_context(av.open(str(path))) for path in (other, wide, sound)]
+        for source, kind in zip(inputs, ("video", "video", "audio"), strict=True):
+            stream = output.add_stream_from_template(source.streams.get({kind: 0})[0])
+            stream.disposition = Disposition.default if source is not inputs[0] else Disposition(0)
+        for source, kind, stream in zip(inputs, ("video", "video", "audio"), output.streams, strict=True):
+            for packet in source.demux(source.streams.get({kind: 0})[0]):
+                if packet.size:
+                    packet.stream = stream
+                    output.mux(packet)
+    with Recording(tmp_path / "in.mkv") as film:
+        deliver(VideoFile(tmp_path / "out.mp4"), film.info, list(film))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+    assert sounds(tmp_path / "out.mp4")[0].packets == sounds(tmp_path / "in.mkv")[0].packets
 
 
 def test_a_track_that_begins_long_after_another_is_left_out_with_a_word(

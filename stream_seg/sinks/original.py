@@ -282,8 +282,6 @@ def _learn(track: AudioStream, packet: Packet[AudioStream]) -> None:
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:
-    """The first stream of moving pictures; cover art is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
+    """The track of moving pictures that sources show: the first default one; cover art is none."""
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return max(films, key=lambda film: (bool(film.disposition & Disposition.default), film.frames > 1), default=None)

@@ -188,6 +188,25 @@ def test_colours_come_back_and_are_tagged(suffix: str, codec: str, tmp_path: Pat
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", None), ("a.mp4", "vp9"), ("a.mov", "hevc"), ("a.mkv", None), ("a.mkv", "hevc")]
+)
+def test_pixels_that_are_not_square_stay_so(name: str, codec: str | None, tmp_path: Path) -> None:
+    about, shown = recording(record(tmp_path / "in.mp4", seconds=0.2, aspect=Fraction(4, 3)))
+    deliver(VideoFile(tmp_path / name, codec=codec), about, shown)
+    with av.open(str(tmp_path / name)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", None), ("a.mkv", "av1")])
+def test_that_pixels_are_not_square_is_told_where_the_file_cannot(
+    name: str, codec: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    about, shown = recording(record(tmp_path / "in.mp4", seconds=0.2, aspect=Fraction(4, 3)))
+    deliver(VideoFile(tmp_path / name, codec=codec), about, shown)
+    assert "the pixels of in.mp4 are not square (4:3)" in caplog.text
+
+
 def test_the_added_row_and_column_repeat_the_last(tmp_path: Path) -> None:
     plain = np.full((33, 33, 3), (20, 120, 220), np.uint8)
     deliver(

@@ -76,6 +76,9 @@ SENT = ("h264", "hevc")
 
 _TRIAL_SIZE = (640, 480)
 
+_SQUARE = frozenset({"vp8", "vp9", "av1"})
+"""Codecs whose encoders tell nothing of the shape of pixels."""
+
 _RATELESS = ("libx264", "libvpx-vp9")
 """Encoders that can do without a frame rate."""
 
@@ -135,12 +138,24 @@ class Encoder:
                 f"a {self.path.suffix} file cannot hold {codec}; use --codec {' or '.join(fitting)}, or another suffix"
             )
 
+    @property
+    def tells_aspect(self) -> bool:
+        """Whether pixels that are not square can be told: only by the codec where PyAV gives the container no word."""
+        by_codec = av.Codec(self.name, "w").canonical_name not in _SQUARE
+        return by_codec or self.container not in ("matroska", "webm")
+
     def add_to(
-        self, container: av.container.OutputContainer, size: tuple[int, int], time_base: Fraction, rate: Fraction | None
+        self,
+        container: av.container.OutputContainer,
+        size: tuple[int, int],
+        time_base: Fraction,
+        rate: Fraction | None,
+        aspect: Fraction | None = None,
     ) -> VideoStream:
         """Add a stream with this encoder, open. Raises `OutputError` when the encoder cannot be opened.
 
         `rate` is the declared frame rate in 1/s; None leaves it out of the file, whose frames then have only times.
+        `aspect` is the width of a pixel over its height where it is not square.
         """
         # Encoders want a rate to plan with even where the times decide.
         planned = (rate or Fraction(30)).limit_denominator(10**6)
@@ -155,6 +170,8 @@ class Encoder:
         context.gop_size = max(1, round(planned * KEY_FRAME_SECONDS))
         context.max_b_frames = 0
         context.thread_count = _THREADS
+        if aspect is not None:
+            context.sample_aspect_ratio = aspect
         colour.tag(context)
         if self.name in ("libx265", "hevc_nvenc", "hevc_videotoolbox") and self.container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # the tag Apple's players insist on

@@ -172,16 +172,19 @@ class Film:
         if "movflags" in options:
             options["movie_timescale"] = str(_clock(self._tick))
         container = av.open(self._part, "w", format=self._encoder.container, container_options=options)
-        stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate)
+        aspect = None if self._sound is None else self._sound.original.pixel_aspect(size)
+        stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate, aspect)
         if self._comment is not None:
             container.metadata["comment"] = self._comment
         if self._sound is not None:
-            aspect = self._sound.original.pixel_aspect(size)
-            if aspect is not None:
-                stream.codec_context.sample_aspect_ratio = aspect
             if self._sound.original.title:
                 container.metadata["title"] = self._sound.original.title
             self._sound.attach(container, copy=copy)
+            if aspect is not None and not self._encoder.tells_aspect:
+                self._sound.original.warn(
+                    f"the pixels of {self._info.name} are not square ({aspect.numerator}:{aspect.denominator}), which "
+                    f"{self._encoder.name} in {self._encoder.container} cannot tell; .mp4 can, or .mkv with h264"
+                )
         container.start_encoding()
         self._part.begin()
         return container, stream

@@ -170,10 +170,14 @@ class Original:
         self._ahead.extendleft(reversed(items))
 
     def leave_out_track(self, why: str) -> None:
-        """Warn that a track is in no film, or not in all of them; once for each reason, not for each of the films."""
+        """Warn that a track is in no film, or not in all of them."""
+        self.warn(f"a sound track of {self.name} is left out: {why}")
+
+    def warn(self, why: str) -> None:
+        """Warn once, not for each of the films."""
         if why not in self._reasons:
             self._reasons.add(why)
-            logger.warning("a sound track of %s is left out: %s", self.name, why)
+            logger.warning("%s", why)
 
     def is_there(self) -> bool:
         """Whether the recording could be opened; to be asked before all else, and waits until that is known."""

@@ -259,6 +259,24 @@ def test_sound_the_container_refuses_is_encoded_anew(sound: str, suffix: str, be
     assert after.times[-1] == pytest.approx(2, abs=0.1)
 
 
+def test_sound_the_container_refuses_costs_the_other_tracks_nothing(tmp_path: Path) -> None:
+    paths = [record(tmp_path / f"{sound}.mkv", sound) for sound in ("aac", "libopus")]
+    with contextlib.ExitStack() as opened:
+        first, second = (opened.enter_context(av.open(str(path))) for path in paths)
+        output = opened.enter_context(av.open(str(tmp_path / "in.mkv"), "w"))
+        taken = (*first.streams, *second.streams.audio)
+        stream_of = {stream: output.add_stream_from_template(stream) for stream in taken}
+        for packet in (*first.demux(), *second.demux(second.streams.audio[0])):
+            if packet.size:
+                packet.stream = stream_of[packet.stream]
+                output.mux(packet)
+    about, shown = recording(tmp_path / "in.mkv")
+    deliver(VideoFile(tmp_path / "out.mov"), about, shown)  # FFmpeg refuses Opus only when the header is written
+    before, after = sounds(tmp_path / "in.mkv"), sounds(tmp_path / "out.mov")
+    assert [sound.codec for sound in after] == ["aac", "aac"]
+    assert after[0].packets == before[0].packets
+
+
 def test_broadcast_sound_is_repacked_without_loss(tmp_path: Path) -> None:
     source = record(tmp_path / "in.ts")
     about, shown = recording(source)

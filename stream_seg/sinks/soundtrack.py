@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import re
@@ -320,11 +321,27 @@ def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track
         raise ValueError("this FFmpeg does not know its codec")
     if copy:
         loses_pauses = output.format.name in _WAITING and source.codec_context.name.startswith("pcm_")
-        try:
+        with contextlib.suppress(ValueError):  # how PyAV says that the format does not support the codec
+            _try_header(source, output)
             return _CopyOfSamples(source, output) if loses_pauses else _Copy(source, output)
-        except ValueError:  # how PyAV says that the format does not support the codec
-            pass
     return _Encode(source, output)
+
+
+def _try_header(source: AudioStream, like: OutputContainer) -> None:
+    """Raise `ValueError` for a track that such a container cannot hold.
+
+    Of some codecs, as TrueHD in .mp4 and Opus in .mov, FFmpeg says so only when the header is written. In the output
+    that would cost the other tracks, which then were encoded as well.
+    """
+    trial = av.open(io.BytesIO(), "w", format=like.format.name, container_options=like.container_options)
+    try:
+        _Copy(source, trial)
+        trial.start_encoding()
+    except av.FFmpegError as error:
+        raise ValueError(error.strerror) from error
+    finally:
+        with contextlib.suppress(av.FFmpegError):  # without sound some headers cannot be finished
+            trial.close()
 
 
 def _layout(encoder: str, rate: int, source: AudioStream) -> str:

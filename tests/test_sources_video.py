@@ -586,6 +586,18 @@ def test_a_sound_file_is_refused(tmp_path: Path, name: str) -> None:
         Recording(write_sound(tmp_path / name))
 
 
+def test_an_encrypted_film_is_refused_as_such(tmp_path: Path) -> None:
+    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
+    with av.open(str(tmp_path / "film.mp4"), "w", container_options=options) as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            output.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        output.mux(stream.encode(None))
+    with pytest.raises(SourceError, match="is encrypted"):
+        Recording(tmp_path / "film.mp4")
+
+
 def test_a_photo_in_tiles_by_another_name_is_refused_rather_than_shown_as_its_first_tile(tmp_path: Path) -> None:
     photo = write_tiled_photo(tmp_path / "photo")
     with av.open(str(photo)) as container:

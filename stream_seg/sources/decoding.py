@@ -75,7 +75,7 @@ class Decoder:
     so that reads within a picture need no watch. `threads` decode, 0 for as many as suit. Close it on the thread that
     used it.
 
-    Raises `SourceError` when there is no video in the container, or not one picture can be decoded.
+    Raises `SourceError` when there is no video in the container, not one picture can be decoded, or it is encrypted.
     """
 
     def __init__(
@@ -320,6 +320,8 @@ class Decoder:
             if packet is None:
                 return
             failed = 0
+            if not self.live and packet.has_sidedata("encryption_info"):  # a decoder calls it damaged
+                raise SourceError(f"{self.name} is encrypted, as what is rented or streamed is", Reason.CODEC)
             if packet.size or is_last(packet):  # the codec takes any empty one for the end
                 yield packet
             if self._hung_up is not None:

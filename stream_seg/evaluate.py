@@ -7,7 +7,6 @@ model and the annotations know are scored, matched by name, so that a model of 2
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -19,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -292,19 +290,14 @@ def _load(folder: Path, picture: _Picture) -> Image:
 def read_annotated(path: Path, size: tuple[int, int], *, upright: bool = False) -> Image:
     """The pixels (H, W, 3) BGR as annotated: as they are stored, or `upright`, as a camera may have noted in the file.
 
+    What is transparent is on black, as a user's pictures come to the model.
+
     Raises `SourceError` for a file that cannot be read, or is not of the `size` (height, width) of its annotations.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        image = decoded(path.read_bytes(), upright=upright)
     except OSError as error:
         raise SourceError(f"the annotated image {path} cannot be read: {error.strerror}") from error
-    image = None
-    if upright:
-        image = decoded(data.tobytes())
-    elif data.size:
-        with contextlib.suppress(cv2.error):  # raised for more than 2^30 pixels
-            stored = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            image = None if stored is None else np.asarray(stored, np.uint8)
     if image is None:
         raise SourceError(f"the annotated image {path} is damaged, too large or of an unknown format")
     if image.shape[:2] != size:

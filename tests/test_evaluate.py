@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, StreamSegError, UsageError
-from stream_seg.evaluate import Result, check, evaluate
+from stream_seg.evaluate import Result, check, evaluate, read_annotated
 from stream_seg.frame import Image
 from stream_seg.ground_truth import read_document, read_ground_truth, run_lengths
 from stream_seg.segmenters import FunctionSegmenter
@@ -587,3 +587,13 @@ def test_without_pycocotools_the_way_to_get_it_is_said(folder: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     with pytest.raises(StreamSegError, match=r"pip install 'stream-seg\[eval\]'"):
         evaluate(finder(), folder, truth(folder, *BOTH))
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_what_a_transparent_pixel_hides_is_not_scored(tmp_path: Path, *, upright: bool) -> None:
+    pixels = np.full((8, 12, 4), 200, np.uint8)
+    pixels[..., 3] = np.where(np.arange(12) < 6, 255, 0)
+    (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    image = read_annotated(tmp_path / "cut.png", (8, 12), upright=upright)
+    assert (image[:, :6] == 200).all()
+    assert not image[:, 6:].any()

@@ -319,20 +319,21 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def decoded(data: bytes) -> Image | None:
-    """The content of a file as `read_image` returns it."""
+def decoded(data: bytes, *, upright: bool = True) -> Image | None:
+    """The content of a file as `read_image` returns it; if not `upright`, as OpenCV has it before it is turned."""
     try:
-        if is_heif(data):
+        if upright and is_heif(data):
             return read_heif(data)
         has_alpha = may_be_transparent(data)
-        flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR
+        opaque = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = cv2.IMREAD_UNCHANGED if has_alpha else opaque
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (ValueError, av.FFmpegError, cv2.error):
         return None
     if pixels is None:
         return None
     image = to_bgr(pixels)
-    return orientation_of(data).apply(image) if has_alpha else image
+    return orientation_of(data).apply(image) if has_alpha and upright else image
 
 
 def to_bgr(pixels: np.ndarray) -> Image:

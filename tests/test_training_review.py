@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.test_sources_images import with_orientation
 from tests.training_scripts import importable, needing, run
 
 pytestmark = needing("torch", seconds=60)
@@ -70,6 +71,22 @@ def test_sheets_show_each_find_with_its_box(data: Path) -> None:
     assert red.any(0).sum() == round(50 * scale) - round(20 * scale) + 1
     assert red.any(1).sum() == round(60 * scale) - round(20 * scale) + 1
     assert (sheet[14:158, 148 * 4 + 140] == 90).all(), "beside the picture"
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_find_is_shown_where_its_picture_was_annotated(tmp_path: Path, *, upright: bool) -> None:
+    picture = np.full((80, 120, 3), 128, np.uint8)
+    picture[20:60, 10:40] = (0, 200, 0)
+    (tmp_path / "a.jpg").write_bytes(with_orientation(cv2.imencode(".jpg", picture)[1].tobytes(), 3))
+    image = {"id": 1, "file_name": "a.jpg", "width": 120, "height": 80, "upright": upright}
+    entry = find(7, 1, 7, 0.5, x=80 if upright else 10)
+    document = {"images": [image], "categories": CATEGORIES, "annotations": [entry]}
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    with importable():
+        run("review", tmp_path, "--out", tmp_path / "sheets")
+    sheet = cv2.imread(str(tmp_path / "sheets" / "000.png"))
+    assert sheet is not None
+    assert np.abs(sheet[14 + 72, 72].astype(int) - (0, 200, 0)).max() < 20
 
 
 def test_right_ones_count_in_full_and_wrong_ones_teach_what_is_not_there(data: Path) -> None:

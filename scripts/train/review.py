@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stream_seg.errors import OutputError, SourceError
+from stream_seg.evaluate import read_annotated
+from stream_seg.frame import Image
 from stream_seg.ground_truth import read_document
 
 ROWS, COLUMNS, SIDE = 7, 10, 144
@@ -76,7 +78,7 @@ def _read(args: argparse.Namespace) -> tuple[dict[str, Any], list[list[Annotatio
 def _draw(args: argparse.Namespace) -> None:
     document, sheets = _read(args)
     names = {one["id"]: one["name"] for one in document["categories"]}
-    files = {one["id"]: (args.images or args.data) / one["file_name"] for one in document["images"]}
+    folder, images = args.images or args.data, {one["id"]: one for one in document["images"]}
     try:
         args.out.mkdir(parents=True)
     except OSError as error:
@@ -85,26 +87,29 @@ def _draw(args: argparse.Namespace) -> None:
         page = np.full((ROWS, LINE + SIDE + 2, COLUMNS, SIDE + 4, 3), 255, np.uint8)
         for place, one in enumerate(sheet):
             row, column = divmod(place, COLUMNS)
-            tile = _tile(files[one["image_id"]], one["bbox"], f"{one['id']} {names[one['category_id']]}")
-            page[row, : LINE + SIDE, column, :SIDE] = tile
+            image, text = _read_image(folder, images[one["image_id"]]), f"{one['id']} {names[one['category_id']]}"
+            page[row, : LINE + SIDE, column, :SIDE] = _tile(image, one["bbox"], text)
         path = args.out / f"{number:03}.png"
         if not cv2.imwrite(str(path), page.reshape(page.shape[0] * page.shape[1], -1, 3)):
             raise OutputError(f"cannot write {path}")
     print(f"{sum(map(len, sheets))} annotations on {len(sheets)} sheets in {args.out}")
 
 
-def _tile(file: Path, box: list[float], text: str) -> Pixels:
+def _read_image(folder: Path, entry: dict[str, Any]) -> Image:
+    """The pixels (H, W, 3) BGR of an entry of `images`, turned as its annotations are. Raises SourceError."""
+    size = entry["height"], entry["width"]
+    return read_annotated(folder / entry["file_name"], size, upright=entry.get("upright", False))
+
+
+def _tile(image: Image, box: list[float], text: str) -> Pixels:
     """(LINE + SIDE, SIDE, 3): a crop round a box (x, y, w, h) of a picture, the box in it, and a line above."""
-    image = cv2.imread(str(file))
-    if image is None:
-        raise SourceError(f"{file} is no picture that can be read")
     scale = SIDE / max(ROOM * max(box[2:]), LEAST)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
+    scaled = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
     x1, y1, x2, y2 = (round(scale * place) for place in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
-    left = min(max((x1 + x2) // 2, 0), image.shape[1]) + SIDE // 2  # of the crop, in what has a frame of SIDE
-    top = min(max((y1 + y2) // 2, 0), image.shape[0]) + SIDE // 2
-    framed = cv2.copyMakeBorder(image, SIDE, SIDE, SIDE, SIDE, cv2.BORDER_CONSTANT, value=(90, 90, 90))
+    left = min(max((x1 + x2) // 2, 0), scaled.shape[1]) + SIDE // 2  # of the crop, in what has a frame of SIDE
+    top = min(max((y1 + y2) // 2, 0), scaled.shape[0]) + SIDE // 2
+    framed = cv2.copyMakeBorder(scaled, SIDE, SIDE, SIDE, SIDE, cv2.BORDER_CONSTANT, value=(90, 90, 90))
     cv2.rectangle(framed, (x1 + SIDE, y1 + SIDE), (x2 + SIDE, y2 + SIDE), (0, 0, 255), 1)
     line = np.full((LINE, SIDE, 3), 255, np.uint8)
     cv2.putText(line, text, (1, LINE - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)

@@ -89,6 +89,15 @@ def test_a_find_is_shown_where_its_picture_was_annotated(tmp_path: Path, *, upri
     assert np.abs(sheet[14 + 72, 72].astype(int) - (0, 200, 0)).max() < 20
 
 
+def test_finds_of_pictures_that_are_not_there_are_left_out(data: Path) -> None:
+    document = json.loads((data / "train.json").read_text())
+    document["annotations"].append(find(90, 4, 7, 0.5))
+    (data / "train.json").write_text(json.dumps(document))
+    with importable():
+        printed = run("review", data, "--out", data / "sheets")
+    assert printed == f"6 annotations on 1 sheets in {data / 'sheets'}\n"
+
+
 def test_right_ones_count_in_full_and_wrong_ones_teach_what_is_not_there(data: Path) -> None:
     printed, written = judge(data, {"wrong": [50, 52, 54], "doubtful": [51]})
     assert printed.startswith("2 are right, 3 wrong and 1 doubtful; 1 times a class is known not to be in a picture;")

@@ -63,7 +63,8 @@ def _read(args: argparse.Namespace) -> tuple[dict[str, Any], list[list[Annotatio
     refuse_existing(args.out)
     read_annotations(path, args.images or args.data)  # says what is wrong with them
     document = read_document(path)
-    found = [one for one in document["annotations"] if "confidence" in one]
+    images = {one["id"] for one in document["images"]}  # parts of a data set often come with all annotations
+    found = [one for one in document["annotations"] if "confidence" in one and one["image_id"] in images]
     if not found:
         raise SourceError(f"{path} has no annotation with a confidence, such as adopt.py adds")
     ids = {one["id"] for one in found if isinstance(one.get("id"), int)}

@@ -196,9 +196,12 @@ def _leave_out_unused_twins(data: _Entry) -> None:
 
 
 def _completed(entry: _Entry) -> _Entry:
-    """An annotation with what may be left out."""
-    area = entry["area"] if is_number(entry.get("area")) else 0.0
-    return {**entry, "iscrowd": int(bool(entry.get("iscrowd"))), "area": area}
+    """An annotation with what may be left out.
+
+    Its own area says nothing: objects of all sizes are scored, and pycocotools would ignore what is less than nothing,
+    as the area of a polygon that was drawn the other way round.
+    """
+    return {**entry, "iscrowd": int(bool(entry.get("iscrowd"))), "area": 0.0}
 
 
 def _numbered(annotations: list[_Entry]) -> list[_Entry]:

@@ -495,6 +495,13 @@ def test_annotations_may_begin_with_the_mark_of_an_editor(folder: Path) -> None:
     assert figures(evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, path)) == pytest.approx([100] * 4)
 
 
+@pytest.mark.parametrize("area", [-500.0, 1e12, "500"])
+def test_areas_of_annotations_do_not_matter(folder: Path, area: object) -> None:
+    result = evaluate(finder((LEFT, 0.9)), folder, truth(folder, BOTH[0], BOTH[1] | {"area": area}))
+    assert result.mean.recall == 50
+    assert result.mean.box_ap == pytest.approx(100 * 51 / 101)
+
+
 def test_area_and_crowd_may_be_null(folder: Path) -> None:
     result = evaluate(finder((LEFT, 0.9)), folder, truth(folder, annotation(LEFT) | {"area": None, "iscrowd": None}))
     assert figures(result) == pytest.approx([100] * 4)

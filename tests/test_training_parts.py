@@ -447,6 +447,24 @@ def test_a_card_of_classes_without_outlines_tells_of_boxes(scripts: dict[str, Mo
     assert "Weakest classes by box AP50: b (10), c (30), a (40)." in card
 
 
+@pytest.mark.parametrize(
+    ("begun", "named"), [("/a/models/compact/weights.safetensors", "compact/weights.safetensors"), ("w", "w")]
+)
+def test_a_card_says_what_a_run_began_with_and_that_its_scores_were_fitted(
+    begun: str, named: str, scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    run = {"sources": [], "steps": 1, "minutes": 1, "pictures": 1, "objects": 1, "options": {"weights": begun}}
+    for name in ("int8.onnx", "fp32.onnx", "weights.safetensors"):
+        (tmp_path / name).touch()
+    cards = []
+    for noted in (run, run | {"calibrated": "RUN/weights.safetensors"}):
+        scripts["card"].write_card(tmp_path, scripts["card"].Facts(noted, ("a",), {}, {}, "unknown"))
+        cards.append((tmp_path / "README.md").read_text())
+    assert all(f"from `{named}`, by `scripts/train/train.py`." in card for card in cards)
+    fitted = "Scores were fitted to what is right by `scripts/train/calibrate.py`."
+    assert [fitted in card for card in cards] == [False, True]
+
+
 @pytest.mark.needs(missing=[tool for tool in ("tar", "awk") if shutil.which(tool) is None])
 def test_a_folder_is_packed_in_parts_with_what_its_links_lead_to(tmp_path: Path) -> None:
     data, elsewhere, out = (tmp_path / name for name in ("data", "elsewhere", "parts"))

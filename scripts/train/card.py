@@ -107,15 +107,25 @@ def _training(facts: Facts) -> str:
     rows = [[one["source"] or "-", one["licence"] or "-", str(one["pictures"])] for one in run["sources"]]
     return (
         f"## Training\n\n{run['steps']:,} steps in {run['minutes']:.0f} minutes on {run['pictures']:,} pictures with "
-        f"{run['objects']:,} objects, from `{Path(run['options']['weights']).name}`, by `scripts/train/train.py`."
-        f"{_mean(run)}\n\n" + _table(["source of pictures", "licence", "pictures"], rows)
+        f"{run['objects']:,} objects, from `{_short(run['options']['weights'])}`, by `scripts/train/train.py`."
+        f"{_mean(run)}{_calibrated(run)}\n\n" + _table(["source of pictures", "licence", "pictures"], rows)
     )
 
 
 def _mean(run: dict[str, Any]) -> str:
     """Of what the weights are the mean, where `average.py` made one."""
-    parts = [f"{share:.2f} of `{Path(path).parent.name}/{Path(path).name}`" for path, share in run.get("mean", [])]
+    parts = [f"{share:.2f} of `{_short(path)}`" for path, share in run.get("mean", [])]
     return f" The weights are a mean: {', '.join(parts)}." if parts else ""
+
+
+def _calibrated(run: dict[str, Any]) -> str:
+    """Of scores that `calibrate.py` has fitted."""
+    return " Scores were fitted to what is right by `scripts/train/calibrate.py`." if "calibrated" in run else ""
+
+
+def _short(path: str) -> str:
+    """A file with its folder: most files of weights have the same name."""
+    return Path(*Path(path).parts[-2:]).as_posix()
 
 
 def _limits(facts: Facts) -> str:

@@ -276,6 +276,19 @@ def test_a_model_card_is_not_written_over(trained: Path, tmp_path: Path, capsys:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.md", "where it fails")]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
+def test_an_export_into_the_run_itself_or_onto_a_full_disk_says_which_it_is(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "weights.safetensors").symlink_to("/dev/full")
+    for folder, said in ((trained, "is RUN itself: name another"), (tmp_path, ": No space left on device")):
+        with pytest.raises(SystemExit) as ended:
+            run("export", trained, folder, "--calibrate", ROOT / "samples" / "photo.jpg")
+        assert ended.value.code == 6
+        assert said in capsys.readouterr().err
+    assert (trained / "weights.safetensors").stat().st_size
+
+
 def test_shares_of_a_source_that_there_is_not_are_refused_before_pictures_are_decoded(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,8 @@ import json
 import shutil
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -65,19 +67,32 @@ def _export(args: argparse.Namespace) -> None:
     feeds = make_feeds(calibration_frames(args.calibrate), ())
     if args.data:
         check(classes, args.images or args.data, args.data / args.val)
-    try:
+    with _writing_to(args.model):
         args.model.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, args.model / "weights.safetensors")
-    except OSError as error:  # also where both are one folder
-        raise OutputError(f"cannot write to {args.model}: {error}; name a folder other than RUN") from error
     fp32, int8 = args.model / "fp32.onnx", args.model / "int8.onnx"
     # In the form for CUDA, where fp32 is used; int8 wants its RoiAlign as well, since that can be thinned out. Names of
     # classes are those in the weights.
     exported = export_graph(weights, fp32, licence=args.licence, device="cuda")
-    onnx.save(_int8(onnx.load(fp32), exported.config, feeds, weights), int8)
+    quantised = _int8(onnx.load(fp32), exported.config, feeds, weights)
+    with _writing_to(args.model):
+        onnx.save(quantised, int8)
     accuracy = _accuracy(args, fp32, int8) if args.data else {}
-    write_card(args.model, Facts(run, classes, accuracy, measure_speed(fp32, int8), args.licence))
+    speed = measure_speed(fp32, int8)
+    with _writing_to(args.model):
+        write_card(args.model, Facts(run, classes, accuracy, speed, args.licence))
     print(f"{args.model}: {', '.join(sorted(path.name for path in args.model.iterdir()))}")
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Raise OutputError where what is done inside meets a full disk, a folder that is RUN itself, or the like."""
+    try:
+        yield
+    except shutil.SameFileError as error:
+        raise OutputError(f"{folder} is RUN itself: name another folder for the model") from error
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _int8(fp32: onnx.ModelProto, config: MaskRCNN, feeds: list[Feed], weights: Path) -> onnx.ModelProto:

@@ -154,3 +154,16 @@ def test_annotations_without_finds_are_a_line(data: Path, capsys: pytest.Capture
         run("review", data, "--out", data / "sheets")
     assert ended.value.code == 3
     assert "has no annotation with a confidence, such as adopt.py adds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("confidence", "said"), [("0.5", '"0.5"'), (None, "null"), (1.5, "1.5"), (True, "true")])
+def test_a_confidence_that_is_no_share_is_a_line(
+    confidence: object, said: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((data / "train.json").read_text())
+    document["annotations"][1]["confidence"] = confidence
+    (data / "train.json").write_text(json.dumps(document))
+    with importable(), pytest.raises(SystemExit) as ended:
+        run("review", data, "--out", data / "sheets")
+    assert ended.value.code == 3
+    assert f"a confidence of {said} is not a number from 0 to 1" in capsys.readouterr().err

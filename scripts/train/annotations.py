@@ -10,6 +10,7 @@ that are neither object nor background.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError
-from stream_seg.ground_truth import read_document, usable_outline
+from stream_seg.ground_truth import is_number, read_document, usable_outline
 
 Segmentation = dict[str, Any] | list[list[float]]
 
@@ -127,7 +128,7 @@ def _objects(annotations: list[dict[str, Any]], labels: dict[int, int]) -> Objec
 
 
 def _confidence(annotation: dict[str, Any]) -> float:
-    confidence = float(annotation.get("confidence", 1))
-    if not 0 <= confidence <= 1:
-        raise ValueError(f"a confidence of {confidence} is not from 0 to 1")
-    return confidence
+    confidence = annotation.get("confidence", 1)
+    if not (is_number(confidence) and 0 <= confidence <= 1):
+        raise ValueError(f"a confidence of {json.dumps(confidence)} is not a number from 0 to 1")
+    return float(confidence)

@@ -189,10 +189,14 @@ def _composed(photo: _Photo, container: InputContainer) -> Image:
         raise ValueError("a part of it is of a kind that FFmpeg cannot decode")
     for stream in streams.values():
         stream.codec_context.thread_count = 1 if photo.tiles[1:] else 0  # which are for many pictures, or a large one
+    converters: dict[tuple[int, int], PictureConverter] = {}
     image: Image | None = None
     for packet in container.demux(list(streams.values())):
         for frame in streams[packet.stream.id].decode(packet):
-            tile = PictureConverter((frame.width, frame.height), Orientation(), untagged=Colorspace.ITU601)(frame)
+            size = frame.width, frame.height
+            if size not in converters:
+                converters[size] = PictureConverter(size, Orientation(), untagged=Colorspace.ITU601)
+            tile = converters[size](frame)
             if image is None:
                 image = _canvas(photo, tile)
             for place in (place for place, item in enumerate(photo.tiles) if item == packet.stream.id):

@@ -17,11 +17,16 @@ from av.video.reformatter import Colorspace, VideoReformatter
 
 from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
+from stream_seg.sources.tone_mapping import HDR_TRANSFERS, ToneMapper
 
 UNDERSTOOD_MATRICES = frozenset({1, 4, 5, 6, 7, 9})
 """ITU-T H.273 matrix coefficients that swscale converts as tagged: BT.709, FCC, BT.601 (twice), SMPTE 240M, BT.2020."""
 
 CONSTANT_LUMINANCE_2020 = 10
+
+FORMATS = "bgr24", "bgra"
+HDR_FORMATS = "gbrpf32le", "gbrapf32le"
+"""What frames become, without and with alpha; those of high dynamic range on the way to the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,10 @@ class PictureConverter:
     """Turns decoded frames into BGR images of one size, shown upright.
 
     Colours follow the matrix and range a frame is tagged with; an untagged one is BT.709 from 720p on and BT.601 below,
-    as players guess. High dynamic range is not tone-mapped. Pixels stay as stored: a sample aspect ratio other than 1:1
-    is not stretched. Transparent pixels are laid on black. `size` is (width, height) as stored, before turning; a frame
-    of another size is scaled to it, one of other proportions between black bars. Threads that call it at once wait for
-    each other.
+    as players guess. High dynamic range (HLG, PQ) is tone-mapped to BT.709. Pixels stay as stored: a sample aspect
+    ratio other than 1:1 is not stretched. Transparent pixels are laid on black. `size` is (width, height) as stored,
+    before turning; a frame of another size is scaled to it, one of other proportions between black bars. Threads that
+    call it at once wait for each other.
     """
 
     def __init__(self, size: tuple[int, int], orientation: Orientation, *, untagged: Colorspace | None = None) -> None:
@@ -77,6 +82,7 @@ class PictureConverter:
         self._orientation = orientation
         self._untagged = guessed_matrix(*size) if untagged is None else untagged
         self._reformatter = VideoReformatter()
+        self._tone_mapper = ToneMapper()
         self._converting = threading.Lock()
 
     def __call__(self, frame: VideoFrame) -> Image:
@@ -84,15 +90,16 @@ class PictureConverter:
         alpha = has_alpha(frame.format)
         width, height = self._fitted(frame.width, frame.height)
         with self._converting:
+            hdr = frame.color_trc in HDR_TRANSFERS  # here, for who converts the same frame hides it meanwhile
             picture = self._reformatter.reformat(
                 frame,
                 width,
                 height,
-                "bgra" if alpha else "bgr24",
-                src_colorspace=self._matrix(frame),
+                (HDR_FORMATS if hdr else FORMATS)[alpha],
+                src_colorspace=self._matrix(frame, Colorspace.BT2020 if hdr else self._untagged),
                 threads=1,  # more would only wait: one picture is too small to share
             )
-        pixels = cast(Image, picture.to_ndarray())
+            pixels = self._tone_mapper(picture) if hdr else cast(Image, picture.to_ndarray())
         image = on_black(pixels) if alpha else np.ascontiguousarray(pixels)
         return self._orientation.apply(self._between_bars(image))
 
@@ -111,10 +118,11 @@ class PictureConverter:
         top, left = below // 2, right // 2
         return cast(Image, cv2.copyMakeBorder(image, top, below - top, left, right - left, cv2.BORDER_CONSTANT))
 
-    def _matrix(self, frame: VideoFrame) -> Colorspace | None:
+    @staticmethod
+    def _matrix(frame: VideoFrame, untagged: Colorspace) -> Colorspace | None:
         if frame.format.is_rgb or frame.colorspace in UNDERSTOOD_MATRICES:
             return None
-        return Colorspace.BT2020 if frame.colorspace == CONSTANT_LUMINANCE_2020 else self._untagged
+        return Colorspace.BT2020 if frame.colorspace == CONSTANT_LUMINANCE_2020 else untagged
 
 
 def guessed_matrix(width: int, height: int) -> Colorspace:

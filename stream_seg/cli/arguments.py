@@ -44,7 +44,7 @@ examples:
   stream-seg photo.jpg -o m.png --view masks     coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
-  stream-seg clips/ -o results/{source}.mp4      a folder of videos; --skip-existing goes on after an interruption
+  stream-seg clips/ -o results/{source}.mp4      a folder of videos, one after the other
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
   stream-seg rtsp://camera/stream -o rtsp://server/door
 
@@ -343,10 +343,9 @@ def _run_parser() -> Parser:
         "source",
         nargs="*",
         metavar="SOURCE",
-        help="video file, address (rtsp:, http:, ...), image, folder or glob (of images, or else of videos), numbered "
-        "sequence (img_%%04d.png), camera number, or - for a stream on standard input; up to 32 at once, of images "
-        "(*.jpg) any number, as one source, and of recordings with a result each (-o results/{source}.mp4) any number, "
-        "one after the other",
+        help="video file, address (rtsp:, http:, ...), image, numbered sequence (img_%%04d.png), camera number, - for "
+        "standard input, or a folder or glob: its images, or its videos where it has no images; up to 32, or any "
+        "number of images, and of recordings with a result each (-o results/{source}.mp4)",
     )
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"
@@ -361,16 +360,15 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="OUTPUT",
-        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, what was found as "
-        "lines of JSON (.jsonl), one COCO document (.json) or a table (.csv), a server's address (rtsp:, rtmp:, udp:, "
-        "tcp:), or - for a video and -.jsonl for such lines on standard output; repeatable; {source} in it stands for "
-        "each source's name, and a video without shows several sources side by side",
+        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, data (.jsonl, .csv, "
+        "or .json for COCO), server (rtsp:, rtmp:, udp:, tcp:), or standard output (- for a video, -.jsonl for data); "
+        "repeatable; {source} stands for each source's name, and a video without it shows several side by side",
     )
     group.add_argument(
         "--crops",
         metavar="FOLDER",
-        help="one image of each different object, where it is seen best, as it was taken (person-3.jpg); {source} in "
-        "it stands for each source's name, which else begins the names where there are several",
+        help="one image of each different object, where it is seen best, as it was taken (person-3.jpg, of several "
+        "sources door-person-3.jpg); may have {source} in it",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"
@@ -397,8 +395,8 @@ def _run_parser() -> Parser:
         "--serve",
         type=host_and_port,
         metavar="[HOST:]PORT",
-        help="a page for browsers, as in --serve 8080, and for programs /objects (JSON) and /health; only this machine "
-        "sees it unless HOST is another (0.0.0.0: all)",
+        help="a page for browsers, as in --serve 8080, and for programs (/objects, /health); only this machine sees it "
+        "unless HOST is another (0.0.0.0: all)",
     )
     group.add_argument(
         "--view",

@@ -307,6 +307,7 @@ EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp
         (["a.mp4", "--device", "gpu"], 2, "(did you mean 'cuda'?); write auto, cpu, cuda"),
         (["a.mp4", "--device", "0"], 2, "did you mean 'cuda:0'"),
         (["a.mp4", "--device", "GPU:1"], 2, "did you mean 'cuda:1'"),
+        (["a.mp4", "-o", "-.csv"], 2, "standard output takes a video (-o -) or lines of JSON (-o -.jsonl), not -.csv"),
         (["a.mp4", "--device", "tpu"], 2, "'tpu' is no device; write auto, cpu, cuda"),
         (["a.mp4", "--size", "640x480"], 2, "two sides; write the longer one alone, as in 640 (see"),
         (["a.mp4", "--batch-size", "0"], 2, "whole number of at least 1"),

@@ -581,7 +581,11 @@ def _joined(argv: Sequence[str]) -> Sequence[str]:
     words: list[str] = []
     for word in argv:
         before = words[-1] if words else ""
-        if word == PIPED_OBJECTS and before in ("-o", "--output"):
+        if before in ("-o", "--output") and word.startswith("-."):
+            if word != PIPED_OBJECTS:
+                raise UsageError(
+                    f"standard output takes a video (-o -) or lines of JSON (-o {PIPED_OBJECTS}), not {word}"
+                )
             words[-1] = f"--output={word}"
         elif before in ("--region", "--line") and re.match(r"-[\d.]", word):
             words[-1] = f"{before}={word}"

@@ -80,32 +80,33 @@ class Intake:
         self._in_turns = in_turns
         self._clock = clock
         self._turn = 0
+        self._over = 0  # so many, from the first on, of which the end was told
+        self._begun = 0 if in_turns else feeds  # so many, from the first on, of which frames or an end may come
         self._inside = 0
         self._closed = False
         self._changed = threading.Condition()
         self.room = self.live_room = 2
+        self.live_feeds = 0
+        """How many of the feeds opened so far are live."""
 
     def opened(self, feed: int, *, live: bool, most: int | None = None) -> None:
         """Say, before its first `put`, what kind of feed it is, and how many of its frames are wanted at most."""
-        self._feeds[feed].live = live
-        self._feeds[feed].left = most
+        with self._changed:
+            self._feeds[feed].live = live
+            self._feeds[feed].left = most
+            self.live_feeds = sum(one.live for one in self._feeds)
+            self._begun = max(self._begun, feed + 1)
 
     def has_enough(self, feed: int) -> bool:
         """Whether all frames that are wanted of it have been taken."""
         return self._feeds[feed].left == 0
-
-    @property
-    def live_feeds(self) -> int:
-        """How many of the feeds opened so far are live."""
-        return sum(feed.live for feed in self._feeds)
 
     def put(self, number: int, frame: Frame) -> None:
         """Let a frame wait. Raises `ChannelClosed` when nobody will take it."""
         feed = self._feeds[number]
         with self._changed:
             if not feed.live:
-                crowd = self._feeds if self._in_turns else [feed]
-                self._changed.wait_for(lambda: self._closed or sum(len(f.waiting) for f in crowd) < self._depth)
+                self._changed.wait_for(lambda: self._closed or self._crowd(feed) < self._depth)
             if self._closed or feed.left == 0:
                 raise ChannelClosed
             if feed.live and feed.waiting:
@@ -118,6 +119,7 @@ class Intake:
         """No more frames will come from this feed."""
         with self._changed:
             self._feeds[number].ended = True
+            self._begun = max(self._begun, number + 1)
             self._changed.notify_all()
 
     def first(self) -> Frame:
@@ -159,6 +161,7 @@ class Intake:
             self._closed = True
             for feed in self._feeds:
                 feed.ended = True
+            self._begun = len(self._feeds)
             self._changed.notify_all()
 
     def cancel(self) -> None:
@@ -168,9 +171,20 @@ class Intake:
                 feed.waiting.clear()
         self.close()
 
+    def _playing(self) -> range:
+        """The feeds that are neither over nor, in turns, still to come: a frame costs what it does of one."""
+        return range(self._over, self._begun)
+
+    def _crowd(self, feed: _Feed) -> int:
+        """How many frames wait that count where one of this recorded feed is to wait, too."""
+        if self._in_turns:
+            return sum(len(self._feeds[number].waiting) for number in self._playing())
+        return len(feed.waiting)
+
     def _can_take(self) -> bool:
         has_room = self._inside < (self.live_room if self.live_feeds else self.room)
-        return has_room and any(feed.waiting for feed in self._feeds) and not self._waits_for_the_slowest()
+        has_frame = any(self._feeds[number].waiting for number in self._playing())
+        return has_room and has_frame and not self._waits_for_the_slowest()
 
     def _waits_for_the_slowest(self) -> bool:
         if not self._level or self.live_feeds:
@@ -179,15 +193,19 @@ class Intake:
         return any(not feed.waiting and not feed.ended and feed.bare_since > oldest for feed in self._feeds)
 
     def _news(self) -> bool:
-        return any(feed.ended and not feed.waiting and not feed.told for feed in self._feeds)
+        return any(map(self._is_news, self._playing()))
+
+    def _is_news(self, number: int) -> bool:
+        feed = self._feeds[number]
+        return feed.ended and not feed.waiting and not feed.told
 
     def _is_over(self) -> bool:
-        return all(feed.ended and not feed.waiting and feed.told for feed in self._feeds)
+        return self._over == len(self._feeds)
 
     def _pick(self, limit: int) -> list[tuple[int, Frame]]:
         picked: list[tuple[int, Frame]] = []
         while len(picked) < limit and self._can_take():
-            number = min((n for n, feed in enumerate(self._feeds) if feed.waiting), key=self._rank)
+            number = min((n for n in self._playing() if self._feeds[n].waiting), key=self._rank)
             feed = self._feeds[number]
             frame = feed.waiting.popleft()
             if feed.live and self._max_age is not None and self._clock() - frame.captured_at > self._max_age:
@@ -210,7 +228,9 @@ class Intake:
         return (feed.served if self.live_feeds else feed.waiting[0].pts), number
 
     def _ends(self) -> list[int]:
-        over = [n for n, feed in enumerate(self._feeds) if feed.ended and not feed.waiting and not feed.told]
-        for number in over:
+        ended = list(filter(self._is_news, self._playing()))
+        for number in ended:
             self._feeds[number].told = True
-        return over
+        while self._over < len(self._feeds) and self._feeds[self._over].told:
+            self._over += 1
+        return ended

@@ -217,3 +217,24 @@ def test_the_first_frame_can_be_looked_at_before_it_is_taken() -> None:
     desk.intake.end(0)
     with pytest.raises(EndOfStream):
         desk.intake.first()
+
+
+def test_in_turns_those_are_looked_at_that_have_begun_and_are_not_over_and_the_end_is_that_of_all() -> None:
+    intake = Intake(5, depth=4, dropped=lambda feed, cause: None, in_turns=True)
+    looked_at = [[*intake._playing()]]
+    intake.end(0)  # it could not be opened
+    for number in (1, 2):
+        intake.opened(number, live=False)
+        intake.put(number, frame(0))
+        intake.end(number)
+    looked_at.append([*intake._playing()])
+    taken = intake.take(1)
+    assert ([feed for feed, _ in taken.frames], taken.ended) == ([1], [0, 1])
+    looked_at.append([*intake._playing()])
+    intake.close()
+    intake.opened(3, live=False)
+    taken = intake.take(1)
+    assert ([feed for feed, _ in taken.frames], taken.ended) == ([2], [2, 3, 4])
+    with pytest.raises(EndOfStream):
+        intake.take(1)
+    assert looked_at == [[], [0, 1, 2], [2]]

@@ -28,7 +28,8 @@ def best_named(found: Detections, preference: NDArray[np.float32]) -> NDArray[np
     if not rivals.any():
         return best
     best = each.copy()
-    for i in np.argsort(-preference, kind="stable"):
+    order = np.argsort(-preference, kind="stable")
+    for i in order[rivals.any(1)[order]]:
         if best[i] == i:
             for j in np.flatnonzero(rivals[i] & (best == each)):
                 if _overlap(found, int(i), int(j)) > SAME_OUTLINE:

@@ -143,8 +143,10 @@ class Steady:
 
     def _named(self, shown: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the objects at these places that have the best name of each thing, whose number goes with it."""
+        if len(shown) < 2:
+            return shown
         objects, ids = self._objects[shown], _ids(self._objects)
-        before = np.isin(_ids(objects), self._shown)
+        before = (ids[shown][:, None] == self._shown).any(1)
         best = best_named(objects, objects.scores + _KEEPS_ITS_NAME * before)
         remains: NDArray[np.bool_] = best == np.arange(len(best))
         for old in np.flatnonzero(before & ~remains):

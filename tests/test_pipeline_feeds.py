@@ -623,13 +623,22 @@ def test_what_a_source_or_renderer_gives_instead_of_a_frame_ends_the_run(given: 
         run_in_time(Pipeline(Numbers(5), Counting(), sinks=[Kept()], renderer=careless))
 
 
-def test_all_sources_that_never_open_raise_what_the_first_says() -> None:
+def test_where_no_source_can_be_opened_the_last_to_fail_is_raised_and_the_others_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Missing(Numbers):
-        def __enter__(self) -> Self:
-            raise SourceError("no such camera")
+        def __init__(self, name: str) -> None:
+            super().__init__(1)
+            self.name = name
 
-    feeds: Sequence[Feed] = [feed("a", Missing(1)), feed("b", Missing(1))]
-    with pytest.raises(SourceError, match="no such camera"):
+        def __enter__(self) -> Self:
+            raise SourceError(f"no camera {self.name}")
+
+    feeds: Sequence[Feed] = [feed(name, Missing(name)) for name in "abc"]
+    with pytest.raises(SourceError, match="no camera c"):
+        run_in_time(Pipeline(feeds, Counting(), in_turns=True))  # so that c is the last
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["no camera a", "no camera b"]
+    with pytest.raises(SourceError, match=r"no camera [abc]"):
         run_in_time(Pipeline(feeds, Counting()))
 
 

@@ -22,7 +22,7 @@ _CELLS = 28
 def best_named(found: Detections, preference: NDArray[np.float32]) -> NDArray[np.int64]:
     """Which of them each (N,) is, by its best name: of one outline, the one with the highest `preference` (N,)."""
     best = each = np.arange(len(found))
-    if len(found) < 2:
+    if (found.class_ids == found.class_ids[:1]).all():
         return best
     rivals = (pairwise_iou(found.boxes, found.boxes) > _SAME_BOX) & (found.class_ids[:, None] != found.class_ids)
     if not rivals.any():

@@ -12,24 +12,30 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
 
-from stream_seg.addresses.credentials import safe_address
 from stream_seg.availability import Availability
 from stream_seg.cli.names import (
     PIPE,
     PIPED,
     PIPED_OBJECTS,
+    PLACE,
     Spec,
-    grows,
+    files_among,
     is_cut,
     is_encoded,
     is_feed,
     is_here,
-    is_one_file,
     is_photo,
     is_recording,
     may_be_live,
 )
-from stream_seg.cli.report import refuse_figures
+from stream_seg.cli.refusals import (
+    refuse_clashes,
+    refuse_crops_without_numbers,
+    refuse_images,
+    refuse_outside,
+    refuse_results_among,
+    refuse_senseless,
+)
 from stream_seg.cli.unused import warn_of_unused
 from stream_seg.errors import DisplayError, OutputError, SourceError, UsageError
 from stream_seg.frame import SourceInfo
@@ -40,10 +46,8 @@ from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.sinks import Crops, Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
-from stream_seg.sinks.part import file_identity, whole_name
-from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources import labels_of, open_source
-from stream_seg.sources.images import films_in, is_image, would_find
+from stream_seg.sources.images import films_in
 from stream_seg.sources.paced import Paced
 from stream_seg.sources.unreadable import Unreadable
 from stream_seg.steady import Steady
@@ -52,11 +56,6 @@ from stream_seg.tiles import Tiles, WallIfLive
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-MOST_SOURCES = 32
-"""That are had side by side; of recordings that are done in turns there may be any number."""
-PLACE = "{source}"
-"""What stands for a source's name in the name of an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +88,12 @@ def plan(
     together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in _results(args))
     specs = named[:1] if together else named  # the first of photos that are one source stands for all
     in_turns = _go_in_turns(args, specs)
-    _refuse_senseless(args, specs, in_turns=in_turns)
+    refuse_senseless(args, specs, in_turns=in_turns)
     labels = labels_of(specs)
     own, shared = _outputs(args, specs, labels)
     folders = [] if args.crops is None else [args.crops.replace(PLACE, label) for label in labels]
     outputs = [*[path for paths in [*own, shared] for path in paths], *dict.fromkeys(folders)]
-    _refuse_clashes(outputs, args, named)
+    refuse_clashes(outputs, args, named)
     if args.skip_existing:
         specs, labels, own = _left(specs, labels, own)
         if not specs:
@@ -104,9 +103,9 @@ def plan(
     else:
         sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
     warn_of_unused(args, specs, sources)
-    _refuse_outside(args, specs, sources)
-    _refuse_images(args, specs, sources)
-    _refuse_crops_without_numbers(args, specs, sources)
+    refuse_outside(args, specs, sources)
+    refuse_images(args, specs, sources)
+    refuse_crops_without_numbers(args, specs, sources)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -168,38 +167,9 @@ def _named(args: argparse.Namespace) -> list[Spec]:
             with suppress(OSError):  # a folder that may not be looked into, which opening it will say
                 films = films_in(spec)
         if films:
-            _refuse_results_among(films, spec, args)
+            refuse_results_among(films, spec, args)
         named += map(str, films) if films else [spec]
     return named
-
-
-def _refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Namespace) -> None:
-    """Refuse results in the folder of the films, where another run would take them for such, or for what it reads."""
-    has_own = any(PLACE in output or output == PIPED_OBJECTS for output in args.output)
-    if not has_own and (args.output or args.crops is None):
-        raise SourceError(
-            f"{spec} has {len(films)} videos and no images; give each a result of its own, as in "
-            f"-o results/{PLACE}.mp4, or name the one that is meant"
-        )
-    folders = {os.path.realpath(film.parent) for film in films}
-    if args.crops is not None and os.path.realpath(args.crops) in folders:
-        raise UsageError(
-            f"{args.crops} is the folder of the films, where the next run would find images; write to another folder, "
-            "as in --crops crops/"
-        )
-    for output in args.output:
-        if not (is_encoded(output) or is_image(Path(output))):
-            continue
-        if os.path.realpath(Path(output).parent) in folders:
-            raise UsageError(
-                f"{output} is in the folder of the films, where the next run would take it for one; write to another "
-                f"folder, as in -o results/{Path(output).name}"
-            )
-        if any(would_find(spec, Path(output.replace(PLACE, film.stem))) for film in films):
-            raise UsageError(
-                f"{output} is where {spec} finds films, and the next run would take it for one; write to a folder in "
-                "which that finds none"
-            )
 
 
 def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
@@ -210,72 +180,6 @@ def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
     # Of a folder of films there may be more the next time, and of what is skipped then there may be more to do.
     may_be_several = len(specs) > 1 or specs != named or args.skip_existing
     return is_alone and own and may_be_several and all(map(is_recording, specs)) and not all(map(is_photo, specs))
-
-
-def _refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turns: bool) -> None:
-    if not specs:
-        raise UsageError("no source was named; name a file, an address or a camera, or see stream-seg --help")
-    if len(specs) > MOST_SOURCES and not in_turns:
-        hint = ""
-        if all(map(is_photo, specs)):
-            hint = f"; images are one source where no output has {PLACE} in its name"
-        elif all(map(is_recording, specs)):
-            hint = f"; recordings go in turns where each has results of its own alone, as in -o results/{PLACE}.mp4"
-        raise UsageError(f"{len(specs)} sources were named; at most {MOST_SOURCES} can be had at once{hint}")
-    if specs.count("-") > 1:
-        raise UsageError("standard input (-) was named twice; it can be read once")
-    cameras = [str(spec) for spec in specs if isinstance(spec, int) or spec.isdecimal()]
-    if len(set(cameras)) < len(cameras):
-        raise UsageError("one camera was named twice; a camera can be opened once")
-    piped = [path for path in args.output if path in PIPED]
-    if len(piped) > 1:
-        raise UsageError(f"standard output can be had once, and {' and '.join(piped)} were named; name a file for one")
-    if args.region and len(specs) > 1:
-        raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
-    if args.line and len(specs) > 1:
-        raise UsageError(f"--line is a line in the picture of one source, and {len(specs)} were named")
-    if args.line and not args.steady:
-        raise UsageError("--line counts objects by their numbers, which they have none of with --no-steady")
-    if args.crops is not None:
-        _refuse_senseless_crops(args)
-    if args.end is not None and args.end <= args.start:
-        raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
-    if args.skip_existing:
-        _refuse_senseless_skipping(args, specs)
-
-
-def _refuse_senseless_crops(args: argparse.Namespace) -> None:
-    if not args.crops or args.crops in PIPED or is_address(args.crops):
-        raise UsageError(f"--crops wants the name of a folder, as in --crops crops/, and got '{args.crops}'")
-    if args.view == "blurred":
-        raise UsageError(
-            "--crops shows objects as they were taken, and --view blurred is to hide them; give one of them"
-        )
-    if args.skip_existing:
-        raise UsageError("--skip-existing cannot tell whether the images of --crops are all there")
-
-
-def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
-    """Refuse to go by results that are not there for each source, or whose being there does not tell they are whole."""
-    if args.overwrite:
-        raise UsageError(
-            "--skip-existing keeps the results that are there, --overwrite replaces them; give one of them"
-        )
-    for option, given in (("--segment", args.segment), ("--events", args.events)):
-        if given is not None:
-            raise UsageError(f"--skip-existing cannot tell whether the files that {option} cuts are all there")
-    for option, given in (("--show", args.show), ("--serve", args.serve)):
-        if given:
-            raise UsageError(f"--skip-existing is for results in files alone, and {option} is for seeing all of it")
-    wrong = next((output for output in args.output if not (PLACE in output and is_one_file(output))), None)
-    if wrong is not None or not args.output:
-        one = "none was named" if wrong is None else f"{shown_address(wrong)} is none"
-        raise UsageError(f"--skip-existing goes by a file for each source, as in -o results/{PLACE}.mp4, and {one}")
-    other = next((spec for spec in specs if not is_recording(spec)), None)
-    if other is not None:
-        raise UsageError(f"--skip-existing is for files, and {safe_address(str(other))} is none")
-    if args.metrics is not None and args.metrics.is_file():
-        raise OutputError(f"{args.metrics} exists already and would be kept; name another file for the figures")
 
 
 def _source(args: argparse.Namespace, spec: Spec | Sequence[str], outputs: Sequence[str]) -> Source:
@@ -403,38 +307,6 @@ def _meant(value: T | None, concerns: Callable[[str], bool], path: str, args: ar
     return None if not concerns(path) and any(map(concerns, args.output)) else value
 
 
-def _refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
-    """Refuse to show images where nobody can press a key for the next one."""
-    if args.serve is None and not any(map(is_address, args.output)):
-        return
-    if _are_images(specs, sources):
-        option = "an address" if args.serve is None else "--serve"
-        raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
-
-
-def _refuse_crops_without_numbers(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
-    if args.crops is not None and not args.steady and not _are_images(specs, sources):
-        raise UsageError("--crops tells objects apart by their numbers, which they have none of with --no-steady")
-
-
-def _are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
-    """Whether all sources are images of their own, as far as is known by now."""
-    infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
-    return len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos)
-
-
-def _refuse_outside(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
-    """Refuse regions and lines outside of pictures whose size is known by now; images may be of several sizes."""
-    places: list[Region | Line] = [Line(*ends) for ends in args.line]
-    if args.region:
-        places.append(Region(args.region))
-    for spec, source in zip(specs, sources, strict=True):
-        is_known = is_here(spec) and not isinstance(source, Unreadable)
-        if is_known and (source.info.kind != "images" or source.info.frame_count == 1):
-            for place in places:
-                place.refuse_outside(source.info.size)
-
-
 def _screens(args: argparse.Namespace) -> list[Sink]:
     """A window, asked for by --show and the default where nothing else is, and the page of --serve."""
     page: list[Sink] = []
@@ -487,44 +359,7 @@ def _hud(metrics: Metrics, number: int) -> Callable[[], str]:
     return lambda: feed.status() if feed.is_live else ""
 
 
-def _files(specs: Sequence[Spec]) -> list[Path]:
-    """What may be a file among the sources."""
-    return [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
-
-
 def _read(named: Sequence[Spec], specs: Sequence[Spec], sources: Sequence[Source]) -> list[Path]:
     """The files that the run reads, of which no source may lose one to the results of another."""
     images = [file for spec, source in zip(specs, sources, strict=True) if is_here(spec) for file in source.info.files]
-    return [*_files(named), *images]
-
-
-def _refuse_partial_names(names: Sequence[str], growing: Sequence[str]) -> None:
-    """Refuse a file with the name that another has while it grows: one would end in the place of the other."""
-    places = {Path(os.path.realpath(other)): other for other in growing}
-    for name in names:
-        other = places.get(whole_name(Path(os.path.realpath(name))) or Path())
-        if other is not None:
-            raise UsageError(f"{name} is what {other} is called until it is whole; give one of them another name")
-
-
-def _refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
-    """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
-    named = [name for name in outputs if name not in PIPED]
-    names = [*named, *([] if args.metrics is None else [str(args.metrics)])]
-    paths = [os.path.realpath(name) for name in names]
-    seen: set[str] = set()
-    for name, path in zip(names, paths, strict=True):
-        if path in seen:
-            raise UsageError(f"{shown_address(name)} was named for two outputs; give each a name of its own")
-        seen.add(path)
-    is_cutting = args.segment is not None or args.events is not None  # what is cut has longer names
-    _refuse_partial_names(names, [name for name in named if grows(name) and not (is_cutting and is_cut(name))])
-    inputs = _files(specs)
-    read = {file_identity(source) for source in inputs if os.path.isfile(source)}  # noqa: PTH113  as above
-    for name in named:
-        if (identity := file_identity(Path(name))) is not None and identity in read:
-            raise OutputError(f"{name} is an input; write to another file")
-        if is_address(name) and name in specs:
-            raise OutputError(f"{shown_address(name)} is an input; send to another address")
-    if args.metrics is not None:
-        refuse_figures(args.metrics, inputs, overwrite=args.overwrite)
+    return [*files_among(named), *images]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +23,9 @@ PIPED_OBJECTS = "-.jsonl"
 
 PIPED = (PIPE, PIPED_OBJECTS)
 """The outputs that are written to standard output."""
+
+PLACE = "{source}"
+"""What stands for a source's name in the name of an output."""
 
 
 def is_feed(spec: Spec) -> bool:
@@ -54,6 +57,11 @@ def is_photo(spec: Spec) -> bool:
 def is_recording(spec: Spec) -> bool:
     """Whether a source is in files on this machine, and so has an end and can wait for its turn."""
     return is_here(spec) and not is_synthetic(str(spec))
+
+
+def files_among(specs: Sequence[Spec]) -> list[Path]:
+    """What may be a file among the sources."""
+    return [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
 
 
 def is_rtsp(spec: Spec) -> bool:

@@ -6,11 +6,13 @@ rewards both names, in case one is right; who looks at a picture sees one thing 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.geometry import pairwise_iou
+from stream_seg.geometry import pairwise_iou, paste
 
 SAME_OUTLINE = 0.7
 """Masks of two classes that overlap by more are of one thing. A rider's and a horse's do not, in whatever boxes."""
@@ -40,19 +42,9 @@ def best_named(found: Detections, preference: NDArray[np.float32]) -> NDArray[np
 
 def _overlap(found: Detections, i: int, j: int) -> float:
     """Intersection over union of the masks of two objects, to a cell of the box around both."""
-    boxes = found.boxes[[i, j]].astype(np.float64)
-    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
-    places = low + (np.arange(_CELLS)[:, None] + 0.5) * (high - low) / _CELLS  # (CELLS, 2): x, y
-    one, other = (_covered(found.masks[k], box, places) for k, box in zip((i, j), boxes, strict=True))
+    pair = found[[i, j]]
+    low, high = pair.boxes[:, :2].min(0), pair.boxes[:, 2:].max(0)
+    boxes = (pair.boxes - np.tile(low, 2)) * np.tile(_CELLS / np.maximum(high - low, 1e-6), 2)
+    one, other = paste(replace(pair, boxes=boxes), (_CELLS, _CELLS))
     union = (one | other).sum()
     return float((one & other).sum() / union) if union else 0.0
-
-
-def _covered(mask: NDArray[np.float32], box: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether a mask (S, T), stretched over its box, covers each of the `places` (P, 2) along x and y: (P, P)."""
-    cells = np.array(mask.shape[::-1])
-    sides = np.maximum(box[2:] - box[:2], 1e-6)
-    cell = np.floor((places - box[:2]) / sides * cells).astype(np.int64)
-    within = (cell >= 0) & (cell < cells)
-    columns, rows = cell.clip(0, cells - 1).T
-    return np.asarray((mask[rows[:, None], columns] > 0.5) & within[:, 1, None] & within[:, 0])

@@ -114,7 +114,7 @@ class _Rendered:
     frame: Frame
     detections: Detections
     tile: Frame | None
-    captured: Frame | None
+    captured: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,8 +390,9 @@ class Pipeline:
         check_found(detections)  # a function of the user's may have returned nothing
         picture = picture_of(lane.renderer(frame, detections)) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
-        captured = frame if any(lane.want_captured) else None
-        return _Rendered(lane, frame if picture is None else picture, detections, tile, captured)
+        shown = frame if picture is None else picture
+        captured = frame if any(lane.want_captured) else shown
+        return _Rendered(lane, shown, detections, tile, captured)
 
     def _deliver(self) -> None:
         for item in self._items():
@@ -422,7 +423,7 @@ class Pipeline:
             self._while_held()
         with self.metrics.stages["deliver"]:
             for sink, wants_captured in zip(lane.sinks, lane.want_captured, strict=True):
-                sink.write(item.captured if wants_captured and item.captured else item.frame, item.detections)
+                sink.write(item.captured if wants_captured else item.frame, item.detections)
             if self._wall is not None and item.tile is not None:
                 self._wall.show(lane.number, item.tile)
         self._intake.delivered()

@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is opened or written: options and names that contradict each other."""
+"""What a run is refused for before anything is written: options, names and sources that do not go together."""
 
 from __future__ import annotations
 

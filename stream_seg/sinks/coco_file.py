@@ -24,6 +24,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import coco_polygons, mask_roi
 from stream_seg.protocols import Outcome
 from stream_seg.sinks.data_file import DataFile
+from stream_seg.sinks.objects import told
 from stream_seg.sinks.part import PartFile, write_all
 from stream_seg.version import __version__
 
@@ -176,7 +177,7 @@ def _annotations(
     """The annotations of an image, numbered from `first` on; `numbers` are those of the categories, by name."""
     detections = detections.finite()
     number = first
-    for place, (name, box, mask) in enumerate(zip(detections.names, detections.boxes, detections.masks, strict=True)):
+    for one, box, mask in zip(told(detections), detections.boxes, detections.masks, strict=True):
         x1, y1, x2, y2 = box.tolist()
         rows, columns, bitmask = mask_roi(box, mask, frame.size)
         polygons = coco_polygons(rows, columns, bitmask, min(x2 - x1, y2 - y1))
@@ -185,14 +186,14 @@ def _annotations(
         annotation: dict[str, object] = {
             "id": number,
             "image_id": image,
-            "category_id": numbers[name],
+            "category_id": numbers[one.name],
             "bbox": [round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)],
             "segmentation": [polygon.ravel().tolist() for polygon in polygons],
             "area": int(np.count_nonzero(bitmask)),
             "iscrowd": 0,
-            "score": round(float(detections.scores[place]), 3),
+            "score": one.score,
         }
-        if detections.ids is not None:
-            annotation["track_id"] = int(detections.ids[place])
+        if one.id is not None:
+            annotation["track_id"] = one.id
         number += 1
         yield annotation

@@ -176,7 +176,7 @@ def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> No
         if not (images_dir / picture["file_name"]).exists():
             raise SourceError(f"the annotated image {images_dir / picture['file_name']} is not there")
     for picture in pictures:
-        _load(images_dir, picture)
+        read_picture(images_dir, picture)
 
 
 def _refuse_nothing_to_find(
@@ -268,11 +268,11 @@ def _detect_all(
 ) -> tuple[list[_Row], float]:
     """Every detection of a class that is scored, and the seconds spent in the segmenter."""
     rows: list[_Row] = []
-    segmenter([_load(folder, pictures[0])])  # warm-up
+    segmenter([read_picture(folder, pictures[0])])  # warm-up
     seconds = 0.0
     for start in range(0, len(pictures), segmenter.max_batch):
         batch = pictures[start : start + segmenter.max_batch]
-        images = [_load(folder, picture) for picture in batch]
+        images = [read_picture(folder, picture) for picture in batch]
         begun = time.perf_counter()
         found = segmenter(images)
         seconds += time.perf_counter() - begun
@@ -282,7 +282,8 @@ def _detect_all(
     return rows, seconds
 
 
-def _load(folder: Path, picture: _Picture) -> Image:
+def read_picture(folder: Path, picture: Mapping[str, Any]) -> Image:
+    """The pixels (H, W, 3) BGR of an entry of `images`, as its annotations are. Raises `SourceError`."""
     size = picture["height"], picture["width"]
     return read_annotated(folder / picture["file_name"], size, upright=picture.get("upright", False))
 

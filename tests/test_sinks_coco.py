@@ -331,6 +331,11 @@ def test_the_command_writes_one_of_each_film_beside_other_outputs(tmp_path: Path
         (["-o", "a.json", "-o", "a.part.json", "-o", "b.mp4", "--segment", "1m"], 2, "a.part.json is what a.json is"),
         (["-o", "a.json", "--codec", "hevc"], 2, "--codec hevc is for videos"),
         (["synthetic:8x8@1x2", "-o", "a.json"], 2, "cannot hold 2 sources"),
+        (["-o", "a.csv", "--segment", "1m"], 2, "--segment is for video and .jsonl files, and a.csv is neither"),
+        (["-o", "a.csv", "--events", "1s"], 2, "--events is for video and .jsonl files, and a.csv is neither"),
+        (["-o", "a.csv", "--metrics", "a.part.csv"], 2, "a.part.csv is what a.csv is called until it is whole"),
+        (["-o", "a.csv", "--codec", "hevc"], 2, "--codec hevc is for videos"),
+        (["synthetic:8x8@1x2", "-o", "a.csv"], 2, "cannot hold 2 sources"),
         (["-o", "a.tsv"], 6, "'.tsv' is not understood"),
     ],
 )

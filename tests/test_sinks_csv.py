@@ -148,31 +148,6 @@ def test_the_command_writes_what_lines_of_json_say_of_each_film(tmp_path: Path) 
         assert [list(row.values())[1:10] for row in rows(path)] == [list(map(str, row)) for row in found]
 
 
-@pytest.mark.parametrize(
-    ("argv", "code", "words"),
-    [
-        (["-o", "a.csv", "--segment", "1m"], 2, "--segment is for video and .jsonl files, and a.csv is neither"),
-        (["-o", "a.csv", "--events", "1s"], 2, "--events is for video and .jsonl files, and a.csv is neither"),
-        (["-o", "a.csv", "--metrics", "a.part.csv"], 2, "a.part.csv is what a.csv is called until it is whole"),
-        (["-o", "a.csv", "--codec", "hevc"], 2, "--codec hevc is for videos"),
-        (["synthetic:8x8@1x2", "-o", "a.csv"], 2, "cannot hold 2 sources"),
-    ],
-)
-def test_what_cannot_be_had_is_refused_in_one_line(
-    argv: list[str],
-    code: int,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["synthetic:8x8@1x1", *argv]) == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_table_that_is_there_is_kept_unless_it_is_to_be_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

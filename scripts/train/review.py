@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stream_seg.errors import OutputError, SourceError
-from stream_seg.evaluate import read_annotated
+from stream_seg.evaluate import read_picture
 from stream_seg.frame import Image
 from stream_seg.ground_truth import read_document
 
@@ -88,18 +88,12 @@ def _draw(args: argparse.Namespace) -> None:
         page = np.full((ROWS, LINE + SIDE + 2, COLUMNS, SIDE + 4, 3), 255, np.uint8)
         for place, one in enumerate(sheet):
             row, column = divmod(place, COLUMNS)
-            image, text = _read_image(folder, images[one["image_id"]]), f"{one['id']} {names[one['category_id']]}"
+            image, text = read_picture(folder, images[one["image_id"]]), f"{one['id']} {names[one['category_id']]}"
             page[row, : LINE + SIDE, column, :SIDE] = _tile(image, one["bbox"], text)
         path = args.out / f"{number:03}.png"
         if not cv2.imwrite(str(path), page.reshape(page.shape[0] * page.shape[1], -1, 3)):
             raise OutputError(f"cannot write {path}")
     print(f"{sum(map(len, sheets))} annotations on {len(sheets)} sheets in {args.out}")
-
-
-def _read_image(folder: Path, entry: dict[str, Any]) -> Image:
-    """The pixels (H, W, 3) BGR of an entry of `images`, turned as its annotations are. Raises SourceError."""
-    size = entry["height"], entry["width"]
-    return read_annotated(folder / entry["file_name"], size, upright=entry.get("upright", False))
 
 
 def _tile(image: Image, box: list[float], text: str) -> Pixels:

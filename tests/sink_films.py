@@ -62,6 +62,12 @@ def deliver(sink: Sink, about: SourceInfo, shown: Sequence[Frame], outcome: Outc
     sink.close(outcome)
 
 
+def segments(folder: Path, stem: str = "door") -> list[Path]:
+    """The finished segments in the order in which they began, which names do not tell of those of one second."""
+    found = [path for path in folder.glob(f"{stem}_*") if ".part" not in path.name]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
+
+
 @dataclass(frozen=True)
 class Film:
     """What a video file holds: the time of each picture, the first picture (BGR), its length in seconds."""

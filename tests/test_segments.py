@@ -35,7 +35,7 @@ from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK, Segments
 from stream_seg.sources import Recording
-from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, sounds
+from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, segments, sounds
 
 LIVE = SourceInfo("camera", (64, 48), "live")
 SOMETHING = Detections(
@@ -48,12 +48,6 @@ SOMETHING = Detections(
 STEADY = [Fraction(i, 25) for i in range(90)]
 UNEVEN = [Fraction(ticks, 90000) for ticks in itertools.accumulate([7000, 3000, 9001, 1500, 20000, 2999] * 15)]
 HOUR = 3600.0
-
-
-def segments(folder: Path, stem: str = "door") -> list[Path]:
-    """The finished segments in the order in which they began."""
-    found = [path for path in folder.glob(f"{stem}_*") if ".part" not in path.name]
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
 
 
 def length(path: Path) -> Fraction:

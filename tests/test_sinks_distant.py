@@ -36,7 +36,7 @@ from tests.misbehaving_server import (
     without_length,
     without_range,
 )
-from tests.sink_films import NOTHING, deliver, read, record, sounds
+from tests.sink_films import NOTHING, deliver, read, record, segments, sounds
 from tests.source_counts import until
 from tests.source_servers import file_server
 
@@ -132,8 +132,7 @@ def test_segments_of_a_recording_at_an_address_have_its_sound_one_after_the_othe
     with file_server(tmp_path) as host:
         about, shown = taken(f"http://{host}/in.mp4")
         deliver(SegmentedVideo(tmp_path / "door.mp4", 1.5), about, shown)
-    files = sorted(tmp_path.glob("door_*"), key=lambda path: (len(path.name), path.name))
-    parts = [sounds(path)[0] for path in files]
+    parts = [sounds(path)[0] for path in segments(tmp_path)]
     assert len(parts) == 3
     assert [packet for part in parts for packet in part.packets] == sounds(source)[0].packets
     assert max(part.times[0] for part in parts) < 0.025

@@ -296,7 +296,7 @@ def add_common(parser: argparse.ArgumentParser, *, again: bool = False, prints: 
     """
     default = argparse.SUPPRESS if again else False
     least = "what was asked for, warnings and errors only" if prints else "warnings and errors only"
-    for name, help_text in (("--quiet", least), ("--verbose", "everything there is to know")):
+    for name, help_text in (("--quiet", least), ("--verbose", "all messages")):
         parser.add_argument(name, action="store_true", default=default, help=f"print {help_text}")
 
 
@@ -304,12 +304,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Options that choose a model and where it runs."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
-    _add_device(group, help_text="where it runs")
+    _add_device(group, help_text="where the model runs")
     group.add_argument(
-        "--size", type=long_side, metavar="N", help="longer side of what it sees, in pixels (the model's)"
+        "--size", type=long_side, metavar="N", help="longer side of the model's input, in pixels (default: the model's)"
     )
     group.add_argument(
-        "--slices", type=slices, metavar="N|CxR", help="look at so many overlapping parts as well, for what is small"
+        "--slices", type=slices, metavar="N|CxR", help="run on this many overlapping slices as well, for small objects"
     )
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
     _add_places(group)
@@ -326,7 +326,7 @@ def _add_places(parser: argparse._ActionsContainer, *, again: bool = False) -> N
         type=Path,
         default=absent,
         metavar="DIR",
-        help="where downloaded models are kept (default: stream-seg/models in the cache folder of the user)",
+        help="where downloaded models are kept (default: stream-seg/models in the user's cache folder)",
     )
     parser.add_argument("--offline", action="store_true", default=on, help="never download a model")
 
@@ -334,7 +334,7 @@ def _add_places(parser: argparse._ActionsContainer, *, again: bool = False) -> N
 def _run_parser() -> Parser:
     parser = Parser(
         prog="stream-seg",
-        description="Outline and name every object in a camera's picture, a recording, a feed or images.",
+        description="Outline and name every object in a webcam's picture, a recording, a camera feed or images.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -344,8 +344,8 @@ def _run_parser() -> Parser:
         nargs="*",
         metavar="SOURCE",
         help="video file, address (rtsp:, http:, ...), image, numbered sequence (img_%%04d.png), camera number, - for "
-        "standard input, or a folder or glob: its images, or its videos where it has no images; up to 32, or any "
-        "number of images, and of recordings with a result each (-o results/{source}.mp4)",
+        "standard input, or a folder or glob: its images, or its videos if it has no images; up to 32 sources, or any "
+        "number of images, or of recordings with separate results (-o results/{source}.mp4)",
     )
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"
@@ -362,22 +362,22 @@ def _run_parser() -> Parser:
         metavar="OUTPUT",
         help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, data (.jsonl, .csv, "
         "or .json for COCO), server (rtsp:, rtmp:, udp:, tcp:), or standard output (- for a video, -.jsonl for data); "
-        "repeatable; {source} stands for each source's name, and a video without it shows several side by side",
+        "repeatable; {source} becomes each source's name, and a video without it shows several sources as tiles",
     )
     group.add_argument(
         "--crops",
         metavar="FOLDER",
-        help="one image of each different object, where it is seen best, as it was taken (person-3.jpg, of several "
-        "sources door-person-3.jpg); may have {source} in it",
+        help="save one image of each distinct object, from its best frame, without drawing (person-3.jpg; with several "
+        "sources door-person-3.jpg); may contain {source}",
     )
     group.add_argument(
-        "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file every so often (s, m, h, d)"
+        "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file at this interval (s, m, h, d)"
     )
     group.add_argument(
         "--events",
         type=duration,
         metavar="10s",
-        help="record only while something is seen and so long after it, each time into a file of its own",
+        help="record only while something is seen and for this long after it, each time into a new file",
     )
     group.add_argument(
         "--keep",
@@ -388,35 +388,35 @@ def _run_parser() -> Parser:
     group.add_argument(
         "--show",
         action=argparse.BooleanOptionalAction,
-        help="a window (default: if nothing else is asked for): q or Esc quits, space pauses, any key shows the next "
+        help="show a window (default without other outputs): q or Esc quits, space pauses, any key shows the next "
         "image",
     )
     group.add_argument(
         "--serve",
         type=host_and_port,
         metavar="[HOST:]PORT",
-        help="a page for browsers, as in --serve 8080, and for programs (/objects, /health); only this machine sees it "
-        "unless HOST is another (0.0.0.0: all)",
+        help="serve a page for browsers, as in --serve 8080, and for programs (/objects, /health); reachable from this "
+        "machine only, unless HOST says otherwise (0.0.0.0: from all)",
     )
     group.add_argument(
         "--view",
         type=view,
         default="both",
         metavar="|".join(VIEWS),
-        help="what is drawn: masks, boxes and names (both, the default), boxes and names, masks alone on the picture "
-        "(tinted) or on black (masks), the objects alone (cutouts), or the picture with its objects made "
+        help="what is drawn: masks, boxes and names (both, the default), boxes and names (boxes), masks alone on the "
+        "frame (tinted) or on black (masks), the objects alone (cutouts), or the frame with its objects made "
         "unrecognisable (blurred)",
     )
-    group.add_argument("--ids", action="store_true", help="write the number of each object of films (#3 person 87%%)")
-    group.add_argument("--no-hud", action="store_true", help="no status line on live pictures")
+    group.add_argument("--ids", action="store_true", help="draw the track ID of each object in videos (#3 person 87%%)")
+    group.add_argument("--no-hud", action="store_true", help="no status line on live video")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
     group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     group.add_argument(
         "--skip-existing",
         action="store_true",
-        help="leave out files whose results (-o results/{source}.mp4) are all there, as after an interrupted run",
+        help="skip files whose results (-o results/{source}.mp4) all exist, as after an interrupted run",
     )
-    group.add_argument("--metrics", type=Path, metavar="FILE.json", help="write the run's figures as JSON")
+    group.add_argument("--metrics", type=Path, metavar="FILE.json", help="write the run's metrics as JSON")
 
     group = parser.add_argument_group("what is processed")
     group.add_argument("--start", type=seconds, default=0.0, metavar="S", help="begin S seconds (or H:M:S) in")
@@ -424,40 +424,39 @@ def _run_parser() -> Parser:
     group.add_argument("--max-frames", type=whole, metavar="N", help="stop after N frames of each source")
     group.add_argument("--stride", type=whole, default=1, metavar="N", help="use every Nth frame")
     group.add_argument("--frame-rate", type=rate, metavar="F", help="rate of image sequences (25)")
-    group.add_argument("--camera-size", type=size, metavar="WxH", help="picture size to ask a camera for")
-    group.add_argument("--camera-fps", type=rate, metavar="F", help="frame rate to ask a camera for")
+    group.add_argument("--camera-size", type=size, metavar="WxH", help="frame size to request from a webcam")
+    group.add_argument("--camera-fps", type=rate, metavar="F", help="frame rate to request from a webcam")
 
     group = parser.add_argument_group("live sources")
     group.add_argument(
         "--reconnect",
         type=natural,
         metavar="N",
-        help="tries in a row to have a lost source or server back, 0 for none (default: for ever; webcams once they "
-        "worked)",
+        help="attempts in a row to reconnect to a lost source or server, 0 for none (default: for ever; webcams only "
+        "once they have worked)",
     )
-    group.add_argument("--transport", type=transport, metavar="tcp|udp", help="how RTSP sends (tcp)")
-    group.add_argument("--open-timeout", type=span, metavar="S", help="wait so long for an answer (10)")
-    group.add_argument("--stall-timeout", type=span, metavar="S", help="and for the next frame (5)")
-    group.add_argument("--max-age", type=milliseconds, metavar="MS", help="drop frames that are older than this")
-    group.add_argument(
-        "--max-fps", type=rate, metavar="F", help="use at most F frames a second, to spare the processor"
-    )
+    group.add_argument("--transport", type=transport, metavar="tcp|udp", help="transport of RTSP (tcp)")
+    group.add_argument("--open-timeout", type=span, metavar="S", help="seconds to wait for an answer (10)")
+    group.add_argument("--stall-timeout", type=span, metavar="S", help="seconds to wait for the next frame (5)")
+    group.add_argument("--max-age", type=milliseconds, metavar="MS", help="drop frames older than this")
+    group.add_argument("--max-fps", type=rate, metavar="F", help="use at most F frames a second, to save CPU time")
 
     add_model(parser)
     group = parser.add_argument_group("segmentation")
-    group.add_argument("--score-threshold", type=probability, metavar="F", help="least score of an object (0.5)")
+    group.add_argument("--score-threshold", type=probability, metavar="F", help="lowest score of an object (0.5)")
     group.add_argument(
         "--steady",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="show what several frames of a film agree on, and one name of a thing (default), or each frame as it is",
+        help="show what several frames of a video agree on, and one name per object (default), or each frame as the "
+        "model sees it",
     )
     group.add_argument(
         "--classes",
         type=names,
         action="extend",
         metavar="person,dog",
-        help="only these classes, of those that stream-seg models info compact lists; repeatable",
+        help="only these classes (stream-seg models info compact lists all); repeatable",
     )
     group.add_argument(
         "--region",
@@ -477,7 +476,7 @@ def _run_parser() -> Parser:
         help="count what crosses this line, in (to the right, looking from its first end to its second) and out; in "
         "pixels, repeatable",
     )
-    group.add_argument("--batch-size", type=whole, metavar="N", help="most frames the model gets at once")
+    group.add_argument("--batch-size", type=whole, metavar="N", help="most frames per call of the model")
     parser.set_defaults(command=run.run)
     return parser
 
@@ -489,7 +488,7 @@ def _models_parser() -> Parser:
     parser.set_defaults(command=models.list_models)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
     for name, command, help_text, argument in (
-        ("list", models.list_models, "print the table of names (what models alone does, too)", None),
+        ("list", models.list_models, "print the table of names (as models alone does)", None),
         ("pull", models.pull, "download a model, build its graph, print where it is", "NAME"),
         ("path", models.path, "print where a model is", "NAME"),
         ("remove", models.remove, "delete a downloaded model", "NAME"),
@@ -499,7 +498,7 @@ def _models_parser() -> Parser:
         if argument is not None:
             action.add_argument("name", metavar=argument)
         if command in (models.pull, models.path, models.info):
-            _add_device(action, help_text="which graph, where each has its own")
+            _add_device(action, help_text="the device whose graph is meant, where each has its own")
         _add_places(action, again=True)
         add_common(action, again=True, prints=command is not models.remove)
         action.set_defaults(command=command)
@@ -514,12 +513,14 @@ def _export_parser() -> Parser:
     )
     parser.add_argument("weights", metavar="NAME|WEIGHTS", help="r50-fpn, r50-fpn-v2, compact, or a file of weights")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx")
-    parser.add_argument("--precision", default="fp32", metavar="fp32|fp16|int8", help="numbers used (default: fp32)")
+    parser.add_argument("--precision", default="fp32", metavar="fp32|fp16|int8", help="number format (default: fp32)")
     parser.add_argument("--calibrate", metavar="VIDEO|FOLDER", help="frames like yours, for --precision int8")
-    parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="which kernels the graph is made for")
-    parser.add_argument("--proposals", type=whole, metavar="N", help="boxes per image that are looked at (the model's)")
-    parser.add_argument("--size", type=size, metavar="WxH", help="what frames are scaled into (the model's)")
-    parser.add_argument("--architecture", metavar="NAME", help="of the weights (default: recognised)")
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="device the graph is made for")
+    parser.add_argument("--proposals", type=whole, metavar="N", help="proposals per image (default: the model's)")
+    parser.add_argument(
+        "--size", type=size, metavar="WxH", help="size that frames are scaled to fit (default: the model's)"
+    )
+    parser.add_argument("--architecture", metavar="NAME", help="architecture of the weights (default: recognised)")
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="class names, one per line (a line background may come first)"
     )
@@ -533,7 +534,7 @@ def _export_parser() -> Parser:
 def _eval_parser() -> Parser:
     parser = Parser(
         prog="stream-seg eval",
-        description="COCO box and mask AP of a model, what is right of what it shows, and its speed.",
+        description="COCO box and mask AP of a model, precision and recall of what it shows, and its speed.",
         allow_abbrev=False,
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")

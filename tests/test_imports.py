@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "given", "line", "naming", "region", "render", "steady"),
+    ("geometry", "given", "line", "naming", "pace", "region", "render", "steady"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -51,6 +51,7 @@ ALLOWED = {
     "given": set(),
     "line": set(),
     "naming": set(),
+    "pace": set(),
     "region": {"cv2"},
     "render": {"cv2"},
     "catalog": {"onnxruntime"},

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from stream_seg.sinks.window import Pace, fitting
+from stream_seg.sinks.window import fitting
 from tests.sink_close_button import press_close_button
 from tests.support import requires
 
@@ -233,46 +232,6 @@ def test_without_a_display_there_is_a_sentence_and_no_abort(display: str, messag
     assert (done.returncode, done.stderr) == (7, "")
     assert message in done.stdout
     assert "--no-show" in done.stdout
-
-
-class Clock:
-    """Seconds, under the test's control."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_frames_are_due_at_their_own_pace() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    assert pace.is_due(Fraction(7))  # the first one, whatever its time
-    clock.now += 0.03
-    assert not pace.is_due(Fraction(704, 100))
-    assert pace.seconds_until(Fraction(704, 100)) == pytest.approx(0.01)
-    clock.now += 0.0101
-    assert pace.is_due(Fraction(704, 100))
-
-
-def test_small_delays_do_not_add_up() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    for index in range(250):
-        pts = Fraction(index, 25)
-        clock.now += pace.seconds_until(pts) + 0.003  # whoever waits, wakes a little late
-        assert pace.is_due(pts)
-    assert clock.now - 100 == pytest.approx(249 / 25, abs=0.007)
-
-
-def test_after_a_delay_a_film_goes_on_at_its_own_pace_and_does_not_race() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    assert pace.is_due(Fraction(0))
-    clock.now += 5
-    assert pace.is_due(Fraction(1, 25))
-    assert pace.seconds_until(Fraction(2, 25)) == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(

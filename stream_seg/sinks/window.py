@@ -11,6 +11,7 @@ import cv2
 from stream_seg.detections import Detections
 from stream_seg.errors import DisplayError
 from stream_seg.frame import Frame, Image, SourceInfo
+from stream_seg.pace import Pace
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.display import require_display
 
@@ -29,9 +30,6 @@ _PUMP_SECONDS = 0.01
 
 _WAIT_SECONDS = 0.05
 """The longest that `holds` waits."""
-
-_LATE_SECONDS = 0.1
-"""A frame later than this is no longer caught up with: the clock of the recording is set back."""
 
 
 class Window(Sink):
@@ -70,7 +68,7 @@ class Window(Sink):
     def open(self, info: SourceInfo) -> None:
         self._shows_images = info.kind == "images" and not info.is_film
         self._is_live = info.is_live
-        self._pace = Pace(self._clock) if self._wants_pace and info.has_pace else None
+        self._pace = Pace() if self._wants_pace and info.has_pace else None
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         """Show the frame, or keep it until it is due."""
@@ -107,13 +105,13 @@ class Window(Sink):
     def _time_to_wait(self) -> float:
         if self._waiting is None or self._pace is None or self._paused:
             return _WAIT_SECONDS
-        return self._pace.seconds_until(self._waiting.pts)
+        return self._pace.wait(self._waiting.pts, self._clock())
 
     def _show_if_due(self) -> None:
         frame = self._waiting
         if frame is None or self._paused or self._ended:
             return
-        if self._pace is None or self._pace.is_due(frame.pts):
+        if self._pace is None or not self._pace.wait(frame.pts, self._clock()):
             self._waiting = None
             self._show(frame.image)
 
@@ -147,34 +145,7 @@ class Window(Sink):
         elif key == _SPACE:
             self._paused = not self._paused
             if self._pace is not None:
-                self._pace.restart()
-
-
-class Pace:
-    """When frames of a recording are due, so that they pass no faster than they were taken.
-
-    The first frame is due at once, each later one as long after it as their `pts` (seconds) differ. Times are reckoned
-    from one beginning, so that rounding does not add up; a frame that is late sets a new beginning.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._beginning: float | None = None
-
-    def restart(self) -> None:
-        """Let the next frame be due at once."""
-        self._beginning = None
-
-    def seconds_until(self, pts: Fraction) -> float:
-        """How long until a frame is due; 0 when it is."""
-        return 0.0 if self._beginning is None else max(0.0, self._beginning + float(pts) - self._clock())
-
-    def is_due(self, pts: Fraction) -> bool:
-        """Whether a frame is due now, which is then taken as shown."""
-        now = self._clock()
-        if self._beginning is None or now - (self._beginning + float(pts)) > _LATE_SECONDS:
-            self._beginning = now - float(pts)
-        return self._beginning + float(pts) <= now
+                self._pace = Pace()  # the next frame is due at once
 
 
 def fitting(size: tuple[int, int], screen: tuple[int, int]) -> tuple[int, int]:

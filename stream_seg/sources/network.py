@@ -25,11 +25,11 @@ from stream_seg.addresses.credentials import (
 from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Reopening, SourceInfo
+from stream_seg.pace import Pace
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.container import VIDEO_SUFFIXES, open_container, video_stream
 from stream_seg.sources.decoding import Decoder, recorded_frames
-from stream_seg.sources.pace import Pace
 from stream_seg.sources.stoppable import Stoppable
 from stream_seg.sources.video import part_of
 
@@ -51,6 +51,14 @@ FLAGS = "fflags"
 BEGIN_AT_SEGMENT = "-2"
 """Of a live HLS playlist: the last but one. While it plays the next one is there, and while that plays the one after it
 is published, so that it may be late by a segment. FFmpeg would begin one earlier, and delay everything by as much."""
+
+LATEST_SEGMENT = 0.5
+"""Seconds by which pictures of such a playlist may be late and still be caught up with. Beyond that their segment came
+late, and all that follows is as late: so the delay grows only where the server would otherwise be waited for with every
+segment."""
+
+LONGEST_STEP = 1.0
+"""Seconds between two of them above which there is nothing to wait for: the server has left out some."""
 
 OUT_OF_REACH = (
     "; where its index is at its end, a server without byte ranges leaves that out of reach: fetch the file first, "
@@ -204,9 +212,9 @@ class NetworkStream(Stoppable):
     def _live(self, decoder: Decoder) -> Iterator[Frame]:
         clock = LiveClock()
         times = CaptureTimes(max(WINDOW_SECONDS, 2 * self._timeout[1]))
-        pace = Pace() if decoder.format == "hls" else None
+        pace = Pace(latest=LATEST_SEGMENT, longest_step=LONGEST_STEP) if decoder.format == "hls" else None
         for index, (pts, picture) in enumerate(decoder):
-            if pace is not None and self._stopping.wait(pace.wait(float(pts), time.monotonic())):
+            if pace is not None and self._stopping.wait(pace.wait(pts, time.monotonic())):
                 return
             captured_at = times.taken_at(self._stamp(picture), time.monotonic())
             yield Frame(decoder.deferred(picture), index, clock.pts(captured_at), captured_at)

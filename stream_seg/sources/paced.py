@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from stream_seg.frame import Frame
+from stream_seg.pace import Pace
 from stream_seg.protocols import Source
 from stream_seg.sources.wrapper import Wrapper
-
-LATE_SECONDS = 0.1
-"""A frame later than this is no longer caught up with: the clock of the recording is set back."""
 
 
 class Paced(Wrapper):
@@ -36,12 +34,10 @@ class Paced(Wrapper):
         super().close()
 
     def _when_due(self) -> Iterator[Frame]:
-        beginning: float | None = None
+        pace = Pace()
         for frame in self._source:
-            now, pts = self._clock(), float(frame.pts)
-            if beginning is None or now - (beginning + pts) > LATE_SECONDS:
-                beginning = now - pts
-            is_stopping = self._stopping.wait(max(0.0, beginning + pts - now))
+            now = self._clock()
+            is_stopping = self._stopping.wait(pace.wait(frame.pts, now))
             due = self._clock()
             self.waited += due - now
             if is_stopping:

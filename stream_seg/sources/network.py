@@ -29,8 +29,8 @@ from stream_seg.pace import Pace
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.container import VIDEO_SUFFIXES, open_container, video_stream
+from stream_seg.sources.decoded import Decoded
 from stream_seg.sources.decoding import Decoder, recorded_frames
-from stream_seg.sources.stoppable import Stoppable
 from stream_seg.sources.video import part_of
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ UDP_OPTIONS = {"max_delay": "50000", "buffer_size": "1048576"}
 overtaken packet for lost. Ask the system to hold a megabyte meanwhile, for a key frame is a burst."""
 
 
-class NetworkStream(Stoppable):
+class NetworkStream(Decoded):
     """Frames from an RTSP, HTTP(S), HLS, RTMP, UDP, SRT or TCP address.
 
     A camera is live: its frames get times from the clock, beginning with 0, and come as soon as they are decoded; those
@@ -96,23 +96,14 @@ class NetworkStream(Stoppable):
         open_timeout: float = OPEN_TIMEOUT,
         stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
-        super().__init__(safe_address(url))
+        super().__init__(safe_address(url), start)
         self._scheme = scheme_of(url)
         refuse_port(url, self.name)
         self._url = with_password(f"{self._scheme}:{url.partition(':')[2]}")  # FFmpeg knows no HTTP, only http
         self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
         self._transport = transport
-        self._start = start
         self._timeout = open_timeout, stall_timeout
-        self._decoder: Decoder | None = None
         self._format = ""
-        self._damaged = 0
-
-    @property
-    def damaged(self) -> int:
-        """How many damaged packets were left out so far."""
-        decoder = self._decoder  # once: another thread may be about to let go of it
-        return decoder.damaged if decoder else self._damaged
 
     def __iter__(self) -> Iterator[Frame]:
         if self._decoder is None:
@@ -231,12 +222,6 @@ class NetworkStream(Stoppable):
         if why is Reason.TIMEOUT:
             return stalled(self.name, self._timeout[1])
         return SourceError(f"{self.name} broke off: {words_of(error)}", why)
-
-    def _release(self) -> None:
-        if self._decoder is not None:
-            self._damaged = self._decoder.damaged
-            self._decoder.close()
-            self._decoder = None  # the two know each other, and a codec's memory must not wait for the collector
 
 
 def _counted(container: InputContainer) -> bool:

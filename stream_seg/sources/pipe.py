@@ -10,8 +10,8 @@ import threading
 from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import open_container
+from stream_seg.sources.decoded import Decoded
 from stream_seg.sources.decoding import Decoder
-from stream_seg.sources.recorded import Recorded
 
 STANDARD_INPUT = 0
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 """How soon a reader that waits for the writer sees that it shall stop."""
 
 
-class Pipe(Recorded):
+class Pipe(Decoded):
     """Every frame of a stream that comes through a pipe, as from a file: the writer waits while frames are worked on.
 
     `fd` is the file descriptor to read, standard input by default. Raises `SourceError` when that is a terminal or

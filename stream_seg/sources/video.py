@@ -17,8 +17,8 @@ from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError, did_you_mean
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sources.container import open_container
+from stream_seg.sources.decoded import Decoded
 from stream_seg.sources.decoding import Decoder, recorded_frames
-from stream_seg.sources.recorded import Recorded
 
 DURATION_TOLERANCE = 1
 """Seconds by which some containers (AVI, MPEG) state a length that is too short."""
@@ -28,7 +28,7 @@ PICTURES = ("gif", "ico", "image2")
 """What FFmpeg calls formats of pictures; others end in _pipe."""
 
 
-class Recording(Recorded):
+class Recording(Decoded):
     """Every frame of a video file from `start` seconds on, exactly once, in order, with exact times.
 
     Any container and codec FFmpeg reads. The file is looked at by the constructor, so `info` is known at once; it is

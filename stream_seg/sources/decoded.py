@@ -1,4 +1,4 @@
-"""Recorded: what a file and a pipe share, every frame of one decoder in order."""
+"""Decoded: what files, pipes and addresses share, whose frames all come from a decoder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stream_seg.sources.decoding import Decoder, recorded_frames
 from stream_seg.sources.stoppable import Stoppable
 
 
-class Recorded(Stoppable):
-    """Base of the sources that hand out all frames of a `_decoder`, which their `_open` makes, from `_start` on."""
+class Decoded(Stoppable):
+    """Base of the sources that read by a `_decoder`, which their `_open` makes: all its frames from `_start` on."""
 
     def __init__(self, name: str, start: Fraction = Fraction(0)) -> None:
         super().__init__(name)

@@ -116,23 +116,23 @@ def open_sink(
 
 def is_video(path: str | Path) -> bool:
     """Whether `open_sink` writes a video file there. Raises `OSError` for a name too long."""
-    return Path(path).suffix.lower() in CONTAINERS and not (_is_folder(path) or is_address(path))
+    return _suffix(path) in CONTAINERS
 
 
 def is_cut(path: str | Path) -> bool:
     """Whether `open_sink` can write segments there. Raises `OSError` for a name too long."""
-    is_list = Path(path).suffix.lower() == objects.SUFFIX and not (_is_folder(path) or is_address(path))
-    return is_list or is_video(path)
+    return _suffix(path) in (*CONTAINERS, objects.SUFFIX)
 
 
 def grows(path: str | Path) -> bool:
     """Whether `open_sink` writes a file there for as long as a run lasts. Raises `OSError` for a name too long."""
-    is_data = Path(path).suffix.lower() in _UNCUT and not (_is_folder(path) or is_address(path))
-    return is_data or is_cut(path)
+    return _suffix(path) in (*CONTAINERS, objects.SUFFIX, *_UNCUT)
 
 
-def _is_folder(path: str | Path) -> bool:
-    return Path(path).is_dir() or str(path).endswith("/")
+def _suffix(path: str | Path) -> str:
+    """How the name of a file ends, in small letters; nothing for a folder or an address."""
+    is_file = not (str(path).endswith("/") or Path(path).is_dir() or is_address(path))
+    return Path(path).suffix.lower() if is_file else ""
 
 
 def is_address(path: str | Path) -> bool:
@@ -159,8 +159,8 @@ def _choose(
     transparent: bool,
 ) -> Sink:
     name = Path(path)
-    suffix = name.suffix.lower()
-    if is_video(path):
+    suffix = _suffix(path)
+    if suffix in CONTAINERS:
         if segment is not None or events is not None:
             return SegmentedVideo(
                 name, segment, events=events, keep=keep, codec=codec, source_path=source_path, spared=spared
@@ -170,7 +170,7 @@ def _choose(
         _refuse_cutting(segment, events, path)
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
-    if _is_folder(path) or not suffix:
+    if not suffix:
         return ImageFolder(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
     if suffix == objects.SUFFIX:
         if segment is not None or events is not None:

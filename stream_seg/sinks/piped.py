@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -76,10 +78,15 @@ class _Piped(Sink):
         if not self._pipe.pass_on(math.inf if outcome is Outcome.COMPLETE else _PARTING_SECONDS):
             logger.warning("the reader of the pipe took nothing: %s not in it", self._rest)
 
-    def _raise_unless_unread(self, error: Exception) -> None:
-        cause = self._pipe.error or error
-        if not isinstance(cause, BrokenPipeError):
-            raise OutputError(f"cannot write to the pipe: {getattr(cause, 'strerror', None) or cause}") from error
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what goes wrong with the pipe, but for a reader that has gone: `wants_stop` tells of that."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            cause = self._pipe.error or error
+            if not isinstance(cause, BrokenPipeError):
+                raise OutputError(f"cannot write to the pipe: {getattr(cause, 'strerror', None) or cause}") from error
 
 
 class PipedVideo(_Piped):
@@ -109,7 +116,7 @@ class PipedVideo(_Piped):
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         if self._info is None:
             raise RuntimeError("open the sink before writing to it")
-        try:
+        with self._writing():
             if not self._has_room(is_live=self._info.is_live):
                 return
             if self._film is None:
@@ -118,8 +125,6 @@ class PipedVideo(_Piped):
                 self._has_begun = True
             self._film.write(frame)
             self._pipe.pass_on(_POLL_SECONDS)
-        except (av.FFmpegError, OSError) as error:
-            self._raise_unless_unread(error)
 
     def holds(self) -> bool:
         """As of a `VideoFile`, and while the reader of a recording, or of the rest of any source, takes nothing."""
@@ -129,18 +134,14 @@ class PipedVideo(_Piped):
             return self._original is not None and self._original.waits_from(self._info.start)
         if self._info.is_live and self._film is not None:
             return False
-        try:
+        with self._writing():
             return not self._is_taken() or (self._film is not None and self._film.waits())
-        except OSError as error:
-            self._raise_unless_unread(error)
-            return False
+        return False
 
     def ended(self) -> None:
         """Have the rest wait for the reader, for which a run can still be stopped: `holds` tells."""
-        try:
+        with self._writing():
             self._finish(complete=True)
-        except (av.FFmpegError, OSError) as error:
-            self._raise_unless_unread(error)
 
     def close(self, outcome: Outcome) -> None:
         """Write the rest; of a run that was stopped, what the reader takes of it within three seconds."""
@@ -148,10 +149,9 @@ class PipedVideo(_Piped):
         if not is_complete and self._original is not None:
             self._original.hurry()
         try:
-            self._finish(complete=is_complete)
-            self._part(outcome)
-        except (av.FFmpegError, OSError) as error:
-            self._raise_unless_unread(error)
+            with self._writing():
+                self._finish(complete=is_complete)
+                self._part(outcome)
         finally:
             if self._original is not None:
                 self._original.close()
@@ -187,20 +187,16 @@ class PipedObjects(_Piped):
         if self._info is None:
             raise RuntimeError("open the sink before writing to it")
         is_live = self._info.is_live
-        try:
+        with self._writing():
             if self._has_room(is_live=is_live):
                 self._pipe.write(line_of(frame, detections, is_live=is_live, source=self._source))
                 self._has_begun = True
                 self._pipe.pass_on(0)
-        except OSError as error:
-            self._raise_unless_unread(error)
 
     def wants_stop(self) -> bool:
         """Whether the reader has gone. What it had no room for before is passed on meanwhile."""
-        try:
+        with self._writing():
             self._pipe.pass_on(0)
-        except OSError as error:
-            self._raise_unless_unread(error)
         return super().wants_stop()
 
     def holds(self) -> bool:
@@ -208,18 +204,14 @@ class PipedObjects(_Piped):
         is_last = self._has_ended and len(self._pipe.users) == 1
         if self._info is None or (self._info.is_live and not is_last):
             return False
-        try:
+        with self._writing():
             return not self._is_taken()
-        except OSError as error:
-            self._raise_unless_unread(error)
-            return False
+        return False
 
     def ended(self) -> None:
         self._has_ended = True
 
     def close(self, outcome: Outcome) -> None:
         """Pass the rest on; of a run that was stopped, what the reader takes of it within three seconds."""
-        try:
+        with self._writing():
             self._part(outcome)
-        except OSError as error:
-            self._raise_unless_unread(error)

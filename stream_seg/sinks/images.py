@@ -164,7 +164,7 @@ class NumberedImages(_Images):
     def _prepare(self) -> None:
         refuse_suffix(self.path)
         self._target(self.path)  # refuses a missing folder
-        self._pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name).replace("\\%", "%")))
+        self._pattern = re.compile(_NUMBER.sub(r"\\d+", re.escape(self.path.name)))
         for existing in sorted(self.path.parent.iterdir()):
             if not self._overwrite and self._pattern.fullmatch(existing.name):
                 raise OutputError(f"{existing} exists already; pass --overwrite (overwrite=True) to replace it")

@@ -82,15 +82,10 @@ def _but(container: InputContainer) -> str:
 
 def timeline_of(container: InputContainer, stream: VideoStream, *, live: bool) -> Timeline:
     """Return the clock of a video track, which starts with the container, so that sound stays with it."""
-    tick = (
-        Fraction(stream.time_base.numerator, stream.time_base.denominator) if stream.time_base else Fraction(1, 90000)
-    )
+    tick = stream.time_base or Fraction(1, 90000)
     start = None if container.start_time is None else Fraction(container.start_time, av.time_base)
-    starts = [
-        other.start_time * Fraction(other.time_base.numerator, other.time_base.denominator)
-        for other in container.streams
-        if other.start_time is not None and other.time_base
-    ]
+    of_each = ((other.start_time, other.time_base) for other in container.streams)
+    starts = [begin * unit for begin, unit in of_each if begin is not None and unit]
     return Timeline(tick, exact_origin(start, starts, tick), frame_rate(stream, live=live))
 
 

@@ -29,9 +29,7 @@ FINEST = 100_000
 
 def known_rate(rate: Fraction | None) -> Fraction | None:
     """Return the declared frame rate if it can be one, else None (0, absent, or a clock rate such as 90000)."""
-    if not rate or not 0 < Fraction(rate.numerator, rate.denominator) <= LARGEST_RATE:
-        return None
-    return Fraction(rate.numerator, rate.denominator)
+    return rate if rate and 0 < rate <= LARGEST_RATE else None
 
 
 def meant_rate(name: str, rate: Fraction) -> Fraction:
@@ -45,14 +43,6 @@ def meant_rate(name: str, rate: Fraction) -> Fraction:
     if not 0 < meant <= FASTEST:
         raise UsageError(f"{name} must be more than 0: {1 / FINEST:.5f} to {FASTEST} a second, got {float(rate):g}")
     return meant
-
-
-def common_unit(first: Fraction, second: Fraction) -> Fraction:
-    """Return the largest unit that both are whole multiples of."""
-    return Fraction(
-        gcd(first.numerator * second.denominator, second.numerator * first.denominator),
-        first.denominator * second.denominator,
-    )
 
 
 class Timeline:
@@ -81,7 +71,8 @@ class Timeline:
     @property
     def unit(self) -> Fraction:
         """A unit that every time returned is a whole multiple of."""
-        return common_unit(self._tick, self._origin)
+        tick, origin = self._tick, self._origin
+        return Fraction(gcd(tick.numerator, origin.numerator), lcm(tick.denominator, origin.denominator))
 
     @property
     def jumped(self) -> bool:

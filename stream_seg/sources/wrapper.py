@@ -32,9 +32,7 @@ class Wrapper:
 
     def close(self) -> None:
         """End the iteration soon, as the source does it."""
-        close = getattr(self._source, "close", None)
-        if close is not None:
-            close()
+        self._source.close()
 
     @property
     def name(self) -> str:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +23,7 @@ from stream_seg.addresses import Transport
 from stream_seg.addresses.backoff import STEADY_SECONDS, delay_before
 from stream_seg.addresses.credentials import SPLIT_PASSWORD, has_split_password, safe_address, with_password
 from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
+from stream_seg.channel import Channel, Overflow
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
@@ -111,8 +111,7 @@ class Publisher(Sink):
         self._attempts = attempts
         self._draw = draw
         self._info: SourceInfo | None = None
-        self._frames: deque[Frame] = deque(maxlen=_WAITING)
-        self._changed = threading.Condition()
+        self._frames: Channel[Frame] = Channel(_WAITING, Overflow.DROP_OLDEST)
         self._closing = threading.Event()
         self._error: Exception | None = None
         self._words = ""  # why the last connection failed
@@ -133,11 +132,9 @@ class Publisher(Sink):
         """Have the frame sent. Raises `OutputError` for good: after the last attempt, or if it cannot be encoded."""
         if self._error is not None:
             raise self._error
-        with self._changed:
-            if self._takes_nothing():
-                self._leave()
-            self._frames.append(frame)
-            self._changed.notify_all()
+        if self._takes_nothing():
+            self._leave()
+        self._frames.put(frame)
 
     def close(self, outcome: Outcome) -> None:
         """Send what waits, and end the stream; a server that takes nothing is left behind.
@@ -145,9 +142,8 @@ class Publisher(Sink):
         Raises `OutputError` as `write`, unless it is a failure that the run ends with, and where the source is over and
         nothing of it could be sent.
         """
-        with self._changed:
-            self._closing.set()
-            self._changed.notify_all()
+        self._closing.set()
+        self._frames.close()
         if self._thread is not None:
             self._thread.join(_PARTING_SECONDS)
             if self._thread.is_alive():
@@ -200,13 +196,10 @@ class Publisher(Sink):
 
     def _next(self) -> Frame | None:
         """Wait for the next frame to send; None when there will be none."""
-        with self._changed:
-            self._busy_since = None
-            self._changed.wait_for(lambda: self._frames or self._closing.is_set())
-            if not self._frames:
-                return None
-            self._busy_since = time.monotonic()
-            return self._frames.popleft()
+        self._busy_since = None
+        frame = next(iter(self._frames), None)
+        self._busy_since = time.monotonic()
+        return frame
 
     def _note_presence(self, connection: _Connection) -> None:
         """Note that something was sent, if that is so."""

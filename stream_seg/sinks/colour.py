@@ -7,8 +7,6 @@ only BT.601 and takes the colour of one pixel in four; swscale's rounds down and
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import av
 import cv2
 import numpy as np
@@ -18,6 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from numpy.typing import NDArray
 
 from stream_seg.frame import Image
+from stream_seg.geometry import Letterbox, resize
 
 BT709 = 1
 """The matrix coefficients' code in ITU-T H.273."""
@@ -88,12 +87,8 @@ def fit(image: Image, size: tuple[int, int]) -> Image:
     height, width = image.shape[:2]
     if (width, height) == size:
         return image
-    scale = min(Fraction(size[0], width), Fraction(size[1], height))
-    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    inner = Letterbox((width, height), size).valid
     left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     out = np.zeros((size[1], size[0], 3), np.uint8)
-    shrinks = scale < 1
-    out[top : top + inner[1], left : left + inner[0]] = cv2.resize(
-        image, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    out[top : top + inner[1], left : left + inner[0]] = resize(image, inner)
     return out

@@ -15,7 +15,8 @@ import pytest
 
 from stream_seg.errors import SourceError
 from stream_seg.sources import ImageFiles, open_source
-from stream_seg.sources.images import numbered_images, read_image
+from stream_seg.sources.files import numbered_images
+from stream_seg.sources.images import read_image
 from tests.source_files import SIZE, numbered, numbers_of
 
 

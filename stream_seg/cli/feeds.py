@@ -47,7 +47,7 @@ from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.sinks import Crops, Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
 from stream_seg.sources import labels_of, open_source
-from stream_seg.sources.images import films_in
+from stream_seg.sources.files import films_in
 from stream_seg.sources.paced import Paced
 from stream_seg.sources.unreadable import Unreadable
 from stream_seg.steady import Steady

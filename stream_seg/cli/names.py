@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stream_seg import sinks
 from stream_seg.sources.camera import is_webcam
-from stream_seg.sources.images import is_image, is_numbered
+from stream_seg.sources.files import is_image, is_numbered
 from stream_seg.sources.network import RTSP_SCHEMES, names_a_file
 from stream_seg.sources.synthetic import is_synthetic
 

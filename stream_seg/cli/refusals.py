@@ -30,7 +30,7 @@ from stream_seg.region import Region
 from stream_seg.sinks import is_address
 from stream_seg.sinks.part import file_identity, whole_name
 from stream_seg.sinks.publisher import shown_address
-from stream_seg.sources.images import is_image, would_find
+from stream_seg.sources.files import is_image, would_find
 from stream_seg.sources.unreadable import Unreadable
 
 MOST_SOURCES = 32

@@ -14,12 +14,6 @@ from stream_seg.addresses.failures import reason_of, words_of
 from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob"),
-    *(".ts", ".mts", ".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".gif"),
-)
-"""How the names of recordings end, as far as that matters: a file that is named is opened by whatever name."""
-
 TEXT_FORMATS = frozenset({"tty"})
 """What FFmpeg takes a text file for: it would draw the letters."""
 

@@ -28,9 +28,10 @@ from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.pace import Pace
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
-from stream_seg.sources.container import VIDEO_SUFFIXES, open_container, video_stream
+from stream_seg.sources.container import open_container, video_stream
 from stream_seg.sources.decoded import Decoded
 from stream_seg.sources.decoding import Decoder, recorded_frames
+from stream_seg.sources.files import VIDEO_SUFFIXES
 from stream_seg.sources.video import part_of
 
 logger = logging.getLogger(__name__)

@@ -482,6 +482,26 @@ def test_a_folder_that_cannot_be_looked_into_is_a_warning(
     assert f"cannot look for old segments in {tmp_path.resolve()}: Permission denied" in caplog.text
 
 
+@pytest.mark.parametrize("look", [1, 2, 3])
+def test_a_segment_that_another_run_finishes_or_deletes_meanwhile_keeps_no_old_one_alive(
+    look: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, others = (old_segment(tmp_path, f"door_2025010{day}-030405.mp4", 2 * HOUR) for day in (1, 2))
+    looks = itertools.count(1)
+    stat = Path.stat
+
+    def gone_by_then(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name == others.name and next(looks) == look:
+            others.unlink()
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", gone_by_then)
+    Segments(tmp_path / "door.mp4").remove_beyond(Keep(seconds=HOUR), spared=[])
+    monkeypatch.undo()
+    assert not old.exists()
+    assert caplog.text == ""
+
+
 def run(*args: str) -> str:
     """Record in a process of its own; what it printed."""
     done = subprocess.run(

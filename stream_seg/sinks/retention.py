@@ -5,8 +5,10 @@ A file is taken for a segment, and so may be deleted, only if both its name and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import stat
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -112,9 +114,12 @@ class Segments:
         """All segments, the oldest first."""
         found: dict[tuple[Path, int, int], _Segment] = {}
         for path in self._folder.iterdir():
-            if self._names.fullmatch(path.name) and not path.is_symlink() and path.is_file():
-                stat = path.stat()
-                found[path, stat.st_ino, stat.st_mtime_ns] = _Segment(path, stat.st_mtime, stat.st_size)
+            if not self._names.fullmatch(path.name):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another run has finished or deleted it since
+                about = path.lstat()
+                if stat.S_ISREG(about.st_mode):
+                    found[path, about.st_ino, about.st_mtime_ns] = _Segment(path, about.st_mtime, about.st_size)
         latest = time.time() + _AHEAD_SECONDS
         marked = {seen: mark for seen, mark in self._marked.items() if seen in found}
         for seen in sorted(found.keys() - marked.keys(), key=lambda seen: _age(found[seen], latest)):

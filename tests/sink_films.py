@@ -15,6 +15,13 @@ from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 
 NOTHING = Detections.none(("person", "dog"))
+SOMETHING = Detections(
+    np.array([[4, 6, 34, 40]], np.float32),
+    np.ones(1, np.float32),
+    np.zeros(1, np.int64),
+    np.ones((1, 28, 28), np.float32),
+    ("person",),
+)
 
 CFR = tuple(Fraction(i * 1001, 30000) for i in range(40))
 VFR = tuple(

@@ -470,6 +470,7 @@ def test_frames_that_are_all_too_old_are_not_said_to_be_missing(
     [
         (["-o", "{tmp}/cam[1].mp4", "--segment", "10s"], ["cam[1]_*.mp4"]),
         (["-o", "{tmp}/a.mp4", "-o", "{tmp}/a.jsonl", "--events", "1s", "--keep", "1h"], ["a_*.mp4", "a_*.jsonl"]),
+        (["-o", "{tmp}/a.mp4", "-o", "{tmp}/a.jsonl", "--events", "1s", "--before", "2s"], ["a_*.mp4", "a_*.jsonl"]),
         (["-o", "{tmp}/a.mp4", "--events", "1s", "--score-threshold", "1"], []),
         (["-o", "{tmp}/50%.mp4", "-o", "{tmp}/f_%03d.png"], ["50%.mp4", "f_%03d.png"]),
         (["-o", "{tmp}/a.mp4", "-o", "{tmp}/a.part2.mp4", "-o", "{tmp}/all/"], ["a.mp4", "a.part2.mp4", "all"]),

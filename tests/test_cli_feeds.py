@@ -381,6 +381,9 @@ def test_the_name_of_an_only_source_can_stand_in_the_output(tmp_path: Path) -> N
         (["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", "wall.png"], 2, r"out_\{source\}\.mp4"),
         (["synthetic:8x8@1x1", "-o", "a.mp4", "--keep", "24h"], 2, "--segment"),
         (["synthetic:8x8@1x1", "--segment", "10m"], 2, "needs an output"),
+        (["synthetic:8x8@1x1", "-o", "a.mp4", "--segment", "1m", "--before", "5s"], 2, "--before .* needs --events"),
+        (["synthetic:8x8@1x1", "-o", "a.mp4", "--events", "9s", "--before", "6m"], 2, "300 at most"),
+        (["synthetic:8x8@1x1", "-o", "a.mp4", "--events", "9s", "--before", "5"], 2, "no length of time"),
         (["synthetic:8x8@1x1", "--events", "10s"], 2, "--events cuts a recording, so it needs an output"),
         (
             ["synthetic:8x8@1x1", "synthetic:8x8@1x2", "-o", "a.mp4", "--events", "9s"],

@@ -14,10 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
-from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
@@ -35,16 +33,9 @@ from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK, Segments
 from stream_seg.sources import Recording
-from tests.sink_films import NOTHING, deliver, frames, image, read, record, recording, segments, sounds
+from tests.sink_films import NOTHING, SOMETHING, deliver, frames, image, read, record, recording, segments, sounds
 
 LIVE = SourceInfo("camera", (64, 48), "live")
-SOMETHING = Detections(
-    np.array([[4, 6, 34, 40]], np.float32),
-    np.ones(1, np.float32),
-    np.zeros(1, np.int64),
-    np.ones((1, 28, 28), np.float32),
-    ("person",),
-)
 STEADY = [Fraction(i, 25) for i in range(90)]
 UNEVEN = [Fraction(ticks, 90000) for ticks in itertools.accumulate([7000, 3000, 9001, 1500, 20000, 2999] * 15)]
 HOUR = 3600.0

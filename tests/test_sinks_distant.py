@@ -360,6 +360,23 @@ def test_a_run_whose_sound_stalls_still_ends_when_it_is_told_to(segmented: bool,
 
 
 @pytest.mark.usefixtures("once")
+def test_a_run_that_waits_for_the_sound_before_an_event_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    data = record(tmp_path / "in.mkv", "pcm_s16le", seconds=6).read_bytes()
+    sink, impatient = SegmentedVideo(tmp_path / "out.mkv", events=1, before=1), Impatient()
+    with MisbehavingServer() as server:
+        address = server.behave("/film.mkv", without_range(data), stalled(data, len(data) // 2))
+        film = open_source(address, open_timeout=60, stall_timeout=60)
+        segmenter = FunctionSegmenter(lambda _: NOTHING, NOTHING.class_names)
+        pipeline = Pipeline(film, segmenter, sinks=[sink, impatient])
+        began = time.monotonic()
+        pipeline.run()
+        assert time.monotonic() - began < PROMPT
+        assert pipeline.stopped
+    assert 50 < impatient.shown < 150
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.usefixtures("once")
 def test_a_run_that_is_stopped_closes_its_files_though_their_sound_stalls(tmp_path: Path) -> None:
     source = record(tmp_path / "in.mkv", "pcm_s16le", seconds=6)
     data = source.read_bytes()

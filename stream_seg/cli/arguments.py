@@ -39,7 +39,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 --webcam 0    several in one window; one that fails comes back
   stream-seg rtsp://camera/stream --serve 8080   live in a browser, on a machine without a screen
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
-  stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s
+  stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s --before 5s
   stream-seg rtsp://camera/stream --crops visitors/ --classes person
   stream-seg photo.jpg -o m.png --view masks     coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
@@ -378,6 +378,12 @@ def _run_parser() -> Parser:
         type=duration,
         metavar="10s",
         help="record only while something is seen and for this long after it, each time into a new file",
+    )
+    group.add_argument(
+        "--before",
+        type=duration,
+        metavar="5s",
+        help="have the files of --events begin so long before something is seen; up to 5m, which memory holds",
     )
     group.add_argument(
         "--keep",

@@ -14,6 +14,7 @@ _SOUND = "sound is copied; ffmpeg -i annotated.mp4 -an -c copy silent.mp4 leaves
 _OPTIONS: Mapping[str, str] = {
     name: here
     for here, names in {
+        "--before": "--pre --pre-roll --preroll --pre-capture --pre-event --prebuffer",
         "--camera-fps": "--webcam-fps",
         "--camera-size": "--webcam-size --webcam-resolution",
         "--classes": "--only --filter --filter-classes",

@@ -215,6 +215,8 @@ def _outputs(
         raise UsageError(
             "--keep removes old segments, so it needs --segment or --events, as in --segment 10m --keep 24h"
         )
+    if args.before is not None and args.events is None:
+        raise UsageError("--before records what comes before an event, so it needs --events, as in --events 10s")
     for option, given in (("--segment", args.segment), ("--events", args.events)):
         if given is not None and not set(args.output) - set(PIPED):
             raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")
@@ -289,6 +291,7 @@ def _sink(
         source_path=source_path,
         segment=_meant(args.segment, is_cut, path, args),
         events=_meant(args.events, is_cut, path, args),
+        before=_meant(args.before, is_cut, path, args),
         keep=_meant(args.keep, is_cut, path, args),
         spared=spared,
         transport=args.transport or "tcp",

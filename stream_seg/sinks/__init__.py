@@ -73,6 +73,7 @@ def open_sink(
     source_path: str | Path | None = None,
     segment: float | None = None,
     events: float | None = None,
+    before: float | None = None,
     keep: Keep | None = None,
     spared: Iterable[str | Path] = (),
     transport: Transport = "tcp",
@@ -85,18 +86,21 @@ def open_sink(
 
     A folder is one that exists, ends in a slash, or has no suffix. With `segment`, videos and lines go into files of
     so many seconds each, with `events` into a file each time that something is seen, which ends so many seconds after
-    it; only those within `keep` stay. Files that are `spared`, such as what the run reads, stay in any case, and no
-    image replaces one. With `transparent`, for the view "cutouts", PNG and WebP images are transparent where no object
-    is; other outputs stay black. `transport` and `attempts` are those of a `Publisher`.
+    it, and begins `before` seconds earlier; only those within `keep` stay. Files that are `spared`, such as what the
+    run reads, stay in any case, and no image replaces one. With `transparent`, for the view "cutouts", PNG and WebP
+    images are transparent where no object is; other outputs stay black. `transport` and `attempts` are those of a
+    `Publisher`.
 
     Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
-    where no video is written, for segments or events where no file is that can be had so, for `keep` without such, and
-    for an empty name.
+    where no video is written, for segments or events where no file is that can be had so, for `keep` or
+    `before` without such, and for an empty name.
     """
     if keep is not None and segment is None and events is None:
         raise UsageError(
             "--keep removes old segments of a recording; add their length, as in --segment 10m, or --events 10s"
         )
+    if before is not None and events is None:
+        raise UsageError("--before records what comes before an event; add --events, as in --events 10s --before 5s")
     if path == "":  # as an unset variable gives
         raise UsageError("the name of an output is empty; the current folder is written .")
     if (piped := {"-": "PipedVideo", "-.jsonl": "PipedObjects"}.get(str(path))) is not None:
@@ -109,7 +113,7 @@ def open_sink(
         _refuse_cutting(segment, events, "an address")
         return Publisher(path, codec=codec, transport=transport, attempts=attempts)
     try:
-        return _choose(path, codec, overwrite, source_path, segment, events, keep, spared, transparent)
+        return _choose(path, codec, overwrite, source_path, segment, events, before, keep, spared, transparent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -154,6 +158,7 @@ def _choose(
     source_path: str | Path | None,
     segment: float | None,
     events: float | None,
+    before: float | None,
     keep: Keep | None,
     spared: Iterable[str | Path],
     transparent: bool,
@@ -163,7 +168,14 @@ def _choose(
     if suffix in CONTAINERS:
         if segment is not None or events is not None:
             return SegmentedVideo(
-                name, segment, events=events, keep=keep, codec=codec, source_path=source_path, spared=spared
+                name,
+                segment,
+                events=events,
+                before=before,
+                keep=keep,
+                codec=codec,
+                source_path=source_path,
+                spared=spared,
             )
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
     if not is_cut(path):
@@ -174,7 +186,9 @@ def _choose(
         return ImageFolder(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
     if suffix == objects.SUFFIX:
         if segment is not None or events is not None:
-            return SegmentedObjects(name, segment, events=events, keep=keep, source_path=source_path, spared=spared)
+            return SegmentedObjects(
+                name, segment, events=events, before=before, keep=keep, source_path=source_path, spared=spared
+            )
         return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
     if suffix == coco_file.SUFFIX:
         return CocoFile(name, overwrite=overwrite, source_path=source_path)

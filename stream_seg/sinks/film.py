@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, cast
 
 import av
 from av.container import OutputContainer
@@ -18,6 +18,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sinks.colour import Yuv420
 from stream_seg.sinks.encoders import KEY_FRAME_SECONDS, Encoder
 from stream_seg.sinks.original import Original
+from stream_seg.sinks.preroll import Encoded
 from stream_seg.sinks.soundtrack import Soundtrack
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ class Film:
     """A video with the sound of `original`, if there is one, written to `part`.
 
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
-    `comment` goes into the file's metadata. `pause` is how many milliseconds of it the muxer of Matroska
-    may collect, where that is not what a killed process may lose.
+    `lead` are pictures before `first` that such an encoder has encoded already, from a key frame on. `comment` goes
+    into the file's metadata. `pause` is how many milliseconds of it the muxer of Matroska may collect, where that is
+    not what a killed process may lose.
 
     Raises `av.FFmpegError`, `OSError` from writing, and `OutputError` when the encoder cannot be opened.
     """
@@ -94,6 +96,7 @@ class Film:
         original: Original | None,
         comment: str | None = None,
         *,
+        lead: Sequence[Encoded] = (),
         pause: int | None = None,
     ) -> None:
         self._part = part
@@ -103,27 +106,29 @@ class Film:
         self._info = info
         self._convert = Yuv420(first.size)
         # A recording keeps the place of its first frame, for the sound's sake; a live one begins with it.
-        self._begin = first.pts if info.is_live else info.start
+        self._begin = (lead[0].time if lead else first.pts) if info.is_live else info.start
         in_milliseconds = encoder.container in ("matroska", "webm")
         self._tick = _MILLISECOND if in_milliseconds else _unit(info.time_base, self._begin)
         self._held: av.VideoFrame | None = None
+        self._least = 0  # the next picture cannot begin before
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
         self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
         self._key_due = 0
         self._durations: dict[int, int] = {}
         self._sound = None if original is None else Soundtrack(original, self._begin)
+        self._lead = lead
         self._container, self._stream = self._open(first.size)
 
     def write(self, frame: Frame) -> None:
+        if self._lead:
+            self._mux_lead(frame.pts)
         picture = self._convert(frame.image)
-        ticks = round((frame.pts - self._begin) / self._tick)
         picture.time_base = self._tick
-        if self._held is None:
-            picture.pts = max(ticks, 0)
-        else:
-            picture.pts = max(ticks, _ticks(self._held) + 1)
+        picture.pts = self._place(frame.pts)
+        if self._held is not None:
             self._encode_until(self._held, picture.pts)
         self._held = picture
+        self._least = picture.pts + 1
 
     def waits(self) -> bool:
         """Whether `write` would wait for sound that comes from an address. Returns within 50 ms."""
@@ -189,6 +194,30 @@ class Film:
         self._part.begin()
         return container, stream
 
+    def _place(self, time: Fraction) -> int:
+        """When a picture begins in the film, in ticks, that begins at `time` of the source."""
+        return max(round((time - self._begin) / self._tick), self._least)
+
+    def _mux_lead(self, until: Fraction) -> None:
+        """Mux the pictures that are encoded already, the last of which lasts until the time `until` of the source."""
+        lead, self._lead = self._lead, ()
+        for number, picture in enumerate(lead, start=1):
+            ticks = self._place(picture.time)
+            self._least = ticks + 1
+            duration = self._place(lead[number].time if number < len(lead) else until) - ticks
+            self._copy_sound_until(ticks)
+            packet = cast("Packet[VideoStream]", Packet(picture.data))
+            packet.stream, packet.time_base, packet.is_keyframe = self._stream, self._tick, picture.is_key
+            packet.pts = packet.dts = ticks  # they come in the order in which they are shown, as encoders are set here
+            self._durations[ticks] = duration
+            self._gap = duration * self._tick
+            self._mux([packet])
+
+    def _copy_sound_until(self, ticks: int) -> None:
+        if self._sound is not None:
+            self._sound.copy_until(ticks * self._tick)
+            self._part.checkpoint()
+
     def _encode_until(self, picture: av.VideoFrame, end: int) -> None:
         """Encode a picture that lasts until `end`; again and again if it is one to which nothing came for hours."""
         while end - _ticks(picture) > self._longest:
@@ -199,9 +228,7 @@ class Film:
     def _encode(self, picture: av.VideoFrame, duration: int) -> None:
         """Encode a picture that lasts `duration` ticks, after the sound that comes before it."""
         ticks = _ticks(picture)
-        if self._sound is not None:
-            self._sound.copy_until(ticks * self._tick)
-            self._part.checkpoint()
+        self._copy_sound_until(ticks)
         if ticks >= self._key_due:
             picture.pict_type = PictureType.I
             # Half a frame early, lest rounding puts it off by one.

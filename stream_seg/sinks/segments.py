@@ -3,6 +3,7 @@ found (SegmentedObjects)."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -12,8 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import av
+import numpy as np
+
 from stream_seg.detections import Detections
-from stream_seg.errors import UsageError
+from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.heap import trim
 from stream_seg.protocols import Outcome, Sink
@@ -23,6 +27,7 @@ from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import Target
+from stream_seg.sinks.preroll import MOST_SECONDS, Ahead, Encoded, PreRoll
 from stream_seg.sinks.retention import MARK, Keep, Segments
 from stream_seg.sinks.video import VideoFile
 
@@ -45,9 +50,10 @@ class Segment(Protocol):
 
 
 S = TypeVar("S", bound=Segment)
+T = TypeVar("T")
 
 
-class Segmented(Sink, Generic[S]):
+class Segmented(Sink, Generic[S, T]):
     """Writes frames to files of `seconds` each: `door.mp4` becomes `door_20261123-015316.mp4` and so on.
 
     A name tells the local time at which its segment began; one that is taken gets a number behind it. A segment ends
@@ -57,12 +63,17 @@ class Segmented(Sink, Generic[S]):
     With `events`, only what happens is recorded: a file begins with a frame in which something is shown, and ends so
     many seconds after the last such frame. What lies between two events is in no file.
 
+    With `before`, the file of an event begins so many seconds earlier (300 at most), or up to a second more, with a key
+    frame. Where the run has begun later, or the event before has ended, which stays one of its own, or a live source
+    has come back, it begins there: no frame is in two files. What may be wanted is kept in memory, as a T for each
+    frame.
+
     With `keep`, segments beyond it are deleted at the beginning and after each segment: those of this run and of
     earlier ones of the same name, oldest first, and nothing that is not marked as a segment. The input, and what else
     the run reads (`spared`), stays.
 
-    Raises from the constructor what its files do, but never replaces one; `UsageError` for an impossible length, and
-    where neither `seconds` nor `events` are given.
+    Raises from the constructor what its files do, but never replaces one; `UsageError` for an impossible length, where
+    neither `seconds` nor `events` are given, and for `before` without `events`.
     """
 
     def __init__(
@@ -71,6 +82,7 @@ class Segmented(Sink, Generic[S]):
         seconds: float | None = None,
         *,
         events: float | None = None,
+        before: float | None = None,
         keep: Keep | None = None,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
@@ -81,16 +93,20 @@ class Segmented(Sink, Generic[S]):
         for given in (seconds, events):
             if given is not None and not 0 < given < math.inf:
                 raise UsageError(f"a segment of {given:g} seconds cannot be; give it some length")
+        if before is not None:
+            _check_before(before, events)
         self._seconds = None if seconds is None else Fraction(seconds)
         self._events = None if events is None else Fraction(events)
+        self._before = None if before is None else Fraction(before)
         self._target = Target(self.path, True, None if source_path is None else Path(source_path))
-        Target(self._name(1), True)  # the file system must take the longer names of segments, too
+        Target(self._name(1, time.time()), True)  # the file system must take the longer names of segments, too
         self._keep = keep
         self._segments = Segments(self.path)
         inputs = spared if source_path is None else [source_path, *spared]
         self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
         self._file: S | None = None
+        self._preroll: PreRoll[T] | None = None
         self._has_begun = False
         self._event_end: Fraction | None = None  # unless something is seen before
         self._origin: Fraction | None = None
@@ -99,6 +115,14 @@ class Segmented(Sink, Generic[S]):
 
     def _new(self, path: Path) -> S:
         """Return what writes a segment, marked as one, to `path`."""
+        raise NotImplementedError
+
+    def _set_aside(self, preroll: PreRoll[T], frame: Frame, detections: Detections, *, is_key: bool) -> None:
+        """Add to `preroll` what a file would need of a frame that no event wants yet."""
+        raise NotImplementedError
+
+    def _begin_with(self, file: S, preroll: PreRoll[T]) -> None:
+        """Have a file that is open begin with what was set aside."""
         raise NotImplementedError
 
     @property
@@ -113,6 +137,8 @@ class Segmented(Sink, Generic[S]):
             self._spared.append(info.path.resolve())
         self._info = info
         self._next = info.start
+        if self._before is not None:
+            self._preroll = PreRoll(self._before, is_live=info.is_live)
         self._tidy()
 
     def write(self, frame: Frame, detections: Detections) -> None:
@@ -133,14 +159,32 @@ class Segmented(Sink, Generic[S]):
         if self._events is not None and len(detections):
             self._event_end = frame.pts + self._events
         if self._events is not None and (self._event_end is None or frame.pts >= self._event_end):
-            self._pass_over(self._next)
+            if self._preroll is not None:
+                is_key = self._preroll.advance(frame.pts, self._next)
+                self._set_aside(self._preroll, frame, detections, is_key=is_key)
+            self._pass_over(self._start)
             return
-        if self._file is None:
-            self._limit = self._limit_after(frame.pts - self._origin)
-            self._file = self._new(self._free_name())
-            self._file.open(dataclasses.replace(self._info, start=self._next))
-            self._has_begun = True
-        self._file.write(frame, detections)
+        file = self._begin(frame, self._info, self._origin) if self._file is None else self._file
+        file.write(frame, detections)
+
+    def _begin(self, frame: Frame, info: SourceInfo, origin: Fraction) -> S:
+        """Begin a file with what is kept from before `frame`, which comes next. The run began at `origin`."""
+        if self._seconds is not None:
+            self._limit = origin + ((frame.pts - origin) // self._seconds + 1) * self._seconds
+        if self._preroll is not None:
+            self._preroll.let_go(frame.pts)
+        file = self._file = self._new(self._free_name(self._began_at(frame, info)))
+        file.open(dataclasses.replace(info, start=self._start))
+        self._has_begun = True
+        if self._preroll is not None:
+            self._begin_with(file, self._preroll)
+        return file
+
+    @property
+    def _start(self) -> Fraction:
+        """When a file begins that begins now."""
+        start = None if self._preroll is None else self._preroll.start
+        return self._next if start is None else start
 
     def _pass_over(self, until: Fraction) -> None:
         """Note that no file wants what is before the time `until` of the source."""
@@ -161,35 +205,36 @@ class Segmented(Sink, Generic[S]):
             return self._event_end
         return frame.pts if frame.pts >= self._limit else None
 
-    def _limit_after(self, passed: Fraction) -> Fraction | float:
-        """When a file ends at the latest that begins so long after the beginning of the run."""
-        if self._seconds is None or self._origin is None:
-            return math.inf
-        return self._origin + (passed // self._seconds + 1) * self._seconds
+    def _began_at(self, frame: Frame, info: SourceInfo) -> float:
+        """When, by the system's clock, the first picture of a file was there that goes on with `frame`."""
+        first = None if self._preroll is None else self._preroll.first
+        return time.time() - (float(frame.pts - first) if info.is_live and first is not None else 0)
 
-    def _free_name(self) -> Path:
+    def _free_name(self, began: float) -> Path:
         number = 1
-        while (path := self._name(number)).exists() or Target(path).part_path(1).exists():
+        while (path := self._name(number, began)).exists() or Target(path).part_path(1).exists():
             number += 1
         return path
 
-    def _name(self, number: int) -> Path:
-        """What the `number`th segment that begins now is called."""
-        began = time.strftime("%Y%m%d-%H%M%S", time.localtime())
+    def _name(self, number: int, began: float) -> Path:
+        """What the `number`th segment is called that began at a time of the system's clock."""
+        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(began))
         counter = "" if number == 1 else f"-{number}"
-        return self.path.with_name(f"{self.path.stem}_{began}{counter}{self.path.suffix}")
+        return self.path.with_name(f"{self.path.stem}_{when}{counter}{self.path.suffix}")
 
     def _tidy(self) -> None:
         if self._keep is not None:
             self._segments.remove_beyond(self._keep, spared=self._spared)
 
 
-class SegmentedVideo(Segmented[VideoFile]):
+class SegmentedVideo(Segmented[VideoFile, Encoded]):
     """Segments that are each like a `VideoFile`.
 
     Each begins with a key frame, at its time 0, and its last picture lasts until the first of the next, so that no
     frame and no moment is lost between them, unless only `events` are wanted. All have the size of the first frame. The
     sound of a recording goes on from file to file; between two events it is in none.
+
+    What may come `before` an event is encoded all the time, which costs what recording it does, and kept in memory so.
     """
 
     def __init__(
@@ -198,13 +243,15 @@ class SegmentedVideo(Segmented[VideoFile]):
         seconds: float | None = None,
         *,
         events: float | None = None,
+        before: float | None = None,
         keep: Keep | None = None,
         codec: str | None = None,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
     ) -> None:
         self._encoder = Encoder(Path(path), codec)
-        super().__init__(path, seconds, events=events, keep=keep, source_path=source_path, spared=spared)
+        super().__init__(path, seconds, events=events, before=before, keep=keep, source_path=source_path, spared=spared)
+        self._ahead: Ahead | None = None
         self._original: Original | None = None
         self._size: tuple[int, int] | None = None
 
@@ -224,7 +271,9 @@ class SegmentedVideo(Segmented[VideoFile]):
     def holds(self) -> bool:
         if self._file is not None or self._original is None:
             return super().holds()
-        return self._original.waits_from(self._next)
+        if self._original.waits_from(self._start):
+            return True
+        return self._preroll is not None and self._original.waits_for(self._next)  # up to which it is wanted at once
 
     def _pass_over(self, until: Fraction) -> None:
         if self._original is not None:
@@ -234,17 +283,68 @@ class SegmentedVideo(Segmented[VideoFile]):
         try:
             super().close(outcome)
         finally:
+            if self._ahead is not None:
+                with contextlib.suppress(av.FFmpegError):  # of what nobody wants
+                    self._ahead.close()
             if self._original is not None:
                 self._original.close()
 
     def _new(self, path: Path) -> VideoFile:
         return VideoFile(path, codec=self._encoder, comment=MARK, original=self._original)
 
+    def _set_aside(self, preroll: PreRoll[Encoded], frame: Frame, detections: Detections, *, is_key: bool) -> None:  # noqa: ARG002
+        assert self._info is not None
+        try:
+            if self._ahead is None:
+                self._ahead = Ahead(self._encoder, self._info, frame.size)
+            for picture in self._ahead.encode(frame, is_key=is_key):
+                preroll.add(picture.time, picture)
+        except av.FFmpegError as error:
+            raise self._failed(error) from error
 
-class SegmentedObjects(Segmented[ObjectsFile]):
+    def _begin_with(self, file: VideoFile, preroll: PreRoll[Encoded]) -> None:
+        if self._ahead is None:
+            return
+        try:
+            for picture in self._ahead.close():
+                preroll.add(picture.time, picture)
+        except av.FFmpegError as error:
+            raise self._failed(error) from error
+        self._ahead = None
+        file.begin_with(preroll.take())
+
+    def _failed(self, error: av.FFmpegError) -> OutputError:
+        return OutputError(f"cannot encode what comes before an event of {self.path}: {error.strerror}")
+
+
+class SegmentedObjects(Segmented[ObjectsFile, tuple[Frame, Detections]]):
     """Segments that are each like an `ObjectsFile`. Frames are numbered, and times counted, on from file to file."""
 
     wants_pictures = False
 
     def _new(self, path: Path) -> ObjectsFile:
         return ObjectsFile(path, comment=MARK)
+
+    def _set_aside(
+        self,
+        preroll: PreRoll[tuple[Frame, Detections]],
+        frame: Frame,
+        detections: Detections,
+        *,
+        is_key: bool,  # noqa: ARG002  each line can be the first
+    ) -> None:
+        blank = np.broadcast_to(np.uint8(0), frame.image.shape)  # of its size, which is all that is told of a picture
+        preroll.add(frame.pts, (frame.with_image(blank), detections))
+
+    def _begin_with(self, file: ObjectsFile, preroll: PreRoll[tuple[Frame, Detections]]) -> None:
+        for frame, detections in preroll.take():
+            file.write(frame, detections)
+
+
+def _check_before(before: float, events: float | None) -> None:
+    if events is None:
+        raise UsageError("what is kept from before an event needs events, as in events=10")
+    if not 0 < before <= MOST_SECONDS:
+        raise UsageError(
+            f"{before:g} seconds before an event cannot be kept in memory; give more than 0, {MOST_SECONDS} at most"
+        )

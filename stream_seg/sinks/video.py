@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import PartFile, Target
+from stream_seg.sinks.preroll import Encoded
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class VideoFile(Sink):
         self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
         self._part: PartFile | None = None
         self._info: SourceInfo | None = None
+        self._lead: Sequence[Encoded] = ()
         self._film: Film | None = None
 
     def open(self, info: SourceInfo) -> None:
@@ -72,6 +75,10 @@ class VideoFile(Sink):
         if self._opens_original:
             self._original = original_of(info)
 
+    def begin_with(self, lead: Sequence[Encoded]) -> None:
+        """Have the film begin with pictures that are encoded already; to be called before the first frame."""
+        self._lead = lead
+
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         """Encode the frame. Raises `OutputError` when the encoder cannot be opened or the file not written."""
         if self._part is None or self._info is None:
@@ -79,7 +86,8 @@ class VideoFile(Sink):
         try:
             if self._film is None:
                 original = self._original if self._original is not None and self._original.is_there() else None
-                self._film = Film(self._part, self._encoder, self._info, frame, original, self._comment)
+                lead, self._lead = self._lead, ()
+                self._film = Film(self._part, self._encoder, self._info, frame, original, self._comment, lead=lead)
             self._film.write(frame)
         except (av.FFmpegError, OSError) as error:
             raise self._part.unwritable(error) from error

@@ -386,7 +386,12 @@ class Pipeline:
             self._rendered.put(rendered)
 
     def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered:
-        detections = found if lane.follower is None else lane.follower(frame, found)
+        try:
+            detections = found if lane.follower is None else lane.follower(frame, found)
+        except UsageError as error:  # a region outside of its pictures: whose?
+            if len(self._lanes) == 1:
+                raise
+            raise UsageError(f"{lane.metrics.name}: {error}") from error
         check_found(detections)  # a function of the user's may have returned nothing
         picture = picture_of(lane.renderer(frame, detections)) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)

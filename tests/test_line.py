@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -369,6 +372,32 @@ def test_the_command_counts_what_crosses_in_a_film(
     assert 320 < (cat["box"][0] + cat["box"][2]) / 2 < 370
 
 
+def test_the_command_counts_what_crosses_the_lines_of_each_source(
+    crossing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("door", "yard"):
+        shutil.copy(crossing, tmp_path / f"{name}.mp4")
+    photo, figures = tmp_path / "photo.png", tmp_path / "run.json"
+    cv2.imwrite(str(photo), FRAME.image)
+    out, wall = tmp_path / "found_{source}.csv", tmp_path / "wall.mp4"
+    argv = [str(tmp_path / "door.mp4"), str(tmp_path / "yard.mp4"), str(photo), "-o", str(out), "-o", str(wall)]
+    lines = ["--line", "door=320,360,320,0", "--line", "yard=0,100,640,100", "--line", "yard=320,0,320,360"]
+    argv += ["--metrics", str(figures), "--device", "cpu", *lines, "--line", "photo=0,50,128,50"]
+    assert main(argv) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "stream-seg: --line is for films, and photo is none: it has no effect there\n"
+    assert re.search(r"^  door .* frames; .* ms; line in 1 \(cat 1\), out 0$", printed.out, re.MULTILINE)
+    assert re.search(r"^  yard .*; line 1 in 0, out 0; line 2 in 0, out 1 \(cat 1\)$", printed.out, re.MULTILINE)
+    assert re.search(r"^  photo [^(]* ms$", printed.out, re.MULTILINE)
+    assert "\n  line" not in printed.out
+    nobody: dict[str, dict[str, int]] = {"in": {}, "out": {}}
+    expected = [{**nobody, "in": {"cat": 1}}], [nobody, {**nobody, "out": {"cat": 1}}], []
+    assert [source["lines"] for source in json.loads(figures.read_text())["sources"]] == list(expected)
+    for name, crossed in (("door", "in"), ("yard", "2 out")):
+        with (tmp_path / f"found_{name}.csv").open(newline="") as table:
+            assert {row["crossed"] for row in csv.DictReader(table)} == {"", crossed}
+
+
 def test_the_command_refuses_lines_that_cannot_count(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,7 +405,10 @@ def test_the_command_refuses_lines_that_cannot_count(
     cv2.imwrite("a.png", FRAME.image)
     argv = ["synthetic:128x96@30x3", "-o", "{source}.mp4", "--line", "0,50,128,50"]
     for more, words in (
-        (["synthetic:128x96@30x3"], "--line is a line in the picture of one source, and 2 were named"),
+        (
+            ["synthetic:128x96@30x3"],
+            "--line 0,50,128,50 is in the picture of one source, and there are synthetic and s",
+        ),
         (["--no-steady"], "--line counts objects by their numbers, which they have none of with --no-steady"),
         (
             ["--line", "128,0,300,96"],

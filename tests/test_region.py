@@ -18,8 +18,12 @@ from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame
+from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.region import Corners, Region
+from stream_seg.segmenters import FunctionSegmenter
+from stream_seg.sources import ListSource
 from stream_seg.steady import Steady
+from tests.source_files import write_video
 from tests.test_cli import failure
 from tests.tiny_models import batched_model
 
@@ -133,22 +137,114 @@ def test_the_command_refuses_a_region_before_it_makes_anything(
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "tiny.onnx"}
 
 
+def shown_by(feed: Feed) -> list[list[float]]:
+    """The boxes that are left of a left and of a right one."""
+    assert feed.follower is not None
+    image = np.zeros((48, 64, 3), np.uint8)
+    return feed.follower(Frame(image, 0, Fraction(0), 0.0), found(LEFT, RIGHT)).boxes.tolist()
+
+
+LEFT, RIGHT = [4, 4, 20, 40], [30, 4, 60, 40]
+
+
 def test_the_command_has_it_for_one_source(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["synthetic:64x48@30x3", "-o", "{source}.mp4", "--region", "0,0,32,48", "--region", "0,0,16,48"]
     (feed,) = feeds.plan(parse(argv), lambda *of: []).feeds
     assert feed.follower is not None
     image = np.zeros((48, 64, 3), np.uint8)
-    shown = feed.follower(Frame(image, 0, Fraction(0), 0.0), found((4, 4, 20, 40), (30, 4, 60, 40)))
-    assert (shown.boxes.tolist(), shown.ids is not None) == ([[4, 4, 20, 40]], True)
-    assert failure(capsys, *argv, "synthetic:64x48@30x3")[1].endswith("of one source, and 2 were named")
-    for wrong in ("0,0,9", "0,0,9,x", "0,0,9,9,9", "0,0,nan,4"):
+    shown = feed.follower(Frame(image, 0, Fraction(0), 0.0), found(LEFT, RIGHT))
+    assert (shown.boxes.tolist(), shown.ids is not None) == ([LEFT], True)
+    for wrong in ("0,0,9", "0,0,9,x", "0,0,9,9,9", "0,0,nan,4", "synthetic=", "synthetic=0,0,9", "0,0,9,9=synthetic"):
         code, message = failure(capsys, *argv[:3], "--region", wrong)
         assert (code, f"'{wrong}' is no region; write x,y,x,y in pixels" in message) == (2, True)
 
 
 def test_corners_and_ends_left_of_the_picture_are_taken_for_no_option() -> None:
-    args = parse(["a.mp4", "--region", "-20,360,640,720", "--line", "-.5,9,64,9", "--line=-5,9,64,9", "-o", "b.mp4"])
-    assert args.region == [[(-20, 360), (640, 720)]]
-    assert args.line == [((-0.5, 9), (64, 9)), ((-5, 9), (64, 9))]
+    lines = ["--line", "-.5,9,64,9", "--line=-5,9,64,9", "--line", "a=-5,9,64,9"]
+    args = parse(["a.mp4", "--region", "-20,360,640,720", *lines, "-o", "b.mp4"])
+    assert [(place.source, place.points) for place in args.region] == [(None, [(-20, 360), (640, 720)])]
+    ends = (-5, 9), (64, 9)
+    assert [(place.source, place.points) for place in args.line] == [
+        (None, ((-0.5, 9), (64, 9))),
+        (None, ends),
+        ("a", ends),
+    ]
     with pytest.raises(UsageError, match="argument --line: expected one argument"):
         parse(["a.mp4", "--line", "--region", "-20,360,640,720"])
+
+
+def test_each_of_several_sources_has_the_regions_of_its_name() -> None:
+    argv = ["synthetic:64x48@30x3"] * 3 + ["-o", "{source}.mp4", "--region", "synthetic-2=0,0,32,48"]
+    argv += ["--region", "synthetic=32,0,64,48", "--region", " synthetic = 0,0,9,48"]
+    every = feeds.plan(parse(argv), lambda *of: []).feeds
+    assert [shown_by(feed) for feed in every] == [[RIGHT], [LEFT], [LEFT, RIGHT]]
+    (only,) = feeds.plan(
+        parse(["synthetic:64x48@30x3", "--no-show", "--region", "synthetic=0,0,32,48"]), lambda *of: []
+    ).feeds
+    assert shown_by(only) == [LEFT]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--region", "0,0,9,9"],
+            "--region 0,0,9,9 is in the picture of one source, and there are synthetic and cam-1; write whose it is, "
+            "as in --region synthetic=0,0,9,9",
+        ),
+        (["--region", "synthetic=0,0,9,9", "--line", "0,9,9,9"], "as in --line synthetic=0,9,9,9"),
+        (
+            ["--region", "sinthetic=0,0,9,9"],
+            "--region: no source is called 'sinthetic' (did you mean 'synthetic'?); there are synthetic and cam-1",
+        ),
+        (
+            ["--line", "rtsp://me:secret@cam/1=0,0,9,9"],
+            "--line: no source is called 'rtsp://***@cam/1'; there are synthetic and cam-1",
+        ),
+        (["--region", "=0,0,9,9"], "--region: no source is called ''; there are"),
+        (
+            ["--region", "synthetic=64,0,99,9"],
+            "synthetic: the region from 64,0 to 99,9 lies outside of the picture, which is 64x48 pixels",
+        ),
+    ],
+)
+def test_a_region_of_which_it_is_not_known_whose_it_is_is_refused(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = failure(capsys, "synthetic:64x48@30x3", "rtsp://me:secret@cam/1", "--no-show", *options)
+    assert code == 2
+    assert words in line
+
+
+def test_films_in_turns_have_the_regions_without_a_name_as_well_if_they_are_of_one_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in "abcdefgh":
+        write_video(folder / f"{name}.mp4", count=3, size=(64, 48))
+    argv = [str(folder), "-o", str(tmp_path / "out/{source}.mp4"), "--region", "0,0,32,48"]
+    every = feeds.plan(parse([*argv, "--region", "b=32,0,64,48"]), lambda *of: []).feeds
+    assert [shown_by(feed) for feed in every] == [[LEFT], [LEFT, RIGHT], *[[LEFT]] * 6]
+    (tmp_path / "out/a.mp4").touch()
+    rest = feeds.plan(parse([*argv, "--region", "a=32,0,64,48", "--skip-existing"]), lambda *of: []).feeds
+    assert [shown_by(feed) for feed in rest] == [[LEFT]] * 7  # the name of one that is left out is none that is wrong
+    (tmp_path / "out/a.mp4").unlink()
+    assert failure(capsys, *argv, "--region", "x=0,0,9,9")[1].endswith("there are a, b, c, d, e, f and 2 more")
+    write_video(folder / "d.mp4", count=3, size=(32, 48))
+    code, line = failure(capsys, *argv)
+    assert code == 2
+    assert (
+        "--region 0,0,32,48 is for films of one size, and a has 64x48 pixels, d 32x48; give each size a run of its "
+        "own, or write whose it is, as in --region a=0,0,32,48" in line
+    )
+    assert not list((tmp_path / "out").iterdir())
+    assert len(feeds.plan(parse([*argv[:3], "--region", "d=0,0,32,48"]), lambda *of: []).feeds) == 8
+
+
+def test_whose_region_lies_outside_of_a_picture_that_came_late_is_told() -> None:
+    segmenter = FunctionSegmenter(lambda _: found(), ("person",))
+    regions = {"door": Region([(0, 0), (9, 9)]), "yard": Region([(200, 0), (300, 9)])}
+    cameras = [Feed(ListSource([FRAME.image]), name=name, follower=region) for name, region in regions.items()]
+    with pytest.raises(UsageError, match=r"^yard: the region from 200,0 to 300,9 lies outside"):
+        Pipeline(cameras, segmenter).run()

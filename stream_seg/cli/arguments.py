@@ -14,6 +14,7 @@ from stream_seg.addresses import Transport
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.cli.elsewhere import meant_option, sentence_on
 from stream_seg.cli.names import PIPED_OBJECTS
+from stream_seg.cli.places import Place, split_name
 from stream_seg.coco import COCO_NAMES, EVERYDAY
 from stream_seg.errors import UsageError, closest, did_you_mean
 from stream_seg.evaluate import SCORE_THRESHOLD
@@ -249,26 +250,31 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def region(text: str) -> list[tuple[float, float]]:
-    """`0,360,640,720` as the opposite corners of a rectangle; more pairs of numbers as the corners of a polygon."""
-    numbers = [_number(word) for word in text.split(",")]
+def region(text: str) -> Place[list[tuple[float, float]]]:
+    """`0,360,640,720` as the opposite corners of a rectangle; more pairs of numbers as the corners of a polygon.
+
+    `door=` in front of them is the name of the source.
+    """
+    source, written = split_name(text)
+    numbers = [_number(word) for word in written.split(",")]
     if len(numbers) < 4 or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
         raise argparse.ArgumentTypeError(
             f"'{text}' is no region; write x,y,x,y in pixels, two corners of a rectangle or all of a polygon"
         )
     corners = list(zip(numbers[::2], numbers[1::2], strict=True))
     _told(polygon, corners)
-    return corners
+    return Place(corners, written, source)
 
 
-def line(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """`0,360,1280,360` as the two ends of a line."""
-    numbers = [_number(word) for word in text.split(",")]
+def line(text: str) -> Place[tuple[tuple[float, float], tuple[float, float]]]:
+    """`0,360,1280,360` as the two ends of a line; `door=` in front of them is the name of the source."""
+    source, written = split_name(text)
+    numbers = [_number(word) for word in written.split(",")]
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise argparse.ArgumentTypeError(f"'{text}' is no line; write x,y,x,y in pixels, its two ends")
     x1, y1, x2, y2 = numbers
     _told(lambda ends: Line(*ends), ((x1, y1), (x2, y2)))
-    return (x1, y1), (x2, y2)
+    return Place(((x1, y1), (x2, y2)), written, source)
 
 
 def device(text: str) -> str:
@@ -469,18 +475,18 @@ def _run_parser() -> Parser:
         type=region,
         action="append",
         default=[],
-        metavar="X,Y,X,Y,...",
+        metavar="[NAME=]X,Y,X,Y,...",
         help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon, in "
-        "pixels; repeatable: in any of them",
+        "pixels; repeatable: in any of them; of several sources, NAME, as in place of {source}, is whose picture it is",
     )
     group.add_argument(
         "--line",
         type=line,
         action="append",
         default=[],
-        metavar="X1,Y1,X2,Y2",
+        metavar="[NAME=]X1,Y1,X2,Y2",
         help="count what crosses this line, in (to the right, looking from its first end to its second) and out; in "
-        "pixels, repeatable",
+        "pixels, repeatable, NAME as of --region",
     )
     group.add_argument("--batch-size", type=whole, metavar="N", help="most frames per call of the model")
     parser.set_defaults(command=run.run)

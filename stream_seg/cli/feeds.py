@@ -28,6 +28,7 @@ from stream_seg.cli.names import (
     is_recording,
     may_be_live,
 )
+from stream_seg.cli.places import of_source, refuse_misnamed
 from stream_seg.cli.refusals import (
     refuse_clashes,
     refuse_crops_without_numbers,
@@ -90,6 +91,7 @@ def plan(
     in_turns = _go_in_turns(args, specs)
     refuse_senseless(args, specs, in_turns=in_turns)
     labels = labels_of(specs)
+    refuse_misnamed(args, labels, in_turns=in_turns)
     own, shared = _outputs(args, specs, labels)
     folders = [] if args.crops is None else [args.crops.replace(PLACE, label) for label in labels]
     outputs = [*[path for paths in [*own, shared] for path in paths], *dict.fromkeys(folders)]
@@ -102,8 +104,8 @@ def plan(
         sources = [_source_in_turn(args, spec, outputs) for spec in specs]
     else:
         sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
-    warn_of_unused(args, specs, sources)
-    refuse_outside(args, specs, sources)
+    warn_of_unused(args, specs, sources, labels)
+    refuse_outside(args, specs, sources, labels)
     refuse_images(args, specs, sources)
     refuse_crops_without_numbers(args, specs, sources)
     screens = _screens(args)
@@ -144,7 +146,7 @@ def plan(
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids),
             label,
             args.max_frames,
-            _follower(args),
+            _follower(args, label),
         )
         for number, (source, written, seen, label) in enumerate(zip(sources, files, sent, labels, strict=True))
     ]
@@ -343,11 +345,12 @@ def _wall(
     )
 
 
-def _follower(args: argparse.Namespace) -> Follower | None:
-    """What makes of one source's findings what is shown; to blur, all of it."""
+def _follower(args: argparse.Namespace, label: str) -> Follower | None:
+    """What makes of the findings in the source of this name what is shown; to blur, all of it."""
     steady: Follower | None = Steady(withhold=args.view != "blurred") if args.steady else None
-    follower = Region(args.region, steady) if args.region else steady
-    for start, end in args.line:
+    regions = of_source(args.region, label)
+    follower = Region(regions, steady) if regions else steady
+    for start, end in of_source(args.line, label):
         follower = Line(start, end, follower)
     return follower
 

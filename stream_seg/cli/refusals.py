@@ -22,6 +22,7 @@ from stream_seg.cli.names import (
     is_photo,
     is_recording,
 )
+from stream_seg.cli.places import of_source, refuse_of_several_sizes
 from stream_seg.cli.report import refuse_figures
 from stream_seg.errors import OutputError, SourceError, UsageError
 from stream_seg.line import Line
@@ -56,10 +57,6 @@ def refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turn
     piped = [path for path in args.output if path in PIPED]
     if len(piped) > 1:
         raise UsageError(f"standard output can be had once, and {' and '.join(piped)} were named; name a file for one")
-    if args.region and len(specs) > 1:
-        raise UsageError(f"--region is a part of the picture of one source, and {len(specs)} were named")
-    if args.line and len(specs) > 1:
-        raise UsageError(f"--line is a line in the picture of one source, and {len(specs)} were named")
     if args.line and not args.steady:
         raise UsageError("--line counts objects by their numbers, which they have none of with --no-steady")
     if args.crops is not None:
@@ -186,13 +183,24 @@ def _are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
     return len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos)
 
 
-def refuse_outside(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
+def refuse_outside(
+    args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source], labels: Sequence[str]
+) -> None:
     """Refuse regions and lines outside of pictures whose size is known by now; images may be of several sizes."""
-    places: list[Region | Line] = [Line(*ends) for ends in args.line]
-    if args.region:
-        places.append(Region(args.region))
-    for spec, source in zip(specs, sources, strict=True):
-        is_known = is_here(spec) and not isinstance(source, Unreadable)
-        if is_known and (source.info.kind != "images" or source.info.frame_count == 1):
-            for place in places:
-                place.refuse_outside(source.info.size)
+    sizes = [
+        (label, source.info.size)
+        for spec, source, label in zip(specs, sources, labels, strict=True)
+        if is_here(spec) and not isinstance(source, Unreadable)
+        if source.info.kind != "images" or source.info.frame_count == 1
+    ]
+    refuse_of_several_sizes(args, sizes)
+    for label, size in sizes:
+        places: list[Region | Line] = [Line(*ends) for ends in of_source(args.line, label)]
+        places += [Region(corners) for corners in of_source(args.region, label)]
+        for place in places:
+            try:
+                place.refuse_outside(size)
+            except UsageError as error:
+                if len(specs) == 1:
+                    raise
+                raise UsageError(f"{label}: {error}") from None

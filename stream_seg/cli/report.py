@@ -81,29 +81,32 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines, and one for what has numbers, each line, and each of several sources."""
+    """The summary of a run in five lines, and one for what has numbers, for each line of an only source, and for each
+    of several sources.
+    """
     model = describe_segmenter(segmenter)
     rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
     results = ", ".join([*outputs[:_LISTED], *rest]) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
-    only = infos[0] if len(infos) == 1 else None
+    is_alone = len(infos) == 1
+    only = infos[0] if is_alone else None
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
     lines = [
         f"{sources} -> {results}",
         f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped"
         + _objects(summary),
-        *_crossings(summary),
+        *([f"  {line:<8} {counts}" for line, counts in _crossings(summary.feeds[0])] if is_alone else []),
         f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
         f"  busy     {busy}; limited by {summary.limited_by}",
         f"  model    {model['name']} on {model['provider']}",
     ]
-    if len(infos) > 1 or any(feed.outages for feed in summary.feeds):
+    if not is_alone or any(feed.outages for feed in summary.feeds):
         pairs = zip(infos, summary.feeds, strict=True)
         read = [feed for info, feed in pairs if info is not None or feed.error is not None or feed.outages]
         unread = len(infos) - len(read)
         named = read if unread > _LISTED else summary.feeds
         width = max(8, *(len(feed.name) for feed in named))  # 8 as in the lines above
-        lines += [_line(feed, width) for feed in named]
+        lines += [_line(feed, width, crossings=not is_alone) for feed in named]
         lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
 
@@ -119,13 +122,14 @@ def _objects(summary: Summary) -> str:
     return f"; {summary.objects} object{'' if summary.objects == 1 else 's'}{_classes(summary.classes)}"
 
 
-def _crossings(summary: Summary) -> list[str]:
-    """What crossed each line."""
-    lines = [line for feed in summary.feeds for line in feed.lines]
+def _crossings(feed: FeedSummary) -> list[tuple[str, str]]:
+    """What each line of a source is called, and what crossed it."""
     return [
-        f"  {f'line {number}' if len(lines) > 1 else 'line':<8} "
-        + ", ".join(f"{way} {sum(counts.values())}{_classes(counts)}" for way, counts in line.items())
-        for number, line in enumerate(lines, 1)
+        (
+            f"line {number}" if len(feed.lines) > 1 else "line",
+            ", ".join(f"{way} {sum(counts.values())}{_classes(counts)}" for way, counts in line.items()),
+        )
+        for number, line in enumerate(feed.lines, 1)
     ]
 
 
@@ -136,9 +140,10 @@ def _classes(counts: Mapping[str, int]) -> str:
     return f" ({', '.join(most + rest)})" if most else ""
 
 
-def _line(feed: FeedSummary, width: int) -> str:
-    """One source in a line, its name in a column of `width` letters."""
+def _line(feed: FeedSummary, width: int, *, crossings: bool) -> str:
+    """One of several sources in a line, or an only one that was away, its name in a column of `width` letters."""
     parts = [f"{feed.fps:.1f} fps", f"{feed.delivered} of {feed.captured} frames", f"latency {_latency(feed)} ms"]
+    parts += [f"{line} {counts}" for line, counts in _crossings(feed)] if crossings else []
     if feed.outages:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in feed.outages.items())
         parts.append(f"away {feed.seconds_away:.1f} s ({reasons})")

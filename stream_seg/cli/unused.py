@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
+from stream_seg.cli.places import of_source
 from stream_seg.protocols import Source
 from stream_seg.render import NAMING_VIEWS
 from stream_seg.sinks import is_address
@@ -28,23 +29,31 @@ _FOR_SOURCES: Sequence[tuple[str, Callable[[Spec], bool], str]] = (
 _ALSO_FOR_OUTPUTS = ("--transport", "--reconnect")
 
 
-def warn_of_unused(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
+def warn_of_unused(
+    args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source], labels: Sequence[str]
+) -> None:
     """Warn of each option that is for sources or outputs of which none was named."""
     sent = [output for output in args.output if is_address(output)]
     for option, concerns, words in _FOR_SOURCES:
         named = [*specs, *sent] if option in _ALSO_FOR_OUTPUTS else specs
         if _given(args, option) and not any(map(concerns, named)):
             logger.warning("%s is for %s, of which none was named: it has no effect", option, words)
-    images = [
-        source for spec, source in zip(specs, sources, strict=True) if is_here(spec) and source.info.kind == "images"
-    ]
+    images = {
+        label: source
+        for label, spec, source in zip(labels, specs, sources, strict=True)
+        if is_here(spec) and source.info.kind == "images"
+    }
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
-    films = len(images) < len(specs) or any(source.info.is_film for source in images)
+    films = len(images) < len(specs) or any(source.info.is_film for source in images.values())
     if args.ids:
         _warn_of_no_numbers(args, films=films)
     if args.line and not films:
         logger.warning("--line is for films, of which none was named: it has no effect")
+    elif args.line:
+        for label, source in images.items():
+            if not source.info.is_film and of_source(args.line, label):
+                logger.warning("--line is for films, and %s is none: it has no effect there", label)
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NoReturn, TypeVar, get_args
 
 from stream_seg.addresses import Transport
+from stream_seg.addresses.credentials import safe_address
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.cli.elsewhere import meant_option, sentence_on
 from stream_seg.cli.names import PIPED_OBJECTS
+from stream_seg.cli.options_file import place_of_failure, with_files
 from stream_seg.cli.places import Place, split_name
 from stream_seg.coco import COCO_NAMES, EVERYDAY
 from stream_seg.errors import UsageError, closest, did_you_mean
@@ -48,6 +50,7 @@ examples:
   stream-seg clips/ -o results/{source}.mp4      a folder of videos, one after the other
   ffmpeg -i ... -f mpegts - | stream-seg - -o out.mp4
   stream-seg rtsp://camera/stream -o rtsp://server/door
+  stream-seg @cameras.txt                        options and sources in a file, quoted as in a shell, # for comments
 
 further commands (each has --help):
   stream-seg models         named models: list, pull, path, remove, info
@@ -351,7 +354,8 @@ def _run_parser() -> Parser:
         metavar="SOURCE",
         help="video file, address (rtsp:, http:, ...), image, numbered sequence (img_%%04d.png), camera number, - for "
         "standard input, or a folder or glob: its images, or its videos if it has no images; up to 32 sources, or any "
-        "number of images, or of recordings with separate results (-o results/{source}.mp4)",
+        "number of images, or of recordings with separate results (-o results/{source}.mp4); @FILE stands "
+        "for the sources and options in a file",
     )
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"
@@ -575,11 +579,32 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; `command` of the result is the function to call with it. Raises `UsageError`.
 
     A first word that is a subcommand is taken for it, also behind --quiet or --verbose: a file of that name is written
-    ./models. What follows -- is sources, however they begin.
+    ./models. Elsewhere @FILE stands for the words in a file. What follows -- is sources, however they begin.
     """
     first = next((place for place, word in enumerate(argv) if word not in ("--quiet", "--verbose")), len(argv))
     if first < len(argv) and argv[first] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
+    words = with_files(argv)
+    try:
+        return _parse_run([word.text for word in words])
+    except UsageError as error:
+        message = str(error)
+    place = place_of_failure(words, lambda some: _failure(some) == message)
+    # What an option got by mistake may be an address with a password in it.
+    raise UsageError(f"{'' if place is None else f'{place}: '}{safe_address(message)}")
+
+
+def _failure(argv: Sequence[str]) -> str | None:
+    """What is wrong with a command line, if anything is."""
+    try:
+        _parse_run(argv)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _parse_run(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line of the main job."""
     end = argv.index("--") if "--" in argv else len(argv)  # which argparse forgets where words stand between options
     parser = _run_parser()
     args = parser.parse_strictly(_joined(argv[:end]), intermixed=True)

@@ -73,6 +73,7 @@ _SENTENCES: Mapping[str, str] = {
         ("--exclude --ignore", "name what is to be shown with --classes"),
         ("--username --user --password", _ADDRESS),
         ("--no-audio --no-sound --mute", _SOUND),
+        ("-c --flagfile --options-file --args-file", "options in a file are named as in stream-seg @cameras.txt"),
         ("--list-models", "stream-seg models lists them"),
         ("--list-classes", "stream-seg models info compact lists those of the built-in model"),
         ("--recursive", "a pattern finds what is in subfolders, as in 'photos/**/*.jpg'"),

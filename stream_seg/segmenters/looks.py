@@ -134,13 +134,14 @@ def united(looks: Sequence[Detections]) -> Detections:
         np.concatenate([getattr(found, name) for found in looks]) for name in ("boxes", "scores", "class_ids")
     )
     look = np.repeat(np.arange(len(looks)), counts)
-    rivals = pairwise_iou(boxes, boxes) > SAME_IOU
-    rivals &= (classes[:, None] == classes) & (look[:, None] != look)
-    remains = np.ones(len(boxes), bool)
     order = np.argsort(-scores, kind="stable")
-    for i in order:
-        if remains[i]:
-            remains[rivals[i]] = False
+    remains = np.ones(len(boxes), bool)
+    for number in np.unique(classes):
+        mine = order[classes[order] == number]
+        rivals = (pairwise_iou(boxes[mine], boxes[mine]) > SAME_IOU) & (look[mine, None] != look[mine])
+        for i, of_this in zip(mine, rivals, strict=True):
+            if remains[i]:
+                remains[mine[of_this]] = False
     best = order[remains[order]]
     return Detections(boxes[best], scores[best], classes[best], _masks(looks)[best], looks[0].class_names)
 

@@ -40,9 +40,9 @@ _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same pla
 _KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier than the one in the frame before
 
 _NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
-_KNOWN = np.dtype([("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("stays", "?")])
-"""Of an object: when it was found last, in how many frames it was found, and missed since; whether it is shown, and
-stays so where it is missed."""
+_KNOWN = np.dtype([("number", "i8"), ("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("stays", "?")])
+"""Of an object: its number, 0 until it is shown; when it was found last, in how many frames it was found, and missed
+since; whether it is shown, and stays so where it is missed."""
 
 
 class Steady:
@@ -64,7 +64,7 @@ class Steady:
 
     def __init__(self, *, withhold: bool = True) -> None:
         self._withhold = withhold
-        self._objects = _unnumbered(Detections.none(()))
+        self._objects = Detections.none(())
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
@@ -80,13 +80,13 @@ class Steady:
         if frame.is_still:
             self._image = _NOTHING
             return _of_one_name(found) if self._withhold else found
-        found = _unnumbered(found[np.flatnonzero(np.isfinite(found.boxes).all(1))])  # others have no place
+        found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
         now = float(frame.pts)
         renamed = len(found) > 0 and found.class_names != self._names != ()
         is_another = renamed or frame.image.shape != self._image.shape or now < self._at
         begins = is_another or (self._withhold and not 0 < now - self._at <= APART)
         if begins:
-            self._gone.add(self._objects, self._known["seen"])
+            self._gone.add(self._objects, self._known)
             self._objects, self._known = found[:0], self._known[:0]
         if is_another:
             self._gone = _Gone()
@@ -96,11 +96,13 @@ class Steady:
         self._known["shown"] |= begins
         shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
         shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]
+        objects = self._objects[shown]
         if self._withhold:
-            shown = self._named(shown)
-        self._number(shown)
-        self._shown = _ids(self._objects)[shown]
-        return self._objects[shown]
+            remains = self._named(objects, shown)
+            if not remains.all():
+                objects, shown = objects[remains], shown[remains]
+        self._shown = self._numbered(shown)
+        return replace(objects, ids=self._shown.copy())
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""
@@ -114,13 +116,12 @@ class Steady:
         known["stays"] = overlap >= _STILL
         if not self._withhold:
             known["shown"] = known["stays"] = True
-        scores, boxes, ids = found.scores.copy(), found.boxes.copy(), _ids(found)
+        scores, boxes = found.scores.copy(), found.boxes.copy()
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         if self._withhold:
             boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
-        ids[again] = _ids(self._objects)[before[again]]
         if not again.all():
-            ids[~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
+            known["number"][~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
         missed = now - self._known["seen"] <= APART
         if self._withhold:
@@ -134,68 +135,68 @@ class Steady:
         gone = ~missed
         gone[before[again]] = False
         if gone.any():
-            self._gone.add(self._objects[gone], self._known["seen"][gone])
+            self._gone.add(self._objects[gone], self._known[gone])
         going_on = self._objects[missed]
         if len(going_on) and len(found):
             going_on = replace(going_on, masks=regridded(going_on.masks, found.masks.shape[1:]))
-        self._objects = _joined(replace(found, boxes=boxes, scores=scores, ids=ids), going_on)
+        self._objects = _joined(replace(found, boxes=boxes, scores=scores), going_on)
         self._known = np.concatenate([known, self._known[missed]])
 
-    def _named(self, shown: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of the objects at these places that have the best name of each thing, whose number goes with it."""
-        if len(shown) < 2:
-            return shown
-        objects, ids = self._objects[shown], _ids(self._objects)
-        before = (ids[shown][:, None] == self._shown).any(1)
+    def _named(self, objects: Detections, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the objects at these places have the best name of each thing, whose number goes with it."""
+        numbers = self._known["number"]
+        before = (numbers[places, None] == self._shown).any(1)
         best = best_named(objects, objects.scores + _KEEPS_ITS_NAME * before)
         remains: NDArray[np.bool_] = best == np.arange(len(best))
         for old in np.flatnonzero(before & ~remains):
             new = best[old]
             if not before[new]:
-                ids[shown[[old, new]]] = ids[shown[[new, old]]]
+                numbers[places[[old, new]]] = numbers[places[[new, old]]]
                 before[new] = True
-        return shown[remains]
+        return remains
 
-    def _number(self, shown: NDArray[np.int64]) -> None:
-        """Give numbers to those of the objects at these places that have none."""
-        ids = _ids(self._objects)
-        new = shown[ids[shown] == 0]
-        ids[new] = self._numbers + 1 + np.arange(len(new))
+    def _numbered(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the objects at these places; those that have none get one."""
+        numbers = self._known["number"]
+        new = places[numbers[places] == 0]
+        numbers[new] = self._numbers + 1 + np.arange(len(new))
         self._numbers += len(new)
+        return numbers[places]
 
 
 class _Gone:
-    """Objects that had a number and are gone, with the time at which each was found last."""
+    """Objects that had a number and are gone, and what is known of them."""
 
     def __init__(self) -> None:
-        self._objects = _unnumbered(Detections.none((), 1))
-        self._seen = np.zeros(0)
+        self._objects = Detections.none((), 1)
+        self._known = np.zeros(0, _KNOWN)
 
-    def add(self, objects: Detections, seen: NDArray[np.float64]) -> None:
-        """Remember those of `objects` that have a number, `seen` (N,) at these times."""
-        had = _ids(objects) > 0
+    def add(self, objects: Detections, known: NDArray[np.void]) -> None:
+        """Remember those of `objects` that have a number."""
+        had = known["number"] > 0
         if had.any():
             kept = replace(objects[had], masks=np.zeros((int(had.sum()), 1, 1), np.float32))
             self._objects = _joined(self._objects, kept)
-            self._seen = np.concatenate([self._seen, seen[had]])
+            self._known = np.concatenate([self._known, known[had]])
 
     def claimed(self, found: Detections, since: float) -> NDArray[np.int64]:
         """The numbers (N,) of those of `found` that were here `since` then, which are not gone any more; 0 for others.
 
         Those that were last found before are forgotten.
         """
-        here = self._seen >= since
-        if not here.all():
-            self._objects, self._seen = self._objects[here], self._seen[here]
+        self._keep(self._known["seen"] >= since)
         before, _ = continued(found, self._objects, _SAME)
         again = before >= 0
-        ids = np.zeros(len(found), np.int64)
-        ids[again] = _ids(self._objects)[before[again]]
-        if again.any():
-            left = np.ones(len(self._objects), np.bool_)
-            left[before[again]] = False
-            self._objects, self._seen = self._objects[left], self._seen[left]
-        return ids
+        numbers = np.zeros(len(found), np.int64)
+        numbers[again] = self._known["number"][before[again]]
+        left = np.ones(len(self._objects), np.bool_)
+        left[before[again]] = False
+        self._keep(left)
+        return numbers
+
+    def _keep(self, wanted: NDArray[np.bool_]) -> None:
+        if not wanted.all():
+            self._objects, self._known = self._objects[wanted], self._known[wanted]
 
 
 def _of_one_name(found: Detections) -> Detections:
@@ -234,16 +235,4 @@ def _joined(first: Detections, second: Detections) -> Detections:
         np.concatenate([first.class_ids, second.class_ids]),
         np.concatenate([first.masks, second.masks]),
         first.class_names,
-        np.concatenate([_ids(first), _ids(second)]),
     )
-
-
-def _unnumbered(detections: Detections) -> Detections:
-    """The same, with 0 in the place of each number."""
-    return replace(detections, ids=np.zeros(len(detections), np.int64))
-
-
-def _ids(detections: Detections) -> NDArray[np.int64]:
-    """Their numbers, which all have that pass through here."""
-    assert detections.ids is not None
-    return detections.ids

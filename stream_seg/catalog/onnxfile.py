@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
+from stream_seg.catalog.protobuf import fields
 from stream_seg.errors import ModelError
 
 # Field numbers of ModelProto and OperatorSetIdProto: onnx/onnx.proto.
@@ -15,7 +14,6 @@ _PRODUCER_VERSION = 3
 _OPSET_IMPORT = 8
 _OPSET_DOMAIN = 1
 _OPSET_VERSION = 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +100,12 @@ def _read_header(path: Path) -> tuple[dict[str, int], str]:
     opsets: dict[str, int] = {}
     producer_version = ""
     try:
-        with path.open("rb") as file:
-            for field, value in _fields(file, path.stat().st_size, wanted=(_PRODUCER_VERSION, _OPSET_IMPORT)):
-                if field == _PRODUCER_VERSION and isinstance(value, bytes):
-                    producer_version = value.decode(errors="replace")
-                elif field == _OPSET_IMPORT and isinstance(value, bytes):
-                    opsets.update([_opset(value)])
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for field, place in fields(data, 0, len(data)):
+                if isinstance(place, slice) and field == _PRODUCER_VERSION:
+                    producer_version = data[place].decode(errors="replace")
+                elif isinstance(place, slice) and field == _OPSET_IMPORT:
+                    opsets.update([_opset(data[place])])
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
     except ValueError as error:
@@ -117,45 +115,9 @@ def _read_header(path: Path) -> tuple[dict[str, int], str]:
 
 def _opset(message: bytes) -> tuple[str, int]:
     domain, version = "", 0
-    for field, value in _fields(io.BytesIO(message), len(message), wanted=(_OPSET_DOMAIN, _OPSET_VERSION)):
-        if field == _OPSET_DOMAIN and isinstance(value, bytes):
-            domain = value.decode(errors="replace")
+    for field, value in fields(message, 0, len(message)):
+        if field == _OPSET_DOMAIN and isinstance(value, slice):
+            domain = message[value].decode(errors="replace")
         elif field == _OPSET_VERSION and isinstance(value, int):
             version = value
     return domain, version
-
-
-def _fields(file: BinaryIO, end: int, wanted: tuple[int, ...]) -> Iterator[tuple[int, int | bytes]]:
-    """The wanted fields of a protobuf message: (number, value). Raises ValueError for what is no such message.
-
-    Source of the format: protobuf.dev/programming-guides/encoding.
-    """
-    while file.tell() < end:
-        key = _varint(file)
-        field, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            yield field, _varint(file)
-        elif kind in (_FIXED64, _FIXED32):
-            file.seek(8 if kind == _FIXED64 else 4, 1)
-        elif kind == _BYTES:
-            length = _varint(file)
-            if file.tell() + length > end:
-                raise ValueError("it ends too early")
-            if field in wanted:
-                yield field, file.read(length)
-            else:
-                file.seek(length, 1)
-        else:
-            raise ValueError("its structure is not ONNX's")
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise ValueError("it ends too early")
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-    raise ValueError("its structure is not ONNX's")

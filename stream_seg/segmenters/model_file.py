@@ -1,8 +1,7 @@
 """What can be told of a model file without loading it: that it is ONNX at all, whole, and keeps its weights at home.
 
 ONNX Runtime 1.23 reads external weights from wherever the file says, and no version says "web page" of one. So
-the file is looked at here first, with just enough of the protobuf encoding (https://protobuf.dev/programming-guides/encoding)
-to find the names of external files (https://onnx.ai/onnx/repo-docs/ExternalData.html).
+the file is looked at here first, for the names of external files (https://onnx.ai/onnx/repo-docs/ExternalData.html).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from stream_seg.catalog.protobuf import fields
 from stream_seg.errors import ModelError
 
 _RUN = "and stream-seg runs ONNX graphs"
@@ -66,7 +66,6 @@ _INSIDE = {
 }
 _KEY, _VALUE = 1, 2
 _DEEPEST = 64
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_model(path: Path) -> int:
@@ -133,45 +132,14 @@ def _locations(data: mmap.mmap, message: str, start: int, end: int, depth: int) 
     """The `location` of every tensor kept in another file. Raise `ValueError` for bytes that are no protobuf."""
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
-    for field, first, last in _fields(data, start, end):
+    for field, place in fields(data, start, end):
         inside = _INSIDE[message].get(field)
+        if inside is None or not isinstance(place, slice):
+            continue
         if inside == "entry":
-            entry = {number: data[a:b] for number, a, b in _fields(data, first, last)}
+            parts = fields(data, place.start, place.stop)
+            entry = {number: data[part] for number, part in parts if isinstance(part, slice)}
             if entry.get(_KEY) == b"location":
                 yield entry.get(_VALUE, b"").decode()
-        elif inside is not None:
-            yield from _locations(data, inside, first, last, depth + 1)
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(field number, first byte, byte after the last) of each length-delimited field between `start` and `end`."""
-    while start < end:
-        tag, start = _varint(data, start, end)
-        kind, size = tag & 7, 0
-        if kind == _VARINT:
-            _, start = _varint(data, start, end)
-        elif kind == _BYTES:
-            size, start = _varint(data, start, end)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
         else:
-            raise ValueError(f"wire type {kind}")
-        if start + size > end:
-            raise ValueError("cut short")
-        if kind == _BYTES:
-            yield tag >> 3, start, start + size
-        start += size
-
-
-def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
-    """The number that begins at `start`, seven bits a byte, low ones first; and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if start >= end:
-            break
-        byte = data[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, start
-    raise ValueError("no number")
+            yield from _locations(data, inside, place.start, place.stop, depth + 1)

@@ -91,13 +91,11 @@ def locate(
     if is_file(Path(name_or_path)):
         return Path(name_or_path)
     entry = _find(str(name_or_path), entries)
-    if entry.download is None:
-        return _embedded("int8.onnx" if device == "cpu" else "fp32.onnx")
-    folder = model_dir or default_model_dir()
-    if _graph_on_disk(entry, folder, device):
-        return folder / entry.graph_file(device)
-    if offline and (build is None or not _weights_on_disk(entry, folder)):
-        raise ModelError(f"the model '{entry.name}' is not on disk; run: {_pull_command(entry, device, model_dir)}")
+    if offline and entry.download is not None:
+        folder = model_dir or default_model_dir()
+        can_build = build is not None and _weights_on_disk(entry, folder)
+        if not (can_build or _graph_on_disk(entry, folder, device)):
+            raise ModelError(f"the model '{entry.name}' is not on disk; run: {_pull_command(entry, device, model_dir)}")
     return pull(entry.name, device=device, model_dir=model_dir, progress=progress, build=build, entries=entries)
 
 

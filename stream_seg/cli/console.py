@@ -27,6 +27,11 @@ class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
 
     monitor_interval = 0
 
+    def reach(self, done: int, total: int | None) -> None:
+        """Draw so much of a whole, whose size may be told only now."""
+        self.total = total
+        self.update(done - self.n)
+
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
@@ -122,16 +127,10 @@ class Listing(Sink):
 
     wants_pictures = False
 
-    def open(self, info: SourceInfo) -> None:
-        """Nothing to prepare."""
-
     def write(self, frame: Frame, detections: Detections) -> None:
         if frame.name is not None:
             found = ", ".join(f"{n} {s:.2f}" for n, s in zip(detections.names, detections.scores, strict=True))
             tell_beside_bars(f"{frame.name}: {found or 'nothing found'}")
-
-    def close(self, outcome: Outcome) -> None:
-        """Nothing to finish."""
 
 
 @contextmanager
@@ -142,8 +141,7 @@ def download_bar(*, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
     def progress(done: int, total: int | None) -> None:
         if not bars:
             bars.append(Bar(unit="B", unit_scale=True, unit_divisor=1000, disable=True if quiet else None))
-        bars[0].total = total
-        bars[0].update(done - bars[0].n)
+        bars[0].reach(done, total)
 
     try:
         yield progress

@@ -24,22 +24,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         inputs = [args.annotations, Path(args.model), *([] if args.labels is None else [args.labels])]
         refuse_figures(args.json, inputs, overwrite=args.overwrite)
-    with (
-        load_model(args) as segmenter,
-        Bar(unit="image", disable=True if args.quiet else None) as bar,
-    ):
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with load_model(args) as segmenter, Bar(unit="image", disable=True if args.quiet else None) as bar:
         result = evaluate.evaluate(
             segmenter,
             args.images,
             args.annotations,
             shown_above=args.shown_above,
             limit=args.limit,
-            progress=progress,
+            progress=bar.reach,
         )
         bar.close()
         if args.json is None or not args.quiet:

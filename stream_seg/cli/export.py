@@ -104,9 +104,8 @@ def _steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     bar = Bar(disable=True if quiet else None, bar_format="{desc}: {n_fmt}/{total_fmt}")
 
     def progress(step: str, done: int, total: int) -> None:
-        bar.total = total
         bar.set_description_str(step, refresh=False)
-        bar.update(done - bar.n)
+        bar.reach(done, total)
 
     try:
         yield progress

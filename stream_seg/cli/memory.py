@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from stream_seg.detections import Detections
-from stream_seg.frame import Frame, SourceInfo
 from stream_seg.heap import trim
-from stream_seg.protocols import Outcome, Sink
+from stream_seg.protocols import Sink
 
 TRIM_SECONDS = 10.0
 """Room that pictures leave is soon taken by smaller things, and the next pictures make the heap larger: by some
@@ -24,18 +22,9 @@ class Trimmer(Sink):
         self._clock = clock
         self._due = clock() + TRIM_SECONDS
 
-    def open(self, info: SourceInfo) -> None:
-        """Nothing to prepare."""
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Nothing to do with it."""
-
     def wants_stop(self) -> bool:
         """Never; it is asked often, though, which is when it does its work."""
         if self._clock() >= self._due:
             trim()
             self._due = self._clock() + TRIM_SECONDS
         return False
-
-    def close(self, outcome: Outcome) -> None:
-        """Nothing to finish."""

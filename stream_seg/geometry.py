@@ -57,9 +57,7 @@ class Letterbox:
             raise ValueError(
                 f"expected an image of {self.size} and a canvas of {self.canvas}, got arrays {image.shape}, {out.shape}"
             )
-        # Bilinear from at most twice the size, as in training: averaging areas takes thrice as long and gains nothing.
-        scaled = cv2.resize(_halved(image, (width, height)), (width, height), interpolation=cv2.INTER_LINEAR)
-        cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB, dst=out[:height, :width])
+        cv2.cvtColor(resize_quickly(image, (width, height)), cv2.COLOR_BGR2RGB, dst=out[:height, :width])
         out[height:] = 0
         out[:height, width:] = 0
 
@@ -95,6 +93,14 @@ def resize(image: Image, size: tuple[int, int], *, averaging: bool = True) -> Im
     shrinks = image.shape[1] > size[0] or image.shape[0] > size[1]
     last = cv2.INTER_AREA if averaging and shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=last), np.uint8)
+
+
+def resize_quickly(image: Image, size: tuple[int, int]) -> Image:
+    """As `resize`, but interpolated from at most twice the size, as in training.
+
+    Averaging areas takes thrice as long, and gains nothing for a network or for the eye.
+    """
+    return np.asarray(cv2.resize(_halved(image, size), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def sample_box(pixels: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

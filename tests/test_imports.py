@@ -61,7 +61,7 @@ ALLOWED = {
     "evaluate": {"cv2"},
     "ground_truth": set(),
     "steady": set(),
-    "tiles": {"cv2"},
+    "tiles": set(),
     "cli": {"tqdm"},
     "graph": {"onnxruntime"},
 }

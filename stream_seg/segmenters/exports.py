@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox
+from stream_seg.geometry import Boxes, Letterbox
 from stream_seg.segmenters.classes import Classes
 from stream_seg.segmenters.full_masks import crop
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, OnnxSegmenter, Options, warn_of_fixed_size
@@ -147,6 +147,12 @@ def fixed_size(tensor: Tensor) -> Size | None:
     """(width, height) of (..., H, W) or (B, H, W, 3), None where they are free."""
     height, width = tensor.shape[1:3] if tensor.shape[-1] == 3 else tensor.shape[-2:]
     return (width, height) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def corners(boxes: Array) -> Boxes:
+    """Boxes (N, 4) xyxy from centre and size."""
+    centre, half = boxes[:, :2].astype(np.float32), boxes[:, 2:].astype(np.float32) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def _rows(tensor: Tensor, inputs: int) -> int:

@@ -18,9 +18,8 @@ import numpy as np
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.geometry import Boxes
 from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_by_id, classes_from
-from stream_seg.segmenters.exports import ExportSegmenter, fixed_size, kind, only_image
+from stream_seg.segmenters.exports import ExportSegmenter, corners, fixed_size, kind, only_image
 from stream_seg.segmenters.full_masks import lift, sigmoid
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
 from stream_seg.segmenters.preprocess import IMAGENET_DEVIATION, IMAGENET_MEAN, Pixels, Placement, Size
@@ -71,16 +70,10 @@ class RfdetrSegmenter(ExportSegmenter):
         best = np.argsort(-scores, axis=None, kind="stable")[: len(dets)]
         kept, ids = self.pick(scores.flat[best], best % scores.shape[1])
         queries = best[kept] // scores.shape[1]
-        corners = _corners(dets[queries])
-        small = lift(masks[queries], corners * np.array([*masks.shape[:0:-1]] * 2, np.float32), logits=True)
-        boxes = corners * np.array([*placement.inner] * 2, np.float32)
+        parts = np.clip(corners(dets[queries]), 0.0, 1.0)
+        small = lift(masks[queries], parts * np.array([*masks.shape[:0:-1]] * 2, np.float32), logits=True)
+        boxes = parts * np.array([*placement.inner] * 2, np.float32)
         return self.detections(placement, boxes, scores.flat[best[kept]], ids, small)
-
-
-def _corners(boxes: Array) -> Boxes:
-    """Boxes (N, 4) xyxy from centre and size, clipped to 0..1."""
-    centre, half = boxes[:, :2].astype(np.float32), boxes[:, 2:].astype(np.float32) / 2
-    return np.asarray(np.clip(np.concatenate([centre - half, centre + half], axis=1), 0.0, 1.0), np.float32)
 
 
 def _classes(session: Session, options: Options) -> Classes:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.geometry import Boxes
+from stream_seg.geometry import Boxes, Letterbox, pairwise_iou
 from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_from
-from stream_seg.segmenters.exports import ExportSegmenter, kind, only_image
+from stream_seg.segmenters.exports import ExportSegmenter, corners, kind, only_image
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
 from stream_seg.segmenters.preprocess import Pixels, Placement, Size, round_up
@@ -76,10 +76,10 @@ class YoloSegmenter(ExportSegmenter):
         super().__init__(session, options, _classes(session, options), images, self._long, most)
 
     def inner(self, size: Size) -> Size:
-        return _fit(size, (self._long, self._long))
+        return Letterbox(size, (self._long, self._long)).valid
 
     def place(self, size: Size, canvas: Size) -> Placement:
-        inner = _fit(size, canvas)
+        inner = Letterbox(size, canvas).valid
         left, top = (round((whole - part) / 2 - 0.1) for whole, part in zip(canvas, inner, strict=True))
         return Placement(size, inner, (left, top))
 
@@ -100,7 +100,7 @@ class YoloSegmenter(ExportSegmenter):
         probabilities = rows[4 : 4 + classes]
         likely = np.flatnonzero(probabilities.max(axis=0) > self._floor)
         numbers, scores = probabilities[:, likely].argmax(axis=0), probabilities[:, likely].max(axis=0)
-        boxes = _corners(rows[:4, likely].T)
+        boxes = corners(rows[:4, likely].T)
         kept = suppress(boxes, scores, numbers)
         return boxes[kept], scores[kept], numbers[kept], rows[4 + classes :, likely[kept]].T
 
@@ -131,28 +131,8 @@ def suppress(boxes: Boxes, scores: Array, numbers: Array) -> NDArray[np.int64]:
         best, order = order[0], order[1:]
         kept.append(int(best))
         same = numbers[order] == numbers[best]
-        order = order[~(same & (_overlap(boxes[best], boxes[order]) > IOU))]
+        order = order[~(same & (pairwise_iou(boxes[[best]], boxes[order])[0] > IOU))]
     return np.array(kept, np.int64)
-
-
-def _overlap(box: Boxes, boxes: Boxes) -> Boxes:
-    """Intersection over union of one box with each of `boxes`."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    common = np.clip(sides, 0.0, None).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return np.asarray(common / np.maximum(areas - common, 1e-9), np.float32)
-
-
-def _corners(boxes: Array) -> Boxes:
-    """Boxes (N, 4) xyxy from centre and size."""
-    centre, half = boxes[:, :2].astype(np.float32), boxes[:, 2:].astype(np.float32) / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def _fit(size: Size, canvas: Size) -> Size:
-    """As `preprocess.fit`, with `LetterBox`'s rounding."""
-    factor = min(canvas[0] / size[0], canvas[1] / size[1])
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _is_unrolled(signature: Signature) -> bool:

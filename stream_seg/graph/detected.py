@@ -24,11 +24,6 @@ class Detected:
     def take(self, index: Value) -> Detected:
         return Detected(self.rois.take(index), self.labels.gather(index), self.scores.gather(index))
 
-    def scored(self, scores: Value, threshold: Value) -> Detected:
-        """Those whose new scores (D,) are above the threshold."""
-        found = replace(self, scores=scores)
-        return found.take(found.above(threshold))
-
     def above(self, threshold: Value) -> Value:
         """Indices (K,) of those with a score above the threshold, grouped by image and best first."""
         graph = self.scores.graph
@@ -61,4 +56,5 @@ def _faded(config: MaskRCNN, found: Detected, threshold: Value) -> Detected:
     """Those still above the threshold where scores fall with the overlap with a better one."""
     with found.scores.graph.scope("decay"):
         cells = found.rois.image * config.classes + found.labels
-        return found.scored(decayed(found.rois.boxes, found.scores, cells, config.detection.decay), threshold)
+        found = replace(found, scores=decayed(found.rois.boxes, found.scores, cells, config.detection.decay))
+        return found.take(found.above(threshold))

@@ -61,7 +61,6 @@ class Layers:
         *,
         norm: str | None = None,
         stride: int = 1,
-        groups: int = 1,
         dilation: int = 1,
         activation: Activation = "none",
         input_scale: Sequence[float] = (1.0,),
@@ -80,7 +79,7 @@ class Layers:
                 pads=[dilation * (size - 1) // 2] * 4,
                 strides=[stride, stride],
                 dilations=[dilation, dilation],
-                group=groups,
+                group=1,
             )
             return self._activate(y, activation)
 

@@ -22,10 +22,10 @@ class Canvas:
     width: Value
     limits: Value
 
-    def inside(self, stride: int = 1) -> Value:
-        """(N, 1, H/stride, W/stride) float32: 1 for the cells that begin inside their image, else 0."""
+    def inside(self) -> Value:
+        """(N, 1, H, W) float32: 1 for the pixels that are inside their image, else 0."""
         row, column = (
-            self.limits.graph.op("Range", 0, side, stride).cast(np.float32) < self.limits.slice(end, end + 1, axis=2)
+            self.limits.graph.arange(side).cast(np.float32) < self.limits.slice(end, end + 1, axis=2)
             for side, end in ((self.height, 1), (self.width, 0))
         )
         # As a product, because Where costs four times as much.

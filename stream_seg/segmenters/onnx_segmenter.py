@@ -43,15 +43,6 @@ class Options:
     labels: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Images of one call that go through the model together, and their places in the call."""
-
-    canvas: Size
-    places: tuple[int, ...]
-    images: tuple[Image, ...]
-
-
 class _Buffers(threading.local):
     """Arrays by shape, the one used last at the end; a set of its own for each thread."""
 
@@ -91,11 +82,15 @@ class OnnxSegmenter(ModelSegmenter):
             raise ValueError(f"a segmenter takes a list of images, [image], got one array {images.shape}")
         for image in images:
             check_image(image)
-        placed: dict[int, Detections] = {}
-        for batch in self._batches(images):
-            found = self.detect(self._session.run, batch.images, batch.canvas)
-            placed.update(zip(batch.places, found, strict=True))
-        return [placed[place] for place in range(len(images))]
+        sharing: dict[Size, list[int]] = {}
+        for place, image in enumerate(images):
+            sharing.setdefault(self.canvas_for((image.shape[1], image.shape[0])), []).append(place)
+        found: dict[int, Detections] = {}
+        for canvas, places in sharing.items():
+            for start in range(0, len(places), self._batch):
+                some = places[start : start + self._batch]
+                found.update(zip(some, self.detect(self._session.run, [images[i] for i in some], canvas), strict=True))
+        return [found[place] for place in range(len(images))]
 
     def warm_up(self, size: Size, max_batch: int | None = None) -> None:
         blank, canvas = np.zeros((size[1], size[0], 3), np.uint8), self.canvas_for(size)
@@ -124,16 +119,6 @@ class OnnxSegmenter(ModelSegmenter):
             found = np.zeros(shape, np.uint8)
         arrays[shape] = found
         return found
-
-    def _batches(self, images: Sequence[Image]) -> list[_Batch]:
-        groups: dict[Size, list[int]] = {}
-        for place, image in enumerate(images):
-            groups.setdefault(self.canvas_for((image.shape[1], image.shape[0])), []).append(place)
-        return [
-            _Batch(canvas, tuple(places[i : i + self._batch]), tuple(images[p] for p in places[i : i + self._batch]))
-            for canvas, places in groups.items()
-            for i in range(0, len(places), self._batch)
-        ]
 
 
 def class_names(session: Session, options: Options) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from stream_seg.frame import Image
 from stream_seg.segmenters.classes import classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kinds, only_image
 from stream_seg.segmenters.onnx_segmenter import Options, given_names
-from stream_seg.segmenters.preprocess import Pixels, Size, fit, scaled
+from stream_seg.segmenters.preprocess import Pixels, Size, fit, scaled, shortest_edge
 from stream_seg.segmenters.session import Run, Session, Signature
 
 UNDERSTOOD = "the ONNX Model Zoo's Mask R-CNN"
@@ -53,8 +53,7 @@ class ZooSegmenter(ExportSegmenter):
         super().__init__(session, options, classes_from(1, names), images, min(self._long, max(TRACED)))
 
     def inner(self, size: Size) -> Size:
-        factor = min(SHORT_SIDE / min(size), self._long / max(size))
-        width, height = scaled(size, factor)
+        width, height = scaled(size, shortest_edge(size, SHORT_SIDE, self._long))
         return (width, height) if width <= TRACED[0] and height <= TRACED[1] else fit(size, TRACED)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:

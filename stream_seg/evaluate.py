@@ -40,7 +40,6 @@ SCORE_THRESHOLD = 0.05
 Progress = Callable[[int, int], None]
 """Called with (done, total) images."""
 
-_NOTHING_TO_FIND = "none of the images shows an annotated object of a class that the model knows"
 _ALIASES = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}
 
 
@@ -184,7 +183,9 @@ def _refuse_nothing_to_find(
 ) -> None:
     objects = _count(truth.boxes, [picture["id"] for picture in pictures])
     if not any(objects[category] for category in matching.names):
-        raise SourceError(f"{annotations}: {_NOTHING_TO_FIND}")
+        raise SourceError(
+            f"{annotations}: none of the images shows an annotated object of a class that the model knows"
+        )
 
 
 def _pictures(truth: GroundTruth, annotations: Path, limit: int | None = None) -> list[_Picture]:
@@ -360,8 +361,6 @@ def _score(
         for c, box, mask in zip(category_ids, _average_precisions(boxes), _average_precisions(masks), strict=True)
         if not math.isnan(box[0])
     )
-    if not classes:
-        raise SourceError(_NOTHING_TO_FIND)
     mean = _mean(classes)
     recall = _per_cent(right.total(), mean.objects)
     return mean, classes, Shown(shown_above, shown.total(), _per_cent(right.total(), shown.total()), recall)

@@ -39,39 +39,33 @@ def refuse_figures(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> No
         target.refuse_input(source)
 
 
-class Report:
-    """Writes the figures of one run to `path` (nowhere if None)."""
-
-    def __init__(self, path: Path | None, outputs: Sequence[Sink]) -> None:
-        self._path = path
-        self._outputs = list(outputs)
-
-    def write(
-        self,
-        infos: Sequence[SourceInfo | None],
-        segmenter: Segmenter,
-        summary: Summary,
-        *,
-        outcome: str,
-        error: BaseException | None = None,
-    ) -> None:
-        """Write the JSON file. Raises `OutputError` when that fails."""
-        if self._path is None:
-            return
-        figures = {
-            "outcome": outcome,
-            "error": None if error is None else str(error) or type(error).__name__,
-            "sources": [describe_source(info, feed) for info, feed in zip(infos, summary.feeds, strict=True)],
-            "outputs": written(self._outputs),
-            "model": describe_segmenter(segmenter),
-            **{key: value for key, value in summary.as_dict().items() if key != "feeds"},
-            "versions": versions(),
-            "machine": machine(),
-        }
-        try:
-            self._path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        except OSError as failure:
-            raise OutputError(f"the figures could not be written to '{self._path}': {failure.strerror}") from failure
+def write_figures(
+    path: Path | None,
+    outputs: Sequence[Sink],
+    infos: Sequence[SourceInfo | None],
+    segmenter: Segmenter,
+    summary: Summary,
+    *,
+    outcome: str,
+    error: BaseException | None = None,
+) -> None:
+    """Write the figures of one run to `path`, nowhere if None. Raises `OutputError` when that fails."""
+    if path is None:
+        return
+    figures = {
+        "outcome": outcome,
+        "error": None if error is None else str(error) or type(error).__name__,
+        "sources": [describe_source(info, feed) for info, feed in zip(infos, summary.feeds, strict=True)],
+        "outputs": written(outputs),
+        "model": describe_segmenter(segmenter),
+        **{key: value for key, value in summary.as_dict().items() if key != "feeds"},
+        "versions": versions(),
+        "machine": machine(),
+    }
+    try:
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    except OSError as failure:
+        raise OutputError(f"the figures could not be written to '{path}': {failure.strerror}") from failure
 
 
 def written(outputs: Sequence[Sink]) -> list[str]:

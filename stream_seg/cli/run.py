@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext, suppress
+from functools import partial
 
 from stream_seg.cli import report
 from stream_seg.cli.console import Listing, Progress
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         job = plan(args, lambda *of: [Trimmer(), *([] if args.quiet else [Listing(), Progress(*of)])], pipe)
         if not job.feeds:
             return 0
-        figures = report.Report(args.metrics, job.outputs)
+        write_figures = partial(report.write_figures, args.metrics, job.outputs)
         with load_model(args) as segmenter:
             pipeline = Pipeline(
                 job.feeds,
@@ -53,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
                     raise SourceError(f"{_why_nothing(summary)}; nothing was written")
             except BaseException as error:
                 with suppress(OutputError):  # the first failure is the one to tell
-                    figures.write(pipeline.infos, segmenter, job.metrics.summary(), outcome="failed", error=error)
+                    write_figures(pipeline.infos, segmenter, job.metrics.summary(), outcome="failed", error=error)
                 raise
             outcome = "stopped" if pipeline.stopped else "incomplete" if pipeline.failures else "complete"
-            figures.write(pipeline.infos, segmenter, summary, outcome=outcome)
+            write_figures(pipeline.infos, segmenter, summary, outcome=outcome)
         if any(pipeline.infos) and not args.quiet:
             outputs = [*report.written(job.outputs), *map(str, job.screens)]
             tell(report.text(pipeline.infos, segmenter, summary, outputs))

@@ -44,7 +44,7 @@ class Detectron2Segmenter(ExportSegmenter):
     def __init__(self, session: Session, options: Options) -> None:
         self._long = min(options.long_side or LONG_SIDE, LONG_SIDE)
         classes = classes_from(0, given_names(session, options) or COCO_NAMES)
-        super().__init__(session, options, classes, list(session.signature.inputs.values()), self._long)
+        super().__init__(session, options, classes, self._long)
 
     def inner(self, size: Size) -> Size:
         return scaled(size, shortest_edge(size, SHORT_SIDE, self._long))

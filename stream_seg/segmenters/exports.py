@@ -29,28 +29,23 @@ class ExportSegmenter(OnnxSegmenter):
     """Shows each image to a network as planes of floats and keeps what scores above the threshold.
 
     A graph with a fixed height and width has images fitted into it; else `inner` says how large each is shown, and
-    canvases are rounded up to multiples of `stride`. `images` are the graph's image inputs, one per image, or a single
-    one with or without a batch axis; where that is free, `most` bounds how many images go in at once.
+    canvases are rounded up to multiples of `stride`. The graph's inputs are images, one each, or a single one with or
+    without a batch axis; where that is free, `most` bounds how many images go in at once. `longest` is the side, in
+    pixels, of the largest canvas.
     """
 
     pixels = Pixels()
     stride = 1
 
     def __init__(
-        self,
-        session: Session,
-        options: Options,
-        classes: Classes,
-        images: Sequence[Tensor],
-        longest: int,
-        most: int | None = None,
+        self, session: Session, options: Options, classes: Classes, longest: int, most: int | None = None
     ) -> None:
-        tensor = images[0]
-        self._fixed = fixed_size(tensor)
+        self._inputs = list(session.signature.inputs.values())
+        self._input = self._inputs[0]
+        self._fixed = fixed_size(self._input)
         if self._fixed:
             warn_of_fixed_size(session, options, self._fixed)
-        self._input = tensor
-        self._rows = _rows(tensor, len(images))
+        self._rows = _rows(self._input, len(self._inputs))
         limit = self._rows or most or session.batches[-1]
         super().__init__(session, classes.names, [self._fixed or (longest, longest)], limit)
         self._classes = classes

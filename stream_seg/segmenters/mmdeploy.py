@@ -74,7 +74,7 @@ class MmdeploySegmenter(ExportSegmenter):
         self._short, long = (640, 640) if rtmdet else (800, 1333)
         self._long = min(options.long_side or long, long)
         classes = classes_from(0, given_names(session, options) or COCO_NAMES)
-        super().__init__(session, options, classes, list(signature.inputs.values()), self._long)
+        super().__init__(session, options, classes, self._long)
 
     def inner(self, size: Size) -> Size:
         return scaled(size, shortest_edge(size, self._short, self._long))

@@ -48,8 +48,7 @@ class RfdetrSegmenter(ExportSegmenter):
     pixels = Pixels(IMAGENET_MEAN, IMAGENET_DEVIATION)
 
     def __init__(self, session: Session, options: Options) -> None:
-        images = list(session.signature.inputs.values())
-        super().__init__(session, options, _classes(session, options), images, longest=0)
+        super().__init__(session, options, _classes(session, options), longest=0)
 
     def inner(self, size: Size) -> Size:
         return size

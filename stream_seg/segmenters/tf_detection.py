@@ -43,7 +43,7 @@ class TfDetectionSegmenter(ExportSegmenter):
     def __init__(self, session: Session, options: Options) -> None:
         self._long = options.long_side
         classes = classes_by_id(given_names(session, options))
-        super().__init__(session, options, classes, list(session.signature.inputs.values()), self._long or LONG_SIDE)
+        super().__init__(session, options, classes, self._long or LONG_SIDE)
 
     def inner(self, size: Size) -> Size:
         return scaled(size, min(1.0, self._long / max(size))) if self._long else size

@@ -46,10 +46,9 @@ class TorchvisionSegmenter(ExportSegmenter):
     pixels = Pixels(deviation=(255.0, 255.0, 255.0), padding=IMAGENET_MEAN)
 
     def __init__(self, session: Session, options: Options) -> None:
-        self._images = list(session.signature.inputs.values())
         self._long = min(options.long_side or LONG_SIDE, LONG_SIDE)
         classes = classes_by_id(given_names(session, options))
-        super().__init__(session, options, classes, self._images, self._long)
+        super().__init__(session, options, classes, self._long)
 
     def inner(self, size: Size) -> Size:
         return scaled(size, min(1.0, shortest_edge(size, SHORT_SIDE, self._long)))
@@ -57,7 +56,7 @@ class TorchvisionSegmenter(ExportSegmenter):
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
         feeds: dict[str, Array] = {}
         placements = []
-        for tensor, image in zip_longest(self._images, images):
+        for tensor, image in zip_longest(self._inputs, images):
             planes, placement = self.planes(image, fixed_size(tensor) or canvas)
             feeds[tensor.name] = planes if len(tensor.shape) == 3 else planes[None]
             placements.append(placement)

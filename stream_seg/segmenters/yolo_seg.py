@@ -71,9 +71,8 @@ class YoloSegmenter(ExportSegmenter):
         self.stride = max(self.stride, int(said[0]) if said else 0)
         sides = [int(side) for side in re.findall(r"\d+", metadata.get("imgsz", ""))]
         self._long = round_up((options.long_side or max(sides, default=LONG_SIDE), 0), self.stride)[0]
-        images = list(session.signature.inputs.values())
         most = 1 if _is_unrolled(session.signature) else None
-        super().__init__(session, options, _classes(session, options), images, self._long, most)
+        super().__init__(session, options, _classes(session, options), self._long, most)
 
     def inner(self, size: Size) -> Size:
         return Letterbox(size, (self._long, self._long)).valid

@@ -49,8 +49,7 @@ class ZooSegmenter(ExportSegmenter):
     def __init__(self, session: Session, options: Options) -> None:
         names = given_names(session, options) or COCO_NAMES
         self._long = options.long_side or max(TRACED)
-        images = list(session.signature.inputs.values())
-        super().__init__(session, options, classes_from(1, names), images, min(self._long, max(TRACED)))
+        super().__init__(session, options, classes_from(1, names), min(self._long, max(TRACED)))
 
     def inner(self, size: Size) -> Size:
         width, height = scaled(size, shortest_edge(size, SHORT_SIDE, self._long))

@@ -34,8 +34,8 @@ class Channel(Generic[T]):
 
     `close` ends the stream: items inside are still delivered, then `take` raises `EndOfStream`.
     `cancel` ends it now: items inside are discarded and every waiting thread is released.
-    Both may be called any number of times, from any thread. `capacity` and `overflow` may be set until the first
-    `put`. `dropped` counts the items that made room for newer ones.
+    Both may be called any number of times, from any thread. `overflow` may be set until the first `put`. `dropped`
+    counts the items that made room for newer ones.
     """
 
     def __init__(self, capacity: int, overflow: Overflow = Overflow.BLOCK) -> None:
@@ -47,9 +47,6 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._closed = False
         self._changed = threading.Condition()
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def __iter__(self) -> Iterator[T]:
         while True:

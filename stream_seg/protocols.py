@@ -1,7 +1,7 @@
 """The seams of the pipeline: what a source, a segmenter, a renderer and a sink are.
 
-Subclass them or just have the same methods. Sources and segmenters are each used by one thread of the pipeline; sinks
-run on the thread that calls `Pipeline.run`, because window toolkits insist on the main thread.
+Subclass them or just have the same methods. A source is used by one thread of the pipeline, and so is a segmenter that
+has no `concurrency`; sinks run on the thread that calls `Pipeline.run`, because window toolkits insist on the main one.
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ from stream_seg.segmenters.onnx_segmenter import (
     DEFAULT_THRESHOLD,
     OnnxSegmenter,
     Options,
-    Size,
     class_names,
     given_names,
     shapes_of,
     warn_of_fixed_size,
 )
+from stream_seg.segmenters.preprocess import Size
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
 logger = logging.getLogger(__name__)

@@ -19,11 +19,10 @@ from stream_seg.frame import Image, check_image
 from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, is_name
+from stream_seg.segmenters.preprocess import Size, round_up
 from stream_seg.segmenters.session import Run, Session
 
 logger = logging.getLogger(__name__)
-
-Size = tuple[int, int]
 
 DEFAULT_THRESHOLD = 0.5
 """Score above which a detection is kept, for models that bring no threshold of their own."""
@@ -179,10 +178,5 @@ def warn_of_fixed_size(session: Session, options: Options, size: Size) -> None:
 
 def shapes_of(long_side: int, stride: int) -> list[Size]:
     """Canvases of `long_side` for 16:9, 3:2, 4:3 and square pictures, both ways up; sides are multiples of `stride`."""
-    sides = {_up(round(long_side * ratio), stride) for ratio in (9 / 16, 2 / 3, 3 / 4, 1.0)}
-    long = _up(long_side, stride)
-    return sorted({(long, side) for side in sides} | {(side, long) for side in sides})
-
-
-def _up(value: int, stride: int) -> int:
-    return -(-value // stride) * stride
+    lying = {round_up((long_side, round(long_side * ratio)), stride) for ratio in (9 / 16, 2 / 3, 3 / 4, 1.0)}
+    return sorted(lying | {(height, width) for width, height in lying})

@@ -15,6 +15,7 @@ from stream_seg.frame import Image
 from stream_seg.geometry import Letterbox
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import Classes, classes_at, classes_from, is_name
+from stream_seg.segmenters.exports import fixed_size
 from stream_seg.segmenters.looks import TwoLooks
 from stream_seg.segmenters.onnx_segmenter import (
     DEFAULT_THRESHOLD,
@@ -70,7 +71,7 @@ def open_batched(session: Session, options: Options) -> ModelSegmenter:
         logger.warning("%s is made for a CPU, and slow on CUDA: export it with --device cuda", session.path.name)
     close = BatchedSegmenter(session, options)
     overview = _number(session.signature, "overview", 0)
-    if not overview or close.long_side < LARGE * overview or _fixed(session.signature):
+    if not overview or close.long_side < LARGE * overview or fixed_size(session.signature.inputs["images"]):
         return close
     return TwoLooks(close, BatchedSegmenter(session, replace(options, long_side=overview)))
 
@@ -123,8 +124,7 @@ class BatchedSegmenter(OnnxSegmenter):
         count = masks[0] if len(masks) == 3 else -1
         shapes = {"image_index": (count,), "boxes": (count, 4), "labels": (count,), "scores": (count,)}
         if any(flat[name].shape != shape for name, shape in shapes.items()):
-            got = ", ".join(f"{name} {flat[name].shape}" for name in _OUTPUTS)
-            raise ModelError(f"{self.model_name} returned outputs that do not fit together: {got}")
+            raise self.misfit(flat)
         if not _within(flat["image_index"], 0, images - 1):
             raise ModelError(f"{self.model_name} returned detections for more images than the {images} it was given")
         if not _within(flat["labels"], 1, len(self._classes.slots) - 1):
@@ -156,7 +156,7 @@ def _within(values: Array, low: int, high: int) -> bool:
 
 def _canvases(session: Session, options: Options) -> Sequence[Size]:
     signature = session.signature
-    fixed = _fixed(signature)
+    fixed = fixed_size(signature.inputs["images"])
     if fixed:
         warn_of_fixed_size(session, options, fixed)
         return [fixed]
@@ -165,12 +165,6 @@ def _canvases(session: Session, options: Options) -> Sequence[Size]:
         return [(int(w), int(h)) for w, h in given]
     long_side = options.long_side or _number(signature, "long_side", LONG_SIDE)
     return shapes_of(long_side, _number(signature, "stride", STRIDE))
-
-
-def _fixed(signature: Signature) -> Size | None:
-    """The only (width, height) that the graph takes, if it is not free."""
-    _, height, width, _ = signature.inputs["images"].shape
-    return (width, height) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _number(signature: Signature, key: str, default: int) -> int:

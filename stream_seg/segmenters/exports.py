@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,11 +107,6 @@ class ExportSegmenter(OnnxSegmenter):
         inside = placement.to_image(whole)
         cropped = crop(masks.astype(np.float32, copy=False), whole, placement.to_canvas(inside))
         return Detections(inside, scores.astype(np.float32), ids, cropped, self.class_names)
-
-    def misfit(self, outputs: Mapping[str, Array]) -> ModelError:
-        """The error for outputs that are not what their declaration promised."""
-        got = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
-        return ModelError(f"{self.model_name} returned outputs that do not fit together: {got}")
 
 
 def kind(tensor: Tensor) -> Kind:

@@ -20,7 +20,7 @@ from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, is_name
 from stream_seg.segmenters.preprocess import Size, round_up
-from stream_seg.segmenters.session import Run, Session
+from stream_seg.segmenters.session import Array, Run, Session
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,11 @@ class OnnxSegmenter(ModelSegmenter):
     def rows(self, images: int) -> int:
         """How many images, the rest of them empty, a run with so many should have."""
         return min(self._session.filled(images), self._batch)
+
+    def misfit(self, outputs: Mapping[str, Array]) -> ModelError:
+        """The error for outputs that are not what their declaration promised."""
+        got = ", ".join(f"{name} {value.shape}" for name, value in outputs.items())
+        return ModelError(f"{self.model_name} returned outputs that do not fit together: {got}")
 
     def buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array of bytes of `shape` that is this thread's until it asks for the same shape again."""

@@ -81,7 +81,7 @@ def export_graph(
         raise type(error)(f"{weights}: {error}") from error
     even = device == "cuda" and precision != "int8"
     config = replace(config, licence=licence or licence_of(source.sha256), even=even)
-    metadata = describe(config, names, precision=precision, device=device, licence=config.licence)
+    metadata = describe(config, names, precision=precision, device=device)
     metadata |= {"source": os.fsencode(weights.name).decode(errors="replace"), "source_sha256": source.sha256}
     progress("build graph", 0, 1)
     model = build_graph(config, state, half=precision == "fp16", device=device, metadata=metadata)
@@ -94,9 +94,7 @@ def export_graph(
     return Exported(output, config, precision, names, len(model.graph.node), written, agreement)
 
 
-def describe(
-    config: MaskRCNN, labels: Sequence[str], *, precision: Precision, device: Device, licence: str
-) -> dict[str, str]:
+def describe(config: MaskRCNN, labels: Sequence[str], *, precision: Precision, device: Device) -> dict[str, str]:
     """The metadata a model file carries, so that it can be used without knowing where it came from."""
     canvases = ",".join(f"{width}x{height}" for width, height in config.canvases)
     return {
@@ -107,7 +105,7 @@ def describe(
         "architecture": config.name,
         "precision": precision,
         "device": device,
-        "licence": licence,
+        "licence": config.licence,
         "generator": f"stream-seg {__version__}",
         "config": json.dumps(dataclasses.asdict(config)),
         **({"canvases": canvases} if canvases else {}),

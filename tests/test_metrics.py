@@ -17,7 +17,7 @@ from stream_seg.errors import Reason
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.metrics import KNOWN, STAGES, FeedMetrics, Histogram, Metrics, RateMeter
 from stream_seg.pipeline import Pipeline
-from stream_seg.segmenters.fake import FunctionSegmenter
+from stream_seg.segmenters.function import FunctionSegmenter
 from stream_seg.sources import ListSource, open_source
 from stream_seg.steady import Steady
 from tests.source_counts import until

@@ -20,8 +20,8 @@ from stream_seg.segmenters import (
 )
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.device import choose, kind_of
-from stream_seg.segmenters.fake import FunctionSegmenter
 from stream_seg.segmenters.filter import ClassFilter
+from stream_seg.segmenters.function import FunctionSegmenter
 from stream_seg.segmenters.looks import Sliced, check_slices
 from stream_seg.segmenters.onnx_segmenter import Options
 from stream_seg.segmenters.session import Session, Signature

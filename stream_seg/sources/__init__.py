@@ -17,7 +17,6 @@ from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam, is_webcam
 from stream_seg.sources.chunks import is_webp
 from stream_seg.sources.clip import Clip
-from stream_seg.sources.fake import ListSource
 from stream_seg.sources.files import (
     common_folder,
     fixed_folder,
@@ -28,6 +27,7 @@ from stream_seg.sources.files import (
     numbered_images,
 )
 from stream_seg.sources.images import SEQUENCE_RATE, ImageFiles
+from stream_seg.sources.memory import ListSource
 from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, names_a_file
 from stream_seg.sources.pipe import Pipe
 from stream_seg.sources.reconnecting import Reconnecting

@@ -211,8 +211,12 @@ def part_within(start: Point, end: Point, size: tuple[int, int]) -> tuple[Point,
 
 def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     """Intersection over union of boxes (N, 4) with boxes (M, 4): (N, M), 0 where either has no area."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    shared = np.maximum(sides, 0).prod(2)
+    # Side by side: NumPy takes several times as long for a product over an axis of two.
+    width, height = (
+        np.maximum(np.minimum(a[:, None, end], b[:, end]) - np.maximum(a[:, None, begin], b[:, begin]), 0)
+        for begin, end in ((0, 2), (1, 3))
+    )
+    shared = width * height
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
     union = areas[0][:, None] + areas[1] - shared
     return np.where(shared > 0, shared / np.maximum(union, 1e-9), 0).astype(np.float32)

@@ -89,9 +89,8 @@ class BatchedSegmenter(OnnxSegmenter):
                 f"the model {session.path} takes exactly {batch} images at once: export it with a free batch"
             )
         limit = 1 if batch == 1 else session.batches[-1]
-        self._classes = _classes(session, options)
-        super().__init__(session, self._classes.names, _canvases(session, options), limit)
-        self._feeds, self._floor = _threshold(session.signature, options)
+        self._feeds, floor = _threshold(session.signature, options)
+        super().__init__(session, _classes(session, options), _canvases(session, options), limit, floor)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
         boxes = [Letterbox((image.shape[1], image.shape[0]), canvas) for image in images]
@@ -105,14 +104,12 @@ class BatchedSegmenter(OnnxSegmenter):
         return [self._unpack(flat, i, box) for i, box in enumerate(boxes)]
 
     def _unpack(self, flat: Mapping[str, Array], index: int, letterbox: Letterbox) -> Detections:
-        scores = flat["scores"].astype(np.float32, copy=False)
-        mine = np.flatnonzero((flat["image_index"] == index) & (scores > self._floor))
-        mine = mine[np.argsort(-scores[mine], kind="stable")]
-        ids = self._classes.indices(flat["labels"][mine].astype(np.int64))
-        mine, ids = mine[ids >= 0], ids[ids >= 0]
+        mine = np.flatnonzero(flat["image_index"] == index)
+        kept, ids = self.pick(flat["scores"][mine], flat["labels"][mine])
+        mine = mine[kept]
         return Detections(
             letterbox.to_image(flat["boxes"][mine].astype(np.float32, copy=False)),
-            scores[mine],
+            flat["scores"][mine].astype(np.float32, copy=False),
             ids,
             flat["masks"][mine].astype(np.float32, copy=False),
             self.class_names,

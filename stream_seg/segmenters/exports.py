@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.errors import ModelError
 from stream_seg.frame import Image
 from stream_seg.geometry import Boxes, Letterbox
 from stream_seg.segmenters.classes import Classes
@@ -47,9 +46,8 @@ class ExportSegmenter(OnnxSegmenter):
             warn_of_fixed_size(session, options, self._fixed)
         self._rows = _rows(self._input, len(self._inputs))
         limit = self._rows or most or session.batches[-1]
-        super().__init__(session, classes.names, [self._fixed or (longest, longest)], limit)
-        self._classes = classes
-        self._floor = DEFAULT_THRESHOLD if options.score_threshold is None else options.score_threshold
+        floor = DEFAULT_THRESHOLD if options.score_threshold is None else options.score_threshold
+        super().__init__(session, classes, [self._fixed or (longest, longest)], limit, floor)
 
     @abstractmethod
     def inner(self, size: Size) -> Size:
@@ -78,23 +76,6 @@ class ExportSegmenter(OnnxSegmenter):
         placement = self.place((image.shape[1], image.shape[0]), canvas)
         self.pixels.write(image, placement, out)
         return placement
-
-    def pick(self, scores: Array, numbers: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which of the network's detections to keep, best first, and their class ids.
-
-        `scores` (N,) and `numbers` (N,), the network's own class numbers. Raise `ModelError` for a class without name.
-        """
-        values = scores.astype(np.float32)
-        kept = np.flatnonzero(values > self._floor)
-        kept = kept[np.argsort(-values[kept], kind="stable")]
-        found = numbers[kept].astype(np.int64)
-        if not self._classes.covers(found):
-            raise ModelError(
-                f"{self.model_name} returned class {found.max()}, for which there is no name: "
-                "give all of its classes with --labels FILE, one per line"
-            )
-        ids = self._classes.indices(found)
-        return kept[ids >= 0], ids[ids >= 0]
 
     def detections(
         self, placement: Placement | Letterbox, boxes: Array, scores: Array, ids: NDArray[np.int64], masks: Array

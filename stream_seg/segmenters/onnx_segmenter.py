@@ -18,7 +18,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image, check_image
 from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
-from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, is_name
+from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, Classes, is_name
 from stream_seg.segmenters.preprocess import Size, round_up
 from stream_seg.segmenters.session import Array, Run, Session
 
@@ -52,25 +52,27 @@ class _Buffers(threading.local):
 class OnnxSegmenter(ModelSegmenter):
     """Splits a call into runs of images that share a canvas, and hands the results back in order.
 
-    An adapter says which `canvases` (width, height) it may use, how many images one run takes at most, and turns images
-    into detections in `detect`. The buffers of the last few shapes are kept, for each thread. `long_side` is that of
-    the largest canvas.
+    An adapter says which `canvases` (width, height) it may use, how many images one run takes at most, and above which
+    score, `floor`, detections are kept; it turns images into detections in `detect`. The buffers of the last few shapes
+    are kept, for each thread. `long_side` is that of the largest canvas.
     """
 
-    def __init__(self, session: Session, class_names: tuple[str, ...], canvases: Sequence[Size], batch: int) -> None:
+    def __init__(self, session: Session, classes: Classes, canvases: Sequence[Size], batch: int, floor: float) -> None:
         self._session = session
         self._canvases = tuple(canvases)
         self._batch = batch
+        self._classes = classes
+        self._floor = floor
         self._buffers = _Buffers()
         self._warmed: set[tuple[Size, int]] = set()
-        self.class_names = class_names
+        self.class_names = classes.names
         self.max_batch = batch
         self.concurrency = session.concurrency
         self.model_name = session.path.name
         self.provider = session.provider
         self.device = session.device
         self.long_side = max(map(max, canvases))
-        self.description = f"{len(class_names)} classes, {self.long_side} px"
+        self.description = f"{len(self.class_names)} classes, {self.long_side} px"
 
     @abstractmethod
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
@@ -107,6 +109,23 @@ class OnnxSegmenter(ModelSegmenter):
     def rows(self, images: int) -> int:
         """How many images, the rest of them empty, a run with so many should have."""
         return min(self._session.filled(images), self._batch)
+
+    def pick(self, scores: Array, numbers: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of the network's detections to keep, best first, and their class ids.
+
+        `scores` (N,) and `numbers` (N,), the network's own class numbers. Raise `ModelError` for a class without name.
+        """
+        values = scores.astype(np.float32)
+        kept = np.flatnonzero(values > self._floor)
+        kept = kept[np.argsort(-values[kept], kind="stable")]
+        found = numbers[kept].astype(np.int64)
+        if not self._classes.covers(found):
+            raise ModelError(
+                f"{self.model_name} returned class {found.max()}, for which there is no name: "
+                "give all of its classes with --labels FILE, one per line"
+            )
+        ids = self._classes.indices(found)
+        return kept[ids >= 0], ids[ids >= 0]
 
     def misfit(self, outputs: Mapping[str, Array]) -> ModelError:
         """The error for outputs that are not what their declaration promised."""

@@ -48,6 +48,10 @@ class Channel(Generic[T]):
         self._closed = False
         self._changed = threading.Condition()
 
+    def __len__(self) -> int:
+        """How many items wait."""
+        return len(self._items)
+
     def __iter__(self) -> Iterator[T]:
         while True:
             try:

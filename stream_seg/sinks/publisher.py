@@ -168,7 +168,7 @@ class Publisher(Sink):
 
     def _run(self) -> None:
         try:
-            while self._frames or not self._closing.is_set():
+            while len(self._frames) or not self._closing.is_set():
                 try:
                     self._send_all()
                 except _Lost as lost:

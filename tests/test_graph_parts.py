@@ -20,7 +20,7 @@ from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import decayed, suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
 from stream_seg.graph.roi import make_pooler
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.rpn import Canvas, Rois
 from tests.small_graphs import compute
 
 Floats = NDArray[np.float32]
@@ -208,30 +208,33 @@ def test_places_are_the_middles_of_their_cells_and_boxes_reach_as_far_as_the_mea
     shapes = {"conv": (128, 128, 3, 3), "classes": (2, 128, 1, 1), "distances": (44, 128, 1, 1)}
     state = {f"dense.{n}.{k}.weight": np.zeros(shape, np.float32) for n in range(2) for k, shape in shapes.items()}
     state |= {f"dense.{n}.{k}.bias": np.zeros(shape[0], np.float32) for n in range(2) for k, shape in shapes.items()}
-    state["dense.0.classes.bias"][:] = [-9, 1]  # only the second class, only on the finer level
-    state["dense.1.classes.bias"][:] = -9
-    logits = random.normal(0, 2, (4, 11)).astype(np.float32)
-    state["dense.0.distances.bias"][:] = logits.ravel()
+    state["dense.0.classes.bias"][:] = [-9, 1]  # only the second class on the finer level
+    state["dense.1.classes.bias"][:] = [2, -9]  # and only the first on the coarser one
+    logits = random.normal(0, 2, (2, 4, 11)).astype(np.float32)
+    for number in range(2):
+        state[f"dense.{number}.distances.bias"][:] = logits[number].ravel()
     levels = [np.zeros((1, 128, 32 // stride, 64 // stride), np.float32) for stride in (8, 16)]
     limits = np.array([[[40, 32, 40, 32]]], np.float32)
     config = replace(config, detection=replace(config.detection, nms_iou=0.999, decay=0.0))
 
     def write(limits: Value, *levels: Value) -> Value:
-        layers = Layers(limits.graph, state, slope=0.1)
-        found = detect_densely(layers, config, list(levels), limits, limits.graph.value(np.array(0.5, np.float32)))
+        layers, value = Layers(limits.graph, state, slope=0.1), limits.graph.value
+        canvas = Canvas(value(32), value(64), limits)
+        found = detect_densely(layers, config, list(levels), canvas, value(np.array(0.5, np.float32)))
         columns = [found.scores, found.labels.cast(np.float32)]
         return limits.graph.concat([found.rois.boxes, *(one.unsqueeze(1) for one in columns)], axis=1)
 
     got = compute(write, limits, *levels, rank=2)
-    likely = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    left, top, right, bottom = (likely @ np.arange(11)) * 8
-    middles = [(x * 8 + 4, y * 8 + 4) for y in range(4) for x in range(8)]
-    boxes = [(x - left, y - top, x + right, y + bottom) for x, y in middles]
-    wanted = {tuple(np.clip(box, 0, (40, 32, 40, 32)).round(2)) for box in boxes}
-    wanted = {box for box in wanted if box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01}
-    assert {tuple(box) for box in got[:, :4].round(2)} == {tuple(np.float32(box).round(2)) for box in wanted}
-    np.testing.assert_allclose(got[:, 4], 1 / (1 + np.exp(-1)), rtol=1e-5)
-    np.testing.assert_array_equal(got[:, 5], 2)
+    likely = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
+    wanted = set()
+    for number, (stride, logit) in enumerate(((8, 1), (16, 2))):
+        left, top, right, bottom = (likely[number] @ np.arange(11)) * stride
+        middles = [((x + 0.5) * stride, (y + 0.5) * stride) for y in range(32 // stride) for x in range(64 // stride)]
+        boxes = [np.clip((x - left, y - top, x + right, y + bottom), 0, (40, 32, 40, 32)) for x, y in middles]
+        real = [box.tolist() for box in boxes if min(box[2:] - box[:2]) >= 0.01]
+        wanted |= {tuple(np.float32([*box, 1 / (1 + np.exp(-logit)), 2 - number]).round(2).tolist()) for box in real}
+    assert {tuple(row) for row in got.round(2).tolist()} == wanted
+    assert set(got[:, 5]) == {1, 2}
 
 
 def test_a_pyramid_by_sums_goes_down_and_up_again() -> None:

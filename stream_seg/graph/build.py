@@ -51,7 +51,7 @@ def build_graph(
     features = backbone(layers, config.backbone, x, config.pixels)
     if config.proposals is None:
         levels = path_aggregation(layers, features.levels)
-        found = detect_densely(layers, config, levels, canvas.limits, threshold)
+        found = detect_densely(layers, config, levels, canvas, threshold)
         levels = mask_levels(layers, levels)
         pooler = _pooler(layers, config, levels, device)
     else:

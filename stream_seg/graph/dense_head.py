@@ -1,11 +1,14 @@
 """The dense head: which classes stand at each place of the pyramid, and where the sides of their boxes are (Li 2020).
 
 A box has no anchor: the four distances from the middle of a place to its sides are distributions over whole strides.
+Few places hold something. Classes are predicted at all of them, but looked through one by one only where the likeliest
+is likely enough; distances are predicted of the candidates alone. So both are products with rows of channels, which
+can be taken by themselves, and not the convolutions they were trained as.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,92 +17,96 @@ from stream_seg.graph.config import DenseHead, MaskRCNN
 from stream_seg.graph.detected import Detected, remaining
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.rpn import Canvas, Rois
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """Of all P places of the pyramid, finest level first.
+class _Level:
+    """A level of the pyramid: `rows` (N * P, C), the channels of its P places; `width` in places, both (1,) int64."""
 
-    `logits` (N, classes - 1, P); `distances` (N, P, 4 * D), logits, too; `middles` (P, 4): x, y, x, y in pixels;
-    `strides` (P, 1).
-    """
-
-    logits: Value
-    distances: Value
-    middles: Value
-    strides: Value
+    number: int
+    rows: Value
+    places: Value
+    width: Value
 
 
-def detect_densely(layers: Layers, config: MaskRCNN, levels: list[Value], limits: Value, threshold: Value) -> Detected:
-    """Detections: scores above the threshold, at most `per_image` per image; `limits` (N, 1, 4): w, h, w, h of each."""
+def detect_densely(layers: Layers, config: MaskRCNN, maps: list[Value], canvas: Canvas, threshold: Value) -> Detected:
+    """Detections: scores above the threshold, at most `per_image` of each image."""
     assert config.dense is not None  # where this is called
+    limits = canvas.limits
     with layers.graph.scope("dense"):
-        places = _places(layers, config, levels)
+        levels = [_level(layers, config, x, number, canvas) for number, x in enumerate(maps)]
+        logits = layers.graph.concat([_classes(layers, config, level) for level in levels], axis=1)
         with layers.graph.scope("select"):
-            found = _candidates(config.dense, places, limits, threshold)
+            found = _candidates(config.dense, logits, limits, threshold)
+        found = replace(found, rois=_boxes(layers, config, levels, found.rois, limits))
         return remaining(config, found, limits, threshold)
 
 
-def _places(layers: Layers, config: MaskRCNN, levels: list[Value]) -> _Places:
+def _level(layers: Layers, config: MaskRCNN, x: Value, number: int, canvas: Canvas) -> _Level:
+    """From a map (N, C, H, W)."""
+    stride = config.backbone.strides[number]
+    with layers.graph.scope(f"level{number}"):
+        seen = layers.conv(x, f"dense.{number}.conv", activation="leaky")
+        with layers.graph.scope("rows"):
+            rows = seen.transpose(0, 2, 3, 1).reshape(-1, config.pyramid_channels)
+        # Not from the shape of the map: only for that, an int8 graph would make floats of it.
+        height, width = ((side // stride).unsqueeze(0) for side in (canvas.height, canvas.width))
+        return _Level(number, rows, height * width, width)
+
+
+def _classes(layers: Layers, config: MaskRCNN, level: _Level) -> Value:
+    """Logits (N, P, classes - 1)."""
     graph = layers.graph
-    places = [_of_level(layers, config, level, number) for number, level in enumerate(levels)]
-    return _Places(
-        graph.concat([one.logits for one in places], axis=2),
-        graph.concat([one.distances for one in places], axis=1),
-        graph.concat([one.middles for one in places], axis=0),
-        graph.concat([one.strides for one in places], axis=0),
-    )
+    with graph.scope(f"level{level.number}"):
+        logits = layers.leave(layers.linear(level.rows, f"dense.{level.number}.classes"))
+        shape = graph.concat([graph.value(ints(-1)), level.places, graph.value(ints(config.classes - 1))], axis=0)
+        return graph.op("Reshape", logits, shape)
 
 
-def _of_level(layers: Layers, config: MaskRCNN, level: Value, number: int) -> _Places:
-    graph, stride = layers.graph, config.backbone.strides[number]
-    with graph.scope(f"level{number}"):
-        logits, distances = _predicted(layers, config, level, f"dense.{number}")
-        middles = _middles(level, stride)
-        column = graph.concat([middles.lengths(0), graph.value(ints(1))], axis=0)
-        return _Places(logits, distances, middles, graph.op("Expand", float(stride), column))
+def _candidates(config: DenseHead, logits: Value, limits: Value, threshold: Value) -> Detected:
+    """The likeliest classes and places of each image, of logits (N, P, classes - 1), above the threshold.
 
-
-def _predicted(layers: Layers, config: MaskRCNN, level: Value, key: str) -> tuple[Value, Value]:
-    """Logits of classes (N, classes - 1, H * W) and of distances (N, H * W, 4 * D) of a level (N, C, H, W)."""
-    assert config.dense is not None  # it is what predicts
-    x = layers.conv(level, f"{key}.conv", activation="leaky")
-    classes, distances = (layers.leave(layers.conv(x, f"{key}.{name}")) for name in ("classes", "distances"))
-    per_place = distances.transpose(0, 2, 3, 1).reshape(0, -1, 4 * config.dense.distances)
-    return classes.reshape(0, config.classes - 1, -1), per_place
-
-
-def _middles(level: Value, stride: int) -> Value:
-    """(H * W, 4) x, y, x, y of the middle of each place of a level (N, C, H, W)."""
-    x = _along(level.length(3), stride).unsqueeze(0, 2) * np.array([1, 0, 1, 0], np.float32)
-    y = _along(level.length(2), stride).unsqueeze(1, 2) * np.array([0, 1, 0, 1], np.float32)
-    return (x + y).reshape(-1, 4)
-
-
-def _along(places: Value, stride: int) -> Value:
-    """Middles of so many places in a row, in pixels."""
-    return (places.graph.arange(places).cast(np.float32) + 0.5) * float(stride)
-
-
-def _candidates(config: DenseHead, places: _Places, limits: Value, threshold: Value) -> Detected:
-    """The likeliest classes and places of each image, above the threshold; scores and boxes of others do not exist."""
-    graph = limits.graph
+    In place of boxes (D, 4) it has the places (D,): scores and boxes of others are never computed.
+    """
+    graph = logits.graph
     # Logits are compared, for a sigmoid of all of them takes longer than what is left to do.
     least = graph.op("Log", threshold / graph.op("Sub", 1.0, threshold))
-    above = graph.where_true(places.logits > least).transpose(1, 0)
-    image, label, place = (above.gather(column, axis=1) for column in range(3))
-    scores = graph.op("Sigmoid", places.logits.gather_nd(above))
-    found = Detected(Rois(_boxes(config, places, image, place, limits), image), label + 1, scores)
+    best = graph.op("ReduceMax", logits, ints(2), keepdims=0)
+    likely = graph.where_true(best > least).transpose(1, 0)
+    here = logits.gather_nd(likely)
+    above = graph.where_true(here > least)
+    row, label = (above.gather(column) for column in range(2))
+    image, place = (likely.gather(column, axis=1).gather(row) for column in range(2))
+    scores = graph.op("Sigmoid", here.gather_nd(above.transpose(1, 0)))
+    found = Detected(Rois(place, image), label + 1, scores)
     return found.take(found.above(threshold)).first(config.candidates, limits.length(0))
 
 
-def _boxes(config: DenseHead, places: _Places, image: Value, place: Value, limits: Value) -> Value:
-    """(K, 4) of so many places of images, within those."""
-    graph = limits.graph
-    logits = places.distances.gather_nd(graph.concat([image.unsqueeze(1), place.unsqueeze(1)], axis=1))
-    likely = graph.op("Softmax", logits.reshape(-1, 4, config.distances), axis=-1)
-    steps = np.arange(config.distances, dtype=np.float32)[:, None]
-    away = graph.op("MatMul", likely, steps).squeeze(2) * places.strides.gather(place)
-    outwards = np.array([-1, -1, 1, 1], np.float32)
-    return clip(places.middles.gather(place) + away * outwards, limits.squeeze(1).gather(image))
+def _boxes(layers: Layers, config: MaskRCNN, levels: list[_Level], found: Rois, limits: Value) -> Rois:
+    """With boxes (D, 4), within their images, instead of places (D,), which are numbered on from level to level."""
+    assert config.dense is not None  # it is what predicts
+    graph, image = layers.graph, found.image
+    begins = graph.op("CumSum", graph.concat([level.places for level in levels], axis=0), 0, exclusive=1)
+    has_begun = found.boxes.unsqueeze(1) >= begins.unsqueeze(0)
+    number = graph.op("ReduceSum", has_begun.cast(np.int64), ints(1), keepdims=0) - 1
+    place = found.boxes - begins.gather(number)
+    of_each = [_distances(layers, level, place, image).unsqueeze(1) for level in levels]
+    logits = graph.concat(of_each, axis=1).gather_nd(number.unsqueeze(1), batch_dims=1)
+    likely = graph.op("Softmax", logits.reshape(-1, 4, config.dense.distances), axis=-1)
+    strides = np.arange(config.dense.distances, dtype=np.float32)[:, None]
+    away = graph.op("MatMul", likely, strides).squeeze(2) * np.array([-1, -1, 1, 1], np.float32)
+    width = graph.concat([level.width for level in levels], axis=0).gather(number)
+    row = place // width
+    x, y = (one.cast(np.float32).unsqueeze(1) + 0.5 for one in (place - row * width, row))
+    stride = graph.value(np.array(config.backbone.strides, np.float32)).gather(number).unsqueeze(1)
+    boxes = (graph.concat([x, y, x, y], axis=1) + away) * stride
+    return Rois(clip(boxes, limits.squeeze(1).gather(image)), image)
+
+
+def _distances(layers: Layers, level: _Level, place: Value, image: Value) -> Value:
+    """Logits (D, 4 * distances) of what is seen at places (D,) of a level; of those beyond its last, any."""
+    with layers.graph.scope(f"level{level.number}"):
+        with layers.graph.scope("chosen"):
+            row = level.rows.gather(place.minimum(level.places - 1) + image * level.places)
+        return layers.leave(layers.linear(row, f"dense.{level.number}.distances"))

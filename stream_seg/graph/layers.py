@@ -89,8 +89,10 @@ class Layers:
         return self.conv(x, f"{key}.0", norm=norm, activation=activation, dilation=dilation)
 
     def linear(self, x: Value, key: str, activation: Activation = "none") -> Value:
-        """A fully connected layer."""
-        weight, bias = (self.parameter(f"{key}.{name}", self.array(f"{key}.{name}")) for name in ("weight", "bias"))
+        """A fully connected layer, or what a convolution of single pixels does, on rows (R, C)."""
+        rows = self.array(f"{key}.weight")
+        weight = self.parameter(f"{key}.weight", rows.reshape(len(rows), -1))
+        bias = self.parameter(f"{key}.bias", self.array(f"{key}.bias"))
         with self.graph.scope(_layer_name(key)):
             return self._activate(self.graph.op("Gemm", x, weight, bias, transB=1), activation)
 

@@ -2,8 +2,9 @@
 
 Activations are uint8 and weights int8 with one scale per output channel, as QDQ pairs (Jacob 2017, arXiv 1712.05877).
 What is left in float32: the first convolution, whose input has the full range of pixels, and what comes before the
-second; all predictors, whose errors become errors of boxes and scores; RoIAlign and everything about boxes. (The
-float16 graph is written directly, see `layers`.)
+second; predictors, whose errors become errors of boxes and scores, but for the classes of a dense head, which are
+predicted at all places and of which enough are left in 8 bits; RoIAlign and everything about boxes. (The float16 graph
+is written directly, see `layers`.)
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ _SAME_IOU = 0.5
 _LONG_SIDES = (320, 256, 416)
 """Sizes frames are shown at in turn where no canvas is prescribed: those the compact network was trained for."""
 
-_QUANTISED_OPERATORS = frozenset({"Conv", "Gemm", "Relu", "LeakyRelu", "Add", "Concat", "AveragePool", "Resize"})
-_QUANTISED_NODES = re.compile(
-    r"backbone/|fpn/|rpn/level\d+/conv\.|dense/level\d+/conv/|box/head/(?!cls_score|bbox_pred)|mask/(head|levels)/"
+_COMPUTING = frozenset({"Conv", "Gemm", "Relu", "LeakyRelu", "Add", "Concat", "Resize"})
+_MOVING = frozenset({"Transpose", "Reshape", "Gather"})
+"""Operators in 8 bits: those that compute, and those that hand on what is in 8 bits between them."""
+_COMPUTING_NODES = re.compile(
+    r"backbone/(?!(stem|conv1)/|LeakyRelu$)|fpn/|rpn/level\d+/conv\.|dense/level\d+/(conv|classes)/"
+    r"|box/head/(?!cls_score|bbox_pred)|mask/(head|levels|detail)/"
 )
-"""Not mask/detail: ONNX Runtime 1.31 aborts when it optimises that map in 8 bits for the CPU's form of pooling."""
-_FLOAT_NODES = re.compile(r"backbone/((stem|conv1)/|LeakyRelu$)")
+_MOVING_NODES = re.compile(r"dense/level\d+/(rows|chosen)/")
+_DETAIL_NODES = re.compile(r"mask/detail/")
 
 Report = Callable[[int, int], None]
 Feed = dict[str, NDArray[np.generic]]
@@ -103,8 +107,8 @@ def quantise(model: onnx.ModelProto, feeds: list[Feed], report: Report) -> onnx.
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=sorted(_QUANTISED_OPERATORS),
-            nodes_to_quantize=[node.name for node in model.graph.node if _is_quantised(node)],
+            op_types_to_quantize=sorted(_COMPUTING | _MOVING),
+            nodes_to_quantize=_quantised_nodes(model.graph),
             # What follows the last of them wants float32.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
@@ -173,8 +177,15 @@ def _counterparts(ones: _Found, others: _Found, wanted: NDArray[np.bool_]) -> It
 
 
 def _is_quantised(node: onnx.NodeProto) -> bool:
-    belongs = _QUANTISED_NODES.match(node.name) and not _FLOAT_NODES.match(node.name)
-    return bool(belongs) and node.op_type in _QUANTISED_OPERATORS
+    kinds = (_COMPUTING, _COMPUTING_NODES), (_MOVING, _MOVING_NODES)
+    return any(node.op_type in operators and nodes.match(node.name) for operators, nodes in kinds)
+
+
+def _quantised_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Their names. ONNX Runtime 1.31 aborts where it optimises the map of details in 8 bits and pixels are gathered."""
+    names = [node.name for node in graph.node if _is_quantised(node)]
+    gathers = all(node.op_type != "RoiAlign" for node in graph.node)
+    return [name for name in names if not (gathers and _DETAIL_NODES.match(name))]
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

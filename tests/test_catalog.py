@@ -355,6 +355,13 @@ def test_files_that_are_no_models_are_refused_in_one_line(tmp_path: Path, body: 
     assert "\n" not in str(caught.value)
 
 
+def test_info_of_an_empty_file_says_that_it_is_empty(tmp_path: Path) -> None:
+    file = tmp_path / "empty.onnx"
+    file.touch()
+    with pytest.raises(ModelError, match=r"empty\.onnx is no ONNX file, .*: it is empty$"):
+        catalog.info(file)
+
+
 def test_info_of_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file"):
         catalog.info(tmp_path / "absent.onnx")

@@ -100,6 +100,8 @@ def _read_header(path: Path) -> tuple[dict[str, int], str]:
     opsets: dict[str, int] = {}
     producer_version = ""
     try:
+        if not path.stat().st_size:  # which cannot be mapped
+            raise ValueError("it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for field, place in fields(data, 0, len(data)):
                 if isinstance(place, slice) and field == _PRODUCER_VERSION:

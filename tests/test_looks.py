@@ -116,7 +116,7 @@ class TestTwoLooks:
     def test_the_built_in_model_sees_what_fills_a_large_picture(self) -> None:
         picture = cv2.imread(str(ROOT / "samples" / "photo.jpg"))
         assert picture is not None
-        cat = picture[230:574, 646:1158]
+        cat = picture[230:580, 646:1160]
         with BatchedSegmenter(Session(COMPACT, "cpu", 1), Options(long_side=640)) as segmenter:
             (once,) = segmenter([cat])
         with load_segmenter(COMPACT, device="cpu", threads=1, long_side=640) as segmenter:

@@ -235,6 +235,7 @@ def test_places_are_the_middles_of_their_cells_and_boxes_reach_as_far_as_the_mea
         wanted |= {tuple(np.float32([*box, 1 / (1 + np.exp(-logit)), 2 - number]).round(2).tolist()) for box in real}
     assert {tuple(row) for row in got.round(2).tolist()} == wanted
     assert set(got[:, 5]) == {1, 2}
+    np.testing.assert_allclose(got[:, 4], 1 / (1 + np.exp(-np.where(got[:, 5] == 2, 1.0, 2.0))), rtol=1e-5)
 
 
 def test_a_pyramid_by_sums_goes_down_and_up_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import re
@@ -20,7 +21,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import SegmentedObjects, SegmentedVideo, open_sink
-from stream_seg.sinks.preroll import Ahead, PreRoll
+from stream_seg.sinks.preroll import Ahead, Encoded, PreRoll
 from stream_seg.sources import Recording, open_source
 from tests.sink_films import NOTHING, SOMETHING, frames, image, read, record, recording, segments, sounds
 from tests.source_servers import file_server
@@ -217,6 +218,14 @@ def test_where_nothing_is_seen_nothing_is_written(outcome: Outcome, tmp_path: Pa
     seen_in(sink, LIVE, frames(STEADY), [], outcome)
     assert list(tmp_path.iterdir()) == []
     assert sink.result is None
+
+
+def test_what_is_kept_goes_with_the_end_of_its_film_though_its_sink_stays(tmp_path: Path) -> None:
+    sinks = [kind(tmp_path / f"door{suffix}", events=1, before=2) for kind, suffix in KINDS]
+    for sink in sinks:
+        seen_in(sink, LIVE, frames(STEADY), [20])
+    gc.collect()
+    assert not [left for left in gc.get_objects() if isinstance(left, Ahead | PreRoll | Encoded)]
 
 
 def test_a_run_that_is_stopped_in_an_event_finishes_its_file(tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ class Segmented(Sink, Generic[S, T]):
 
     def close(self, outcome: Outcome) -> None:
         """Finish the last segment."""
+        self._preroll = None  # the sinks of many films stay until the last of them is done
         if self._file is not None:
             self._file.close(outcome)
             self._tidy()
@@ -286,6 +287,7 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
             if self._ahead is not None:
                 with contextlib.suppress(av.FFmpegError):  # of what nobody wants
                     self._ahead.close()
+                self._ahead = None
             if self._original is not None:
                 self._original.close()
 

@@ -48,12 +48,13 @@ def place_of_failure(words: Sequence[Word], fails: Callable[[Sequence[str]], boo
     """The place of the word that parsing fails at; None where that is in no file.
 
     argparse does not tell which word it is. It is the last of the fewest, from the first on, that fail as all do, of
-    which `fails` is asked.
+    which `fails` is asked; so they must with the next word, or they only lack the value of an option.
     """
     if not any(word.place for word in words):
         return None
     texts = [word.text for word in words]
-    fewest = bisect_left(range(len(words)), True, key=lambda number: fails(texts[:number]))
+    numbers = range(len(words))
+    fewest = bisect_left(numbers, True, key=lambda number: fails(texts[:number]) and fails(texts[: number + 1]))
     return words[fewest - 1].place if fewest else None
 
 
@@ -66,7 +67,7 @@ def _words_of(marked: str) -> list[Word]:
             if text.startswith(MARK):
                 raise UsageError(
                     f"{place}: a file of options names no other, as {safe_address(text)} would; give both on the "
-                    "command line, and write ./ before the @ if it is a source"
+                    "command line, and write ./ before the @ if it is none"
                 )
             if text == "--":
                 raise UsageError(f"{place}: -- is for the command line; a source that begins with - is written ./-name")

@@ -60,7 +60,15 @@ def reds(images: Sequence[Image]) -> list[float]:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", None), ("a.mp4", "hevc"), ("a.mp4", "av1"), ("a.mov", None), ("a.mkv", None), ("a.webm", None)],
+    [
+        ("a.mp4", None),
+        ("a.mp4", "hevc"),
+        ("a.mp4", "av1"),
+        ("a.mov", None),
+        ("a.mkv", None),
+        ("a.mkv", "mpeg4"),
+        ("a.webm", None),
+    ],
 )
 @pytest.mark.parametrize("times", [STEADY, UNEVEN], ids=["steady", "uneven"])
 def test_an_event_begins_with_the_key_frame_that_comes_so_long_before_it(
@@ -81,6 +89,16 @@ def test_an_event_begins_with_the_key_frame_that_comes_so_long_before_it(
     assert min(abs(at - (times[110] - times[first])) for at in there) <= rounding
     found = reds(pictures(path))
     assert max(abs(a - 100 * i % 256) for a, i in zip(found, range(first, last + 1), strict=True)) < 12
+
+
+def test_an_encoder_that_makes_key_frames_when_it_likes_has_the_file_begin_with_one(tmp_path: Path) -> None:
+    times = [pts * 3 for pts in STEADY]
+    seen_in(SegmentedVideo(tmp_path / "door.mkv", events=1, before=5, codec="ffv1"), LIVE, frames(times), [110])
+    (path,) = segments(tmp_path)
+    found = reds(pictures(path))  # every 25th picture is a key frame
+    assert keys(path)[0] == 0
+    assert max(abs(a - i * 20 % 256) for i, a in enumerate(found, 75)) < 12
+    assert len(found) == 35 + 9
 
 
 def test_what_is_kept_begins_with_a_frame_of_that_time_or_up_to_a_second_earlier() -> None:

@@ -76,6 +76,8 @@ SENT = ("h264", "hevc")
 
 _TRIAL_SIZE = (640, 480)
 
+_MILLISECOND = Fraction(1, 1000)
+
 _SQUARE = frozenset({"vp8", "vp9", "av1"})
 """Codecs whose encoders tell nothing of the shape of pixels."""
 
@@ -137,6 +139,10 @@ class Encoder:
             raise OutputError(
                 f"a {self.path.suffix} file cannot hold {codec}; use --codec {' or '.join(fitting)}, or another suffix"
             )
+
+    def tick(self, time_base: Fraction) -> Fraction:
+        """What a file counts times in that are multiples of `time_base`: Matroska and WebM know but milliseconds."""
+        return _MILLISECOND if self.container in ("matroska", "webm") else time_base
 
     @property
     def tells_aspect(self) -> bool:

@@ -39,9 +39,6 @@ _FINEST_BEGUN = 10**6
 """Ticks per second up to which those of a recording are made finer for where its part begins: a picture may then last
 18 minutes before it is written again."""
 
-_MILLISECOND = Fraction(1, 1000)
-"""The only unit of time in Matroska and WebM."""
-
 _MUXER_OPTIONS = {
     # Fragments while it grows, so that it plays when cut off anywhere; an ordinary file once it is whole. The first
     # header waits for the first fragment, so that it can state where the tracks begin.
@@ -107,8 +104,7 @@ class Film:
         self._convert = Yuv420(first.size)
         # A recording keeps the place of its first frame, for the sound's sake; a live one begins with it.
         self._begin = (lead[0].time if lead else first.pts) if info.is_live else info.start
-        in_milliseconds = encoder.container in ("matroska", "webm")
-        self._tick = _MILLISECOND if in_milliseconds else _unit(info.time_base, self._begin)
+        self._tick = encoder.tick(_unit(info.time_base, self._begin))
         self._held: av.VideoFrame | None = None
         self._least = 0  # the next picture cannot begin before
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate

@@ -125,7 +125,7 @@ class Ahead:
 
     def __init__(self, encoder: Encoder, info: SourceInfo, size: tuple[int, int]) -> None:
         self._convert = Yuv420(size)
-        self._tick = info.time_base
+        self._tick = encoder.tick(info.time_base)  # as the film's, which the headers of some encoders tell
         self._unwritten = av.open(io.BytesIO(), "w", format=encoder.container)
         self._stream = encoder.add_to(self._unwritten, self._convert.size, self._tick, info.frame_rate)
         self._begin: Fraction | None = None

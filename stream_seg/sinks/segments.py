@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -313,7 +314,8 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
         except av.FFmpegError as error:
             raise self._failed(error) from error
         self._ahead = None
-        file.begin_with(preroll.take())
+        # Some encoders, such as FFV1, make key frames when they like, not when they are asked to.
+        file.begin_with(list(itertools.dropwhile(lambda picture: not picture.is_key, preroll.take())))
 
     def _failed(self, error: av.FFmpegError) -> OutputError:
         return OutputError(f"cannot encode what comes before an event of {self.path}: {error.strerror}")

@@ -58,6 +58,8 @@ def test_words_are_quoted_as_in_a_shell_of_which_nothing_else_is_done(
         ("a.mp4 -o b.mp4\n--region\n0,0,9\n--ids", ["--no-hud"], "o.txt, line 3: argument --region: '0,0,9' is no"),
         ("a.mp4\n-o\n--ids\n", [], "o.txt, line 2: argument -o/--output: expected one argument"),
         ("a.mp4\n-o b.mp4\n-o\n", [], "o.txt, line 3: argument -o/--output: expected one argument"),
+        ("--shw\na.mp4\n-o\nb.mp4\n", [], "o.txt, line 1: unknown argument --shw (did"),
+        ("a.mp4 -o b.mp4 --region\n0,0,9", [], "o.txt, line 2: argument --region: '0,0,9' is no"),
         ("a.mp4\nconf=0.3\nb.mp4", [], "o.txt, line 2: there is no file conf=0.3; options are written as in"),
         ("a.mp4\n--classes person\ncat\n--ids", [], "o.txt, line 3: there is no file cat; classes have commas"),
         ("a.mp4\n", ["--shw"], "stream-seg: unknown argument --shw (did"),

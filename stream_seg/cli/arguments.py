@@ -589,7 +589,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return _parse_run([word.text for word in words])
     except UsageError as error:
         message = str(error)
-    place = place_of_failure(words, lambda some: _failure(some) == message)
+    place = place_of_failure(words, _failure)
     # What an option got by mistake may be an address with a password in it.
     raise UsageError(f"{'' if place is None else f'{place}: '}{safe_address(message)}")
 

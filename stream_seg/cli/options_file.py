@@ -21,6 +21,9 @@ MOST_BYTES = 100_000
 and time that grows with the square of the size.
 """
 
+_LACKS_VALUE = "expected one argument"
+"""What argparse says of an option."""
+
 _COMMENT = re.compile(r"[ \t\r]*#")
 
 
@@ -44,18 +47,26 @@ def with_files(argv: Sequence[str]) -> list[Word]:
     return [*words, *map(Word, argv[end:])]
 
 
-def place_of_failure(words: Sequence[Word], fails: Callable[[Sequence[str]], bool]) -> str | None:
+def place_of_failure(words: Sequence[Word], failure: Callable[[Sequence[str]], str | None]) -> str | None:
     """The place of the word that parsing fails at; None where that is in no file.
 
-    argparse does not tell which word it is. It is the last of the fewest, from the first on, that fail as all do, of
-    which `fails` is asked; so they must with the next word, or they only lack the value of an option.
+    argparse does not tell which word it is. It is the last of the fewest, from the first on, of which `failure` tells
+    what it tells of all.
     """
     if not any(word.place for word in words):
         return None
     texts = [word.text for word in words]
-    numbers = range(len(words))
-    fewest = bisect_left(numbers, True, key=lambda number: fails(texts[:number]) and fails(texts[: number + 1]))
-    return words[fewest - 1].place if fewest else None
+    message = failure(texts)
+
+    def fails(number: int) -> bool:
+        """Whether so many words do, with the value of an option that they end with."""
+        told = failure(texts[:number])
+        return message == (failure(texts[: number + 1]) if told and _LACKS_VALUE in told else told)
+
+    fewest = bisect_left(range(len(words)), True, key=fails)
+    if failure(texts[:fewest]) != message:  # it is that value
+        fewest += 1
+    return words[fewest - 1].place
 
 
 def _words_of(marked: str) -> list[Word]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stream_seg.addresses.credentials import label_of
 from stream_seg.cli import feeds
 from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
@@ -171,6 +172,11 @@ def test_corners_and_ends_left_of_the_picture_are_taken_for_no_option() -> None:
     ]
     with pytest.raises(UsageError, match="argument --line: expected one argument"):
         parse(["a.mp4", "--line", "--region", "-20,360,640,720"])
+
+
+def test_a_name_may_be_written_as_the_file_system_has_it() -> None:
+    (place,) = parse(["a.mp4", "--region", "Tu\u0308r=0,0,9,9"]).region
+    assert place.source == label_of("Tu\u0308r.mp4") == "T\u00fcr"
 
 
 def test_each_of_several_sources_has_the_regions_of_its_name() -> None:

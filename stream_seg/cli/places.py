@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -29,9 +30,12 @@ class Place(Generic[T]):
 
 
 def split_name(text: str) -> tuple[str | None, str]:
-    """`door=0,360,640,720` as the name of the source and the numbers; None for a name that is not there."""
+    """`door=0,360,640,720` as the name of the source and the numbers; None for a name that is not there.
+
+    A name is composed as those of sources are, which a file's, and so what a shell completes, need not be.
+    """
     name, equals, numbers = text.rpartition("=")
-    return (name.strip() if equals else None), numbers
+    return (unicodedata.normalize("NFC", name.strip()) if equals else None), numbers
 
 
 def of_source(places: Sequence[Place[T]], label: str) -> list[T]:

@@ -14,6 +14,9 @@ from stream_seg.segmenters import session
 
 BUILT_IN = Path(__file__).parents[1] / "models" / "compact"
 
+LONGEST = ("window", "graph_export", "sinks_distant", "graph", "segmenters", "sources_network", "sinks_video", "cli")
+"""Files that take longest, after those with a longer timeout."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail, instead of skip, where programs are missing")
@@ -26,8 +29,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that may take longest, so that none is left over when the other processes have ended."""
-    items.sort(key=lambda item: -max([mark.args[0] for mark in item.parent.iter_markers("timeout")], default=0))
+    """Begin with the files that take longest, so that none is left over when the other processes have ended."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> tuple[float, int]:
+        timeout = max([mark.args[0] for mark in item.parent.iter_markers("timeout")], default=0)
+        return -timeout, places.get(item.path.stem, len(places))
+
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

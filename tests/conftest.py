@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,10 @@ BUILT_IN = Path(__file__).parents[1] / "models" / "compact"
 
 LONGEST = ("window", "graph_export", "sinks_distant", "graph", "segmenters", "sources_network", "sinks_video", "cli")
 """Files that take longest, after those with a longer timeout."""
+
+# Many tests start the program, and each process would compile it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

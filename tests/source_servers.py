@@ -352,6 +352,7 @@ class Relay:
         source.close()
 
 
+@functools.cache
 def needs_rtsp() -> pytest.MarkDecorator:
     """Mark a test that needs GStreamer's RTSP server and its Python bindings."""
     question = "import gi, numpy; gi.require_version('GstRtspServer', '1.0')"

@@ -33,8 +33,9 @@ def hardly_any_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def release() -> Iterator[threading.Event]:
-    """What ends all hanging reads, at the latest when the test is over."""
+def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What ends all hanging reads, at the latest when the test is over; until then nobody waits for them for long."""
+    monkeypatch.setattr(watched, "JOIN_SECONDS", 0.1)
     event = threading.Event()
     yield event
     event.set()
@@ -82,7 +83,6 @@ def test_a_reader_that_hangs_is_waited_for_once_however_often_it_is_left(
     release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(watched, "JOIN_SECONDS", 0.1)
     source = Watched(Flaky(hanging(release))())
     with source:
         join = source._reader.join

@@ -272,12 +272,12 @@ def test_a_host_that_never_answers_is_an_error_soon() -> None:
 
 def test_closing_ends_the_wait_for_an_answer() -> None:
     with silent_host() as host:
-        source = open_source(f"http://{host}/video", open_timeout=1.5, reconnect=0)
-        threading.Timer(0.2, source.close).start()
+        source = open_source(f"http://{host}/video", open_timeout=1.2, reconnect=0)
+        threading.Timer(0.1, source.close).start()
         began = time.monotonic()
         with pytest.raises(SourceError, match="was closed before it answered"):
             source.__enter__()
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < 1.1
         assert readers_end()
 
 
@@ -306,12 +306,12 @@ def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 30)
     with (
         file_server(tmp_path) as host,
-        open_source(f"http://{host}/film.mp4", stall_timeout=0.8, reconnect=0) as source,
+        open_source(f"http://{host}/film.mp4", stall_timeout=0.6, reconnect=0) as source,
     ):
         frames = []
         for frame in source:
             if len(frames) in (3, 12):
-                time.sleep(1.0)  # longer than the stall time: only waiting for the network counts
+                time.sleep(0.8)  # longer than the stall time: only waiting for the network counts
             frames.append(frame)
     assert numbers_of(frames) == list(range(30))
 

@@ -36,9 +36,9 @@ def finds(calibrate: ModuleType, scale: float, shift: float) -> Any:
     import torch
 
     random = np.random.default_rng(0)
-    logits, certainty = random.normal(-1, 2, 400_000), random.uniform(0.7, 1, 400_000)
+    logits, certainty = random.normal(-1, 2, 100_000), random.uniform(0.7, 1, 100_000)
     likely = certainty / (1 + np.exp(-(scale * logits + shift)))
-    return calibrate.Finds(*map(torch.from_numpy, (logits, certainty, (random.random(400_000) < likely).astype(float))))
+    return calibrate.Finds(*map(torch.from_numpy, (logits, certainty, (random.random(100_000) < likely).astype(float))))
 
 
 def test_the_scale_and_the_shift_are_found_by_which_scores_are_the_share_that_is_right(calibrate: ModuleType) -> None:
@@ -108,14 +108,19 @@ def trained(calibrate: ModuleType, tmp_path: Path) -> Path:
 
 
 def test_weights_get_the_scores_that_annotated_pictures_deserve(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    calibrate: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(calibrate, "LEAST_FINDS", 10)
     with load_segmenter("compact", device="cpu", long_side=416) as segmenter:
         (frame,) = open_source(str(PHOTO))
         (found,) = segmenter([frame.image])
     person = found.boxes[found.names.index("person")].tolist()
     wanted = (7, [*person[:2], person[2] - person[0], person[3] - person[1]])
-    write_photos(tmp_path, 60, [wanted])  # so what is taken for a cat is wrong
+    write_photos(tmp_path, 6, [wanted])  # so what is taken for a cat is wrong
     command = ["calibrate", tmp_path, "--weights", trained, "--sizes", "416", "--out"]
     printed = run(*command, tmp_path / "out")
     assert "% right; logits times" in printed

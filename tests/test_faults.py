@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from stream_seg.addresses import backoff
 from stream_seg.errors import Reason, SourceError
 from stream_seg.protocols import Source
 from stream_seg.sources import open_source
@@ -29,7 +30,7 @@ pytestmark = [needs_rtsp(), pytest.mark.alone]
 RECOVERY_SECONDS = 2.0
 """Beyond the server's return and the back-off; a third to half a second on an idle machine."""
 
-OPEN_TIMEOUT = 2.0
+OPEN_TIMEOUT = 1.5
 STALL_TIMEOUT = 1.0
 
 LONGEST_GAP = 1.0
@@ -37,6 +38,12 @@ LONGEST_GAP = 1.0
 
 PICTURES = {"size": "704x400", "fps": 20, "gop": 10}
 """A key frame each half second, since that is what a new connection has to wait for."""
+
+
+@pytest.fixture(autouse=True)
+def hardly_any_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The back-off is tested elsewhere; here nobody waits for it."""
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.1)
 
 
 def watching(host: str, path: str = "cam", user: str = "", transport: str = "tcp") -> Source:

@@ -177,10 +177,10 @@ def test_other_keys_do_not_end_a_film(kind: str, screen: str) -> None:
 
 @on_a_screen
 def test_space_pauses_until_it_is_pressed_again(screen: str) -> None:
-    with program(screen, "video", "50") as (running, _):  # two seconds long
+    with program(screen, "video", "40") as (running, _):  # not two seconds long
         xdotool(screen, "key", "space")
         with pytest.raises(subprocess.TimeoutExpired):
-            running.wait(2.5)
+            running.wait(2)
         xdotool(screen, "key", "space")
         assert end_of(running) == "ended"
 
@@ -215,7 +215,7 @@ def test_photos_side_by_side_stay_until_a_key_is_pressed(screen: str) -> None:
 @on_a_screen
 @pytest.mark.parametrize("module", [PROGRAM, WALL])
 def test_pausing_the_window_of_live_feeds_does_not_hold_them_up(module: str, screen: str) -> None:
-    with program(screen, "live", "100", module=module) as (running, _):
+    with program(screen, "live", "70", module=module) as (running, _):
         xdotool(screen, "key", "space")
         assert end_of(running) == "ended"
 

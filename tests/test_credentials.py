@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_seg.addresses import backoff
 from stream_seg.addresses.credentials import safe_address, with_password
 from stream_seg.errors import Reason, SourceError, UsageError
 from stream_seg.sources import Clip, NetworkStream, Webcam, label_of, labels_of, open_source
@@ -216,7 +217,10 @@ def everything_said(error: BaseException | None) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp", "tcp"])
-def test_no_failure_to_connect_carries_a_secret(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_failure_to_connect_carries_a_secret(
+    scheme: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.01)
     address = f"{scheme}://user:{SECRET}@127.0.0.1:{free_port()}/video?token={SECRET}"
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceError) as caught:
         open_source(address, reconnect=1, open_timeout=2).__enter__()

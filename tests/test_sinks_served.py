@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from stream_seg.addresses import backoff
 from stream_seg.channel import EndOfStream
 from stream_seg.cli import main
 from stream_seg.detections import Detections
@@ -176,7 +177,8 @@ def test_an_only_source_has_no_name(page: Page) -> None:
 
 
 @needs_rtsp()
-def test_health_of_a_camera_that_goes_away_and_comes_back() -> None:
+def test_health_of_a_camera_that_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.05)
     page = Page(0)
     with rtsp_camera(size="64x48", gop=5) as camera:
         feed = Feed(open_source(f"rtsp://{camera.host}/cam"), [page.objects()])

@@ -315,6 +315,13 @@ def test_the_loss_falls_and_the_run_is_recorded(trained: Path) -> None:
     }
 
 
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw none: those of `trained` are looked at, and each takes as long as some steps of training."""
+    monkeypatch.setattr(importlib.import_module("trainer"), "draw_curves", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_curves")
 def test_a_seed_gives_the_same_run_again(trained: Path, shapes: Path, tmp_path: Path) -> None:
     import torch
 
@@ -328,6 +335,7 @@ def test_a_seed_gives_the_same_run_again(trained: Path, shapes: Path, tmp_path: 
     assert first != other
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_a_run_that_is_resumed_began_with_what_it_did(trained: Path, shapes: Path, tmp_path: Path) -> None:
     mine, out = shutil.copyfile(BUILT_IN, tmp_path / "mine.safetensors"), tmp_path / "run"
     brief = ["--validations", "0", "--cache", str(trained / "cache"), "--stop-after", "0.0001"]
@@ -336,6 +344,7 @@ def test_a_run_that_is_resumed_began_with_what_it_did(trained: Path, shapes: Pat
         assert json.loads((out / "run.json").read_text())["options"]["weights"] == str(mine)
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_what_is_noted_of_a_run_is_that_of_the_weights_beside_it(
     trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +370,7 @@ def losses_of(folder: Path) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+@pytest.mark.usefixtures("no_curves")
 def test_of_the_built_in_model_outlines_alone_are_trained(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

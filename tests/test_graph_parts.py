@@ -166,8 +166,11 @@ def roi_align(level: Floats, box: Floats, stride: int, size: int, samples: int) 
     return points.reshape(len(level), size, samples, size, samples).mean((2, 4)).astype(np.float32)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_regions_are_pooled_from_the_level_of_their_size(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_are_pooled_from_the_level_of_their_size(
+    device: Device, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(roi, "_GATHERED_BYTES", 4000)
     random = np.random.default_rng(2)
     maps = [random.normal(size=(2, 3, 128 // s, 160 // s)).astype(np.float32) for s in (4, 8, 16, 32)]
@@ -178,10 +181,11 @@ def test_regions_are_pooled_from_the_level_of_their_size(device: Device, monkeyp
     boxes = np.array([*small, *large, [100, 90, 159, 128], [5, 5, 61, 61]], np.float32)
     image = np.array([0, 1, 0, 1, 1, 1, 0, 0])
     levels = [0, 0, 0, 0, 3, 2, 1, 2]
-    config = RoiPooling(canonical_side=56.0, box_size=3)
+    config = RoiPooling(canonical_side=56.0, samples=samples, box_size=3)
 
     def write(b: Value, i: Value, *features: Value) -> Value:
-        pooler = make_pooler(features, (4, 8, 16, 32), 3, config, device)
+        canvas = Canvas(b.graph.value(128), b.graph.value(160), b.graph.value(np.zeros((2, 1, 4), np.float32)))
+        pooler = make_pooler(features, (4, 8, 16, 32), 3, config, canvas, device)
         return pooler.pool(Rois(b, i), config.box_size).head(i.length(0))
 
     got = compute(write, boxes, image, *maps, rank=4)
@@ -190,12 +194,15 @@ def test_regions_are_pooled_from_the_level_of_their_size(device: Device, monkeyp
         np.testing.assert_allclose(got[row], expected, atol=1e-5, err_msg=f"box {row}")
 
 
+@pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_no_region_at_all_can_be_pooled(device: Device) -> None:
+def test_no_region_at_all_can_be_pooled(device: Device, samples: int) -> None:
     level = np.ones((1, 3, 8, 8), np.float32)
 
     def write(b: Value, i: Value, *features: Value) -> Value:
-        return make_pooler(features, (4,), 3, RoiPooling(), device).pool(Rois(b, i), 7).head(i.length(0))
+        canvas = Canvas(b.graph.value(32), b.graph.value(32), b.graph.value(np.zeros((1, 1, 4), np.float32)))
+        pooler = make_pooler(features, (4,), 3, RoiPooling(samples=samples), canvas, device)
+        return pooler.pool(Rois(b, i), 7).head(i.length(0))
 
     got = compute(write, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), level, rank=4)
     assert got.shape == (0, 3, 7, 7)

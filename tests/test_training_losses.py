@@ -22,7 +22,7 @@ from stream_seg import load_segmenter
 from stream_seg.graph import export_graph
 from stream_seg.graph.config import RoiPooling
 from stream_seg.graph.roi import make_pooler
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.rpn import Canvas, Rois
 from tests.small_graphs import compute
 from tests.training_scripts import file_limit, importable, needing, settings_kept
 
@@ -104,7 +104,8 @@ def test_regions_are_pooled_as_in_graphs_and_so_are_gradients(scripts: dict[str,
     config = RoiPooling(canonical_side=160.0)
 
     def write(b: Value, i: Value, *levels: Value) -> Value:  # by ONNX Runtime's operator
-        return make_pooler(levels, (8, 16, 32), 3, config, "cuda").pool(Rois(b, i), 7)
+        canvas = Canvas(b.graph.value(256), b.graph.value(320), b)
+        return make_pooler(levels, (8, 16, 32), 3, config, canvas, "cuda").pool(Rois(b, i), 7)
 
     wanted = torch.from_numpy(compute(write, *(one.numpy() for one in (boxes, image, *maps)), rank=4))
 

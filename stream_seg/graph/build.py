@@ -53,10 +53,10 @@ def build_graph(
         levels = path_aggregation(layers, features.levels)
         found = detect_densely(layers, config, levels, canvas, threshold)
         levels = mask_levels(layers, levels)
-        pooler = _pooler(layers, config, levels, device)
+        pooler = _pooler(layers, config, levels, canvas, device)
     else:
         levels = feature_pyramid(layers, features.levels)
-        pooler = _pooler(layers, config, levels[:-1], device)
+        pooler = _pooler(layers, config, levels[:-1], canvas, device)
         proposals = propose(layers, config.proposals, levels, canvas, device)
         found = detect(layers, config, pooler, proposals, canvas.limits, threshold)
     outlines = Outlines(pooler, features.fine, levels[0], device)
@@ -67,10 +67,10 @@ def build_graph(
     return graph.model(config.name, "stream-seg", dict(metadata or {}))
 
 
-def _pooler(layers: Layers, config: MaskRCNN, levels: list[Value], device: Device) -> Pooler:
+def _pooler(layers: Layers, config: MaskRCNN, levels: list[Value], canvas: Canvas, device: Device) -> Pooler:
     with layers.graph.scope("pooled"):
         maps = [layers.leave(level) for level in levels]
-        return make_pooler(maps, config.backbone.strides, config.mask_channels, config.pooling, device)
+        return make_pooler(maps, config.backbone.strides, config.mask_channels, config.pooling, canvas, device)
 
 
 def _prepare(images: Value, sizes: Value, pixels: Pixels) -> tuple[Value, Canvas]:

@@ -9,11 +9,10 @@ import numpy as np
 from stream_seg.graph.config import Device, MaskHead, MaskRCNN
 from stream_seg.graph.detected import Detected
 from stream_seg.graph.emit import Value, ints
-from stream_seg.graph.fpn import doubled
 from stream_seg.graph.layers import Floats, Layers
 from stream_seg.graph.parameters import CLASS_EMBEDDING
 from stream_seg.graph.roi import Pooler, make_pooler
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.rpn import Canvas, Rois
 
 _PREDICTOR = "roi_heads.mask_predictor"
 _FINE_STRIDE = 4
@@ -83,7 +82,7 @@ def _probabilities(layers: Layers, config: MaskRCNN, features: Value, details: V
         dilation = head.dilations[index] if head.dilations else 1
         x = layers.block(x, f"roi_heads.mask_head.{index}", activation="relu", dilation=dilation)
     if details is not None:
-        logits = _detailed_logits(layers, x, layers.enter(details))
+        logits = _detailed_logits(layers, config, x, layers.enter(details))
     else:
         logits = _logits(layers, head, x, labels, size)
     return layers.graph.op("Sigmoid", layers.leave(logits)).squeeze(1)
@@ -119,16 +118,35 @@ def _details(layers: Layers, config: MaskRCNN, outlines: Outlines, rois: Rois) -
     graph, size, width = layers.graph, 2 * config.pooling.mask_size, config.mask_head.detail
     with graph.scope("detail"):
         fine = layers.conv(outlines.fine, "roi_heads.mask_detail.fine")
-        merged = graph.op("Relu", fine + doubled(layers.conv(outlines.coarse, "roi_heads.mask_detail.coarse")))
+        coarse = layers.conv(outlines.coarse, "roi_heads.mask_detail.coarse")
+        merged = graph.op("Relu", fine + _doubled(coarse, outlines.pooler.canvas))
     with graph.scope("pool"):
         once = replace(config.pooling, samples=1)  # cells are about as small as those of the map
-        pooler = make_pooler([layers.leave(merged)], [_FINE_STRIDE], width, once, outlines.device)
+        canvas, maps = outlines.pooler.canvas, [layers.leave(merged)]
+        pooler = make_pooler(maps, [_FINE_STRIDE], width, once, canvas, outlines.device)
         return pooler.pool(rois, size).head(rois.image.length(0))
 
 
-def _detailed_logits(layers: Layers, x: Value, details: Value) -> Value:
+def _doubled(x: Value, canvas: Canvas) -> Value:
+    """Nearest-neighbour upsampling by two, to the stride of the details.
+
+    By moving pixels with all their channels, which lie side by side in int8 graphs on a CPU: there Resize takes three
+    times as long, and DepthToSpace, in place of which `_spread` is, five times.
+    """
+    row, column = (x.graph.arange(side // _FINE_STRIDE) // 2 for side in (canvas.height, canvas.width))
+    return x.transpose(0, 2, 3, 1).gather(row, axis=1).gather(column, axis=2).transpose(0, 3, 1, 2)
+
+
+def _spread(x: Value, size: int, channels: int) -> Value:
+    """(D, C, 2S, 2S) of the four pixels of each cell, which are side by side (D, 4C, S, S)."""
+    with x.graph.scope("spread"):
+        x = x.transpose(0, 2, 3, 1).reshape(-1, size, size, 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(-1, 2 * size, 2 * size, channels).transpose(0, 3, 1, 2)
+
+
+def _detailed_logits(layers: Layers, config: MaskRCNN, x: Value, details: Value) -> Value:
     """Logits (D, 1, 2S, 2S) of features (D, C, S, S) and details at twice their resolution."""
-    up = x.graph.op("DepthToSpace", _quarters(layers, x), blocksize=2, mode="DCR")
+    up = _spread(_quarters(layers, x), config.pooling.mask_size, config.mask_head.detail)
     with x.graph.scope("mask_predictor"):
         joined = x.graph.op("Relu", up + details)
     refined = layers.conv(joined, f"{_PREDICTOR}.refine", activation="relu")

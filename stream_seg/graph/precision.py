@@ -45,8 +45,7 @@ _COMPUTING_NODES = re.compile(
     r"backbone/(?!(stem|conv1)/|LeakyRelu$)|fpn/|rpn/level\d+/conv\.|dense/level\d+/(conv|classes)/"
     r"|box/head/(?!cls_score|bbox_pred)|mask/(head|levels|detail)/"
 )
-_MOVING_NODES = re.compile(r"dense/level\d+/(rows|chosen)/")
-_DETAIL_NODES = re.compile(r"mask/detail/")
+_MOVING_NODES = re.compile(r"(dense/level\d+/(rows|chosen)|mask/(detail|pool/pixels|head/spread))/")
 
 Report = Callable[[int, int], None]
 Feed = dict[str, NDArray[np.generic]]
@@ -108,7 +107,7 @@ def quantise(model: onnx.ModelProto, feeds: list[Feed], report: Report) -> onnx.
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=sorted(_COMPUTING | _MOVING),
-            nodes_to_quantize=_quantised_nodes(model.graph),
+            nodes_to_quantize=[node.name for node in model.graph.node if _is_quantised(node)],
             # What follows the last of them wants float32.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
@@ -179,13 +178,6 @@ def _counterparts(ones: _Found, others: _Found, wanted: NDArray[np.bool_]) -> It
 def _is_quantised(node: onnx.NodeProto) -> bool:
     kinds = (_COMPUTING, _COMPUTING_NODES), (_MOVING, _MOVING_NODES)
     return any(node.op_type in operators and nodes.match(node.name) for operators, nodes in kinds)
-
-
-def _quantised_nodes(graph: onnx.GraphProto) -> list[str]:
-    """Their names. ONNX Runtime 1.31 aborts where it optimises the map of details in 8 bits and pixels are gathered."""
-    names = [node.name for node in graph.node if _is_quantised(node)]
-    gathers = all(node.op_type != "RoiAlign" for node in graph.node)
-    return [name for name in names if not (gathers and _DETAIL_NODES.match(name))]
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

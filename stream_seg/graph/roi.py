@@ -1,9 +1,10 @@
 """Pooling of regions: each from the pyramid level that suits its size, by RoIAlign (He 2017).
 
-Two forms give the same features. CUDA has a good RoIAlign operator. The one for the CPU works through channels one by
+All forms give the same features. CUDA has a good RoIAlign operator. The one for the CPU works through channels one by
 one, and took a sixth of the time of a ResNet-50 network; there, the pixels that a region needs are gathered with all
-their channels side by side, and combined by two rounds of products with the interpolation weights, first along y, then
-along x: half the time.
+their channels side by side. Where a cell is the mean of several points, they are combined by two rounds of products
+with the interpolation weights, first along y, then along x: half the time. Where it is one point, its four pixels are
+added up.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ import numpy as np
 from stream_seg.graph.boxes import area
 from stream_seg.graph.config import Device, RoiPooling
 from stream_seg.graph.emit import Graph, Value
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.rpn import Canvas, Rois
 
 _GATHERED_BYTES = 4 * 2**20
 """About how much is gathered at a time: so little that it is still in a cache when it is combined."""
 
 
 class Pooler(ABC):
-    """Pools regions from float32 feature maps (N, C, H/s, W/s), finest first, of the given strides s."""
+    """Pools regions from float32 feature maps (N, C, H/s, W/s) of a canvas, finest first, of the given strides s."""
 
-    def __init__(self, maps: Sequence[Value], strides: Sequence[int], channels: int, config: RoiPooling) -> None:
+    def __init__(
+        self, maps: Sequence[Value], strides: Sequence[int], channels: int, config: RoiPooling, canvas: Canvas
+    ) -> None:
         self.maps = tuple(maps)
         self.strides = tuple(strides)
         self.channels = channels
         self.config = config
+        self.canvas = canvas
 
     @property
     def graph(self) -> Graph:
@@ -59,11 +63,12 @@ class Pooler(ABC):
 
 
 def make_pooler(
-    maps: Sequence[Value], strides: Sequence[int], channels: int, config: RoiPooling, device: Device
+    maps: Sequence[Value], strides: Sequence[int], channels: int, config: RoiPooling, canvas: Canvas, device: Device
 ) -> Pooler:
     """The form that suits the device."""
-    form = AlignedPooler if device == "cuda" else GatheredPooler
-    return form(maps, strides, channels, config)
+    on_cpu = SampledPooler if config.samples == 1 else GatheredPooler
+    form = AlignedPooler if device == "cuda" else on_cpu
+    return form(maps, strides, channels, config, canvas)
 
 
 class AlignedPooler(Pooler):
@@ -98,7 +103,7 @@ class AlignedPooler(Pooler):
 
 @dataclass(frozen=True, slots=True)
 class _Taps:
-    """Along one axis, for each of the points of a region, its two neighbours: positions and weights (R, 2 * points)."""
+    """Along one axis, for each of the points of a region, its two neighbours: positions and weights (R, ...)."""
 
     position: Value
     weight: Value
@@ -107,42 +112,72 @@ class _Taps:
         return _Taps(self.position.gather(rows), self.weight.gather(rows))
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """Of each region, (R, 1): its edges in the map of its level, the size of that map, and its first row of pixels."""
+class _PixelPooler(Pooler):
+    """Has the pixels of all maps and images as rows (P, C)."""
 
-    x1: Value
-    y1: Value
-    x2: Value
-    y2: Value
-    height: Value
-    width: Value
-    begin: Value
+    def __init__(
+        self, maps: Sequence[Value], strides: Sequence[int], channels: int, config: RoiPooling, canvas: Canvas
+    ) -> None:
+        super().__init__(maps, strides, channels, config, canvas)
+        graph, columns = self.graph, np.array(self.strides)[:, None]
+        # Not from the shapes of the maps: only for those, an int8 graph would make floats of them.
+        sides = [side.reshape(1, 1) // columns for side in (canvas.width, canvas.height)]
+        areas = sides[0] * sides[1]
+        begins = graph.op("CumSum", areas * canvas.limits.length(0), 0, exclusive=1)
+        scales = graph.value((1 / columns).astype(np.float32))
+        self._of_levels = [graph.concat(sides, axis=1), areas, begins, scales]  # (L, 2), and (L, 1) thrice
+        with graph.scope("pixels"):
+            rows = [level.transpose(0, 2, 3, 1).reshape(-1, channels) for level in maps]
+        self._pixels = graph.concat(rows, axis=0)
+
+    def _taps(self, rois: Rois, points: int) -> tuple[_Taps, _Taps]:
+        """Along x and y, (R, points, 2, 1): positions are added to give rows of pixels, weights are multiplied.
+
+        Points are spread evenly from edge to edge, which are taken to be at least 1 apart. One beyond the middle of the
+        last pixel has its value; one beyond its end, where only regions smaller than a pixel reach, has none.
+        """
+        graph = self.graph
+        sides, areas, begins, scales = self._of_level(rois)
+        low, high = (rois.boxes * scales).reshape(-1, 2, 2).split(2, axis=1)
+        middles = ((np.arange(points) + 0.5) / points).astype(np.float32)[None, :, None]
+        place = low + (high - low).maximum(1.0) * middles  # (R, points, 2)
+        sides = sides.unsqueeze(1)
+        last = sides - 1
+        inside = (place <= sides.cast(np.float32)).cast(np.float32)
+        place = place.minimum(last.cast(np.float32))
+        before = graph.op("Floor", place)
+        near, fraction = before.cast(np.int64), (place - before) * inside
+        x, y = _beside(near, (near + 1).minimum(last)).split(2, axis=3)
+        u, v = _beside(inside - fraction, fraction).split(2, axis=3)
+        width, begin = sides.slice(0, 1, axis=2), begins + rois.image.unsqueeze(1) * areas
+        return _Taps(x, u), _Taps(y * width.unsqueeze(3) + begin.unsqueeze(2, 3), v)
+
+    def _of_level(self, rois: Rois) -> list[Value]:
+        """`_of_levels` of each region's (R, ...), or of the only one (1, ...)."""
+        if len(self.maps) == 1:
+            return self._of_levels
+        level = self.levels(rois.boxes).cast(np.int64)
+        return [one.gather(level) for one in self._of_levels]
 
 
-def spread(low: Value, high: Value, points: int) -> Value:
-    """(R, points), evenly from low to high, which are taken to be at least 1 apart."""
-    middles = ((np.arange(points) + 0.5) / points).astype(np.float32)[None]
-    return low + (high - low).maximum(1.0) * middles
+def _beside(near: Value, far: Value) -> Value:
+    """(R, points, 2, 2) of two (R, points, 2)."""
+    return near.graph.concat([near.unsqueeze(2), far.unsqueeze(2)], axis=2)
 
 
-class GatheredPooler(Pooler):
+class GatheredPooler(_PixelPooler):
     """By gathering pixels and multiplying them with weights, some regions at a time."""
-
-    def __init__(self, maps: Sequence[Value], strides: Sequence[int], channels: int, config: RoiPooling) -> None:
-        super().__init__(maps, strides, channels, config)
-        rows = [level.transpose(0, 2, 3, 1).reshape(-1, channels) for level in maps]
-        self._heights = self._per_level([level.lengths(2) for level in maps])
-        self._widths = self._per_level([level.lengths(3) for level in maps])
-        self._begins = self.graph.op("CumSum", self._per_level([row.lengths(0) for row in rows]), 0, exclusive=1)
-        self._pixels = self.graph.concat(rows, axis=0)
 
     def pool(self, rois: Rois, size: int) -> Value:
         points = size * self.config.samples
         together = max(1, _GATHERED_BYTES // ((2 * points) ** 2 * self.channels * 4))
         count = rois.image.length(0)
         trips = ((count + (together - 1)) // together).maximum(1)
-        x, y = self._taps(rois.filled(trips * together - count), points)
+        taps = self._taps(rois.filled(trips * together - count), points)
+        x, y = (
+            _Taps(one.position.reshape(-1, 2 * points), one.weight.reshape(-1, 2 * points) * (1 / self.config.samples))
+            for one in taps
+        )
 
         def some(trip: Value) -> Value:
             rows = self.graph.arange(self.graph.value(together)) + trip * together
@@ -150,42 +185,8 @@ class GatheredPooler(Pooler):
 
         return self.graph.loop(trips, some).reshape(-1, self.channels, size, size)
 
-    def _taps(self, rois: Rois, points: int) -> tuple[_Taps, _Taps]:
-        """Along x and y; positions are added to give rows of the pixels of all maps and images."""
-        at = self.locate(rois)
-        x, y = self._along(at.x1, at.x2, at.width, points), self._along(at.y1, at.y2, at.height, points)
-        return x, _Taps(y.position * at.width + at.begin, y.weight)
-
-    def locate(self, rois: Rois) -> Located:
-        """Where regions lie in the maps of their levels."""
-        level = self.levels(rois.boxes).cast(np.int64)
-        scale = self.graph.value(np.array([1 / stride for stride in self.strides], np.float32)).gather(level)
-        x1, y1, x2, y2 = (rois.boxes * scale.unsqueeze(1)).split(4, axis=1)
-        height, width = (sizes.gather(level).unsqueeze(1) for sizes in (self._heights, self._widths))
-        begin = self._begins.gather(level).unsqueeze(1) + rois.image.unsqueeze(1) * height * width
-        return Located(x1, y1, x2, y2, height, width, begin)
-
-    def _along(self, low: Value, high: Value, length: Value, points: int) -> _Taps:
-        """Points spread evenly from low to high, which are taken to be at least 1 apart.
-
-        A point beyond the middle of the last pixel has its value; one beyond its end, where only regions smaller than a
-        pixel reach, has none.
-        """
-        last = length - 1
-        place = spread(low, high, points)
-        inside = (place <= length.cast(np.float32)).cast(np.float32).unsqueeze(2)
-        place = place.minimum(last.cast(np.float32))
-        before = self.graph.op("Floor", place)
-        near = before.cast(np.int64)
-        pairs = [near, (near + 1).minimum(last)]
-        fraction = place - before
-        weights = [self.graph.op("Sub", 1.0, fraction), fraction]
-        position, weight = (self.graph.concat([one.unsqueeze(2) for one in both], axis=2) for both in (pairs, weights))
-        weight = weight * (inside * (1 / self.config.samples))
-        return _Taps(position.reshape(-1, 2 * points), weight.reshape(-1, 2 * points))
-
     def _combined(self, x: _Taps, y: _Taps, size: int) -> Value:
-        """Features (K, C, size, size) from the taps of K regions."""
+        """Features (K, C, size, size) from the taps (K, 2 * points) of K regions."""
         per_cell, taps = 2 * self.config.samples, 2 * self.config.samples * size
         pixels = self._pixels.gather(y.position.unsqueeze(2) + x.position.unsqueeze(1))
         rows = pixels.reshape(-1, size, per_cell, taps * self.channels)
@@ -194,5 +195,22 @@ class GatheredPooler(Pooler):
         cells = self.graph.op("MatMul", x.weight.reshape(-1, 1, size, 1, per_cell), columns)
         return cells.squeeze(3).transpose(0, 3, 1, 2)
 
-    def _per_level(self, sizes: list[Value]) -> Value:
-        return self.graph.concat(sizes, axis=0)
+
+class SampledPooler(_PixelPooler):
+    """By gathering the four pixels around the middle of each cell, and adding them up by how near they are."""
+
+    def pool(self, rois: Rois, size: int) -> Value:
+        graph = self.graph
+        x, y = self._taps(rois, size)
+        position, weight = _crossed(x.position, y.position), _crossed(x.weight, y.weight)
+        with graph.scope("pixels"):
+            pixels = self._pixels.gather(graph.op("Add", *position))
+        parts = pixels * graph.op("Mul", *weight).unsqueeze(5)
+        # A product, for ONNX Runtime's reductions of nothing at all are not to be trusted.
+        sums = graph.op("MatMul", np.ones((1, 4), np.float32), parts.reshape(4, -1))
+        return sums.reshape(-1, size, size, self.channels).transpose(0, 3, 1, 2)
+
+
+def _crossed(x: Value, y: Value) -> tuple[Value, Value]:
+    """(1, 2, R, 1, size) and (2, 1, R, size, 1) of two (R, size, 2, 1): each neighbour of the ones meets each other."""
+    return x.transpose(2, 0, 3, 1).unsqueeze(0), y.transpose(2, 0, 1, 3).unsqueeze(1)

@@ -120,7 +120,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for number in numbers:
                 results[number].append(measure(number, segmenter, args))
-    print("| feeds | fps in all | of one feed | age p50 ms | p99 ms | cores busy | server | CPU ms |")
+    print("| feeds | total fps | fps of one feed | p50 ms | p99 ms | cores busy | server | CPU ms |")
     print("|---|---|---|---|---|---|---|---|")
     for number, rounds in results.items():
         fps, least, most, p50, p99, cores, served, each = (

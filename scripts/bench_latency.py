@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--model", action="store_true", help="also with the built-in model")
     args = parser.parse_args()
-    print("| way, inference | p50 ms | p95 ms | p99 ms | inference + 2 periods | pictures |\n|---|---|---|---|---|---|")
+    print("| way, inference | p50 ms | p95 ms | p99 ms | inference + 2 periods | frames |\n|---|---|---|---|---|---|")
     for periods in (1, 2, 10):
         inference = periods * PERIOD
 

@@ -147,7 +147,7 @@ def main() -> None:
                 frames += len(film.frames)
                 objects += sum(len(certain) for certain, _ in film.truths)
             print(f"{camera.name}: {frames} frames, {objects} objects in them")
-            print("| shown | boxes per frame | right | found | come or go | edges shake by | numbers per object |")
+            print("| displayed | boxes per frame | precision | recall | flicker | jitter | IDs per object |")
             print("|---|---|---|---|---|---|---|")
             for way in ways:
                 print(way.row(frames, objects))

@@ -199,7 +199,7 @@ def main() -> None:
             ages, busy = measured(name, args.seconds)
             gathered[name] += ages
             cores[name].append(busy)
-    print("| watched by | p50 ms | p95 ms | p99 ms | pictures/s | cores |\n|---|---|---|---|---|---|")
+    print("| watched by | p50 ms | p95 ms | p99 ms | frames/s | cores |\n|---|---|---|---|---|---|")
     for name, ages in gathered.items():
         p50, p95, p99 = (float(np.quantile(ages, share)) * 1000 for share in (0.5, 0.95, 0.99))
         rate = len(ages) / ((args.seconds + SETTLING_SECONDS) * args.rounds)  # from when a watcher had settled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -183,3 +185,13 @@ def recording(path: Path) -> tuple[SourceInfo, list[Frame]]:
             path,
         )
     return about, shown
+
+
+def recorded_by_a_process(*args: str) -> str:
+    """What `sink_segments_program` printed, which records in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sink_segments_program", *args],
+        capture_output=True, text=True, timeout=50, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout

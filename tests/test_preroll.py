@@ -6,7 +6,6 @@ import gc
 import itertools
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +22,18 @@ from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import SegmentedObjects, SegmentedVideo, open_sink
 from stream_seg.sinks.preroll import Ahead, Encoded, PreRoll
 from stream_seg.sources import Recording, open_source
-from tests.sink_films import NOTHING, SOMETHING, frames, image, read, record, recording, segments, sounds
+from tests.sink_films import (
+    NOTHING,
+    SOMETHING,
+    frames,
+    image,
+    read,
+    record,
+    recorded_by_a_process,
+    recording,
+    segments,
+    sounds,
+)
 from tests.source_servers import file_server
 
 LIVE = SourceInfo("camera", (64, 48), "live", Fraction(25))
@@ -266,22 +276,12 @@ def test_a_live_recording_is_named_by_when_its_first_picture_was_there(
     assert found == [f"live_{names[0]}.mp4", f"video_{names[1]}.mp4"]
 
 
-def run(*args: str) -> str:
-    """Record in a process of its own; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.sink_segments_program", *args],
-        capture_output=True, text=True, timeout=50, check=False, cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_what_came_before_is_on_disk_when_the_process_is_killed_soon_after_the_sight(
     suffix: str, tmp_path: Path
 ) -> None:
-    run(str(tmp_path / f"door.{suffix}"), "5", "120", "killed", "2")
+    recorded_by_a_process(str(tmp_path / f"door.{suffix}"), "5", "120", "killed", "2")
     (part,) = tmp_path.glob("*.part*")
     film = read(part)
     assert len(film.times) > 75 - 25  # 2 s before the frame that shows something, the 101st, and half a second behind
@@ -290,7 +290,7 @@ def test_what_came_before_is_on_disk_when_the_process_is_killed_soon_after_the_s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_on_a_disk_too_full_for_what_came_before_its_beginning_plays(tmp_path: Path) -> None:
-    told = run(str(tmp_path / "door.mp4"), "1", "120", "full", "2")
+    told = recorded_by_a_process(str(tmp_path / "door.mp4"), "1", "120", "full", "2")
     (part,) = tmp_path.glob("*.part*")
     assert re.search(rf"cannot write .*door_.*: File too large; what was written until then is in {part}", told)
     assert len(read(part).times) > 0

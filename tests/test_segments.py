@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +33,19 @@ from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK, Segments
 from stream_seg.sources import Recording
-from tests.sink_films import NOTHING, SOMETHING, deliver, frames, image, read, record, recording, segments, sounds
+from tests.sink_films import (
+    NOTHING,
+    SOMETHING,
+    deliver,
+    frames,
+    image,
+    read,
+    record,
+    recorded_by_a_process,
+    recording,
+    segments,
+    sounds,
+)
 
 LIVE = SourceInfo("camera", (64, 48), "live")
 STEADY = [Fraction(i, 25) for i in range(90)]
@@ -494,20 +505,10 @@ def test_a_segment_that_another_run_finishes_or_deletes_meanwhile_keeps_no_old_o
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def run(*args: str) -> str:
-    """Record in a process of its own; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.sink_segments_program", *args],
-        capture_output=True, text=True, timeout=50, check=False, cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_killed_process_loses_less_than_a_second_and_nothing_of_earlier_segments(suffix: str, tmp_path: Path) -> None:
-    run(str(tmp_path / f"door.{suffix}"), "2", "140", "killed")
+    recorded_by_a_process(str(tmp_path / f"door.{suffix}"), "2", "140", "killed")
     assert [len(read(path).times) for path in segments(tmp_path)] == [50, 50]
     (part,) = tmp_path.glob("*.part*")
     film = read(part)
@@ -521,7 +522,7 @@ def test_a_killed_process_loses_less_than_a_second_and_nothing_of_earlier_segmen
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_on_a_full_disk_earlier_segments_are_whole_and_the_last_one_plays(tmp_path: Path) -> None:
-    told = run(str(tmp_path / "door.mp4"), "1", "100", "full")
+    told = recorded_by_a_process(str(tmp_path / "door.mp4"), "1", "100", "full")
     (part,) = tmp_path.glob("*.part*")
     assert re.search(rf"cannot write .*door_.*: File too large; what was written until then is in {part}", told)
     assert [len(read(path).times) for path in segments(tmp_path)] == [25]

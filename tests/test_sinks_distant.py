@@ -336,14 +336,8 @@ class Impatient(Sink):
         return (self._asked or 0) > 5
 
 
-@pytest.mark.usefixtures("once")
-@pytest.mark.parametrize("share", [0, 0.5], ids=["from the first", "in the middle"])
-@pytest.mark.parametrize("segmented", [False, True], ids=["one", "segments"])
-def test_a_run_whose_sound_stalls_still_ends_when_it_is_told_to(segmented: bool, share: float, tmp_path: Path) -> None:
-    source = record(tmp_path / "in.mkv", "pcm_s16le", seconds=6)
-    data = source.read_bytes()
-    out = tmp_path / "out.mkv"
-    sink = SegmentedVideo(out, 600) if segmented else VideoFile(out)
+def shown_until_told(data: bytes, share: float, sink: Sink) -> int:
+    """How many frames of a film were shown whose sound stalls after this share, until it was told to end, and did."""
     impatient = Impatient()
     with MisbehavingServer() as server:
         address = server.behave("/film.mkv", without_range(data), stalled(data, round(len(data) * share)))
@@ -354,25 +348,27 @@ def test_a_run_whose_sound_stalls_still_ends_when_it_is_told_to(segmented: bool,
         pipeline.run()
         assert time.monotonic() - began < PROMPT
         assert pipeline.stopped
+    return impatient.shown
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize("share", [0, 0.5], ids=["from the first", "in the middle"])
+@pytest.mark.parametrize("segmented", [False, True], ids=["one", "segments"])
+def test_a_run_whose_sound_stalls_still_ends_when_it_is_told_to(segmented: bool, share: float, tmp_path: Path) -> None:
+    source = record(tmp_path / "in.mkv", "pcm_s16le", seconds=6)
+    data = source.read_bytes()
+    out = tmp_path / "out.mkv"
+    sink = SegmentedVideo(out, 600) if segmented else VideoFile(out)
+    shown = shown_until_told(data, share, sink)
     (path,) = tmp_path.glob("out*.mkv")
-    assert impatient.shown == len(read(path).times) < 150
+    assert shown == len(read(path).times) < 150
     assert len(sounds(path)) == (share > 0)
 
 
 @pytest.mark.usefixtures("once")
 def test_a_run_that_waits_for_the_sound_before_an_event_ends_when_it_is_told_to(tmp_path: Path) -> None:
     data = record(tmp_path / "in.mkv", "pcm_s16le", seconds=6).read_bytes()
-    sink, impatient = SegmentedVideo(tmp_path / "out.mkv", events=1, before=1), Impatient()
-    with MisbehavingServer() as server:
-        address = server.behave("/film.mkv", without_range(data), stalled(data, len(data) // 2))
-        film = open_source(address, open_timeout=60, stall_timeout=60)
-        segmenter = FunctionSegmenter(lambda _: NOTHING, NOTHING.class_names)
-        pipeline = Pipeline(film, segmenter, sinks=[sink, impatient])
-        began = time.monotonic()
-        pipeline.run()
-        assert time.monotonic() - began < PROMPT
-        assert pipeline.stopped
-    assert 50 < impatient.shown < 150
+    assert 50 < shown_until_told(data, 0.5, SegmentedVideo(tmp_path / "out.mkv", events=1, before=1)) < 150
     assert not list(tmp_path.glob("out*"))
 
 

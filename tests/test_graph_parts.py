@@ -19,8 +19,8 @@ from stream_seg.graph.fpn import path_aggregation
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.nms import decayed, suppress_flat, suppress_per_level
 from stream_seg.graph.parameters import modern_names
+from stream_seg.graph.regions import Canvas, Rois
 from stream_seg.graph.roi import make_pooler
-from stream_seg.graph.rpn import Canvas, Rois
 from tests.small_graphs import compute
 
 Floats = NDArray[np.float32]

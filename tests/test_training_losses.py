@@ -21,8 +21,8 @@ import pytest
 from stream_seg import load_segmenter
 from stream_seg.graph import export_graph
 from stream_seg.graph.config import RoiPooling
+from stream_seg.graph.regions import Canvas, Rois
 from stream_seg.graph.roi import make_pooler
-from stream_seg.graph.rpn import Canvas, Rois
 from tests.small_graphs import compute
 from tests.training_scripts import file_limit, importable, needing, settings_kept
 

@@ -10,8 +10,8 @@ from stream_seg.graph.detected import Detected, remaining
 from stream_seg.graph.emit import Value
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.parameters import fully_connected_names
+from stream_seg.graph.regions import Rois
 from stream_seg.graph.roi import Pooler
-from stream_seg.graph.rpn import Rois
 
 
 def detect(

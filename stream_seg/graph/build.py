@@ -23,8 +23,9 @@ from stream_seg.graph.fpn import feature_pyramid, path_aggregation
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.mask_head import Outlines, mask_levels, masks, scored
 from stream_seg.graph.parameters import State
+from stream_seg.graph.regions import Canvas
 from stream_seg.graph.roi import Pooler, make_pooler
-from stream_seg.graph.rpn import Canvas, propose
+from stream_seg.graph.rpn import propose
 
 
 def build_graph(

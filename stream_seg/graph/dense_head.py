@@ -17,7 +17,7 @@ from stream_seg.graph.config import DenseHead, MaskRCNN
 from stream_seg.graph.detected import Detected, remaining
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.layers import Layers
-from stream_seg.graph.rpn import Canvas, Rois
+from stream_seg.graph.regions import Canvas, Rois
 
 
 @dataclass(frozen=True, slots=True)

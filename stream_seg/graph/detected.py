@@ -10,7 +10,7 @@ from stream_seg.graph.boxes import shorter_side
 from stream_seg.graph.config import MaskRCNN
 from stream_seg.graph.emit import Value
 from stream_seg.graph.nms import DROPPED, decayed, suppress_flat
-from stream_seg.graph.rpn import Rois
+from stream_seg.graph.regions import Rois
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from stream_seg.graph.detected import Detected
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.layers import Floats, Layers
 from stream_seg.graph.parameters import CLASS_EMBEDDING
+from stream_seg.graph.regions import Canvas, Rois
 from stream_seg.graph.roi import Pooler, make_pooler
-from stream_seg.graph.rpn import Canvas, Rois
 
 _PREDICTOR = "roi_heads.mask_predictor"
 _FINE_STRIDE = 4

@@ -19,7 +19,7 @@ import numpy as np
 from stream_seg.graph.boxes import area
 from stream_seg.graph.config import Device, RoiPooling
 from stream_seg.graph.emit import Graph, Value
-from stream_seg.graph.rpn import Canvas, Rois
+from stream_seg.graph.regions import Canvas, Rois
 
 _GATHERED_BYTES = 4 * 2**20
 """About how much is gathered at a time: so little that it is still in a cache when it is combined."""

@@ -8,13 +8,13 @@ can be taken by themselves, and not the convolutions they were trained as.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from stream_seg.graph.boxes import clip
 from stream_seg.graph.config import DenseHead, MaskRCNN
-from stream_seg.graph.detected import Detected, remaining
+from stream_seg.graph.detected import Detected, best_above, first_of_each, remaining
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.layers import Layers
 from stream_seg.graph.regions import Canvas, Rois
@@ -30,6 +30,19 @@ class _Level:
     width: Value
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Places (D,), numbered on from level to level, with their image, and what may be there: label and score, (D,)."""
+
+    place: Value
+    image: Value
+    label: Value
+    score: Value
+
+    def take(self, index: Value) -> _Candidates:
+        return _Candidates(*(column.gather(index) for column in (self.place, self.image, self.label, self.score)))
+
+
 def detect_densely(layers: Layers, config: MaskRCNN, maps: list[Value], canvas: Canvas, threshold: Value) -> Detected:
     """Detections: scores above the threshold, at most `per_image` of each image."""
     assert config.dense is not None  # where this is called
@@ -39,8 +52,8 @@ def detect_densely(layers: Layers, config: MaskRCNN, maps: list[Value], canvas: 
         logits = layers.graph.concat([_classes(layers, config, level) for level in levels], axis=1)
         with layers.graph.scope("select"):
             found = _candidates(config.dense, logits, limits, threshold)
-        found = replace(found, rois=_boxes(layers, config, levels, found.rois, limits))
-        return remaining(config, found, limits, threshold)
+        rois = Rois(_boxes(layers, config, levels, found, limits), found.image)
+        return remaining(config, Detected(rois, found.label, found.score), limits, threshold)
 
 
 def _level(layers: Layers, config: MaskRCNN, x: Value, number: int, canvas: Canvas) -> _Level:
@@ -64,11 +77,8 @@ def _classes(layers: Layers, config: MaskRCNN, level: _Level) -> Value:
         return graph.op("Reshape", logits, shape)
 
 
-def _candidates(config: DenseHead, logits: Value, limits: Value, threshold: Value) -> Detected:
-    """The likeliest classes and places of each image, of logits (N, P, classes - 1), above the threshold.
-
-    In place of boxes (D, 4) it has the places (D,): scores and boxes of others are never computed.
-    """
+def _candidates(config: DenseHead, logits: Value, limits: Value, threshold: Value) -> _Candidates:
+    """The likeliest classes and places of each image, of logits (N, P, classes - 1), above the threshold."""
     graph = logits.graph
     # Logits are compared, for a sigmoid of all of them takes longer than what is left to do.
     least = graph.op("Log", threshold / graph.op("Sub", 1.0, threshold))
@@ -79,18 +89,19 @@ def _candidates(config: DenseHead, logits: Value, limits: Value, threshold: Valu
     row, label = (above.gather(column) for column in range(2))
     image, place = (likely.gather(column, axis=1).gather(row) for column in range(2))
     scores = graph.op("Sigmoid", here.gather_nd(above.transpose(1, 0)))
-    found = Detected(Rois(place, image), label + 1, scores)
-    return found.take(found.above(threshold)).first(config.candidates, limits.length(0))
+    found = _Candidates(place, image, label + 1, scores)
+    found = found.take(best_above(found.score, found.image, threshold))
+    return found.take(first_of_each(found.image, config.candidates, limits.length(0)))
 
 
-def _boxes(layers: Layers, config: MaskRCNN, levels: list[_Level], found: Rois, limits: Value) -> Rois:
-    """With boxes (D, 4), within their images, instead of places (D,), which are numbered on from level to level."""
+def _boxes(layers: Layers, config: MaskRCNN, levels: list[_Level], found: _Candidates, limits: Value) -> Value:
+    """Boxes (D, 4) of the candidates, within their images."""
     assert config.dense is not None  # it is what predicts
     graph, image = layers.graph, found.image
     begins = graph.op("CumSum", graph.concat([level.places for level in levels], axis=0), 0, exclusive=1)
-    has_begun = found.boxes.unsqueeze(1) >= begins.unsqueeze(0)
+    has_begun = found.place.unsqueeze(1) >= begins.unsqueeze(0)
     number = graph.op("ReduceSum", has_begun.cast(np.int64), ints(1), keepdims=0) - 1
-    place = found.boxes - begins.gather(number)
+    place = found.place - begins.gather(number)
     of_each = [_distances(layers, level, place, image).unsqueeze(1) for level in levels]
     logits = graph.concat(of_each, axis=1).gather_nd(number.unsqueeze(1), batch_dims=1)
     likely = graph.op("Softmax", logits.reshape(-1, 4, config.dense.distances), axis=-1)
@@ -101,7 +112,7 @@ def _boxes(layers: Layers, config: MaskRCNN, levels: list[_Level], found: Rois, 
     x, y = (one.cast(np.float32).unsqueeze(1) + 0.5 for one in (place - row * width, row))
     stride = graph.value(np.array(config.backbone.strides, np.float32)).gather(number).unsqueeze(1)
     boxes = (graph.concat([x, y, x, y], axis=1) + away) * stride
-    return Rois(clip(boxes, limits.squeeze(1).gather(image)), image)
+    return clip(boxes, limits.squeeze(1).gather(image))
 
 
 def _distances(layers: Layers, level: _Level, place: Value, image: Value) -> Value:

@@ -24,22 +24,23 @@ class Detected:
     def take(self, index: Value) -> Detected:
         return Detected(self.rois.take(index), self.labels.gather(index), self.scores.gather(index))
 
-    def above(self, threshold: Value) -> Value:
-        """Indices (K,) of those with a score above the threshold, grouped by image and best first."""
-        graph = self.scores.graph
-        kept = graph.where_true(self.scores > threshold).squeeze(0)
-        # Images first, then scores; in double precision their sum is not rounded.
-        score, image = (values.gather(kept).cast(np.float64) for values in (self.scores, self.rois.image))
-        place = score - image * np.array(2, np.float64)
-        return kept.gather(graph.ops(2, "TopK", place, kept.lengths(0))[1])
 
-    def first(self, count: int, images: Value) -> Detected:
-        """The first so many of each image, of so many images; `images` is a scalar."""
-        graph = self.scores.graph
-        is_of_image = self.rois.image.unsqueeze(0).equals(graph.arange(images).unsqueeze(1))
-        rank = graph.op("CumSum", is_of_image.cast(np.int32), 1)
-        wanted = graph.where_true(is_of_image & (rank <= np.array(count, np.int32)))
-        return self.take(wanted.gather(1))
+def best_above(scores: Value, image: Value, threshold: Value) -> Value:
+    """Indices (K,) of the scores (D,) above the threshold, grouped by their image (D,) and best first."""
+    graph = scores.graph
+    kept = graph.where_true(scores > threshold).squeeze(0)
+    # Images first, then scores; in double precision their sum is not rounded.
+    score, group = (values.gather(kept).cast(np.float64) for values in (scores, image))
+    place = score - group * np.array(2, np.float64)
+    return kept.gather(graph.ops(2, "TopK", place, kept.lengths(0))[1])
+
+
+def first_of_each(image: Value, count: int, images: Value) -> Value:
+    """Indices (K,) of the first so many of each image (D,), of so many images; `images` is a scalar."""
+    graph = image.graph
+    is_of_image = image.unsqueeze(0).equals(graph.arange(images).unsqueeze(1))
+    rank = graph.op("CumSum", is_of_image.cast(np.int32), 1)
+    return graph.where_true(is_of_image & (rank <= np.array(count, np.int32))).gather(1)
 
 
 def remaining(config: MaskRCNN, found: Detected, limits: Value, threshold: Value) -> Detected:
@@ -48,7 +49,8 @@ def remaining(config: MaskRCNN, found: Detected, limits: Value, threshold: Value
     with limits.graph.scope("select"):
         scores = found.scores.where(shorter_side(found.rois.boxes) >= detection.min_side, DROPPED)
         chosen = suppress_flat(found.rois.boxes, scores, found.rois.image, found.labels, limits, detection.nms_iou)
-        best = found.take(chosen).first(detection.per_image, limits.length(0))
+        best = found.take(chosen)
+        best = best.take(first_of_each(best.rois.image, detection.per_image, limits.length(0)))
     return _faded(config, best, threshold) if detection.decay else best
 
 
@@ -57,4 +59,4 @@ def _faded(config: MaskRCNN, found: Detected, threshold: Value) -> Detected:
     with found.scores.graph.scope("decay"):
         cells = found.rois.image * config.classes + found.labels
         found = replace(found, scores=decayed(found.rois.boxes, found.scores, cells, config.detection.decay))
-        return found.take(found.above(threshold))
+        return found.take(best_above(found.scores, found.rois.image, threshold))

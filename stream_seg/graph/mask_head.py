@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stream_seg.graph.config import Device, MaskHead, MaskRCNN
-from stream_seg.graph.detected import Detected
+from stream_seg.graph.detected import Detected, best_above
 from stream_seg.graph.emit import Value, ints
 from stream_seg.graph.layers import Floats, Layers
 from stream_seg.graph.parameters import CLASS_EMBEDDING
@@ -99,7 +99,7 @@ def scored(found: Detected, masks: Value, size: int, threshold: Value) -> tuple[
         inside = (masks > 0.5).cast(np.float32)
         certainty = _sums(masks * inside, size) / _sums(inside, size).maximum(1.0)
         found = replace(found, scores=found.scores * certainty)
-        best = found.above(threshold)
+        best = best_above(found.scores, found.rois.image, threshold)
         return found.take(best), masks.gather(best)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from stream_seg.geometry import paste
 from stream_seg.segmenters import load_segmenter
 from stream_seg.segmenters.classes import classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.full_masks import crop, lift
-from stream_seg.segmenters.onnx_segmenter import Options
-from stream_seg.segmenters.preprocess import Placement, fit, round_up, scaled
-from stream_seg.segmenters.session import Session
+from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
+from stream_seg.segmenters.preprocess import Placement, Size, fit, round_up, scaled
+from stream_seg.segmenters.session import Run, Session
 from stream_seg.segmenters.yolo_seg import YoloSegmenter, suppress
 from tests.adapter_graphs import (
     Probing,
@@ -293,6 +293,25 @@ def test_a_graph_for_two_images_answers_any_number_as_one_by_one(family: str, tm
     assert len({float(found.scores.max()) for found in together}) == 3
     for one, other in zip(together, alone, strict=True):
         assert same(one, other)
+
+
+@pytest.mark.parametrize("family", BATCHED)
+def test_a_graph_for_two_images_is_warmed_up_by_one_run(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, masks, box = BATCHED[family]
+    path = build(tmp_path / "model.onnx", probing(4, masks, box=box))
+    with load_segmenter(path, device="cpu", threads=1, labels=[f"name {i}" for i in range(91)]) as segmenter:
+        assert isinstance(segmenter, OnnxSegmenter)
+        detect, runs = segmenter.detect, []
+
+        def counting(run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
+            runs.append(len(images))
+            return detect(run, images, canvas)
+
+        monkeypatch.setattr(segmenter, "detect", counting)
+        segmenter.warm_up((80, 60))
+    assert runs == [2]
 
 
 def same(one: Detections, other: Detections) -> bool:

@@ -56,14 +56,16 @@ class ExportSegmenter(OnnxSegmenter):
     def canvas_for(self, size: Size) -> Size:
         return self._fixed or round_up(self.inner(size), self.stride)
 
+    def rows(self, images: int) -> int:
+        return self._rows or super().rows(images)
+
     def place(self, size: Size, canvas: Size) -> Placement:
         """Where an image of `size` goes in `canvas`: the top-left corner, unless a family does otherwise."""
         return Placement(size, fit(size, canvas) if self._fixed else self.inner(size))
 
     def batch(self, images: Sequence[Image], canvas: Size) -> tuple[Planes, list[Placement]]:
         """The planes (B, 3, H, W) of the images and where each is; what a batch has too many of is zero."""
-        rows = self._rows or self.rows(len(images))
-        out = np.empty((rows, 3, canvas[1], canvas[0]), FLOATS[self._input.type])
+        out = np.empty((self.rows(len(images)), 3, canvas[1], canvas[0]), FLOATS[self._input.type])
         out[len(images) :] = 0
         return out, [self._write(image, canvas, planes) for image, planes in zip(images, out, strict=False)]
 

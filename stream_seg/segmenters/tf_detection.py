@@ -50,7 +50,7 @@ class TfDetectionSegmenter(ExportSegmenter):
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
         boxes = [Letterbox((image.shape[1], image.shape[0]), canvas) for image in images]
-        pixels = self.buffer((self._rows or self.rows(len(images)), canvas[1], canvas[0], 3))
+        pixels = self.buffer((self.rows(len(images)), canvas[1], canvas[0], 3))
         for box, image, out in zip(boxes, images, pixels, strict=False):
             box.apply(image, out)
         pixels[len(images) :] = 0

@@ -425,7 +425,13 @@ class TestRefusals:
             ({"score_threshold": 1.5}, "between 0 and 1, not 1.5"),
             ({"score_threshold": float("nan")}, "between 0 and 1, not nan"),
             ({"long_side": 8}, "64 to 4096 pixels, not 8"),
-            ({"threads": 0}, "threads must be 1 to 256, not 0"),
+            ({"long_side": 416.0}, "must be a whole number, 64 to 4096 pixels, not 416.0"),
+            ({"threads": 0}, "threads must be a whole number, 1 to 256, not 0"),
+            ({"threads": 4 / 2}, "threads must be a whole number, 1 to 256, not 2.0"),
+            ({"slices": 2}, r"slices are given as \(columns, rows\), as in \(3, 2\), not 2"),
+            ({"slices": (2.0, 2)}, r"slices are given as .*, not \(2.0, 2\)"),
+            ({"slices": "2x2"}, "slices are given as .*, not '2x2'"),
+            ({"labels": {0: "red", 1: "green", 2: "blue"}}, "labels are a list of names, .*; 0 is no name"),
             ({"device": "gpu"}, "auto, cpu, cuda or cuda:N, not 'gpu'"),
             ({"device": "cuda:-1"}, "not 'cuda:-1'"),
             ({"labels": Path("no/such/file")}, "labels file .* cannot be read"),
@@ -434,6 +440,13 @@ class TestRefusals:
     def test_an_option_out_of_range(self, tmp_path: Path, options: dict[str, object], message: str) -> None:
         with pytest.raises(UsageError, match=message):
             load_segmenter(batched_model(tmp_path / "t.onnx"), **options)  # type: ignore[arg-type]
+
+    def test_options_may_be_numbers_and_lists_of_numpy(self, tmp_path: Path) -> None:
+        model, labels = batched_model(tmp_path / "t.onnx"), np.array(["a", "b", "c"])
+        sizes = {"long_side": np.int64(160), "threads": np.int64(1), "slices": np.array([2, 1])}
+        with load_segmenter(model, device="cpu", labels=labels, **sizes) as segmenter:  # type: ignore[arg-type]
+            assert segmenter.class_names == ("a", "b", "c")
+            assert "160 px; whole and in 2x1 parts" in segmenter.description
 
     def test_more_or_fewer_labels_than_the_model_has_classes(self, tmp_path: Path) -> None:
         labels = tmp_path / "names.txt"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from stream_seg import catalog
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.segmenters import (
@@ -114,18 +116,34 @@ def _check(
 ) -> None:
     if score_threshold is not None and not 0.0 <= score_threshold <= 1.0:
         raise UsageError(f"the score threshold must be between 0 and 1, not {score_threshold}")
-    if long_side is not None and long_side not in LONG_SIDES:
-        raise UsageError(f"the long side must be {LONG_SIDES[0]} to {LONG_SIDES[-1]} pixels, not {long_side}")
-    if threads is not None and threads not in THREADS:
-        raise UsageError(f"threads must be {THREADS[0]} to {THREADS[-1]}, not {threads}")
+    if long_side is not None and not _is_whole(long_side, LONG_SIDES):
+        raise UsageError(
+            f"the long side must be a whole number, {LONG_SIDES[0]} to {LONG_SIDES[-1]} pixels, not {long_side}"
+        )
+    if threads is not None and not _is_whole(threads, THREADS):
+        raise UsageError(f"threads must be a whole number, {THREADS[0]} to {THREADS[-1]}, not {threads}")
     if slices is not None:
+        pair = np.asarray(slices)
+        if pair.shape != (2,) or not np.issubdtype(pair.dtype, np.integer):
+            raise UsageError(f"slices are given as (columns, rows), as in (3, 2), not {slices!r}")
         check_slices(*slices)
+
+
+def _is_whole(number: object, allowed: range) -> bool:
+    """Whether it is a whole number of these: 2.0 is one for Python, but not for ONNX Runtime."""
+    return isinstance(number, int | np.integer) and number in allowed
 
 
 def _names(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str | Path):
         return read_labels(Path(labels))
-    return tuple(labels) if labels else None
+    names = () if labels is None else tuple(labels)
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(
+                f"labels are a list of names, or the path of a file with one per line; {name!r} is no name"
+            )
+    return names or None
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

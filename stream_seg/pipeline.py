@@ -65,7 +65,8 @@ class Feed:
 
 class _Lane:
     """A feed in a running pipeline. `info`, `has_begun` and `is_whole`, which says that all of its source was captured,
-    are set by its capture thread, the rest by the caller's.
+    are set by its capture thread, `is_refused`, which says that its follower will have none of its frames, by the one
+    that renders, the rest by the caller's.
     """
 
     def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
@@ -81,6 +82,7 @@ class _Lane:
         self.info: SourceInfo | None = None
         self.has_begun = False
         self.is_whole = False
+        self.is_refused = False
         self.is_open = False
         self.is_over = False
         self.is_closed = False
@@ -383,15 +385,24 @@ class Pipeline:
                 continue
             with self.metrics.stages["render"]:
                 rendered = self._drawn(item.lane, item.frame, item.detections)
-            self._rendered.put(rendered)
+            if rendered is None:
+                self._intake.delivered()
+            else:
+                self._rendered.put(rendered)
 
-    def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered:
+    def _drawn(self, lane: _Lane, frame: Frame, found: Detections) -> _Rendered | None:
+        """The frame as it is shown; None where that is for no source any more."""
+        if lane.is_refused:
+            return None
         try:
             detections = found if lane.follower is None else lane.follower(frame, found)
         except UsageError as error:  # a region outside of its pictures: whose?
             if len(self._lanes) == 1:
                 raise
-            raise UsageError(f"{lane.metrics.name}: {error}") from error
+            lane.is_refused = True
+            self._source_failed(lane, error, UsageError(f"{lane.metrics.name}: {error}"))
+            self._close_source(lane)
+            return None
         check_found(detections)  # a function of the user's may have returned nothing
         picture = picture_of(lane.renderer(frame, detections)) if lane.wants_pictures else None
         tile = None if self._wall is None else self._wall.draw(lane.number, frame, detections, picture)
@@ -548,13 +559,14 @@ class Pipeline:
         finally:
             self._intake.end(lane.number)
 
-    def _source_failed(self, lane: _Lane, error: BaseException) -> None:
+    def _source_failed(self, lane: _Lane, error: BaseException, raised: BaseException | None = None) -> None:
+        """Note that the source of `lane` failed; the run goes on, unless all have. `raised`, if given, ends it then."""
         if self._stopped or self._errors:  # it may be that which ended it
             logger.debug("the source failed after it was told to stop: %s", error)
             return
         lane.metrics.error = error
         if all(other.metrics.error is not None for other in self._lanes):
-            self._fail(error)
+            self._fail(raised or error)
         else:
             logger.warning("%s failed, the others go on: %s", lane.metrics.name, error)
 

@@ -22,6 +22,7 @@ from stream_seg.frame import Frame
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.region import Corners, Region
 from stream_seg.segmenters import FunctionSegmenter
+from stream_seg.sinks import ListSink
 from stream_seg.sources import ListSource
 from stream_seg.steady import Steady
 from tests.source_files import write_video
@@ -248,9 +249,29 @@ def test_films_in_turns_have_the_regions_without_a_name_as_well_if_they_are_of_o
     assert len(feeds.plan(parse([*argv[:3], "--region", "d=0,0,32,48"]), lambda *of: []).feeds) == 8
 
 
-def test_whose_region_lies_outside_of_a_picture_that_came_late_is_told() -> None:
+def test_a_region_outside_of_a_picture_that_came_late_ends_its_source_alone(caplog: pytest.LogCaptureFixture) -> None:
     segmenter = FunctionSegmenter(lambda _: found(), ("person",))
-    regions = {"door": Region([(0, 0), (9, 9)]), "yard": Region([(200, 0), (300, 9)])}
-    cameras = [Feed(ListSource([FRAME.image]), name=name, follower=region) for name, region in regions.items()]
-    with pytest.raises(UsageError, match=r"^yard: the region from 200,0 to 300,9 lies outside"):
+    places = {"door": [(0, 0), (9, 9)], "yard": [(200, 0), (300, 9)]}
+    sinks = {name: ListSink() for name in places}
+    pipeline = Pipeline(
+        [
+            Feed(ListSource([FRAME.image] * 9), [sinks[name]], name=name, follower=Region(places[name]))
+            for name in places
+        ],
+        segmenter,
+    )
+    summary = pipeline.run()
+    assert (len(sinks["door"].frames), len(sinks["yard"].frames)) == (9, 0)
+    assert (summary.delivered, summary.feeds[1].delivered) == (9, 0)
+    words = "the region from 200,0 to 300,9 lies outside of the picture, which is 128x72 pixels"
+    assert {name: str(error) for name, error in pipeline.failures.items()} == {"yard": words}
+    assert caplog.messages == [f"yard failed, the others go on: {words}"]
+
+
+def test_whose_region_lies_outside_is_told_where_all_do() -> None:
+    segmenter = FunctionSegmenter(lambda _: found(), ("person",))
+    cameras = [
+        Feed(ListSource([FRAME.image]), name=name, follower=Region([(200, 0), (300, 9)])) for name in ("door", "yard")
+    ]
+    with pytest.raises(UsageError, match=r"^(door|yard): the region from 200,0 to 300,9 lies outside"):
         Pipeline(cameras, segmenter).run()

@@ -13,7 +13,7 @@ from stream_seg.frame import Frame, check_frame
 from stream_seg.geometry import feet, part_within
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Follower
-from stream_seg.region import pixels, refuse_outside
+from stream_seg.region import pixels, refuse_outside, tell_of_another_size
 
 _SETTLED = 0.1
 """How far behind the line an object must have come to have crossed it, as a share of its size: what stands on it
@@ -35,7 +35,7 @@ class Line:
     no film, are passed on as they are.
 
     Raises `UsageError` for ends that are none, or not a pixel apart, for a line outside of the first frame, and for
-    objects without numbers.
+    objects without numbers. A warning tells of later frames that have another size.
     """
 
     def __init__(self, start: tuple[float, float], end: tuple[float, float], follower: Follower | None = None) -> None:
@@ -48,7 +48,7 @@ class Line:
             )
         self._along = step[0] / self._length, step[1] / self._length
         self._follower = follower
-        self._is_checked = False
+        self._size: tuple[int, int] | None = None  # of the frame before
         self._places: OrderedDict[int, _Place] = OrderedDict()
         self._crossings = Crossings(start, end)
 
@@ -59,9 +59,11 @@ class Line:
         check_found(found)
         if frame.is_still:
             return found
-        if not self._is_checked:
-            self._is_checked = True
+        before, self._size = self._size, frame.size
+        if before is None:
             self.refuse_outside(frame.size)
+        else:
+            tell_of_another_size(self._ends, before, frame.size, "line")
         if found.ids is None and len(found):
             raise UsageError("a line counts objects by their numbers, which they have none of; give it a Steady")
         now = []

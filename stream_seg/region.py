@@ -29,20 +29,18 @@ class Region:
     A list of such corners is several regions: what stands within any of them is kept. The edge belongs to a region.
     `follower`, such as a `Steady`, comes first, so that numbers stay the same for what leaves the regions and comes
     back. Raises `UsageError` for corners that are none, and so does the first frame if a region lies outside of it; of
-    images of their own, which may be of other sizes, a warning says so.
+    images of their own, which may be of other sizes, a warning says so, as of a camera that comes back with another.
     """
 
     def __init__(self, corners: Corners | Sequence[Corners], follower: Follower | None = None) -> None:
         self._polygons = [polygon(one) for one in _each(corners)]
         self._follower = follower
-        self._is_checked = False
+        self._size: tuple[int, int] | None = None  # of the frame before
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
         check_frame(frame)
         check_found(found)
-        if not self._is_checked:
-            self._is_checked = True
-            self._check(frame)
+        self._check(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
         return found[np.array([self._holds(place) for place in feet(found, frame.size)], np.bool_)]
@@ -53,6 +51,12 @@ class Region:
             refuse_outside(corners, size, "region")
 
     def _check(self, frame: Frame) -> None:
+        before, self._size = self._size, frame.size
+        if before is not None:
+            if not frame.is_still:
+                for corners in self._polygons:
+                    tell_of_another_size(corners, before, frame.size, "region")
+            return
         try:
             self.refuse_outside(frame.size)
         except UsageError as error:
@@ -102,8 +106,25 @@ def refuse_outside(places: NDArray[np.float32], size: tuple[int, int], what: str
     """
     low, high = places.min(0), places.max(0)
     if not is_seen or (low >= size).any() or (high <= 0).any():
-        where = f"from {low[0]:g},{low[1]:g} to {high[0]:g},{high[1]:g}"
+        where = _extent(places)
         raise UsageError(f"the {what} {where} lies outside of the picture, which is {size[0]}x{size[1]} pixels")
+
+
+def tell_of_another_size(
+    places: NDArray[np.float32], before: tuple[int, int], size: tuple[int, int], what: str
+) -> None:
+    """Warn that `what`, with its points (K, 2), is elsewhere in a picture that has another `size` than `before`."""
+    if size != before:
+        logger.warning(
+            "the picture is %dx%d pixels now, no longer %dx%d: the %s %s is in those and no longer where it was",
+            *(*size, *before, what, _extent(places)),
+        )
+
+
+def _extent(places: NDArray[np.float32]) -> str:
+    """From where to where points (K, 2) are."""
+    low, high = places.min(0), places.max(0)
+    return f"from {low[0]:g},{low[1]:g} to {high[0]:g},{high[1]:g}"
 
 
 def _words(places: NDArray[np.float32]) -> str:

@@ -202,6 +202,16 @@ def test_a_line_outside_of_the_picture_is_refused(ends: Ends) -> None:
         Line(*ends)(FRAME, standing())
 
 
+def test_a_camera_that_comes_back_with_another_size_of_picture_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    line = Line((0, 80), (128, 80))
+    for frame in [FRAME] * 2 + [dataclasses.replace(FRAME, pixels=np.zeros((48, 64, 3), np.uint8))] * 2:
+        line(frame, standing())
+    assert caplog.messages == [
+        "the picture is 64x48 pixels now, no longer 128x96: the line from 0,80 to 128,80 is in those and no longer "
+        "where it was"
+    ]
+
+
 def bright(image: Image) -> Detections:
     """Each white spot of the picture as an object."""
     spots = cv2.connectedComponentsWithStats(cv2.inRange(image, (250,) * 3, (255,) * 3))[2][1:, :4].astype(np.float32)

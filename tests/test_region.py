@@ -92,6 +92,18 @@ def test_a_region_outside_of_the_picture_is_refused(corners: Corners, caplog: py
         Region(partly)(FRAME, found())
 
 
+def test_a_camera_that_comes_back_with_another_size_of_picture_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    smaller = dataclasses.replace(FRAME, pixels=np.zeros((36, 64, 3), np.uint8))
+    region = Region([[(64, 0), (128, 72)], [(0, 0), (9, 5), (0, 9)]])
+    for frame in (FRAME, FRAME, smaller, smaller, FRAME):
+        region(frame, found())
+    words = "the picture is {} pixels now, no longer {}: the region from {} is in those and no longer where it was"
+    places = ["64,0 to 128,72", "0,0 to 9,9"]
+    assert caplog.messages == [
+        words.format(*sizes, place) for sizes in [("64x36", "128x72"), ("128x72", "64x36")] for place in places
+    ]
+
+
 @pytest.mark.parametrize(
     "corners",
     [None, [], [(1, 2)], [(0, 0), (np.nan, 3)], [0, 36, 64, 72], [(0, 0), (1,)], [(0, 0, 9), (9, 9, 9)], ["ab"] * 2],

@@ -103,6 +103,16 @@ def resize_quickly(image: Image, size: tuple[int, int]) -> Image:
     return np.asarray(cv2.resize(_halved(image, size), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
+def between_bars(image: Image, size: tuple[int, int]) -> Image:
+    """The image in the middle of a black one of `size` (width, height); itself if it has that size."""
+    across, down = size[0] - image.shape[1], size[1] - image.shape[0]
+    if not (across or down):
+        return image
+    left, top = across // 2, down // 2
+    wider = cv2.copyMakeBorder(image, top, down - top, left, across - left, cv2.BORDER_CONSTANT)
+    return np.asarray(wider, np.uint8)
+
+
 def sample_box(pixels: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Values of `pixels` (H, W), interpolated bilinearly, at the cell centres of a grid of `size` stretched over `box`.
 

@@ -16,7 +16,7 @@ from stream_seg.availability import Availability, Outage
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
-from stream_seg.geometry import Letterbox, resize_quickly
+from stream_seg.geometry import Letterbox, between_bars, resize_quickly
 from stream_seg.protocols import Outcome, Sink, Wall
 from stream_seg.render import Renderer, Style, View
 from stream_seg.render.labels import shortened
@@ -411,10 +411,7 @@ def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple
     box = Letterbox(frame.size, size)
     width, height = box.valid
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    image = resize_quickly(frame.image, (width, height))
-    if (width, height) != size:
-        image, inner = np.zeros((size[1], size[0], 3), np.uint8), image
-        image[top : top + height, left : left + width] = inner
+    image = between_bars(resize_quickly(frame.image, (width, height)), size)
     corner = np.array((left, top, left, top), np.float32)
     boxes = box.to_canvas(detections.boxes) + corner
     lines = []

@@ -16,7 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from numpy.typing import NDArray
 
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox, resize
+from stream_seg.geometry import Letterbox, between_bars, resize
 
 BT709 = 1
 """The matrix coefficients' code in ITU-T H.273."""
@@ -84,11 +84,5 @@ def tag(described: av.VideoFrame | VideoCodecContext) -> None:
 
 def fit(image: Image, size: tuple[int, int]) -> Image:
     """The image at (width, height), its proportions kept between black bars; the image itself if it has that size."""
-    height, width = image.shape[:2]
-    if (width, height) == size:
-        return image
-    inner = Letterbox((width, height), size).valid
-    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    out = np.zeros((size[1], size[0], 3), np.uint8)
-    out[top : top + inner[1], left : left + inner[0]] = resize(image, inner)
-    return out
+    own = image.shape[1], image.shape[0]
+    return image if own == size else between_bars(resize(image, Letterbox(own, size).valid), size)

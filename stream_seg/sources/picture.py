@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox
+from stream_seg.geometry import Letterbox, between_bars
 from stream_seg.sources.tone_mapping import HDR_TRANSFERS, ToneMapper
 
 UNDERSTOOD_MATRICES = frozenset({1, 4, 5, 6, 7, 9})
@@ -101,7 +101,7 @@ class PictureConverter:
             )
             pixels = self._tone_mapper(picture) if hdr else cast(Image, picture.to_ndarray())
         image = on_black(pixels) if alpha else np.ascontiguousarray(pixels)
-        return self._orientation.apply(self._between_bars(image))
+        return self._orientation.apply(between_bars(image, (self._width, self._height)))
 
     def _fitted(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) at which a frame of this size goes inside; a pixel more where that fills all."""
@@ -110,13 +110,6 @@ class PictureConverter:
             return own
         inner = Letterbox((width, height), own).valid
         return own if max(own[0] - inner[0], own[1] - inner[1]) <= 1 else inner
-
-    def _between_bars(self, image: Image) -> Image:
-        below, right = self._height - image.shape[0], self._width - image.shape[1]
-        if not (below or right):
-            return image
-        top, left = below // 2, right // 2
-        return cast(Image, cv2.copyMakeBorder(image, top, below - top, left, right - left, cv2.BORDER_CONSTANT))
 
     @staticmethod
     def _matrix(frame: VideoFrame, untagged: Colorspace) -> Colorspace | None:

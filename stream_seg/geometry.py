@@ -31,6 +31,37 @@ _BILINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an image of `size` lies in a canvas: scaled to `inner`, its top-left corner at `corner` (x, y).
+
+    All are whole pixels; width and height are scaled on their own.
+    """
+
+    size: tuple[int, int]
+    inner: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+
+    def to_image(self, boxes: Boxes) -> Boxes:
+        """Boxes (N, 4) from canvas pixels to image pixels, clipped to the image."""
+        moved = (boxes.astype(np.float64) - (*self.corner, *self.corner)) / self._factors
+        return np.clip(moved, 0.0, (*self.size, *self.size)).astype(np.float32)
+
+    def to_canvas(self, boxes: Boxes) -> Boxes:
+        """Boxes (N, 4) from image pixels to canvas pixels: the inverse of `to_image`."""
+        return (boxes.astype(np.float64) * self._factors + (*self.corner, *self.corner)).astype(np.float32)
+
+    def visible(self, boxes: NDArray[np.generic]) -> Boxes:
+        """Boxes (N, 4) in canvas pixels, floats of any width, cut off where the image ends."""
+        return self.to_canvas(self.to_image(boxes.astype(np.float32)))
+
+    @property
+    def _factors(self) -> NDArray[np.float64]:
+        """Canvas pixels per image pixel of each box coordinate."""
+        x, y = self.inner[0] / self.size[0], self.inner[1] / self.size[1]
+        return np.array((x, y, x, y))
+
+
+@dataclass(frozen=True, slots=True)
 class Letterbox:
     """How an image of `size` sits, scaled, in the top-left corner of a `canvas`; the rest is black.
 
@@ -43,6 +74,11 @@ class Letterbox:
     def __post_init__(self) -> None:
         if min(*self.size, *self.canvas) < 1:
             raise ValueError(f"sizes must be at least 1x1, got an image of {self.size} and a canvas of {self.canvas}")
+
+    @property
+    def placement(self) -> Placement:
+        """Where the image is in the canvas, for boxes."""
+        return Placement(self.size, self.valid)
 
     @property
     def valid(self) -> tuple[int, int]:
@@ -60,21 +96,6 @@ class Letterbox:
         cv2.cvtColor(resize_quickly(image, (width, height)), cv2.COLOR_BGR2RGB, dst=out[:height, :width])
         out[height:] = 0
         out[:height, width:] = 0
-
-    def to_image(self, boxes: Boxes) -> Boxes:
-        """Boxes (N, 4) from canvas pixels to image pixels, clipped to the image."""
-        moved = boxes.astype(np.float64) / self._factors
-        return np.clip(moved, 0.0, (*self.size, *self.size)).astype(np.float32)
-
-    def to_canvas(self, boxes: Boxes) -> Boxes:
-        """Boxes (N, 4) from image pixels to canvas pixels: the inverse of `to_image`."""
-        return (boxes.astype(np.float64) * self._factors).astype(np.float32)
-
-    @property
-    def _factors(self) -> NDArray[np.float64]:
-        """Canvas pixels per image pixel of each box coordinate; the axes differ because `valid` is rounded."""
-        x, y = (inner / outer for inner, outer in zip(self.valid, self.size, strict=True))
-        return np.array((x, y, x, y))
 
 
 def choose_canvas(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) -> tuple[int, int]:

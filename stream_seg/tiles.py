@@ -16,7 +16,7 @@ from stream_seg.availability import Availability, Outage
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
-from stream_seg.geometry import Letterbox, between_bars, resize_quickly
+from stream_seg.geometry import Letterbox, Placement, between_bars, resize_quickly
 from stream_seg.protocols import Outcome, Sink, Wall
 from stream_seg.render import Renderer, Style, View
 from stream_seg.render.labels import shortened
@@ -408,15 +408,13 @@ class _Limit:
 
 def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple[Frame, Detections]:
     """Return both scaled to `size` (width, height), the frame in the middle between black bars if need be."""
-    box = Letterbox(frame.size, size)
-    width, height = box.valid
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    width, height = Letterbox(frame.size, size).valid
+    place = Placement(frame.size, (width, height), ((size[0] - width) // 2, (size[1] - height) // 2))
     image = between_bars(resize_quickly(frame.image, (width, height)), size)
-    corner = np.array((left, top, left, top), np.float32)
-    boxes = box.to_canvas(detections.boxes) + corner
+    boxes = place.to_canvas(detections.boxes)
     lines = []
     for line in detections.lines:
-        x1, y1, x2, y2 = (box.to_canvas(np.array((*line.start, *line.end), np.float32)) + corner).tolist()
+        x1, y1, x2, y2 = place.to_canvas(np.array((*line.start, *line.end), np.float32)).tolist()
         lines.append(dataclasses.replace(line, start=(x1, y1), end=(x2, y2)))
     return frame.with_image(image), dataclasses.replace(detections, boxes=boxes, lines=tuple(lines))
 

@@ -18,12 +18,12 @@ from stream_seg.coco import COCO_IDS, COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
-from stream_seg.geometry import paste
+from stream_seg.geometry import Placement, paste
 from stream_seg.segmenters import load_segmenter
 from stream_seg.segmenters.classes import classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.full_masks import crop, lift
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
-from stream_seg.segmenters.preprocess import Placement, Size, fit, round_up, scaled
+from stream_seg.segmenters.preprocess import Size, fit, round_up, scaled
 from stream_seg.segmenters.session import Run, Session
 from stream_seg.segmenters.yolo_seg import YoloSegmenter, suppress
 from tests.adapter_graphs import (

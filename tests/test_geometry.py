@@ -59,8 +59,8 @@ def test_boxes_survive_the_way_to_the_canvas_and_back(
 ) -> None:
     boxes = (np.array([corners]) * (*size, *size)).astype(np.float32)
     letterbox = Letterbox(size, canvas)
-    on_canvas = letterbox.to_canvas(boxes)
-    assert np.abs(letterbox.to_image(on_canvas) - boxes).max() <= 1e-3 * max(1, max(size) / 4000)
+    on_canvas = letterbox.placement.to_canvas(boxes)
+    assert np.abs(letterbox.placement.to_image(on_canvas) - boxes).max() <= 1e-3 * max(1, max(size) / 4000)
     assert (on_canvas <= (*np.add(letterbox.valid, 1e-3), *np.add(letterbox.valid, 1e-3))).all()
 
 
@@ -105,7 +105,7 @@ def test_a_point_in_the_image_is_found_where_the_boxes_say(size: tuple[int, int]
     letterbox.apply(image, out)
     moments = cv2.moments(out[:, :, 0])
     found = np.array([moments["m10"], moments["m01"]]) / moments["m00"] + 0.5
-    box = letterbox.to_canvas(np.array([[x, y, x + side, y + side]], np.float32))[0]
+    box = letterbox.placement.to_canvas(np.array([[x, y, x + side, y + side]], np.float32))[0]
     assert np.abs(found - (box[:2] + box[2:]) / 2).max() < 0.15
 
 
@@ -129,9 +129,9 @@ def test_an_image_of_another_size_is_refused() -> None:
 
 def test_boxes_are_clipped_to_the_image() -> None:
     letterbox = Letterbox((640, 480), (416, 320))
-    boxes = letterbox.to_image(np.array([[-5, -5, 900, 900]], np.float32))
+    boxes = letterbox.placement.to_image(np.array([[-5, -5, 900, 900]], np.float32))
     assert boxes.tolist() == [[0, 0, 640, 480]]
-    assert letterbox.to_image(np.zeros((0, 4), np.float32)).shape == (0, 4)
+    assert letterbox.placement.to_image(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class NetSegmenter:
     def _outline(self, image: Image, boxes: Boxes, labels: NDArray[np.int64]) -> NDArray[np.float32]:
         x, letterbox = self._prepared(image)
         maps = self._net.backbone(x)
-        placed, meant = (torch.from_numpy(one).to(x.device) for one in (letterbox.to_canvas(boxes), labels))
+        placed, meant = (torch.from_numpy(one).to(x.device) for one in (letterbox.placement.to_canvas(boxes), labels))
         masks = self._net.roi_heads(maps, placed, torch.zeros_like(meant), meant).sigmoid()
         return np.asarray(masks.cpu().numpy(), np.float32)
 
@@ -51,7 +51,7 @@ class NetSegmenter:
         x, letterbox = self._prepared(image)
         (found,) = self._net.detect(x, [letterbox.valid[::-1]], self._threshold)
         boxes, scores, labels, masks = (found[key].cpu().numpy() for key in ("boxes", "scores", "labels", "masks"))
-        return Detections(letterbox.to_image(boxes), scores, labels - 1, masks, self.class_names)
+        return Detections(letterbox.placement.to_image(boxes), scores, labels - 1, masks, self.class_names)
 
     def _prepared(self, image: Image) -> tuple[torch.Tensor, Letterbox]:
         """The network's input (1, 3, H, W), and how the image sits in it."""

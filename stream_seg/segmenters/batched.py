@@ -12,7 +12,7 @@ import numpy as np
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox
+from stream_seg.geometry import Letterbox, Placement
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import Classes, classes_at, classes_from, is_name
 from stream_seg.segmenters.exports import fixed_size
@@ -101,14 +101,14 @@ class BatchedSegmenter(OnnxSegmenter):
             size[:] = box.valid[::-1]
         flat = run({"images": pixels, "sizes": sizes, **self._feeds})
         self._check(flat, len(images))
-        return [self._unpack(flat, i, box) for i, box in enumerate(boxes)]
+        return [self._unpack(flat, i, box.placement) for i, box in enumerate(boxes)]
 
-    def _unpack(self, flat: Mapping[str, Array], index: int, letterbox: Letterbox) -> Detections:
+    def _unpack(self, flat: Mapping[str, Array], index: int, placement: Placement) -> Detections:
         mine = np.flatnonzero(flat["image_index"] == index)
         kept, ids = self.pick(flat["scores"][mine], flat["labels"][mine])
         mine = mine[kept]
         return Detections(
-            letterbox.to_image(flat["boxes"][mine].astype(np.float32, copy=False)),
+            placement.to_image(flat["boxes"][mine].astype(np.float32, copy=False)),
             flat["scores"][mine].astype(np.float32, copy=False),
             ids,
             flat["masks"][mine].astype(np.float32, copy=False),

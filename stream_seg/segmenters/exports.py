@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.geometry import Boxes, Letterbox
+from stream_seg.geometry import Boxes, Placement
 from stream_seg.segmenters.classes import Classes
 from stream_seg.segmenters.full_masks import crop
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, OnnxSegmenter, Options, warn_of_fixed_size
-from stream_seg.segmenters.preprocess import Pixels, Placement, Planes, Size, fit, round_up
+from stream_seg.segmenters.preprocess import Pixels, Planes, Size, fit, round_up
 from stream_seg.segmenters.session import Array, Session, Signature, Tensor
 
 FLOATS = {"float": np.float32, "float16": np.float16}
@@ -80,7 +80,7 @@ class ExportSegmenter(OnnxSegmenter):
         return placement
 
     def detections(
-        self, placement: Placement | Letterbox, boxes: Array, scores: Array, ids: NDArray[np.int64], masks: Array
+        self, placement: Placement, boxes: Array, scores: Array, ids: NDArray[np.int64], masks: Array
     ) -> Detections:
         """Detections of one image from boxes (N, 4) in canvas pixels and masks (N, S, T) stretched over them.
 

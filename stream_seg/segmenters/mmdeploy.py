@@ -24,6 +24,7 @@ from stream_seg.coco import COCO_NAMES
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError
 from stream_seg.frame import Image
+from stream_seg.geometry import Placement
 from stream_seg.segmenters.classes import classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, kind, only_image
 from stream_seg.segmenters.full_masks import lift
@@ -32,7 +33,6 @@ from stream_seg.segmenters.preprocess import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     Pixels,
-    Placement,
     Size,
     Triple,
     scaled,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.frame import Image
-from stream_seg.geometry import Boxes, resize
+from stream_seg.geometry import Placement, resize
 
 Size = tuple[int, int]
 Triple = tuple[float, float, float]
@@ -20,36 +20,6 @@ NO_MEAN: Triple = (0.0, 0.0, 0.0)
 IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)
 IMAGENET_DEVIATION: Triple = (58.395, 57.12, 57.375)
 """Of red, green and blue, 0 to 255."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where an image of `size` lies in a network's canvas: scaled to `inner`, its top-left corner at `corner` (x, y).
-
-    All are whole pixels; width and height are scaled on their own.
-    """
-
-    size: Size
-    inner: Size
-    corner: tuple[int, int] = (0, 0)
-
-    def to_image(self, boxes: Boxes) -> Boxes:
-        """Boxes (N, 4) xyxy from canvas pixels to image pixels, clipped to the image."""
-        moved = (boxes.astype(np.float64) - (*self.corner, *self.corner)) / self._factors
-        return np.clip(moved, 0.0, (*self.size, *self.size)).astype(np.float32)
-
-    def to_canvas(self, boxes: Boxes) -> Boxes:
-        """Boxes (N, 4) xyxy from image pixels to canvas pixels: the inverse of `to_image`."""
-        return (boxes.astype(np.float64) * self._factors + (*self.corner, *self.corner)).astype(np.float32)
-
-    def visible(self, boxes: NDArray[np.generic]) -> Boxes:
-        """Boxes (N, 4) xyxy in canvas pixels, floats of any width, cut off where the image ends."""
-        return self.to_canvas(self.to_image(boxes.astype(np.float32)))
-
-    @property
-    def _factors(self) -> NDArray[np.float64]:
-        x, y = self.inner[0] / self.size[0], self.inner[1] / self.size[1]
-        return np.array((x, y, x, y))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ import numpy as np
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
+from stream_seg.geometry import Placement
 from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, corners, fixed_size, kind, only_image
 from stream_seg.segmenters.full_masks import lift, sigmoid
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
-from stream_seg.segmenters.preprocess import IMAGENET_DEVIATION, IMAGENET_MEAN, Pixels, Placement, Size
+from stream_seg.segmenters.preprocess import IMAGENET_DEVIATION, IMAGENET_MEAN, Pixels, Size
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
 UNDERSTOOD = "RF-DETR segmentation"

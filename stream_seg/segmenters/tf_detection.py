@@ -16,7 +16,7 @@ import numpy as np
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox
+from stream_seg.geometry import Letterbox, Placement
 from stream_seg.segmenters.classes import classes_by_id
 from stream_seg.segmenters.exports import ExportSegmenter
 from stream_seg.segmenters.onnx_segmenter import Options, given_names
@@ -57,9 +57,9 @@ class TfDetectionSegmenter(ExportSegmenter):
         outputs = {_plain(name): value for name, value in run({self._input.name: pixels}).items()}
         if len({outputs[name].shape[0] for name in _OUTPUTS} | {len(pixels)}) != 1:
             raise self.misfit(outputs)
-        return [self._found(outputs, i, box, canvas) for i, box in enumerate(boxes)]
+        return [self._found(outputs, i, box.placement, canvas) for i, box in enumerate(boxes)]
 
-    def _found(self, outputs: Mapping[str, Array], index: int, letterbox: Letterbox, canvas: Size) -> Detections:
+    def _found(self, outputs: Mapping[str, Array], index: int, placement: Placement, canvas: Size) -> Detections:
         count = int(outputs["num_detections"][index])
         boxes, classes, scores, masks = (
             outputs[name][index, :count]
@@ -67,7 +67,7 @@ class TfDetectionSegmenter(ExportSegmenter):
         )
         kept, ids = self.pick(scores, classes)
         corners = boxes[kept][:, [1, 0, 3, 2]] * np.array([*canvas] * 2, np.float32)
-        return self.detections(letterbox, corners, scores[kept], ids, masks[kept])
+        return self.detections(placement, corners, scores[kept], ids, masks[kept])
 
 
 def _plain(name: str) -> str:

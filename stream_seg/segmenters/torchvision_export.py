@@ -14,12 +14,13 @@ from itertools import zip_longest
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
+from stream_seg.geometry import Placement
 from stream_seg.segmenters import zoo
 from stream_seg.segmenters.classes import classes_by_id
 from stream_seg.segmenters.exports import ExportSegmenter, fixed_size, is_planes, kinds
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, given_names
-from stream_seg.segmenters.preprocess import IMAGENET_MEAN, Pixels, Placement, Size, scaled, shortest_edge
+from stream_seg.segmenters.preprocess import IMAGENET_MEAN, Pixels, Size, scaled, shortest_edge
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
 UNDERSTOOD = "torchvision's"

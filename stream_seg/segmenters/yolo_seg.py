@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
-from stream_seg.geometry import Boxes, Letterbox, pairwise_iou
+from stream_seg.geometry import Boxes, Letterbox, Placement, pairwise_iou
 from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, corners, kind, only_image
 from stream_seg.segmenters.full_masks import lift
 from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
-from stream_seg.segmenters.preprocess import Pixels, Placement, Size, round_up
+from stream_seg.segmenters.preprocess import Pixels, Size, round_up
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
 UNDERSTOOD = "Ultralytics YOLO segmentation"

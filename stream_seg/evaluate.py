@@ -150,10 +150,7 @@ def evaluate(
     `SourceError` for annotations or images that are missing or damaged, `UsageError` where model and annotations have
     no class in common, `StreamSegError` where pycocotools is missing.
     """
-    truth = read_ground_truth(annotations)
-    matching = _match(segmenter.class_names, truth.boxes, annotations)
-    pictures = _pictures(truth, annotations, limit)
-    _refuse_nothing_to_find(truth, matching, pictures, annotations)
+    truth, matching, pictures = _prepared(segmenter.class_names, annotations, limit)
     rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
     ids = [picture["id"] for picture in pictures]
     mean, classes, shown = _score(truth, rows, ids, matching, shown_above)
@@ -167,10 +164,7 @@ def _silent(done: int, total: int) -> None:
 
 def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> None:
     """Raise, without a model, what `evaluate` would of annotations and images that are wrong or not there."""
-    truth = read_ground_truth(annotations)
-    matching = _match(class_names, truth.boxes, annotations)
-    pictures = _pictures(truth, annotations)
-    _refuse_nothing_to_find(truth, matching, pictures, annotations)
+    _, _, pictures = _prepared(class_names, annotations)
     for picture in pictures:
         if not (images_dir / picture["file_name"]).exists():
             raise SourceError(f"the annotated image {images_dir / picture['file_name']} is not there")
@@ -178,22 +172,22 @@ def check(class_names: Sequence[str], images_dir: Path, annotations: Path) -> No
         read_picture(images_dir, picture)
 
 
-def _refuse_nothing_to_find(
-    truth: GroundTruth, matching: _Matching, pictures: Sequence[_Picture], annotations: Path
-) -> None:
+def _prepared(
+    class_names: Sequence[str], annotations: Path, limit: int | None = None
+) -> tuple[GroundTruth, _Matching, list[_Picture]]:
+    """What the pictures show, which of its classes are scored, and the pictures, in which there is one to be found."""
+    truth = read_ground_truth(annotations)
+    matching = _match(class_names, truth.boxes, annotations)
+    by_id = cast("Mapping[int, _Picture]", truth.boxes.imgs)
+    pictures = [by_id[i] for i in sorted(by_id)[:limit]]
+    if not pictures:
+        raise SourceError(f"there are no images to score in {annotations}")
     objects = _count(truth.boxes, [picture["id"] for picture in pictures])
     if not any(objects[category] for category in matching.names):
         raise SourceError(
             f"{annotations}: none of the images shows an annotated object of a class that the model knows"
         )
-
-
-def _pictures(truth: GroundTruth, annotations: Path, limit: int | None = None) -> list[_Picture]:
-    by_id = cast("Mapping[int, _Picture]", truth.boxes.imgs)
-    pictures = [by_id[i] for i in sorted(by_id)[:limit]]
-    if not pictures:
-        raise SourceError(f"there are no images to score in {annotations}")
-    return pictures
+    return truth, matching, pictures
 
 
 def _match(class_names: Sequence[str], truth: COCO, annotations: Path) -> _Matching:

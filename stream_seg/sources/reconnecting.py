@@ -8,7 +8,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Self
 
 from stream_seg.addresses.backoff import STEADY_SECONDS, delay_before
@@ -115,16 +114,14 @@ class Reconnecting:
         try:
             self._connect_first()
         except BaseException:
-            self._source.__exit__(None, None, None)
+            self._source.__exit__()
             raise
         self._info = self._source.info
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-        self._source.__exit__(kind, error, trace)
+        self._source.__exit__()
 
     def close(self) -> None:
         """End the iteration at once, also one that waits for the next try."""
@@ -220,7 +217,7 @@ class Reconnecting:
 
     def _retire(self) -> None:
         """Leave the present connection, which may have been left before."""
-        self._source.__exit__(None, None, None)
+        self._source.__exit__()
         if self._source.hangs and self._source not in self._hung:
             self._hung.append(self._source)
 

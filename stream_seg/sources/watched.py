@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream, Overflow
@@ -85,13 +84,11 @@ class Watched:
         try:
             self._info = self._answer()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         if self._left_at is None:
             self._left_at = time.monotonic()

@@ -74,7 +74,7 @@ class Output(Protocol):
 
 
 class Film:
-    """A video with the sound of `original`, if there is one, written to `part`.
+    """A video with the sound of `original`, if there is one that can be opened, written to `part`.
 
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
     `lead` are pictures before `first` that such an encoder has encoded already, from a key frame on. `comment` goes
@@ -111,7 +111,7 @@ class Film:
         self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
         self._key_due = 0
         self._durations: dict[int, int] = {}
-        self._sound = None if original is None else Soundtrack(original, self._begin)
+        self._sound = Soundtrack(original, self._begin) if original is not None and original.is_there() else None
         self._lead = lead
         self._container, self._stream = self._open(first.size)
 

@@ -120,8 +120,7 @@ class PipedVideo(_Piped):
             if not self._has_room(is_live=self._info.is_live):
                 return
             if self._film is None:
-                original = self._original if self._original is not None and self._original.is_there() else None
-                self._film = Film(self._pipe, self._encoder, self._info, frame, original, pause=0)
+                self._film = Film(self._pipe, self._encoder, self._info, frame, self._original, pause=0)
                 self._has_begun = True
             self._film.write(frame)
             self._pipe.pass_on(_POLL_SECONDS)

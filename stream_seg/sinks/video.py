@@ -85,9 +85,10 @@ class VideoFile(Sink):
             raise RuntimeError("open the sink before writing to it")
         try:
             if self._film is None:
-                original = self._original if self._original is not None and self._original.is_there() else None
                 lead, self._lead = self._lead, ()
-                self._film = Film(self._part, self._encoder, self._info, frame, original, self._comment, lead=lead)
+                self._film = Film(
+                    self._part, self._encoder, self._info, frame, self._original, self._comment, lead=lead
+                )
             self._film.write(frame)
         except (av.FFmpegError, OSError) as error:
             raise self._part.unwritable(error) from error

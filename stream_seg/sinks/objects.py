@@ -40,18 +40,11 @@ class ObjectsFile(DataFile):
 
     def _add(self, part: PartFile, about: SourceInfo, frame: Frame, detections: Detections) -> None:
         comment = None if self._has_begun else self._comment
-        part.write(line_of(frame, detections, is_live=about.is_live, comment=comment))
+        part.write(Record.of(frame, detections, is_live=about.is_live, comment=comment).line())
 
     def finish(self, until: Fraction) -> None:  # noqa: ARG002  lines last no time
         """Finish the file in the middle of a run."""
         self.close(Outcome.STOPPED)
-
-
-def line_of(
-    frame: Frame, detections: Detections, *, is_live: bool, comment: str | None = None, source: str | None = None
-) -> bytes:
-    """What docs/objects.md describes, of one frame, in ASCII."""
-    return Record.of(frame, detections, is_live=is_live, comment=comment, source=source).line()
 
 
 class Told(NamedTuple):
@@ -76,7 +69,7 @@ def told(detections: Detections) -> Iterator[Told]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the line of one frame tells. It holds no pixels, and may be made a line later, or never.
+    """What the line of one frame tells (docs/objects.md). It holds no pixels, and may be made a line later, or never.
 
     `about` are the keys that come first, those of the frame itself; `size` is its (width, height).
     """

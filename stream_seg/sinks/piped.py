@@ -19,7 +19,7 @@ from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
-from stream_seg.sinks.objects import line_of
+from stream_seg.sinks.objects import Record
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.pipe import Pipe
 
@@ -188,7 +188,7 @@ class PipedObjects(_Piped):
         is_live = self._info.is_live
         with self._writing():
             if self._has_room(is_live=is_live):
-                self._pipe.write(line_of(frame, detections, is_live=is_live, source=self._source))
+                self._pipe.write(Record.of(frame, detections, is_live=is_live, source=self._source).line())
                 self._has_begun = True
                 self._pipe.pass_on(0)
 

@@ -330,14 +330,12 @@ class _Connection:
             picture.pict_type = PictureType.I
             self._key_due = self._last + round(KEY_FRAME_SECONDS / _TICK)
         with self._sending():
-            for packet in self._stream.encode(picture):
-                self._container.mux(packet)
+            self._container.mux(self._stream.encode(picture))
 
     def finish(self) -> None:
         """Send what the encoder holds back, and wait until all is sent."""
         with self._sending():
-            for packet in self._stream.encode(None):
-                self._container.mux(packet)
+            self._container.mux(self._stream.encode(None))
             self._container.close()
         lost = self._failure()
         if self._number or self._was_left:

@@ -16,7 +16,7 @@ from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.images import SUFFIXES, inside, make_folder, refuse_no_folder, replaces_input, save
+from stream_seg.sinks.images import SUFFIXES, inside, make_folder, not_empty, refuse_no_folder, replaces_input, save
 from stream_seg.sinks.part import Target, file_identity
 
 GONE_SECONDS = 3.0
@@ -156,10 +156,7 @@ class Crops(Sink):
             raise OutputError(f"cannot write {self.path}: no permission to write in the folder {place}")
         others = (item for item in self.path.iterdir() if not _TIMED.search(item.name)) if self.path.is_dir() else ()
         if not self._overwrite and any(others):
-            raise OutputError(
-                f"there is something in the folder {self.path} already; name another one, or pass --overwrite "
-                "(overwrite=True) to replace files in it"
-            )
+            raise not_empty(self.path)
 
     def _look_at(self, frame: Frame, detections: Detections, now: float) -> None:
         """Keep what is seen better than before."""

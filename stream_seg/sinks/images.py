@@ -190,10 +190,7 @@ class ImageFolder(_Images):
     def _prepare(self) -> None:
         refuse_no_folder(self.path, self._source)
         if self.path.is_dir() and not self._overwrite and any(self.path.iterdir()):
-            raise OutputError(
-                f"there is something in the folder {self.path} already; name another one, or pass --overwrite "
-                "(overwrite=True) to replace files in it"
-            )
+            raise not_empty(self.path)
         self._keeping: set[tuple[str, ...]] = set()
 
     def open(self, info: SourceInfo) -> None:
@@ -229,6 +226,14 @@ def refuse_no_folder(path: Path, source: Path | None) -> None:
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if source is not None and same_file(source, path):
         raise OutputError(f"{path} is the folder of the input; write to another one")
+
+
+def not_empty(path: Path) -> OutputError:
+    """What to raise for a folder of results in which there is something already."""
+    return OutputError(
+        f"there is something in the folder {path} already; name another one, or pass --overwrite "
+        "(overwrite=True) to replace files in it"
+    )
 
 
 def make_folder(path: Path) -> None:

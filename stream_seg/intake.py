@@ -139,7 +139,7 @@ class Intake:
         with self._changed:
             while True:
                 self._changed.wait_for(
-                    lambda: self._can_take() or self._news() or self._is_over(),
+                    lambda: self._can_take() or any(map(self._is_news, self._playing())) or self._is_over(),
                     timeout=PATIENCE_SECONDS if self._level else None,
                 )
                 taken = Taken(self._pick(limit), self._ends())
@@ -191,9 +191,6 @@ class Intake:
             return False
         oldest = self._clock() - PATIENCE_SECONDS
         return any(not feed.waiting and not feed.ended and feed.bare_since > oldest for feed in self._feeds)
-
-    def _news(self) -> bool:
-        return any(map(self._is_news, self._playing()))
 
     def _is_news(self, number: int) -> bool:
         feed = self._feeds[number]

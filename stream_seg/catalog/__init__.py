@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from stream_seg.catalog.downloads import PATIENCE, Download, Patience, Progress, fetch
 from stream_seg.catalog.entries import ENTRIES, Device, Entry
@@ -146,7 +147,6 @@ def weights(
     model_dir: Path | None = None,
     offline: bool = False,
     progress: Progress | None = None,
-    patience: Patience = PATIENCE,
     entries: tuple[Entry, ...] = ENTRIES,
 ) -> tuple[Path, str]:
     """The weights a graph can be built from, downloaded if need be, and their architecture: for `stream-seg export`.
@@ -164,7 +164,7 @@ def weights(
     if offline:
         raise ModelError(f"the weights of '{name}' are not on disk; run: {_pull_command(entry, 'cpu', model_dir)}")
     with locked(_lock_file(entry, _usable(folder)), _FETCHING):
-        return _fetched(entry.download, folder, progress, patience), entry.architecture
+        return _fetched(entry.download, folder, progress, PATIENCE), entry.architecture
 
 
 def remove(name: str, *, model_dir: Path | None = None, entries: tuple[Entry, ...] = ENTRIES) -> list[Path]:
@@ -214,7 +214,8 @@ def list_models(model_dir: Path | None = None, entries: tuple[Entry, ...] = ENTR
 
 def _row(entry: Entry, folder: Path) -> ModelRow:
     size = _embedded("int8.onnx").stat().st_size if entry.download is None else entry.download.size
-    on_disk = entry.download is None or _weights_on_disk(entry, folder) or _any_graph_on_disk(entry, folder)
+    graphs = (_graph_on_disk(entry, folder, device) for device in get_args(Device))
+    on_disk = entry.download is None or _weights_on_disk(entry, folder) or any(graphs)
     return ModelRow(
         entry.name,
         round(size / 1e6, 1),
@@ -323,10 +324,6 @@ def _graph_on_disk(entry: Entry, folder: Path, device: Device) -> bool:
     if entry.architecture is None and entry.download is not None:
         return _whole(entry.download, folder)
     return is_file(folder / entry.graph_file(device))
-
-
-def _any_graph_on_disk(entry: Entry, folder: Path) -> bool:
-    return _graph_on_disk(entry, folder, "cpu") or _graph_on_disk(entry, folder, "cuda")
 
 
 def _weights_on_disk(entry: Entry, folder: Path) -> bool:

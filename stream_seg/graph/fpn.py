@@ -32,7 +32,7 @@ def path_aggregation(layers: Layers, features: list[Value]) -> list[Value]:
         lateral = [layers.conv(x, f"backbone.lateral.{level}") for level, x in enumerate(features)]
         down = [lateral[-1]]
         for x in reversed(lateral[:-1]):
-            down.insert(0, x + _doubled_smoothly(down[0]))
+            down.insert(0, x + _enlarged(down[0], mode="linear", coordinate_transformation_mode="half_pixel"))
         maps = [down[0]]
         for x in down[1:]:
             maps.append(x + _halved(layers, maps[-1]))
@@ -42,11 +42,6 @@ def path_aggregation(layers: Layers, features: list[Value]) -> list[Value]:
 def doubled(x: Value) -> Value:
     """Nearest-neighbour upsampling by two."""
     return _enlarged(x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
-
-
-def _doubled_smoothly(x: Value) -> Value:
-    """Bilinear upsampling by two."""
-    return _enlarged(x, mode="linear", coordinate_transformation_mode="half_pixel")
 
 
 def _halved(layers: Layers, x: Value) -> Value:
@@ -60,5 +55,6 @@ def _halved(layers: Layers, x: Value) -> Value:
 
 
 def _enlarged(x: Value, **settings: str) -> Value:
+    """Twice as wide and high."""
     region, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)
     return x.graph.op("Resize", x, region, scales, **settings)

@@ -246,14 +246,10 @@ def _tensor(storage: Item, offset: Item, shape: Item, strides: Item, *_gradient:
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _parameter(data: Item, *_gradient: Item) -> Item:
-    return data
-
-
 _MEANINGS: Mapping[str, Callable[..., Item]] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter": lambda data, *_gradient: data,
 }
 
 

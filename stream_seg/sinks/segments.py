@@ -35,16 +35,8 @@ from stream_seg.sinks.video import VideoFile
 logger = logging.getLogger(__name__)
 
 
-class Segment(Protocol):
+class Segment(Sink, Protocol):
     """What writes one of the files."""
-
-    def open(self, info: SourceInfo) -> None: ...
-
-    def write(self, frame: Frame, detections: Detections) -> None: ...
-
-    def holds(self) -> bool: ...
-
-    def close(self, outcome: Outcome) -> None: ...
 
     def finish(self, until: Fraction) -> None:
         """Finish the file in the middle of a run; the next begins at the time `until` of the source."""

@@ -28,7 +28,7 @@ class AccessUnits:
     """
 
     def __init__(self, codec: str) -> None:
-        self._is_slice = _SLICES.get(codec, _is_no_slice)
+        self._is_slice = _SLICES.get(codec, lambda _: False)  # of others it is not known
         self._pts: int | None = None
         self._parts: list[bytes] = []
         self._slices = 0
@@ -94,11 +94,6 @@ def _is_h264_slice(header: int) -> bool:
 def _is_hevc_slice(header: int) -> bool:
     """Rec. ITU-T H.265, table 7-1: all types below 32 are slices."""
     return header >> 1 & 0x3F < 32
-
-
-def _is_no_slice(_: int) -> bool:
-    """Of a codec whose slices are not known."""
-    return False
 
 
 _SLICES = {"h264": _is_h264_slice, "hevc": _is_hevc_slice}

@@ -137,7 +137,8 @@ class Reconnecting:
             try:
                 yield from self._connection()
                 if self._attempts == 0:
-                    self._say_the_end()
+                    if not self._stopping.is_set():
+                        logger.info("%s ended the stream", self.name)
                     return
                 failure = SourceError(f"{self.name} ended the stream", Reason.ENDED)
             except SourceError as error:
@@ -257,10 +258,6 @@ class Reconnecting:
             self._said.add(reason)
             logger.warning("%s (%s; trying again in %.1f s)", failure, reason.value, delay)
         return due
-
-    def _say_the_end(self) -> None:
-        if not self._stopping.is_set():
-            logger.info("%s ended the stream", self.name)
 
     def _is_back(self) -> None:
         away = self.availability.outage

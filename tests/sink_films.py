@@ -25,6 +25,17 @@ SOMETHING = Detections(
     ("person",),
 )
 
+RING = np.full((28, 28), 0.9, np.float32)
+RING[10:18, 8:20] = 0.1
+
+TWO = Detections(
+    np.array([[4, 6, 34, 40], [30.04, 2, 60, 47.96]], np.float32),
+    np.array([0.91234, 0.5], np.float32),
+    np.array([1, 0]),
+    np.stack([RING, np.full((28, 28), 0.9, np.float32)]),
+    ("person", "dog"),
+)
+
 CFR = tuple(Fraction(i * 1001, 30000) for i in range(40))
 VFR = tuple(
     Fraction(ticks, 90000)
@@ -69,6 +80,13 @@ def deliver(sink: Sink, about: SourceInfo, shown: Sequence[Frame], outcome: Outc
     for frame in shown:
         sink.write(frame, NOTHING)
     sink.close(outcome)
+
+
+def write_all(sink: Sink, count: int = 40, found: Detections = TWO) -> None:
+    """Open a sink, and write the first of the frames at `CFR`, which show this."""
+    sink.open(info())
+    for frame in frames(CFR[:count]):
+        sink.write(frame, found)
 
 
 def segments(folder: Path, stem: str = "door") -> list[Path]:

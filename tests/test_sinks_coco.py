@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from fractions import Fraction
 from io import StringIO
@@ -28,24 +26,14 @@ from stream_seg.geometry import coco_polygons, paste
 from stream_seg.ground_truth import read_ground_truth
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import CocoFile, coco_file
-from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
+from tests.sink_films import CFR, NOTHING, TWO, deliver, frames, image, info, write_all
+from tests.support import file_limit, needs_limits
 from tests.test_sources_images import with_orientation
 from tests.tiny_models import batched_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
 ROOT = Path(__file__).parents[1]
-
-RING = np.full((28, 28), 0.9, np.float32)
-RING[10:18, 8:20] = 0.1
-
-TWO = Detections(
-    np.array([[4, 6, 34, 40], [30.04, 2, 60, 47.96]], np.float32),
-    np.array([0.91234, 0.5], np.float32),
-    np.array([1, 0]),
-    np.stack([RING, np.full((28, 28), 0.9, np.float32)]),
-    ("person", "dog"),
-)
 
 
 def document(path: Path) -> dict[str, Any]:
@@ -56,29 +44,6 @@ def document(path: Path) -> dict[str, Any]:
 def read(path: Path) -> COCO:
     with redirect_stdout(StringIO()):
         return COCO(str(path))
-
-
-def write_all(sink: CocoFile, count: int = 40, found: Detections = TWO) -> None:
-    sink.open(info())
-    for frame in frames(CFR[:count]):
-        sink.write(frame, found)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    import resource
-    import signal
-
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-needs_limits = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on the size of files")
 
 
 def decoded(polygons: list[list[int]], size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -247,7 +212,7 @@ def test_a_full_disk_keeps_the_whole_annotations_and_no_document(
 ) -> None:
     sink = CocoFile(tmp_path / "a.json")
     with (
-        files_of_at_most(2000),
+        file_limit(2000),
         pytest.raises(OutputError, match=r"a\.json: File too large; what was written until then is in .*part"),
     ):
         write_all(sink)
@@ -266,7 +231,7 @@ def test_so_does_one_that_is_full_at_the_end_or_for_the_images(
 ) -> None:
     monkeypatch.setattr(coco_file, "_IN_MEMORY", in_memory)
     sink = CocoFile(tmp_path / "a.json")
-    with files_of_at_most(1500), pytest.raises(OutputError, match=r"cannot write .*a\.json: File too large"):
+    with file_limit(1500), pytest.raises(OutputError, match=r"cannot write .*a\.json: File too large"):
         deliver(sink, info(), frames(CFR))
     sink.close(Outcome.FAILED)
     assert not sink.path.exists()
@@ -277,7 +242,7 @@ def test_so_does_one_that_is_full_at_the_end_or_for_the_images(
 def test_a_disk_that_takes_a_part_of_the_images_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coco_file, "_IN_MEMORY", 3000)
     sink = CocoFile(tmp_path / "a.json")
-    with files_of_at_most(2500), pytest.raises(OutputError, match=r"cannot write .*a\.json: File too large"):
+    with file_limit(2500), pytest.raises(OutputError, match=r"cannot write .*a\.json: File too large"):
         write_all(sink, found=NOTHING)
     sink.close(Outcome.FAILED)
     assert not sink.path.exists()

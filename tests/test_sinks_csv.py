@@ -22,8 +22,8 @@ from stream_seg.geometry import paste
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import CsvFile
 from stream_seg.sinks.csv_file import COLUMNS
-from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
-from tests.test_sinks_coco import TWO, files_of_at_most, needs_limits
+from tests.sink_films import CFR, NOTHING, TWO, deliver, frames, image, info, write_all
+from tests.support import file_limit, needs_limits
 from tests.tiny_models import batched_model
 
 HEADER = ",".join(COLUMNS) + "\r\n"
@@ -32,12 +32,6 @@ HEADER = ",".join(COLUMNS) + "\r\n"
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, strict=True))
-
-
-def write_all(sink: CsvFile, count: int = 40) -> None:
-    sink.open(info())
-    for frame in frames(CFR[:count]):
-        sink.write(frame, TWO)
 
 
 def test_a_table_has_a_row_for_each_object_of_each_frame(tmp_path: Path) -> None:
@@ -122,7 +116,7 @@ def test_a_failed_run_keeps_its_rows_under_the_partial_name(tmp_path: Path, capl
 def test_a_full_disk_keeps_the_rows_of_whole_frames(tmp_path: Path) -> None:
     sink = CsvFile(tmp_path / "a.csv")
     words = r"a\.csv: File too large; what was written until then is in .*part"
-    with files_of_at_most(1000), pytest.raises(OutputError, match=words):
+    with file_limit(1000), pytest.raises(OutputError, match=words):
         write_all(sink)
     sink.close(Outcome.FAILED)
     assert sink.result == tmp_path / "a.part.csv"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,7 +25,8 @@ from stream_seg.protocols import Outcome
 from stream_seg.sinks import ObjectsFile, PipedObjects
 from stream_seg.sinks.csv_file import COLUMNS
 from stream_seg.sinks.retention import MARK
-from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
+from tests.sink_films import CFR, NOTHING, deliver, frames, image, info, write_all
+from tests.support import file_limit, needs_limits
 
 DOCS = Path(__file__).parents[1] / "docs" / "objects.md"
 
@@ -41,11 +41,6 @@ TWO = Detections(
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("ascii").splitlines()]
-
-
-def write_all(sink: ObjectsFile) -> None:
-    for frame in frames(CFR):
-        sink.write(frame, TWO)
 
 
 def test_a_line_holds_the_frame_its_time_and_each_object(tmp_path: Path) -> None:
@@ -121,21 +116,12 @@ def test_a_failed_run_keeps_its_lines_under_the_partial_name(tmp_path: Path, cap
     assert not (tmp_path / "a.jsonl").exists()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on the size of files")
+@needs_limits
 def test_a_full_disk_keeps_the_whole_lines(tmp_path: Path) -> None:
-    import resource
-    import signal
-
     sink = ObjectsFile(tmp_path / "a.jsonl")
-    sink.open(info())
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OutputError, match=r"a\.jsonl: File too large; what was written until then is in .*part"):
-            write_all(sink)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    words = r"a\.jsonl: File too large; what was written until then is in .*part"
+    with file_limit(1000), pytest.raises(OutputError, match=words):
+        write_all(sink, found=TWO)
     sink.close(Outcome.FAILED)
     assert sink.result == tmp_path / "a.part.jsonl"
     assert len(lines(sink.result)) >= 2

@@ -29,7 +29,8 @@ import pytest
 from stream_seg import load_segmenter
 from stream_seg.cli import main
 from stream_seg.graph.labels import COMPACT_LABELS
-from tests.training_scripts import FOLDER, file_limit, importable, run
+from tests.support import file_limit
+from tests.training_scripts import FOLDER, importable, run
 from tests.training_shapes import CATEGORIES, draw, write_shapes
 
 ROOT = Path(__file__).parents[1]

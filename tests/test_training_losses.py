@@ -24,7 +24,8 @@ from stream_seg.graph.config import RoiPooling
 from stream_seg.graph.regions import Canvas, Rois
 from stream_seg.graph.roi import make_pooler
 from tests.small_graphs import compute
-from tests.training_scripts import file_limit, importable, needing, settings_kept
+from tests.support import file_limit
+from tests.training_scripts import importable, needing, settings_kept
 
 if TYPE_CHECKING:
     from torch import Tensor

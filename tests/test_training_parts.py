@@ -28,8 +28,9 @@ from stream_seg.graph.config import STRIDE as CANVAS_STRIDE
 from stream_seg.graph.config import CspNet
 from stream_seg.graph.labels import COMPACT_LABELS
 from stream_seg.locking import Purpose, locked
+from tests.support import file_limit
 from tests.test_sources_images import with_orientation
-from tests.training_scripts import file_limit, importable
+from tests.training_scripts import importable
 from tests.training_shapes import SIDES, write_shapes
 
 # pycocotools' own.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import resource
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -66,14 +65,3 @@ def settings_kept() -> Iterator[None]:
         torch.set_flush_denormal(False)
         for place, name, value in settings:
             setattr(place, name, value)
-
-
-@contextlib.contextmanager
-def file_limit(length: int) -> Iterator[None]:
-    """No file can become longer than so many bytes, as on a disk that is nearly full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (length, limits[1]))  # Python ignores the signal that tells of it
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

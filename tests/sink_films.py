@@ -82,6 +82,16 @@ def deliver(sink: Sink, about: SourceInfo, shown: Sequence[Frame], outcome: Outc
     sink.close(outcome)
 
 
+def seen_in(
+    sink: Sink, about: SourceInfo, shown: Sequence[Frame], seen: Sequence[int], outcome: Outcome = Outcome.COMPLETE
+) -> None:
+    """Run a sink over frames of which those at the places `seen` show something."""
+    sink.open(about)
+    for place, frame in enumerate(shown):
+        sink.write(frame, SOMETHING if place in seen else NOTHING)
+    sink.close(outcome)
+
+
 def write_all(sink: Sink, count: int = 40, found: Detections = TWO) -> None:
     """Open a sink, and write the first of the frames at `CFR`, which show this."""
     sink.open(info())

@@ -18,7 +18,7 @@ import pytest
 
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
-from stream_seg.protocols import Outcome, Sink
+from stream_seg.protocols import Outcome
 from stream_seg.sinks import SegmentedObjects, SegmentedVideo, open_sink
 from stream_seg.sinks.preroll import Ahead, Encoded, PreRoll
 from stream_seg.sources import Recording, open_source
@@ -31,6 +31,7 @@ from tests.sink_films import (
     record,
     recorded_by_a_process,
     recording,
+    seen_in,
     segments,
     sounds,
 )
@@ -39,16 +40,6 @@ from tests.source_servers import file_server
 LIVE = SourceInfo("camera", (64, 48), "live", Fraction(25))
 STEADY = [Fraction(i, 25) for i in range(200)]
 UNEVEN = [Fraction(ticks, 90000) for ticks in itertools.accumulate([7000, 3000, 9001, 1500, 20000, 2999] * 20)]
-
-
-def seen_in(
-    sink: Sink, about: SourceInfo, shown: Sequence[Frame], seen: Sequence[int], outcome: Outcome = Outcome.COMPLETE
-) -> None:
-    """Run a sink over frames of which those at the places `seen` show something."""
-    sink.open(about)
-    for place, frame in enumerate(shown):
-        sink.write(frame, SOMETHING if place in seen else NOTHING)
-    sink.close(outcome)
 
 
 def pictures(path: Path) -> list[Image]:

@@ -35,7 +35,6 @@ from stream_seg.sinks.retention import MARK, Segments
 from stream_seg.sources import Recording
 from tests.sink_films import (
     NOTHING,
-    SOMETHING,
     deliver,
     frames,
     image,
@@ -43,6 +42,7 @@ from tests.sink_films import (
     record,
     recorded_by_a_process,
     recording,
+    seen_in,
     segments,
     sounds,
 )
@@ -157,14 +157,6 @@ def test_a_segment_before_the_first_sound_is_written_though_its_header_needs_som
     heard = [sounds(path)[0].packets for path in files]
     assert list(itertools.chain(*heard[2:])) == sounds(sounding)[0].packets
     assert max(map(len, heard[:2])) <= 1
-
-
-def seen_in(sink: SegmentedVideo, about: SourceInfo, shown: Sequence[Frame], seen: Sequence[int]) -> None:
-    """Run a sink over frames of which those at the places `seen` show something."""
-    sink.open(about)
-    for place, frame in enumerate(shown):
-        sink.write(frame, SOMETHING if place in seen else NOTHING)
-    sink.close(Outcome.COMPLETE)
 
 
 def test_events_are_recorded_from_what_is_seen_first_to_so_long_after_what_is_seen_last(tmp_path: Path) -> None:

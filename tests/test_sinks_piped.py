@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +23,7 @@ from stream_seg.cli import main
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
-from stream_seg.protocols import Outcome
+from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import ObjectsFile, Pipe, PipedObjects, PipedVideo, VideoFile, open_sink
 from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, info, noise, read, record, recording, sounds
 from tests.tiny_models import batched_model
@@ -178,9 +178,10 @@ def test_who_does_not_ask_waits_for_the_reader(pipe: tuple[int, IO[bytes]]) -> N
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
-def test_what_cannot_be_written_for_another_reason_is_told() -> None:
+@pytest.mark.parametrize("kind", [PipedVideo, PipedObjects])
+def test_what_cannot_be_written_for_another_reason_is_told(kind: Callable[[IO[bytes]], Sink]) -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
-        sink = PipedVideo(full)
+        sink = kind(full)
         sink.open(info())
         (frame,) = frames(CFR[:1])
         with pytest.raises(OutputError, match="cannot write to the pipe: No space left on device"):
@@ -342,17 +343,6 @@ def test_no_line_is_cut_off_where_the_last_source_to_be_closed_never_had_a_frame
     into.close()
     assert reader.lines()
     assert reader.data.endswith(b"\n")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
-def test_lines_that_cannot_be_written_for_another_reason_are_told() -> None:
-    with Path("/dev/full").open("wb", buffering=0) as full:
-        sink = PipedObjects(full)
-        sink.open(info())
-        (frame,) = frames(CFR[:1])
-        with pytest.raises(OutputError, match="cannot write to the pipe: No space left on device"):
-            sink.write(frame, NOTHING)
-        sink.close(Outcome.FAILED)  # the first failure is the one to tell
 
 
 @pytest.mark.parametrize("sources", [1, 2])

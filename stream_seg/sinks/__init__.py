@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
@@ -15,6 +15,7 @@ from stream_seg.sinks import coco_file, csv_file, images, objects
 from stream_seg.sinks.coco_file import CocoFile
 from stream_seg.sinks.crops import Crops
 from stream_seg.sinks.csv_file import CsvFile
+from stream_seg.sinks.data_file import DataFile
 from stream_seg.sinks.encoders import CONTAINERS
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
@@ -61,8 +62,12 @@ __all__ = [
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """How an address begins, also as a `Path`, which has one slash of two; a drive of Windows has but one letter."""
 
-_UNCUT = (coco_file.SUFFIX, csv_file.SUFFIX)
-"""Of files that say what was found: those that are one for the whole run."""
+_DATA: Mapping[str, type[DataFile]] = {
+    objects.SUFFIX: ObjectsFile,
+    coco_file.SUFFIX: CocoFile,
+    csv_file.SUFFIX: CsvFile,
+}
+"""Suffix to the files that say what was found. But for the first they are one for the whole run."""
 
 
 def open_sink(
@@ -130,7 +135,7 @@ def is_cut(path: str | Path) -> bool:
 
 def grows(path: str | Path) -> bool:
     """Whether `open_sink` writes a file there for as long as a run lasts. Raises `OSError` for a name too long."""
-    return _suffix(path) in (*CONTAINERS, objects.SUFFIX, *_UNCUT)
+    return _suffix(path) in (*CONTAINERS, *_DATA)
 
 
 def _suffix(path: str | Path) -> str:
@@ -163,45 +168,36 @@ def _choose(
     spared: Iterable[str | Path],
     transparent: bool,
 ) -> Sink:
-    name = Path(path)
-    suffix = _suffix(path)
+    name, suffix = Path(path), _suffix(path)
+    is_cutting = segment is not None or events is not None
+    if is_cutting and suffix in CONTAINERS:
+        return SegmentedVideo(
+            name,
+            segment,
+            events=events,
+            before=before,
+            keep=keep,
+            codec=codec,
+            source_path=source_path,
+            spared=spared,
+        )
     if suffix in CONTAINERS:
-        if segment is not None or events is not None:
-            return SegmentedVideo(
-                name,
-                segment,
-                events=events,
-                before=before,
-                keep=keep,
-                codec=codec,
-                source_path=source_path,
-                spared=spared,
-            )
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
-    if not is_cut(path):
+    if suffix != objects.SUFFIX:
         _refuse_cutting(segment, events, path)
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
-    if not suffix:
-        return ImageFolder(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
-    if suffix == objects.SUFFIX:
-        if segment is not None or events is not None:
-            return SegmentedObjects(
-                name, segment, events=events, before=before, keep=keep, source_path=source_path, spared=spared
-            )
-        return ObjectsFile(name, overwrite=overwrite, source_path=source_path)
-    if suffix == coco_file.SUFFIX:
-        return CocoFile(name, overwrite=overwrite, source_path=source_path)
-    if suffix == csv_file.SUFFIX:
-        return CsvFile(name, overwrite=overwrite, source_path=source_path)
-    if suffix not in images.SUFFIXES:
-        known = [*CONTAINERS, *images.SUFFIXES, objects.SUFFIX, *_UNCUT]
+    if is_cutting:
+        return SegmentedObjects(
+            name, segment, events=events, before=before, keep=keep, source_path=source_path, spared=spared
+        )
+    if suffix in _DATA:
+        return _DATA[suffix](name, overwrite=overwrite, source_path=source_path)
+    if suffix and suffix not in images.SUFFIXES:
+        known = [*CONTAINERS, *images.SUFFIXES, *_DATA]
         raise OutputError(
             f"cannot write {path}: '{suffix}' is not understood; "
             f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
         )
-    if images.is_numbered(name):
-        return NumberedImages(
-            name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent
-        )
-    return ImageFile(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
+    kind = ImageFolder if not suffix else NumberedImages if images.is_numbered(name) else ImageFile
+    return kind(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)

@@ -149,18 +149,12 @@ def natural(text: str) -> int:
 
 def span(text: str) -> float:
     """A time in seconds of more than 0."""
-    value = _number(text)
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time; write seconds, as in 2.5")
-    return value
+    return _checked(text, lambda value: 0 < value <= 86400, "time; write seconds, as in 2.5")
 
 
 def milliseconds(text: str) -> float:
     """A time in milliseconds of more than 0."""
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time; write milliseconds, as in 500")
-    return value
+    return _checked(text, lambda value: 0 < value < math.inf, "time; write milliseconds, as in 500")
 
 
 def transport(text: str) -> str:
@@ -195,6 +189,14 @@ def _told(parse_: Callable[[S], T], given: S) -> T:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _checked(text: str, is_right: Callable[[float], bool], what: str) -> float:
+    """A number that is right; else it is said to be no `what`."""
+    value = _number(text)
+    if not is_right(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is no {what}")
+    return value
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -211,18 +213,12 @@ def camera_index(text: str) -> int:
 
 def rate(text: str) -> float:
     """A positive number of frames per second."""
-    value = _number(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no frame rate; write frames per second, as in 30")
-    return value
+    return _checked(text, lambda value: 0 < value <= 1000, "frame rate; write frames per second, as in 30")
 
 
 def probability(text: str) -> float:
     """A number from 0 to 1."""
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no score; write a number from 0 to 1, as in 0.5")
-    return value
+    return _checked(text, lambda value: 0 <= value <= 1, "score; write a number from 0 to 1, as in 0.5")
 
 
 def size(text: str) -> tuple[int, int]:

@@ -295,5 +295,5 @@ def save(image: NDArray[np.uint8], target: Target) -> None:
         part.write(data.tobytes())
     except OSError as error:
         part.discard()
-        raise OutputError(f"cannot write {target.path}: {error.strerror}") from error
+        raise part.unwritable(error) from error
     part.publish()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image, SourceInfo
@@ -151,6 +155,21 @@ def sounds(path: Path) -> list[Sound]:
 def _sound_tracks(path: Path) -> int:
     with av.open(str(path)) as container:
         return len(container.streams.audio)
+
+
+def copied(tracks: Sequence[Stream], output: OutputContainer) -> Iterator[Packet[Stream]]:
+    """The packets of tracks, of one recording after the other, to be muxed into `output`, which gets such tracks."""
+    copies = {track: output.add_stream_from_template(track) for track in tracks}
+    recordings = [cast(InputContainer, one) for one in dict.fromkeys(track.container for track in tracks)]
+
+    def packets() -> Iterator[Packet[Stream]]:
+        for recording in recordings:
+            for packet in recording.demux([track for track in tracks if track.container is recording]):
+                if packet.size:
+                    packet.stream = copies[packet.stream]
+                    yield packet
+
+    return packets()
 
 
 def record(

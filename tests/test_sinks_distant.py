@@ -36,7 +36,7 @@ from tests.misbehaving_server import (
     without_length,
     without_range,
 )
-from tests.sink_films import NOTHING, deliver, read, record, segments, sounds
+from tests.sink_films import NOTHING, copied, deliver, read, record, segments, sounds
 from tests.source_counts import until
 from tests.source_servers import file_server
 
@@ -83,12 +83,9 @@ def faststart(source: Path) -> Path:
     """As MP4 is for the web, with what is needed to begin at its beginning."""
     path = source.with_stem("web")
     with av.open(str(source)) as film, av.open(str(path), "w", options={"movflags": "faststart"}) as output:
-        copies = {stream.index: output.add_stream_from_template(stream) for stream in film.streams.get()}
         output.metadata["title"] = film.metadata["title"]
-        for packet in film.demux():
-            if packet.size:
-                packet.stream = copies[packet.stream_index]
-                output.mux(packet)
+        for packet in copied(film.streams.get(), output):
+            output.mux(packet)
     return path
 
 
@@ -142,12 +139,8 @@ def playlist(path: Path, source: Path, kinds: tuple[str, ...] = ("video", "audio
     """Tracks of a recording cut into segments of two seconds or more beside a playlist of them."""
     options = {"hls_time": "2", "hls_list_size": "0", "hls_segment_filename": f"{path.with_suffix('')}%d.ts"}
     with av.open(str(source)) as film, av.open(str(path), "w", format="hls", options=options) as output:
-        tracks = [stream for stream in film.streams.get() if stream.type in kinds]
-        copies = {stream.index: output.add_stream_from_template(stream) for stream in tracks}
-        for packet in film.demux(tracks):
-            if packet.size:
-                packet.stream = copies[packet.stream_index]
-                output.mux(packet)
+        for packet in copied([stream for stream in film.streams.get() if stream.type in kinds], output):
+            output.mux(packet)
 
 
 @pytest.mark.parametrize("part", [{}, {"start": 5.5}, {"end": 3}], ids=str)

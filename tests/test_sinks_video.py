@@ -29,7 +29,21 @@ from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.soundtrack import Soundtrack
 from stream_seg.sources import Recording
-from tests.sink_films import CFR, VFR, Film, deliver, frames, image, info, noise, read, record, recording, sounds
+from tests.sink_films import (
+    CFR,
+    VFR,
+    Film,
+    copied,
+    deliver,
+    frames,
+    image,
+    info,
+    noise,
+    read,
+    record,
+    recording,
+    sounds,
+)
 from tests.source_files import write_video
 
 MILLISECOND = Fraction(1, 1000)
@@ -264,12 +278,8 @@ def test_sound_the_container_refuses_costs_the_other_tracks_nothing(tmp_path: Pa
     with contextlib.ExitStack() as opened:
         first, second = (opened.enter_context(av.open(str(path))) for path in paths)
         output = opened.enter_context(av.open(str(tmp_path / "in.mkv"), "w"))
-        taken = (*first.streams, *second.streams.audio)
-        stream_of = {stream: output.add_stream_from_template(stream) for stream in taken}
-        for packet in (*first.demux(), *second.demux(second.streams.audio[0])):
-            if packet.size:
-                packet.stream = stream_of[packet.stream]
-                output.mux(packet)
+        for packet in copied([*first.streams, *second.streams.audio], output):
+            output.mux(packet)
     about, shown = recording(tmp_path / "in.mkv")
     deliver(VideoFile(tmp_path / "out.mov"), about, shown)  # FFmpeg refuses Opus only when the header is written
     before, after = sounds(tmp_path / "in.mkv"), sounds(tmp_path / "out.mov")
@@ -330,31 +340,20 @@ def test_sound_that_outlasts_the_pictures_is_kept(tmp_path: Path) -> None:
 def remux(pictures: Path, sound: Path, path: Path) -> None:
     """The pictures of one file with the sound of another."""
     with av.open(str(pictures)) as first, av.open(str(sound)) as second, av.open(str(path), "w") as output:
-        video = output.add_stream_from_template(first.streams.video[0])
-        audio = output.add_stream_from_template(second.streams.audio[0])
-        for packet in first.demux(first.streams.video[0]):
-            if packet.size:
-                packet.stream = video
-                output.mux(packet)
-        for heard in second.demux(second.streams.audio[0]):
-            if heard.size:
-                heard.stream = audio
-                output.mux(heard)
+        for packet in copied([first.streams.video[0], second.streams.audio[0]], output):
+            output.mux(packet)
 
 
 def test_of_several_tracks_of_pictures_what_the_one_shown_says_counts(tmp_path: Path) -> None:
     other, sound = record(tmp_path / "other.mp4", seconds=3), record(tmp_path / "long.mp4", seconds=3)
     wide = record(tmp_path / "wide.mp4", seconds=1, aspect=Fraction(4, 3))
     with av.open(str(tmp_path / "in.mkv"), "w") as output, contextlib.ExitStack() as opened:
-        inputs = [opened.enter_context(av.open(str(path))) for path in (other, wide, sound)]
-        for source, kind in zip(inputs, ("video", "video", "audio"), strict=True):
-            stream = output.add_stream_from_template(source.streams.get({kind: 0})[0])
-            stream.disposition = Disposition.default if source is not inputs[0] else Disposition(0)
-        for source, kind, stream in zip(inputs, ("video", "video", "audio"), output.streams, strict=True):
-            for packet in source.demux(source.streams.get({kind: 0})[0]):
-                if packet.size:
-                    packet.stream = stream
-                    output.mux(packet)
+        first, second, third = (opened.enter_context(av.open(str(path))) for path in (other, wide, sound))
+        packets = copied([first.streams.video[0], second.streams.video[0], third.streams.audio[0]], output)
+        for stream in output.streams:
+            stream.disposition = Disposition.default if stream.index else Disposition(0)
+        for packet in packets:
+            output.mux(packet)
     with Recording(tmp_path / "in.mkv") as film:
         deliver(VideoFile(tmp_path / "out.mp4"), film.info, list(film))
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -384,12 +383,10 @@ def test_a_track_that_begins_long_after_another_is_left_out_with_a_word(
 def test_sound_that_was_cut_off_at_the_beginning_is_not_heard_again(suffix: str, tmp_path: Path) -> None:
     whole, source, out = record(tmp_path / "whole.mp4"), tmp_path / "in.mp4", tmp_path / f"out.{suffix}"
     with av.open(str(whole)) as container, av.open(str(source), "w") as cut:
-        copies = {stream.index: cut.add_stream_from_template(stream) for stream in container.streams}
-        for packet in container.demux():
+        for packet in copied(container.streams.get(), cut):
             if packet.pts is not None and packet.dts is not None:
                 half_a_second = round(1 / packet.time_base / 2)
                 packet.pts, packet.dts = packet.pts - half_a_second, packet.dts - half_a_second
-                packet.stream = copies[packet.stream_index]
                 cut.mux(packet)
     with Recording(source) as recorded:
         shown = list(recorded)
@@ -653,16 +650,12 @@ def test_two_packets_of_sound_with_one_time_cost_nothing(suffix: str, tmp_path: 
 def with_a_time_twice(path: Path, copy: Path, number: int) -> Path:
     """A copy in which a packet of sound has the time of the one before it."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as output:
-        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
         last, count = None, 0
-        for packet in source.demux():
-            if not packet.size:
-                continue
+        for packet in copied(source.streams.get(), output):
             if packet.stream.type == "audio":
                 if count == number:
                     packet.pts = packet.dts = last
                 last, count = packet.pts, count + 1
-            packet.stream = streams[packet.stream_index]
             output.mux(packet)
     return copy
 
@@ -738,11 +731,9 @@ def test_a_pause_that_no_file_can_be_filled_with_ends_such_sound(
 def without_each(nth: int, path: Path, copy: Path) -> Path:
     """A copy that lacks each n-th packet of sound."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as output:
-        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
         heard = count(1)
-        for packet in source.demux():
-            if packet.size and not (packet.stream.type == "audio" and next(heard) % nth == 0):
-                packet.stream = streams[packet.stream_index]
+        for packet in copied(source.streams.get(), output):
+            if packet.stream.type != "audio" or next(heard) % nth:
                 output.mux(packet)
     return copy
 
@@ -750,13 +741,11 @@ def without_each(nth: int, path: Path, copy: Path) -> Path:
 def with_a_pause(path: Path, copy: Path, seconds: int) -> Path:
     """A copy in which all that comes after the first second is so much later."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as output:
-        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
-            if packet.size and packet.pts is not None and packet.time_base is not None:
+        for packet in copied(source.streams.get(), output):
+            if packet.pts is not None and packet.time_base is not None:
                 later = round(seconds / packet.time_base) if packet.pts * packet.time_base >= 1 else 0
                 packet.pts += later
                 packet.dts = None if packet.dts is None else packet.dts + later
-                packet.stream = streams[packet.stream_index]
                 output.mux(packet)
     return copy
 

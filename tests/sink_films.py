@@ -19,6 +19,7 @@ from av.stream import Stream
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome, Sink
+from stream_seg.sources import open_source
 
 NOTHING = Detections.none(("person", "dog"))
 SOMETHING = Detections(
@@ -208,6 +209,12 @@ def record(
         for stream in (video, *audio):
             container.mux(stream.encode(None))
     return path
+
+
+def taken(spec: str | Path, **options: float) -> tuple[SourceInfo, list[Frame]]:
+    """What there is to know of a recording, and its frames."""
+    with open_source(spec, **options) as source:  # type: ignore[arg-type]
+        return source.info, list(source)
 
 
 def recording(path: Path) -> tuple[SourceInfo, list[Frame]]:

@@ -45,6 +45,7 @@ from tests.sink_films import (
     seen_in,
     segments,
     sounds,
+    taken,
 )
 
 LIVE = SourceInfo("camera", (64, 48), "live")
@@ -110,8 +111,7 @@ def test_the_last_picture_before_an_outage_lasts_until_the_first_after_it(tmp_pa
 
 def test_a_recording_is_cut_as_well_and_its_sound_goes_on_from_file_to_file(tmp_path: Path) -> None:
     source = record(tmp_path / "in.mp4", seconds=4)
-    about, shown = recording(source)
-    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.5), about, shown)
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 1.5), *recording(source))
     files = segments(tmp_path)
     assert [len(read(path).times) for path in files] == [38, 37, 25]
     parts = [sounds(path)[0] for path in files]
@@ -125,8 +125,7 @@ def test_a_recording_is_cut_as_well_and_its_sound_goes_on_from_file_to_file(tmp_
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_sound_that_begins_with_a_segment_is_in_that_one_alone(suffix: str, tmp_path: Path) -> None:
     source = record(tmp_path / "in.mp4", seconds=3, rate=30)  # 50th packet and 32nd picture: 1.0667 s, in mkv 1.067
-    about, shown = recording(source)
-    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.05), about, shown)
+    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.05), *recording(source))
     parts = [sounds(path)[0] for path in segments(tmp_path)]
     assert len(parts) == 3
     assert [packet for part in parts for packet in part.packets] == sounds(source)[0].packets
@@ -150,8 +149,7 @@ def test_a_segment_before_the_first_sound_is_written_though_its_header_needs_som
     silent, sounding = record(tmp_path / "a.ts", tracks=0, seconds=2.4), record(tmp_path / "b.ts", "ac3")
     source = tmp_path / "in.ts"
     source.write_bytes(silent.read_bytes() + sounding.read_bytes())
-    with Recording(source) as recorded:
-        deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.0), recorded.info, list(recorded))
+    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.0), *taken(source))
     files = segments(tmp_path)
     assert [len(read(path).times) for path in files] == [25] * 4 + [10]
     heard = [sounds(path)[0].packets for path in files]

@@ -36,7 +36,7 @@ from tests.misbehaving_server import (
     without_length,
     without_range,
 )
-from tests.sink_films import NOTHING, copied, deliver, read, record, segments, sounds
+from tests.sink_films import NOTHING, copied, deliver, read, record, segments, sounds, taken
 from tests.source_counts import until
 from tests.source_servers import file_server
 
@@ -64,12 +64,6 @@ def nobody_waits_longer_than_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg does not come back to a server that has hung up."""
     monkeypatch.setattr(network, "options_for", lambda *_: {})
-
-
-def taken(spec: str | Path, **options: float) -> tuple[SourceInfo, list[Frame]]:
-    """What there is to know of a recording, and its frames."""
-    with open_source(spec, **options) as source:  # type: ignore[arg-type]
-        return source.info, list(source)
 
 
 def copy_of(spec: str | Path, out: Path, **options: float) -> bytes:
@@ -127,8 +121,7 @@ def test_a_server_that_cannot_seek_or_tells_no_length_gives_all_sound(
 def test_segments_of_a_recording_at_an_address_have_its_sound_one_after_the_other(tmp_path: Path) -> None:
     source = record(tmp_path / "in.mp4", seconds=4)
     with file_server(tmp_path) as host:
-        about, shown = taken(f"http://{host}/in.mp4")
-        deliver(SegmentedVideo(tmp_path / "door.mp4", 1.5), about, shown)
+        deliver(SegmentedVideo(tmp_path / "door.mp4", 1.5), *taken(f"http://{host}/in.mp4"))
     parts = [sounds(path)[0] for path in segments(tmp_path)]
     assert len(parts) == 3
     assert [packet for part in parts for packet in part.packets] == sounds(source)[0].packets

@@ -43,6 +43,7 @@ from tests.sink_films import (
     record,
     recording,
     sounds,
+    taken,
 )
 from tests.source_files import write_video
 
@@ -266,8 +267,7 @@ def test_sound_is_copied_to_the_bit(sound: str, inside: str, suffix: str, tmp_pa
 @pytest.mark.parametrize(("sound", "suffix", "becomes"), [("aac", "webm", "opus"), ("libopus", "mov", "aac")])
 def test_sound_the_container_refuses_is_encoded_anew(sound: str, suffix: str, becomes: str, tmp_path: Path) -> None:
     source = record(tmp_path / "in.mkv", sound)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / f"out.{suffix}"), about, shown)
+    deliver(VideoFile(tmp_path / f"out.{suffix}"), *recording(source))
     (after,) = sounds(tmp_path / f"out.{suffix}")
     assert after.codec == becomes
     assert after.times[-1] == pytest.approx(2, abs=0.1)
@@ -289,8 +289,7 @@ def test_sound_the_container_refuses_costs_the_other_tracks_nothing(tmp_path: Pa
 
 def test_broadcast_sound_is_repacked_without_loss(tmp_path: Path) -> None:
     source = record(tmp_path / "in.ts")
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    deliver(VideoFile(tmp_path / "out.mp4"), *recording(source))
     (before,), (after,) = sounds(source), sounds(tmp_path / "out.mp4")
     headless = [packet[7:] for packet in before.packets]  # less the ADTS header
     assert after.packets == headless
@@ -298,8 +297,7 @@ def test_broadcast_sound_is_repacked_without_loss(tmp_path: Path) -> None:
 
 def test_every_sound_track_goes_over_with_its_language(tmp_path: Path) -> None:
     source = record(tmp_path / "in.mkv", tracks=2)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    deliver(VideoFile(tmp_path / "out.mp4"), *recording(source))
     assert [sound.language for sound in sounds(tmp_path / "out.mp4")] == ["deu", "eng"]
 
 
@@ -331,8 +329,7 @@ def test_sound_that_outlasts_the_pictures_is_kept(tmp_path: Path) -> None:
     silent, whole = record(tmp_path / "short.mp4", seconds=1), record(tmp_path / "long.mp4", seconds=2)
     source = tmp_path / "in.mkv"
     remux(silent, whole, source)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.mkv"), about, shown)
+    deliver(VideoFile(tmp_path / "out.mkv"), *recording(source))
     assert sounds(tmp_path / "out.mkv")[0].packets == sounds(source)[0].packets
     assert sounds(tmp_path / "out.mkv")[0].times[-1] > 1.9
 
@@ -354,8 +351,7 @@ def test_of_several_tracks_of_pictures_what_the_one_shown_says_counts(tmp_path: 
             stream.disposition = Disposition.default if stream.index else Disposition(0)
         for packet in packets:
             output.mux(packet)
-    with Recording(tmp_path / "in.mkv") as film:
-        deliver(VideoFile(tmp_path / "out.mp4"), film.info, list(film))
+    deliver(VideoFile(tmp_path / "out.mp4"), *taken(tmp_path / "in.mkv"))
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
     assert sounds(tmp_path / "out.mp4")[0].packets == sounds(tmp_path / "in.mkv")[0].packets
@@ -446,8 +442,7 @@ def test_sound_that_cannot_be_written_any_further_ends_there_and_not_the_run(
 def test_the_sound_of_recordings_glued_together_goes_on_with_their_pictures(suffix: str, tmp_path: Path) -> None:
     once, source, out = record(tmp_path / "once.ts"), tmp_path / "in.ts", tmp_path / f"out{suffix}"
     source.write_bytes(3 * once.read_bytes())
-    with Recording(source) as recorded:
-        deliver(VideoFile(out), recorded.info, list(recorded))
+    deliver(VideoFile(out), *taken(source))
     (before,), (after,) = sounds(once), sounds(out)
     assert len(read(out).times) == 150
     assert after.times == sorted(set(after.times))
@@ -499,8 +494,7 @@ def test_of_short_parts_whose_sound_lies_behind_their_pictures_all_is_kept(tmp_p
     """As in program streams, in which one packet holds pictures of half a second."""
     once = record(tmp_path / "once.mpg", "mp2", seconds=1.5)
     source, out = glue(tmp_path / "in.mpg", once, once, once), tmp_path / "out.mkv"
-    with Recording(source) as recorded:
-        deliver(VideoFile(out), recorded.info, list(recorded))
+    deliver(VideoFile(out), *taken(source))
     (before,), (after,) = sounds(once), sounds(out)
     assert after.packets == 3 * before.packets
     assert max(later - earlier for earlier, later in pairwise(after.times)) < 0.05
@@ -512,8 +506,7 @@ def test_after_a_part_without_sound_that_of_the_next_comes_with_its_pictures(
 ) -> None:
     sounding, silent = record(tmp_path / f"a.{suffix}", codec), record(tmp_path / f"b.{suffix}", tracks=0)
     source, out = glue(tmp_path / f"in.{suffix}", sounding, silent, sounding), tmp_path / "out.mkv"
-    with Recording(source) as recorded:
-        deliver(VideoFile(out), recorded.info, list(recorded))
+    deliver(VideoFile(out), *taken(source))
     (before,), (after,) = sounds(sounding), sounds(out)
     count = len(before.packets)
     assert len(after.packets) == 2 * count
@@ -529,8 +522,7 @@ def test_a_long_part_without_sound_comes_before_that_of_the_next(
     """So long that FFmpeg, when opening the recording, sees no sound of the track it finds there is."""
     silent, sounding = record(tmp_path / "a.ts", tracks=0, seconds=12, rate=10), record(tmp_path / "b.ts", rate=10)
     out = tmp_path / f"out.{suffix}"
-    with Recording(glue(tmp_path / "in.ts", silent, sounding)) as recorded:
-        deliver(VideoFile(out), recorded.info, list(recorded))
+    deliver(VideoFile(out), *taken(glue(tmp_path / "in.ts", silent, sounding)))
     (before,), (after,) = sounds(sounding), sounds(out)
     assert after.times[0] == pytest.approx(12, abs=0.1)
     assert after.times[-1] == pytest.approx(14, abs=0.1)
@@ -557,8 +549,7 @@ def test_sound_that_an_mp4_would_have_to_wait_for_too_long_is_left_out_with_a_wo
     silent, sounding = record(tmp_path / "a.ts", tracks=0), record(tmp_path / "b.ts", "mp2")
     source = glue(tmp_path / "in.ts", silent, sounding)
     for name in ("out.mp4", "out.mkv"):
-        with Recording(source) as recorded:
-            deliver(VideoFile(tmp_path / name), recorded.info, list(recorded))
+        deliver(VideoFile(tmp_path / name), *taken(source))
     assert [len(sounds(tmp_path / name)) for name in ("out.mp4", "out.mkv")] == [0, 1]
     (said,) = caplog.messages
     assert said == f"a sound track of {source} is left out: it begins at 2 s, too late for this format; .mkv takes it"
@@ -577,8 +568,7 @@ def test_sound_that_alone_jumps_back_is_left_out_with_a_word(
             yield packet
 
     monkeypatch.setattr(Original, "_demux", jumping)
-    with Recording(source) as recorded:
-        deliver(VideoFile(out), recorded.info, list(recorded))
+    deliver(VideoFile(out), *taken(source))
     assert sounds(out)[0].times[-1] == pytest.approx(2, abs=0.1)
     assert len(read(out).times) == 100
     assert f"the sound of {source} jumps back to 0.0 s, its pictures do not: left out" in caplog.text
@@ -603,8 +593,7 @@ def test_all_sound_behind_the_last_of_few_pictures_is_kept_at_its_time(suffix: s
             heard.sample_rate, heard.pts, heard.time_base = 48000, 48000 * second, Fraction(1, 48000)
             container.mux(audio.encode(heard))
         container.mux(audio.encode(None))
-    with Recording(source) as recorded:
-        deliver(VideoFile(out), recorded.info, list(recorded))
+    deliver(VideoFile(out), *taken(source))
     (before,), (after,) = sounds(source), sounds(out)
     assert after.packets == before.packets
     assert after.times == pytest.approx(before.times, abs=0.002)
@@ -626,8 +615,7 @@ def test_sound_that_changes_its_loudspeakers_is_encoded_to_its_end(
 ) -> None:
     source, parts = tmp_path / "in.ts", [record(tmp_path / f"{one}.ts", "ac3", layout=one) for one in ("stereo", "5.1")]
     source.write_bytes(b"".join(part.read_bytes() for part in (*parts, parts[0])))
-    with Recording(source) as recorded:
-        deliver(VideoFile(tmp_path / "out.webm"), recorded.info, list(recorded))
+    deliver(VideoFile(tmp_path / "out.webm"), *taken(source))
     (after,) = sounds(tmp_path / "out.webm")
     assert after.times[-1] == pytest.approx(6, abs=0.06)
     assert max(later - earlier for earlier, later in pairwise(after.times)) < 0.06
@@ -638,8 +626,7 @@ def test_sound_that_changes_its_loudspeakers_is_encoded_to_its_end(
 def test_two_packets_of_sound_with_one_time_cost_nothing(suffix: str, tmp_path: Path) -> None:
     source = record(tmp_path / "in.mkv")
     twice = with_a_time_twice(source, tmp_path / "twice.mkv", 20)
-    about, shown = recording(twice)
-    deliver(VideoFile(tmp_path / f"out{suffix}"), about, shown)
+    deliver(VideoFile(tmp_path / f"out{suffix}"), *recording(twice))
     (before,), (after,) = sounds(source), sounds(tmp_path / f"out{suffix}")
     assert after.times[-1] == pytest.approx(before.times[-1], abs=0.03)
     if suffix != ".webm":
@@ -665,8 +652,7 @@ def test_sound_that_pauses_for_a_day_goes_on_after_it(suffix: str, tmp_path: Pat
     """As that of cameras' recordings glued together, whose clocks go on; FFmpeg would end the process at an MP4."""
     day = 24 * 60 * 60
     source = with_a_pause(record(tmp_path / "in.mkv"), tmp_path / "pause.mkv", day)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / f"out{suffix}"), about, shown)
+    deliver(VideoFile(tmp_path / f"out{suffix}"), *recording(source))
     (before,), (after,) = sounds(source), sounds(tmp_path / f"out{suffix}")
     assert before.times[-1] > day
     assert after.times[-1] == pytest.approx(before.times[-1], abs=0.1)
@@ -686,8 +672,7 @@ def test_silence_fills_a_pause_of_sound_without_times_of_its_own(
 ) -> None:
     """An MP4 tells of samples of one size only when the first begins, so what came after the pause came early."""
     source = with_a_pause(record(tmp_path / f"in.{inside}", sound), tmp_path / f"pause.{inside}", 2)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / f"out.{suffix}"), about, shown)
+    deliver(VideoFile(tmp_path / f"out.{suffix}"), *recording(source))
     (before,), (after,) = sounds(source), sounds(tmp_path / f"out.{suffix}")
     first = b"".join(packet for packet, time in zip(before.packets, before.times, strict=True) if time < 2)
     rest = b"".join(before.packets)[len(first) :]
@@ -702,8 +687,7 @@ def test_sound_that_has_lost_a_little_again_and_again_keeps_its_place(
 ) -> None:
     """What is missing is less than silence is put in for, until it has added up."""
     source = without_each(every, record(tmp_path / "in.mkv", "pcm_s16le", seconds=4), tmp_path / "lossy.mkv")
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    deliver(VideoFile(tmp_path / "out.mp4"), *recording(source))
     (before,), (after,) = sounds(source), sounds(tmp_path / "out.mp4")
     samples, end = b"".join(after.packets), 0
     for packet, time in zip(before.packets, before.times, strict=True):
@@ -717,8 +701,7 @@ def test_a_pause_that_no_file_can_be_filled_with_ends_such_sound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = with_a_pause(record(tmp_path / "in.mkv", "pcm_s16le"), tmp_path / "pause.mkv", 2 * 3600)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
+    deliver(VideoFile(tmp_path / "out.mp4"), *recording(source))
     (after,) = sounds(tmp_path / "out.mp4")
     assert after.times[-1] == pytest.approx(1, abs=0.1)
     assert read(tmp_path / "out.mp4").times[-1] == pytest.approx(2 * 3600 + 1.96, abs=0.1)
@@ -769,8 +752,7 @@ def test_a_damaged_time_stamp_moves_nothing_else(
     damaged = tmp_path / "damaged.ts"
     damaged.write_bytes(with_another_time(source.read_bytes(), kind, 3, stamps, hours * 3600))
     for path in (source, damaged):
-        with Recording(path) as recorded:
-            deliver(VideoFile(path.with_suffix(".mkv")), recorded.info, list(recorded))
+        deliver(VideoFile(path.with_suffix(".mkv")), *taken(path))
     before, after = (path.with_suffix(".mkv") for path in (source, damaged))
     assert read(after).times == read(before).times
     ((was,), (now,)) = sounds(before), sounds(after)
@@ -820,8 +802,7 @@ def test_sound_of_an_unknown_codec_is_left_out_and_the_other_kept(
 @pytest.mark.parametrize("layout", ["5.1(side)", "4.0", "2.1"])
 def test_sound_of_unusual_loudspeakers_is_encoded_for_usual_ones(layout: str, tmp_path: Path) -> None:
     source = record(tmp_path / "in.mkv", "ac3", tracks=2, layout=layout)
-    about, shown = recording(source)
-    deliver(VideoFile(tmp_path / "out.webm"), about, shown)
+    deliver(VideoFile(tmp_path / "out.webm"), *recording(source))
     after = sounds(tmp_path / "out.webm")
     assert [(sound.codec, sound.language) for sound in after] == [("opus", "deu"), ("opus", "eng")]
     assert after[0].times[-1] == pytest.approx(2, abs=0.1)

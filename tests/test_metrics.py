@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -279,6 +281,29 @@ def test_an_object_that_stays_is_one_and_each_source_has_numbers_of_its_own() ->
     )
     metrics.frame_delivered(2, 0.0, ["dog"])  # which nobody follows, so that nobody knows how many there were
     assert "0 dropped; 14 objects (person 9, cat 4, dog 1)\n" in text(infos, segmenter, metrics.summary(), [])
+
+
+def test_the_summary_of_photos_tells_how_many_and_in_what_time_but_no_latency() -> None:
+    clock = Turned()
+    metrics = Metrics(["first", "second"], clock)
+    metrics.start()
+    first, second = (SourceInfo(name, (64, 48), "images") for name in ("a.png", "photos"))
+    segmenter = FunctionSegmenter(lambda image: Detections.none(()), ())
+    metrics.feeds[0].captured += 1
+    clock.now += 0.25
+    metrics.frame_delivered(0, 0.0, ["cat"])
+    metrics.feeds[1].source = SimpleNamespace(damaged=2)
+    summary = metrics.summary()
+    one = text([first], segmenter, replace(summary, feeds=summary.feeds[:1]), ["b.png"]).splitlines()
+    assert one[:3] == ["a.png (64x48) -> b.png", "  images   1; 1 object (cat 1)", "  speed    0.25 s"]
+    assert len(one) == 4  # and the model
+    metrics.feeds[1].captured += 2
+    metrics.frame_delivered(1, 0.0, ["dog"])
+    several = text([first, second], segmenter, metrics.summary(), ["b.png"])
+    assert "\n  images   2 of 3, 2 left out; 2 objects (cat 1, dog 1)\n  speed    0.25 s, 8.0 a second\n" in several
+    assert several.endswith("\n  first    1 of 1 images\n  second   1 of 2 images")
+    film = SourceInfo("img_%04d.png", (64, 48), "images", is_film=True)
+    assert "frames   3 captured" in text([first, film], segmenter, metrics.summary(), [])
 
 
 def test_one_object_is_not_called_objects() -> None:

@@ -76,7 +76,7 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
     """The summary of a run in five lines, and one for what has numbers, for each line of an only source, and for each
-    of several sources.
+    of several sources. That of photos has how many there were and in what time: no rate of frames, and no latency.
     """
     model = describe_segmenter(segmenter)
     rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
@@ -85,24 +85,47 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     is_alone = len(infos) == 1
     only = infos[0] if is_alone else None
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
-    lines = [
-        f"{sources} -> {results}",
-        f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped"
-        + _objects(summary),
-        *([f"  {line:<8} {counts}" for line, counts in _crossings(summary.feeds[0])] if is_alone else []),
-        f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
-        f"  busy     {busy}; limited by {summary.limited_by}",
-        f"  model    {model['name']} on {model['provider']}",
-    ]
+    limits = [f"  busy     {busy}; limited by {summary.limited_by}"]
+    are_photos = all(map(_is_photos, infos))
+    if are_photos:
+        counted = _photos(summary)
+        if summary.captured < 2:  # which stages of a pipeline wait for each other shows in many
+            limits = []
+    else:
+        counted = [
+            f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped"
+            + _objects(summary),
+            *([f"  {line:<8} {counts}" for line, counts in _crossings(summary.feeds[0])] if is_alone else []),
+            f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; "
+            f"latency p50/p95/p99 {_latency(summary)} ms",
+        ]
+    lines = [f"{sources} -> {results}", *counted, *limits, f"  model    {model['name']} on {model['provider']}"]
     if not is_alone or any(feed.outages for feed in summary.feeds):
         pairs = zip(infos, summary.feeds, strict=True)
         read = [feed for info, feed in pairs if info is not None or feed.error is not None or feed.outages]
         unread = len(infos) - len(read)
         named = read if unread > _LISTED else summary.feeds
         width = max(8, *(len(feed.name) for feed in named))  # 8 as in the lines above
-        lines += [_line(feed, width, crossings=not is_alone) for feed in named]
+        lines += [_line(feed, width, photos=are_photos, crossings=not is_alone) for feed in named]
         lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
+
+
+def _is_photos(info: SourceInfo | None) -> bool:
+    return info is not None and info.kind == "images" and not info.is_film
+
+
+def _photos(summary: Summary) -> list[str]:
+    """How many photos there were, with what in them, and in what time."""
+    unreadable = sum(feed.damaged for feed in summary.feeds)
+    done = (
+        f"{summary.delivered}"
+        if summary.delivered == summary.captured
+        else f"{summary.delivered} of {summary.captured}"
+    )
+    left_out = f", {unreadable} left out" if unreadable else ""
+    rate = f", {summary.fps:.1f} a second" if summary.delivered > 1 else ""
+    return [f"  images   {done}{left_out}{_objects(summary)}", f"  speed    {summary.seconds:.2f} s{rate}"]
 
 
 def _objects(summary: Summary) -> str:
@@ -134,9 +157,10 @@ def _classes(counts: Mapping[str, int]) -> str:
     return f" ({', '.join(most + rest)})" if most else ""
 
 
-def _line(feed: FeedSummary, width: int, *, crossings: bool) -> str:
+def _line(feed: FeedSummary, width: int, *, photos: bool, crossings: bool) -> str:
     """One of several sources in a line, or an only one that was away, its name in a column of `width` letters."""
-    parts = [f"{feed.fps:.1f} fps", f"{feed.delivered} of {feed.captured} frames", f"latency {_latency(feed)} ms"]
+    done = f"{feed.delivered} of {feed.captured}"
+    parts = [f"{done} images"] if photos else [f"{feed.fps:.1f} fps", f"{done} frames", f"latency {_latency(feed)} ms"]
     parts += [f"{line} {counts}" for line, counts in _crossings(feed)] if crossings else []
     if feed.outages:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in feed.outages.items())

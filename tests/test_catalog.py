@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -335,6 +336,15 @@ def test_info_tells_what_a_file_says_of_itself(onnx_file: Path) -> None:
     text = str(found).splitlines()
     assert "opset     ai.onnx 17, ai.onnx.ml 3" in text
     assert "metadata  labels = person,dog" in text
+
+
+def test_of_the_configuration_of_a_network_only_the_beginning_is_shown_but_all_its_classes(onnx_file: Path) -> None:
+    found = catalog.info(onnx_file)
+    names = ",".join(f"class {number}" for number in range(80))
+    text = str(replace(found, metadata={"config": "{" + 500 * "a" + "}", "labels": names}))
+    assert f"metadata  config = {{{59 * 'a'}... (502 characters)\n" in text
+    assert text.endswith(f"labels = {names}")
+    assert "config = {}" in str(replace(found, metadata={"config": "{}"}))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 20, 60, -1])

@@ -15,6 +15,9 @@ _OPSET_IMPORT = 8
 _OPSET_DOMAIN = 1
 _OPSET_VERSION = 2
 
+CONFIG_LETTERS = 60
+"""How much of a network's configuration, which is for programs, people are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -56,8 +59,15 @@ class ModelInfo:
         ]
         lines += _labelled("inputs", [str(tensor) for tensor in self.inputs])
         lines += _labelled("outputs", [str(tensor) for tensor in self.outputs])
-        lines += _labelled("metadata", [f"{key} = {value}" for key, value in self.metadata.items()])
+        lines += _labelled("metadata", [f"{key} = {_shortened(key, value)}" for key, value in self.metadata.items()])
         return "\n".join(lines)
+
+
+def _shortened(key: str, value: str) -> str:
+    """What is shown of a value of the metadata; of a network's whole configuration no more than its beginning."""
+    if key != "config" or len(value) <= CONFIG_LETTERS:
+        return value
+    return f"{value[:CONFIG_LETTERS]}... ({len(value)} characters)"
 
 
 def _labelled(label: str, values: list[str]) -> list[str]:

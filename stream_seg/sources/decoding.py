@@ -58,6 +58,11 @@ sixth more to decode, and most cameras send one slice, with which the others jus
 SMALL_PIXELS = 640 * 480
 """How large the pictures of a camera are that are decoded in turn: those of 32 of them at 30 fps keep one core busy."""
 
+LATE_INDEX = (
+    "; an .mp4 or .mov with its index at its end cannot be read from a pipe: name the file instead, or make it with "
+    "ffmpeg -movflags +faststart"
+)
+
 UNPARSED = cast(int, ContainerFlags.no_parse.value)
 """With which a container is opened that is to be joined."""
 
@@ -127,9 +132,10 @@ class Decoder:
         if first is None and self.live and not self.damaged:
             raise SourceError(f"{self.name} ended the stream before its first picture", Reason.ENDED)
         if first is None:
+            is_piped_mp4 = self._container.file is not None and "mp4" in self.format
+            why = LATE_INDEX if is_piped_mp4 else "; is it damaged?"
             raise SourceError(
-                f"{self.name} holds a video track but not one picture that can be decoded; is it damaged?",
-                Reason.CODEC,
+                f"{self.name} holds a video track but not one picture that can be decoded{why}", Reason.CODEC
             )
         self._orientation = Orientation.of(first)
         self._stored_size = first.width, first.height

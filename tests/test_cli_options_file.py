@@ -68,6 +68,28 @@ def test_words_are_quoted_as_in_a_shell_of_which_nothing_else_is_done(
         ("'a.mp4\n", [], 'o.txt, line 1: a quotation mark is not closed; a name with one is written "bob\'s.mp4"'),
         ("a.mp4 \\\r\n--ids", [], "o.txt, line 1 ends with \\, which is not needed: words go on in the next line"),
         ("a.mp4\n@o.txt", [], "o.txt, line 2: a file of options names no other, as @o.txt would; give both on the"),
+        ("a.mp4\n--start 3\n--end 2\n-o b.mp4", [], "o.txt, line 3: --end 2 is not after --start 3"),
+        ("a.mp4 -o b.mp4\n--end 2", ["--start", "3"], "o.txt, line 2: --end 2 is not after --start 3"),
+        ("a.mp4 -o b.mp4\n--start 3", ["--end", "2"], "stream-seg: --end 2 is not after --start 3"),
+        ("a.mp4 -o b.mp4\n--end 9\n--end=2\n--start 3", [], "o.txt, line 3: --end 2 is not after"),
+        ("a.mp4 -o b.mp4\n\n--keep 3h", [], "o.txt, line 3: --keep removes old segments, so it needs --segment"),
+        (
+            "synthetic:64x64@30x9 -o b.mp4\n--classes\nperson,dgo\n",
+            [],
+            "o.txt, line 3: the model has no class 'dgo' (d",
+        ),
+        (
+            "synthetic:64x64@30x9 -o b.mp4\n--region door=0,0,9,9\n--region 0,0,9,9",
+            [],
+            "o.txt, line 2: --region: no source is called 'door'",
+        ),
+        ("synthetic:64x64@30x9 -o b.mp4\n--classes 0,16", [], "o.txt, line 2: the model has no class '0'"),
+        (
+            "synthetic:64x64@30x9 -o b.mp4\n--region 0,0,9,9",
+            ["--classes", "0"],
+            "stream-seg: the model has no class '0'",
+        ),
+        ("a.mp4 -o b.mp4\n--score-threshold 0.5", ["--start", "1", "--end", "0.5"], "stream-seg: --end 0.5 is not"),
         ("-- -a.mp4", [], "o.txt, line 1: -- is for the command line; a source that begins with - is written ./-name"),
         ("a.mp4\0", [], "cannot read options from 'o.txt': it is not text in UTF-8"),
         ("a.mp4".encode("utf-16").decode("latin-1"), [], "'o.txt': it is not text in UTF-8"),
@@ -84,6 +106,25 @@ def test_a_mistake_in_a_file_gets_one_line_with_its_place(
     assert code == 2
     assert words in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "code", "words"),
+    [
+        ("# clips\nnone.mp4\n-o b.mp4", [], 3, "stream-seg: o.txt, line 2: no such file: none.mp4"),
+        ("-o b.mp4", ["none.mp4"], 3, "stream-seg: no such file: none.mp4"),
+        ("synthetic:64x64@30x9\n-o b.avi", [], 6, "stream-seg: o.txt, line 2: cannot write b.avi: '.avi' is not"),
+        ("synthetic:64x64@30x9 -o b.mp4\n--codec h256", [], 6, "o.txt, line 2: there is no video codec 'h256'"),
+        ("synthetic:64x64@30x9 -o b.mp4\n--model foo", [], 4, "o.txt, line 2: there is no model 'foo'"),
+    ],
+)
+def test_so_does_what_is_found_to_be_wrong_only_later(
+    text: str, argv: list[str], code: int, words: str, written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written.write_text(text)
+    failed, line = failure(capsys, "@o.txt", *argv)
+    assert failed == code
+    assert words in line
 
 
 def test_a_file_of_options_that_is_none_is_told(written: Path, capsys: pytest.CaptureFixture[str]) -> None:

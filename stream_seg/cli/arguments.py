@@ -572,7 +572,8 @@ SUBCOMMANDS = {"models": _models_parser, "export": _export_parser, "eval": _eval
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; `command` of the result is the function to call with it. Raises `UsageError`.
+    """Parse a command line; `command` of the result is the function to call with it, and `words` of that of the main
+    job are those that it was made of. Raises `UsageError`.
 
     A first word that is a subcommand is taken for it, also behind --quiet or --verbose: a file of that name is written
     ./models. Elsewhere @FILE stands for the words in a file. What follows -- is sources, however they begin.
@@ -582,7 +583,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return SUBCOMMANDS[argv[first]]().parse_strictly([*argv[:first], *argv[first + 1 :]])
     words = with_files(argv)
     try:
-        return _parse_run([word.text for word in words])
+        args = _parse_run([word.text for word in words])
+        args.words = words
+        return args
     except UsageError as error:
         message = str(error)
     place = place_of_failure(words, _failure)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from stream_seg.cli.options_file import Word, place_of_mention
 from stream_seg.cli.output import forget_output, forget_unwritten_errors
 from stream_seg.cli.signals import Interrupted, interruptions_end_at_once
 from stream_seg.errors import StreamSegError
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 def carry_out(argv: Sequence[str] | None) -> int:
     """Run the command with `argv`, if None the process's, and return its exit code."""
     _prepare_streams()
+    args = None
     try:
         with interruptions_end_at_once():  # which takes a second, and whose failures are to be told like any other
             from stream_seg.cli.arguments import parse
@@ -29,7 +31,7 @@ def carry_out(argv: Sequence[str] | None) -> int:
         set_up_logging(quiet=args.quiet, verbose=args.verbose)
         return int(args.command(args))
     except StreamSegError as error:
-        _say(str(error))
+        _say(_placed(str(error), getattr(args, "words", [])))
         return error.exit_code
     except Interrupted as interrupted:
         return interrupted.exit_code
@@ -49,6 +51,12 @@ def carry_out(argv: Sequence[str] | None) -> int:
         return 1
     finally:
         forget_unwritten_errors()
+
+
+def _placed(message: str, words: Sequence[Word]) -> str:
+    """The message, behind the file of options and the line of the word that it is about, if that is in one."""
+    place = place_of_mention(words, message)
+    return message if place is None else f"{place}: {message}"
 
 
 def _interruption(error: BaseException | None) -> int | None:

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,34 @@ def place_of_failure(words: Sequence[Word], failure: Callable[[Sequence[str]], s
     if failure(texts[:fewest]) != message:  # it is that value
         fewest += 1
     return words[fewest - 1].place
+
+
+def place_of_mention(words: Sequence[Word], message: str) -> str | None:
+    """The place of the word that a message, of a failure after parsing, is about; None where that is in no file.
+
+    It is the first value that the message has in quotes, which may be part of a word (`--classes person,dgo`), else the
+    first option, file or address in it. Where several words have it, it is the last if they are alike, the one that
+    counts, and else none.
+    """
+    if not any(word.place for word in words):
+        return None
+    mentions = [(mention, word) for word in words for mention in _mentions(word.text, message)]
+    first = min((mention for mention, _ in mentions), default=None)
+    named = [word for mention, word in mentions if mention == first]
+    return named[-1].place if len({word.text.partition("=")[0] for word in named}) == 1 else None
+
+
+def _mentions(word: str, message: str) -> Iterator[tuple[bool, int]]:
+    """Where in a message a word stands, first what is in quotes (False), then what is not."""
+    option, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    for part in {value, *re.split("[,=]", value)} - {""}:
+        if (place := message.find(f"'{safe_address(part)}'")) >= 0:
+            yield False, place
+    is_name = re.search(r"[./:\\]", value) and any(map(str.isalpha, value))  # 0.5 may be anything
+    for text in (option, value if is_name else ""):
+        match = re.search(rf"(?<![\w./-]){re.escape(safe_address(text))}(?![\w./-])", message) if text else None
+        if match:
+            yield True, match.start()
 
 
 def _words_of(marked: str) -> list[Word]:

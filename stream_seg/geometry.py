@@ -155,8 +155,10 @@ def mask_roi(
     of the frame. Returns rows, columns and the bitmask of exactly that region, clipped to the frame; empty for a box
     without area, outside the frame or not finite. A pixel is set where the probability, interpolated bilinearly at its
     centre with zeros around the grid, exceeds 0.5. That is torchvision's `paste_masks_in_image` without its rounding of
-    the box to whole pixels, and no pixel whose centre lies outside the box can be set.
+    the box to whole pixels, and no pixel whose centre lies outside the box can be set. Raises `ValueError`, as
+    `paste` and `outlines` do, for the shape of an image as `size`.
     """
+    _refuse_shape(size)
     left, top, right, bottom = box.tolist()
     columns, rows = _span(left, right, size[0]), _span(top, bottom, size[1])
     width, height = columns.stop - columns.start, rows.stop - rows.start
@@ -174,6 +176,7 @@ def mask_roi(
 
 def paste(detections: Detections, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The bitmask of every detection on a whole frame of `size`: (N, height, width) bool. 2 MB per object at 1080p."""
+    _refuse_shape(size)
     pasted = np.zeros((len(detections), size[1], size[0]), np.bool_)
     for whole, box, mask in zip(pasted, detections.boxes, detections.masks, strict=True):
         rows, columns, bitmask = mask_roi(box, mask, size)
@@ -187,10 +190,17 @@ def outlines(detections: Detections, size: tuple[int, int]) -> list[list[NDArray
     Filled together, as `cv2.fillPoly` does, they cover what `paste` does, but for what lies between an edge and the
     straight lines that follow it: within a pixel of it, and within a 128th of the box's shorter side.
     """
+    _refuse_shape(size)
     return [
         _polygons(*mask_roi(box, mask, size), float(min(box[2] - box[0], box[3] - box[1])))
         for box, mask in zip(detections.boxes, detections.masks, strict=True)
     ]
+
+
+def _refuse_shape(size: tuple[int, ...]) -> None:
+    """Refuse (height, width, 3), with which height would be taken for width."""
+    if len(size) != 2:
+        raise ValueError(f"size is (width, height), of an image (image.shape[1], image.shape[0]), got {size}")
 
 
 def coco_polygons(rows: slice, columns: slice, bitmask: Bitmask, side: float) -> list[NDArray[np.int32]]:

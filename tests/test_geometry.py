@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -220,6 +222,19 @@ def test_a_box_without_pixels_gives_an_empty_region(box: tuple[float, ...]) -> N
 
 def test_no_detections_paste_to_no_bitmasks() -> None:
     assert paste(Detections.none(("thing",)), (64, 48)).shape == (0, 48, 64)
+
+
+def test_the_shape_of_an_image_is_no_size() -> None:
+    found = one(np.array((5, 5, 20, 20), np.float32), np.ones((28, 28), np.float32))
+    shape: Any = (48, 64, 3)
+    words = r"size is \(width, height\), of an image .*, got \(48, 64, 3\)"
+    for some in (found, found[:0]):
+        with pytest.raises(ValueError, match=words):
+            paste(some, shape)
+        with pytest.raises(ValueError, match=words):
+            outlines(some, shape)
+    with pytest.raises(ValueError, match=words):
+        mask_roi(found.boxes[0], found.masks[0], shape)
 
 
 def filled(polygons: list[NDArray[np.int32]], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -74,6 +74,18 @@ def each_sink(given: Iterable[Sink]) -> tuple[Sink, ...]:
     return cast("tuple[Sink, ...]", sinks)
 
 
+def refuse_no_step(name: str, given: object) -> None:
+    """Raise `UsageError` for what is easily taken for a follower or renderer, as `name` says: a class, a name."""
+    if given is None or (callable(given) and not isinstance(given, type)):
+        return
+    hint = ""
+    if isinstance(given, type):
+        hint = f": {name}={given.__name__}() makes one of it"
+    elif isinstance(given, str) and name == "renderer":
+        hint = f": renderer=Renderer({given!r}) draws a view"
+    raise UsageError(f"a {name} is called with a frame and its detections, got {_kind(given)}{hint}")
+
+
 def picture_of(drawn: object) -> Frame:
     """What a renderer returned. Raise `TypeError` for what is no frame: None would pass for nothing to be drawn."""
     if not isinstance(drawn, Frame):

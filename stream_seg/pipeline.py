@@ -21,7 +21,7 @@ from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo, check_frame
-from stream_seg.given import each_sink, picture_of, refuse_no_segmenter, refuse_no_source, refuse_shared
+from stream_seg.given import each_sink, picture_of, refuse_no_segmenter, refuse_no_source, refuse_no_step, refuse_shared
 from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
@@ -59,6 +59,8 @@ class Feed:
 
     def __post_init__(self) -> None:
         refuse_no_source(self.source)
+        refuse_no_step("renderer", self.renderer)
+        refuse_no_step("follower", self.follower)
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1, got {self.max_frames}")
 

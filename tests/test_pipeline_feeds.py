@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Segmenter, Sink, Wall
+from stream_seg.render import Renderer
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink
 from stream_seg.steady import Steady
@@ -548,6 +549,22 @@ def test_what_is_easily_taken_for_a_segmenter_is_refused(given: Segmenter, words
         Pipeline(Numbers(1), given)
 
 
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"follower": Steady}, r"a follower is called .*, got the class Steady: follower=Steady\(\) makes one of it$"),
+        ({"renderer": Renderer}, r"a renderer is .*, got the class Renderer: renderer=Renderer\(\) makes one of it$"),
+        ({"renderer": "masks"}, r"a renderer is called .*, got str: renderer=Renderer\('masks'\) draws a view$"),
+        ({"follower": True}, r"a follower is called with a frame and its detections, got bool$"),
+    ],
+)
+def test_what_is_easily_taken_for_a_follower_or_renderer_is_refused(parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Pipeline(Numbers(1), Counting(), **parts)
+    with pytest.raises(UsageError, match=words):
+        Feed(Numbers(1), **parts)
+
+
 class Writing:
     """What has the one method that is thought of first."""
 
@@ -746,7 +763,11 @@ def test_of_a_recording_that_is_done_the_pipeline_keeps_no_picture() -> None:
         return Feed(Numbers(40), name=name, follower=follower)
 
     pipeline = Pipeline([one(f"f{n}") for n in range(3)], Counting(noting), in_turns=True)
-    run_in_time(pipeline)
+    gc.freeze()  # what is here already, of all tests before, would take a collection most of the time
+    try:
+        run_in_time(pipeline)
+    finally:
+        gc.unfreeze()
     assert most == [3, 2, 1]
 
 

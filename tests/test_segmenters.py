@@ -430,6 +430,7 @@ class TestRefusals:
             ({"threads": 4 / 2}, "threads must be a whole number, 1 to 256, not 2.0"),
             ({"slices": 2}, r"slices are given as \(columns, rows\), as in \(3, 2\), not 2"),
             ({"slices": (2.0, 2)}, r"slices are given as .*, not \(2.0, 2\)"),
+            ({"slices": (2, 2, 2)}, r"slices are given as .*, not \(2, 2, 2\)"),
             ({"slices": "2x2"}, "slices are given as .*, not '2x2'"),
             ({"labels": {0: "red", 1: "green", 2: "blue"}}, "labels are a list of names, .*; 0 is no name"),
             ({"device": "gpu"}, "auto, cpu, cuda or cuda:N, not 'gpu'"),

@@ -15,7 +15,7 @@ from stream_seg.addresses.credentials import safe_address
 from stream_seg.cli import evaluate, export, models, run
 from stream_seg.cli.elsewhere import meant_option, sentence_on
 from stream_seg.cli.names import PIPED_OBJECTS
-from stream_seg.cli.options_file import place_of_failure, with_files
+from stream_seg.cli.options_file import LACKS_VALUE, place_of_failure, with_files
 from stream_seg.cli.places import Place, split_name
 from stream_seg.coco import COCO_NAMES, EVERYDAY
 from stream_seg.errors import UsageError, closest, did_you_mean
@@ -65,10 +65,12 @@ exit codes:
 
 
 _ACTIONS = {
+    "detect": "a source is named alone, as in stream-seg clip.mp4",
     "help": "options are listed by stream-seg --help",
     "predict": "a source is named alone, as in stream-seg clip.mp4",
     "segment": "a source is named alone, as in stream-seg clip.mp4",
     "track": "a source is named alone, as in stream-seg clip.mp4, and objects are followed",
+    "version": "it is told by stream-seg --version",
 }
 """What the first word is in other programs, and how it is done here."""
 
@@ -77,7 +79,15 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line, with a suggestion."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{message}{self._example(message)} (see {self.prog} --help)")
+
+    def _example(self, message: str) -> str:
+        """How an option that lacks its value is written; nothing for other mistakes."""
+        lacking = re.fullmatch(f"argument (\\S+): {LACKS_VALUE}", message)
+        if lacking is None:
+            return ""
+        option = lacking[1].split("/")[-1]
+        return f", as in {option} {self._option_string_actions[option].metavar}"
 
     def parse_strictly(self, argv: Sequence[str], *, intermixed: bool = False) -> argparse.Namespace:
         """Parse all of `argv`; an unknown option is an error that names the nearest known one.

@@ -9,6 +9,7 @@ _WITHOUT_OPTION = "a source is named without an option, as in stream-seg clip.mp
 _DATA = "what was found is an output: -o found.jsonl, found.json (COCO) or found.csv"
 _OVERLAPS = "the model decides which of two that overlap is left, and how many are"
 _ADDRESS = "the name stands in the address, the password there or in STREAM_SEG_PASSWORD"
+_DRAWN = "--view says what is drawn: with boxes are names and scores, as in both and boxes, with tinted neither"
 _SOUND = "sound is copied; ffmpeg -i annotated.mp4 -an -c copy silent.mp4 leaves it out"
 
 _OPTIONS: Mapping[str, str] = {
@@ -19,6 +20,7 @@ _OPTIONS: Mapping[str, str] = {
         "--camera-size": "--webcam-size --webcam-resolution",
         "--classes": "--only --filter --filter-classes",
         "--crops": "--save-crop",
+        "--device": "-d",
         "--device cpu": "--cpu",
         "--device cuda": "--gpu --cuda",
         "--end": "--to --until --duration",
@@ -35,7 +37,7 @@ _OPTIONS: Mapping[str, str] = {
         "--quiet": "-q --silent",
         "--reconnect": "--retry --retries",
         "--region": "--roi --zone --polygon --area",
-        "--score-threshold": "--conf --confidence --threshold --confidence-threshold --conf-thres --conf-thresh "
+        "--score-threshold": "-t --conf --confidence --threshold --confidence-threshold --conf-thres --conf-thresh "
         "--score-thresh --min-score --min-confidence --prob-threshold",
         "--segment": "--split",
         "--serve": "--web --http --port",
@@ -68,7 +70,7 @@ _SENTENCES: Mapping[str, str] = {
         ("--save-txt --save-json --save-csv --json --csv --coco", _DATA),
         ("--track --tracker", "objects of films are followed anyway; --ids shows their numbers"),
         ("--count --counter", "objects are counted anyway, in the summary; --line counts what crosses a line"),
-        ("--iou --nms --iou-threshold --nms-threshold --max-det", _OVERLAPS),
+        ("--iou --nms --agnostic-nms --iou-threshold --nms-threshold --max-det", _OVERLAPS),
         ("--half --fp16 --int8", "a model has one precision; stream-seg export --precision makes one of another"),
         ("--exclude --ignore", "name what is to be shown with --classes"),
         ("--username --user --password", _ADDRESS),
@@ -78,6 +80,9 @@ _SENTENCES: Mapping[str, str] = {
         ("--list-classes", "stream-seg models info compact lists those of the built-in model"),
         ("--recursive", "a pattern finds what is in subfolders, as in 'photos/**/*.jpg'"),
         ("--tiles --grid", "several sources are tiles anyway, in a window or one -o wall.mp4"),
+        ("--show-labels --show-conf --show-scores --show-boxes --hide-conf --hide-scores", _DRAWN),
+        ("--line-width --line-thickness --font-size", "lines and letters are as large as suits the picture"),
+        ("--retina-masks", "masks are drawn as fine as the picture anyway"),
         ("--show-fps", "live pictures show it anyway, and the summary tells it"),
     )
     for name in names.split()

@@ -21,7 +21,7 @@ MOST_BYTES = 100_000
 and time that grows with the square of the size.
 """
 
-_LACKS_VALUE = "expected one argument"
+LACKS_VALUE = "expected one argument"
 """What argparse says of an option."""
 
 _COMMENT = re.compile(r"[ \t\r]*#")
@@ -61,7 +61,7 @@ def place_of_failure(words: Sequence[Word], failure: Callable[[Sequence[str]], s
     def fails(number: int) -> bool:
         """Whether so many words do, with the value of an option that they end with."""
         told = failure(texts[:number])
-        return message == (failure(texts[: number + 1]) if told and _LACKS_VALUE in told else told)
+        return message == (failure(texts[: number + 1]) if told and LACKS_VALUE in told else told)
 
     fewest = bisect_left(range(len(words)), True, key=fails)
     if failure(texts[:fewest]) != message:  # it is that value

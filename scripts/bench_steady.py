@@ -1,5 +1,5 @@
-"""Compares what is shown of films with and without `stream_seg.steady`: what is right, found, flickers, shakes, and
-how many numbers an object gets.
+"""Compares what is shown of films with and without `stream_seg.steady`: what is right, found, flickers, shakes, how
+well masks fit, and how many numbers an object gets.
 
 Run from a checkout: `python scripts/bench_steady.py ANNOTATIONS.json --images DIR [--model NAME|FILE] [--every N]`,
 with pictures annotated as for `stream-seg eval`, whose extra it needs. Of films hardly any are annotated, so a camera
@@ -10,12 +10,12 @@ hand that shakes a little, with a sensor that adds noise and an encoder. All row
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -24,12 +24,15 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Frame, Image
-from stream_seg.geometry import Boxes, continued
+from stream_seg.geometry import Boxes, continued, paste
 from stream_seg.ground_truth import GroundTruth, read_ground_truth
 from stream_seg.protocols import Segmenter
 from stream_seg.segmenters import load_segmenter
 from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.steady import Steady
+
+if TYPE_CHECKING:
+    from pycocotools.coco import _Annotation
 
 FRAME_RATE = 30
 RIGHT = 0.5
@@ -60,11 +63,21 @@ CAMERAS = (
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Frames with all that was found in each; where each looks; the objects in it, and what may be found or not."""
+    """Frames with all that was found in each; where each looks; the objects in it, and what may be found or not.
+
+    `outlines` are the masks of numbered objects in the picture, uint8, of those that have one.
+    """
 
     frames: Sequence[tuple[Frame, Detections]]
     views: Sequence[NDArray[np.float64]]
     truths: Sequence[tuple[Detections, Detections]]
+    outlines: Mapping[int, NDArray[np.uint8]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture and of each frame."""
+        height, width = self.frames[0][0].image.shape[:2]
+        return width, height
 
 
 @dataclass(slots=True)
@@ -79,6 +92,9 @@ class Way:
     flickers: int = 0
     shakes: float = 0.0
     pairs: int = 0
+    fits: float = 0.0
+    outlined: int = 0
+    wavers: float = 0.0
     met: int = 0
     numbers: int = 0
 
@@ -86,23 +102,38 @@ class Way:
         """Count what is right of what is shown, what comes or goes from frame to frame, how far the rest moves."""
         shows = self._watch(film)
         numbers: set[tuple[int, int]] = set()
-        for shown, (objects, either) in zip(shows, film.truths, strict=True):
+        for shown, view, (objects, either) in zip(shows, film.views, film.truths, strict=True):
             which, _ = continued(shown, objects, RIGHT)
             is_right = which >= 0
             if objects.ids is not None and shown.ids is not None:
                 numbers.update(zip(objects.ids[which[is_right]].tolist(), shown.ids[is_right].tolist(), strict=True))
+            self._fit(film, view, objects, which, shown)
             self.right += int(is_right.sum())
             self.shown += int((is_right | ~_inside(shown, either)).sum())
         self.met += len({which for which, _ in numbers})
         self.numbers += len(numbers)
         placed = [_in_picture(shown.boxes, view) for shown, view in zip(shows, film.views, strict=True)]
+        drawn = [_pasted(shown, view, film.size) for shown, view in zip(shows, film.views, strict=True)]
         for i, (before, after) in enumerate(pairwise(shows)):
             which, _ = continued(after, before, SAME)
             kept = which >= 0
+            self.wavers += sum(1 - _shared(drawn[i + 1][j], drawn[i][which[j]]) for j in np.flatnonzero(kept))
             self.flickers += len(before) + len(after) - 2 * int(kept.sum())
             steps = np.abs(placed[i + 1][kept] - placed[i][which[kept]]).mean(1)
             self.shakes += float((steps / np.sqrt(_areas(placed[i + 1][kept]))).sum())
             self.pairs += int(kept.sum())
+
+    def _fit(
+        self, film: Film, view: NDArray[np.float64], objects: Detections, which: NDArray[np.int64], shown: Detections
+    ) -> None:
+        """Compare masks of what is right, of the objects `which`, with the outlines of those that have one."""
+        assert objects.ids is not None
+        masks = paste(shown, film.size)
+        for i in np.flatnonzero(which >= 0):
+            outline = film.outlines.get(int(objects.ids[which[i]]))
+            if outline is not None:
+                self.fits += _shared(masks[i], _warped(outline, view, film.size))
+                self.outlined += 1
 
     def _watch(self, film: Film) -> list[Detections]:
         follow = Steady()
@@ -114,9 +145,11 @@ class Way:
         right, found = self.right / max(self.shown, 1), self.right / max(objects, 1)
         per_frame, flickers = self.shown / frames, self.flickers / frames
         shakes = self.shakes / max(self.pairs, 1)
+        fits, wavers = self.fits / max(self.outlined, 1), self.wavers / max(self.pairs, 1)
         numbers = f"{self.numbers / self.met:.3f}" if self.met else "-"
         return (
-            f"| {self.name} | {per_frame:.2f} | {right:.1%} | {found:.1%} | {flickers:.2f} | {shakes:.2%} | {numbers} |"
+            f"| {self.name} | {per_frame:.2f} | {right:.1%} | {found:.1%} | {flickers:.2f} | {shakes:.2%} "
+            f"| {fits:.1%} | {wavers:.1%} | {numbers} |"
         )
 
 
@@ -147,8 +180,11 @@ def main() -> None:
                 frames += len(film.frames)
                 objects += sum(len(certain) for certain, _ in film.truths)
             print(f"{camera.name}: {frames} frames, {objects} objects in them")
-            print("| displayed | boxes per frame | precision | recall | flicker | jitter | IDs per object |")
-            print("|---|---|---|---|---|---|---|")
+            print(
+                "| displayed | boxes per frame | precision | recall | flicker | jitter | mask IoU | mask jitter "
+                "| IDs per object |"
+            )
+            print("|---|---|---|---|---|---|---|---|---|")
             for way in ways:
                 print(way.row(frames, objects))
 
@@ -165,6 +201,7 @@ def _film(
         [(frame, segmenter([frame.image])[0]) for frame in frames],
         views,
         [_seen(truth, picture, view, size, segmenter.class_names) for view in views],
+        _outlines(truth, picture, segmenter.class_names),
     )
 
 
@@ -195,8 +232,8 @@ def _seen(
     truth: GroundTruth, picture: int, view: NDArray[np.float64], size: Sequence[int], names: tuple[str, ...]
 ) -> tuple[Detections, Detections]:
     """The numbered objects in a frame; and those that may be found or not: crowds, and what is mostly outside."""
-    categories = {entry["id"]: entry["name"] for entry in truth.boxes.dataset["categories"]}
-    entries = [entry for entry in truth.boxes.imgToAnns[picture] if categories[entry["category_id"]] in names]
+    categories = _categories(truth)
+    entries = _entries(truth, picture, names)
     corners = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 2, 2)
     corners[:, 1] += corners[:, 0]
     moved = (corners @ view[:, :2].T + view[:, 2]).reshape(-1, 4)
@@ -210,6 +247,37 @@ def _seen(
     )
     certain = (visible >= VISIBLE) & np.array([not entry["iscrowd"] for entry in entries], np.bool_)
     return everything[certain], everything[~certain & (visible > 0)]
+
+
+def _outlines(truth: GroundTruth, picture: int, names: tuple[str, ...]) -> dict[int, NDArray[np.uint8]]:
+    """By the numbers that `_seen` gives, the masks of objects in a picture that have one."""
+    entries = [truth.masks.anns[entry["id"]] for entry in _entries(truth, picture, names)]
+    return {i: truth.masks.annToMask(entry) for i, entry in enumerate(entries, 1) if not entry["iscrowd"]}
+
+
+def _entries(truth: GroundTruth, picture: int, names: tuple[str, ...]) -> list[_Annotation]:
+    categories = _categories(truth)
+    return [entry for entry in truth.boxes.imgToAnns[picture] if categories[entry["category_id"]] in names]
+
+
+def _categories(truth: GroundTruth) -> dict[int, str]:
+    return {entry["id"]: entry["name"] for entry in truth.boxes.dataset["categories"]}
+
+
+def _pasted(shown: Detections, view: NDArray[np.float64], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
+    """The masks of a frame in the picture, in which nothing moves."""
+    back = np.asarray(cv2.invertAffineTransform(view), np.float64)
+    return [_warped(mask.view(np.uint8), back, size) for mask in paste(shown, size)]
+
+
+def _warped(mask: NDArray[np.uint8], view: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.asarray(cv2.warpAffine(mask, view, size, flags=cv2.INTER_NEAREST), np.bool_)
+
+
+def _shared(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Intersection over union of masks; of two that are empty 1."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
 
 
 def _in_picture(boxes: Boxes, view: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections, check_found
 from stream_seg.frame import Frame, Image, check_frame
-from stream_seg.geometry import Boxes, continued, regridded, resize
+from stream_seg.geometry import Boxes, continued, regridded, resize, sample_box
 from stream_seg.naming import best_named
 
 SURE = 0.65
@@ -36,6 +36,7 @@ _STILL = 0.6  # the same of an object that may be shown where it is missed: the 
 _CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of 255 where there is something else
 _NEWEST = 0.3  # share of the newest score in the one that is shown
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
+_ALIKE = 0.3  # and of a cell of a mask: so much of one that is as before, all of one that changed by 0.7
 
 _KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier than the one in the frame before
 
@@ -48,13 +49,13 @@ since; whether it is shown, and stays so where it is missed."""
 class Steady:
     """Makes what a segmenter finds in the frames of a film into what is shown. Use one per film.
 
-    Scores are averaged over the frames of an object, and so are boxes, the more so the less they move. Of a thing
-    that has several names the best is shown, see `naming`. Images of their own are else shown as they are, and so
-    are the first frame, one that comes more than `APART` after the one before, and one whose classes have other
+    Scores are averaged over the frames of an object, and so are boxes and masks, the more so the less they change.
+    Of a thing that has several names the best is shown, see `naming`. Images of their own are else shown as they are,
+    and so are the first frame, one that comes more than `APART` after the one before, and one whose classes have other
     names: nothing is known then that tells ghosts apart.
 
-    Without `withhold` all that is found is shown, at once, by all its names, and in the boxes it was found in; where it
-    is missed, it is shown for up to `APART` seconds longer, and in the next frame however late that comes, whether it
+    Without `withhold` all that is found is shown, at once, by all its names, and where it was found; where it is
+    missed, it is shown for up to `APART` seconds longer, and in the next frame however late that comes, whether it
     moves or not. So it is for pictures in which objects are hidden, as in the view "blurred" of `Renderer`: to hide
     what is none does no harm.
 
@@ -116,10 +117,13 @@ class Steady:
         known["stays"] = overlap >= _STILL
         if not self._withhold:
             known["shown"] = known["stays"] = True
-        scores, boxes = found.scores.copy(), found.boxes.copy()
-        scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
-        if self._withhold:
-            boxes[again] = _eased(self._objects.boxes[before[again]], boxes[again])
+        old = self._objects[before[again]]
+        scores, boxes, masks = found.scores.copy(), found.boxes, found.masks
+        scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * old.scores
+        if self._withhold and again.any():
+            boxes, masks = boxes.copy(), masks.copy()
+            boxes[again] = _eased(old.boxes, boxes[again])
+            masks[again] = _calmed(old.masks, _seen_in(boxes[again], found[again]))
         if not again.all():
             known["number"][~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
@@ -139,7 +143,7 @@ class Steady:
         going_on = self._objects[missed]
         if len(going_on) and len(found):
             going_on = replace(going_on, masks=regridded(going_on.masks, found.masks.shape[1:]))
-        self._objects = _joined(replace(found, boxes=boxes, scores=scores), going_on)
+        self._objects = _joined(replace(found, boxes=boxes, scores=scores, masks=masks), going_on)
         self._known = np.concatenate([known, self._known[missed]])
 
     def _named(self, objects: Detections, places: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -221,6 +225,22 @@ def _eased(old: Boxes, new: Boxes) -> Boxes:
     size = np.sqrt(np.maximum((new[:, 2:] - new[:, :2]).prod(1), 1))
     share = np.minimum(1, _NEAR + _PER_SIZE * np.abs(step).mean(1) / size)
     return np.asarray(old + share[:, None] * step, np.float32)
+
+
+def _seen_in(boxes: Boxes, found: Detections) -> NDArray[np.float32]:
+    """The masks of what is found, which stays where it is in the picture, on grids over other boxes (N, 4)."""
+    cells = found.masks.shape[2], found.masks.shape[1]
+    corners, sides = found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]
+    places = (boxes.reshape(-1, 2, 2) - corners[:, None]) / np.maximum(sides, 1e-3)[:, None] * cells
+    sampled = [sample_box(*both, cells) for both in zip(found.masks, places.reshape(-1, 4), strict=True)]
+    return np.asarray(sampled, np.float32)
+
+
+def _calmed(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Masks on the way from the old ones to the new: where edges waver they change little, where limbs move much."""
+    old = regridded(old, new.shape[1:])
+    change = new - old
+    return np.asarray(old + np.minimum(1, _ALIKE + np.abs(change)) * change, np.float32)
 
 
 def _joined(first: Detections, second: Detections) -> Detections:

@@ -12,6 +12,7 @@ import pytest
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame
+from stream_seg.geometry import paste
 from stream_seg.steady import APART, MISSED, OFTEN, REMEMBERED, SURE, Steady
 
 NAMES = ("cat", "dog")
@@ -125,6 +126,30 @@ def test_a_box_that_trembles_is_held_and_one_that_moves_is_followed() -> None:
         assert abs(trembling.boxes[0, 0] - HERE[0]) < 1.2
     far = (HERE[0] + 10, HERE[1] + 10, HERE[2] + 10, HERE[3] + 10)
     assert film.next(found((far, 0.9))).boxes.tolist() == [list(far)]
+
+
+def test_an_outline_stays_where_it_is_found_in_the_picture_where_the_box_is_held() -> None:
+    size, film = (640, 480), Film()
+    before, after = (found(((80.0, 40.0, 80 + width, 440.0), 0.9)) for width in (400, 400 * 14 / 13))
+    before.masks[:, :, 14:] = after.masks[:, :, 13:] = 0.1  # the object ends at 280
+    film.next(before, size=size)
+    shown = film.next(after, size=size)
+    assert 490 < shown.boxes[0, 2] < 500
+    ends = [int(paste(one, size)[0, 240].sum()) for one in (before, after, shown)]
+    assert ends == pytest.approx([200] * 3, abs=3)  # stretched with the box it would be 192
+
+
+def test_an_edge_that_wavers_is_held_and_one_that_moves_is_followed() -> None:
+    first = found((HERE, 0.9))
+    first.masks[0, :, 14] = 0.55
+    film = Film(first=first)
+    wavers = found((HERE, 0.9))
+    wavers.masks[0, :, 14], wavers.masks[0, :, 15] = 0.46, 0.0
+    shown = film.next(wavers).masks[0, 0]
+    assert (shown > 0.5).tolist() == [True] * 15 + [False] + [True] * 12
+    assert 0.46 < shown[14] < 0.55
+    assert shown[15] == 0.0
+    assert wavers.masks[0, 0, 14] == np.float32(0.46)  # it was copied
 
 
 def test_where_nothing_is_withheld_all_is_shown_where_it_was_found() -> None:

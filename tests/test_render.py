@@ -306,6 +306,22 @@ def test_where_all_places_are_taken_a_label_is_not_looked_for_again_and_again(mo
     assert len(asked) < 100 * 12  # the places around the box, and the few rows that the picture has below it
 
 
+def test_a_label_does_not_jump_where_boxes_tremble_and_comes_back_when_there_is_room() -> None:
+    def stands_above(labels: Labels, left: int) -> bool:
+        """Whether the label of a box stands above it, where another's label may be."""
+        image = np.zeros((240, 320, 3), np.uint8)
+        labels.start((0, 0, 0, 0))
+        labels.draw(image, "person 98%", (40, 60, 160, 220), 11, (90, 90, 250), 4)
+        labels.draw(image, "person 42%", (left, 62, left + 40, 200), 11, (250, 90, 90), 9)
+        return bool((image[:62] == (250, 90, 90)).all(2).any())
+
+    free = next(left for left in range(80, 200) if stands_above(Labels(), left))
+    labels = Labels()
+    trembling = [free - 1, free, free + 1, free - 2, free + 2]
+    assert [stands_above(labels, left) for left in (free + 20, *trembling)] == [True] + [False] * 5
+    assert [stands_above(labels, left) for left in (free + 20, free + 2, free)] == [True] * 3
+
+
 def test_text_reads_on_every_colour() -> None:
     """Contrast as WCAG 2.1 defines it: 4.5 is its bound for small text, 3 for large and bold."""
 
@@ -372,6 +388,16 @@ def test_the_smaller_object_is_drawn_over_the_larger() -> None:
     detections = found([(100, 100, 140, 140), (0, 0, 240, 240)], [1, 0])
     drawn = Renderer("masks")(frame((240, 240)), detections).image
     assert (drawn[120, 120] == colour(1, 0)).all()
+
+
+def test_objects_of_about_one_size_do_not_take_turns_in_covering_each_other() -> None:
+    renderer = Renderer("masks")
+    on_top = []
+    for side in (100, 104, 95, 103, 97, 150):
+        both = found([(50, 50, 150, 150), (90, 90, 90 + side, 90 + side)], [0, 1])
+        drawn = renderer(frame((320, 240)), replace(both, ids=np.array([4, 9]))).image
+        on_top.append(tuple(drawn[120, 120].tolist()))
+    assert on_top == [colour(1, 0)] * 5 + [colour(0, 0)]
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -39,6 +39,8 @@ _ON_BLACK = ("masks", "cutouts")
 
 _TINT = 0.45  # share of its colour in a mask that is blended in
 
+_SIZE_CHANGES = 1.3  # by so many times an object grows or shrinks before it is larger or smaller than before
+
 
 class Renderer:
     """Draws detections on frames in one of the `VIEWS`. Use one per stream: it remembers colours between frames.
@@ -67,6 +69,7 @@ class Renderer:
         self._least_letters = least_letters
         self._ids = ids
         self._shades = Shades()
+        self._areas: dict[int, float] = {}
         self._labels = Labels()
         self._brush = _Brush()
         self._drawing = threading.Lock()
@@ -81,7 +84,7 @@ class Renderer:
     def _drawn(self, frame: Frame, detections: Detections) -> Frame:
         if frame.is_still:  # it continues nothing
             self._shades = Shades()
-        detections = _visible(detections, frame.size)
+        detections = self._visible(detections, frame.size)
         colours = [
             colour(c, s) for c, s in zip(detections.class_ids.tolist(), self._shades.assign(detections), strict=True)
         ]
@@ -100,6 +103,25 @@ class Renderer:
             self._draw_names(image, detections, boxes, colours, style.letters)
         plate.draw()
         return frame.with_image(image)
+
+    def _visible(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        """The detections that show in a frame of `size`, the largest first, so that it hides no other.
+
+        What has a number keeps its area until it has changed clearly: two of about one size would else take turns in
+        covering each other and in making way for each other's names.
+        """
+        boxes = detections.boxes
+        boxes = np.where(np.isfinite(boxes).all(1, keepdims=True), boxes, 0)
+        sides = np.minimum(boxes[:, 2:], size) - np.maximum(boxes[:, :2], 0)
+        areas = sides.prod(1)
+        if detections.ids is not None:
+            numbers, now = detections.ids.tolist(), areas.tolist()
+            pairs = [(self._areas.get(number, area), area) for number, area in zip(numbers, now, strict=True)]
+            kept = [old if old < area * _SIZE_CHANGES and area < old * _SIZE_CHANGES else area for old, area in pairs]
+            self._areas = dict(zip(numbers, kept, strict=True))
+            areas = np.array(kept, areas.dtype)
+        order = np.argsort(-areas, kind="stable")
+        return detections[order[(sides[order] > 0).all(1)]]
 
     def _draw_masks(self, image: Image, detections: Detections, colours: list[Colour], original: Image) -> None:
         size = image.shape[1], image.shape[0]
@@ -121,11 +143,12 @@ class Renderer:
         self, image: Image, detections: Detections, boxes: list[Rect], colours: list[Colour], letters: int
     ) -> None:
         names = detections.names
+        numbers = [None] * len(names) if detections.ids is None else detections.ids.tolist()
         if self._ids and detections.ids is not None:
-            names = [f"#{number} {name}" for number, name in zip(detections.ids.tolist(), names, strict=True)]
-        rows = zip(names, detections.scores.tolist(), boxes, colours, strict=True)
-        for name, score, box, tone in rows:
-            self._labels.draw(image, f"{name} {score:.0%}", box, letters, tone)
+            names = [f"#{number} {name}" for number, name in zip(numbers, names, strict=True)]
+        rows = zip(names, detections.scores.tolist(), boxes, colours, numbers, strict=True)
+        for name, score, box, tone, number in rows:
+            self._labels.draw(image, f"{name} {score:.0%}", box, letters, tone, number)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,15 +206,6 @@ def _mix(tone: Colour) -> NDArray[np.float32]:
 def _row(tone: Colour, width: int) -> Image:
     """A row of pixels of one colour, (1, width, 3): rows are copied at once, numbers one by one."""
     return np.full((1, width, 3), tone, np.uint8)
-
-
-def _visible(detections: Detections, size: tuple[int, int]) -> Detections:
-    """The detections that show in a frame of `size`, the largest first, so that it hides no other."""
-    boxes = detections.boxes
-    boxes = np.where(np.isfinite(boxes).all(1, keepdims=True), boxes, 0)
-    sides = np.minimum(boxes[:, 2:], size) - np.maximum(boxes[:, :2], 0)
-    order = np.argsort(-sides.prod(1), kind="stable")
-    return detections[order[(sides[order] > 0).all(1)]]
 
 
 def _whole(boxes: Boxes, image: Image) -> list[Rect]:

@@ -27,27 +27,36 @@ class Labels:
     def __init__(self) -> None:
         self._patch = functools.lru_cache(_CACHED)(_label)
         self._taken: list[Rect] = []
+        self._choices: dict[int, int] = {}
+        self._choices_before: dict[int, int] = {}
 
     def start(self, reserved: Rect) -> None:
         """Begin a new picture, in which the area `reserved` is to be left free."""
         self._taken = [reserved]
+        self._choices, self._choices_before = {}, self._choices
 
     def keep_free(self, area: Rect) -> None:
         """Have no label that comes later cover `area`, where there is room elsewhere."""
         self._taken.append(area)
 
-    def draw(self, image: Image, text: str, box: Rect, height: int, colour: Colour) -> None:
+    def draw(self, image: Image, text: str, box: Rect, height: int, colour: Colour, number: int | None = None) -> None:
         """Write `text` in letters `height` pixels high on a field of `colour`, at the best free place around `box`.
 
-        The middle of a text that is wider than the picture is left out.
+        The middle of a text that is wider than the picture is left out. The label of a `number` stays on its side of
+        the box in the next picture until there is ample room on a better one, for boxes tremble.
         """
         patch = self._patch(text, height, colour, image.shape[1])
-        place = self._place(patch, box, image)
+        place, choice = self._place(patch, box, image, self._choices_before.get(number, 0) if number is not None else 0)
+        if number is not None:
+            self._choices[number] = choice
         _stamp(image, patch, place[0], place[1])
         self._taken.append(place)
 
-    def _place(self, patch: Image, box: Rect, image: Image) -> Rect:
-        """The first place around `box` that no label has taken, or one further down."""
+    def _place(self, patch: Image, box: Rect, image: Image, before: int) -> tuple[Rect, int]:
+        """The first place around `box` that no label has taken, or one further down; and which place it is.
+
+        Those that are better than the one `before` must be free by a margin.
+        """
         height, width = patch.shape[:2]
         corners = (
             (box[0], box[1] - height),
@@ -57,11 +66,11 @@ class Labels:
             (box[2] - width, box[1]),
             (box[0], box[3] - height),
         )
-        for x, y in corners:
+        for choice, (x, y) in enumerate(corners):
             place = _clamp(x, y, width, height, image)
-            if self._blocking(place) is None:
-                return place
-        return self._below(_clamp(*corners[0], width, height, image), image)
+            if self._blocking(place if choice >= before else _widened(place, height // 2)) is None:
+                return place, choice
+        return self._below(_clamp(*corners[0], width, height, image), image), len(corners)
 
     def _below(self, place: Rect, image: Image) -> Rect:
         """The first free place straight below `place`, if there is one."""
@@ -156,6 +165,10 @@ def _clamp(x: int, y: int, width: int, height: int, image: Image) -> Rect:
     x = max(0, min(x, image.shape[1] - width))
     y = max(0, min(y, image.shape[0] - height))
     return x, y, x + width, y + height
+
+
+def _widened(area: Rect, margin: int) -> Rect:
+    return area[0] - margin, area[1] - margin, area[2] + margin, area[3] + margin
 
 
 def _stamp(image: Image, patch: Image, x: int, y: int) -> None:

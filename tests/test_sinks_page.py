@@ -101,6 +101,15 @@ def test_a_browser_gets_a_page_with_the_name_of_the_source(page: Page) -> None:
     assert b"picture.jpg" in body
 
 
+def test_the_notice_of_a_lost_connection_reads_on_any_picture_and_the_old_picture_is_dimmed(page: Page) -> None:
+    text = ask(page, "/")[2].decode()
+    of_notice, of_old_picture = (text.partition(selector)[2].partition("}")[0] for selector in ("\n  p {", "+ img {"))
+    assert "background: #000" in of_notice
+    assert "z-index: 1" in of_notice  # a filter paints the picture over what is placed
+    assert "brightness(0.35)" in of_old_picture
+    assert text.index("<p hidden>") < text.index("<img")  # the rule is for what follows the notice
+
+
 def test_a_file_whose_name_is_no_text_has_a_page() -> None:
     page = Page(0)
     page.open(SourceInfo("caf\udce9.mp4", (64, 48), "video"))

@@ -74,10 +74,13 @@ _HTML = """\
 <style>
   html, body {{ height: 100%; margin: 0; background: #000; color: #ccc; font: 16px sans-serif }}
   img {{ display: block; width: 100%; height: 100%; object-fit: contain }}
-  p {{ position: fixed; left: 0; right: 0; bottom: 1em; margin: 0; text-align: center }}
+  img:not([src]) {{ visibility: hidden }}
+  p {{ position: fixed; left: 0; right: 0; bottom: 0; margin: 0; padding: 1em; text-align: center; background: #000;
+       z-index: 1 }}
+  p:not([hidden]) + img {{ filter: grayscale(1) brightness(0.35) }}
 </style>
-<img alt="">
 <p hidden>no connection, trying again</p>
+<img alt="">
 <script>
   const picture = document.querySelector("img"), notice = document.querySelector("p");
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));

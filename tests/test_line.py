@@ -281,6 +281,13 @@ def test_a_line_is_drawn_with_an_arrow_to_the_side_that_is_in_and_its_counts() -
     assert (more[:, 160] == picture[:, 160]).all()
 
 
+def test_no_other_line_crosses_out_an_arrow() -> None:
+    upright, level = Crossings((160, 240), (160, 0)), Crossings((0, 120), (320, 120))
+    head = slice(114, 127), slice(168, 172)
+    assert (drawn(upright, level)[head] == drawn(level, upright)[head]).all()
+    assert (drawn(upright, level)[114:118, 168:172] > 150).any()  # one of its barbs, above the level line
+
+
 def test_lines_are_drawn_as_far_as_they_are_in_the_picture_and_where_the_picture_is_seen() -> None:
     far = Crossings((-1e9, 120.0), (1e9, 120.0))
     assert (drawn(far)[120, 10::20] > 200).all()

@@ -21,10 +21,10 @@ _ARROW = 1.5
 def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: int, letters: int) -> None:
     """Draw `lines`, `line` pixels wide, and their counts in letters `letters` pixels high.
 
-    Counts come after all lines, which would cross them out, and keep clear of the arrows, as later labels will. Of
-    several lines they have the number, from 1 on, which counts those outside of the picture, too.
+    Arrows come after all lines, which would cross them out, and so do counts, which keep clear of the arrows, as later
+    labels will. Of several lines they have the number, from 1 on, which counts those outside of the picture, too.
     """
-    arrows = []
+    arrows, counts = [], []
     for number, crossings in enumerate(lines, 1):
         seen = part_within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
         if seen is None:
@@ -35,13 +35,16 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
         tip = middle[0] - (y2 - y1) * reach, middle[1] + (x2 - x1) * reach
         for tone, width in ((BLACK, 3 * line), (WHITE, line)):
             cv2.line(image, _whole(seen[0]), _whole(seen[1]), tone, width, cv2.LINE_AA)
-            cv2.arrowedLine(image, _whole(middle), _whole(tip), tone, width, cv2.LINE_AA, tipLength=0.4)
+        arrows.append((_whole(middle), _whole(tip)))
         room = letters // 2 + line  # for the head of the arrow
         (left, right), (top, bottom) = (sorted(ends) for ends in zip(_whole(middle), _whole(tip), strict=True))
         around = left + 2 * line, top - room, right + room, bottom + room
         labels.keep_free(around)
-        arrows.append((f"line {number}  " if len(lines) > 1 else "", crossings, around))
-    for name, crossings, around in arrows:
+        counts.append((f"line {number}  " if len(lines) > 1 else "", crossings, around))
+    for tail, head in arrows:
+        for tone, width in ((BLACK, 3 * line), (WHITE, line)):
+            cv2.arrowedLine(image, tail, head, tone, width, cv2.LINE_AA, tipLength=0.4)
+    for name, crossings, around in counts:
         into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))
         labels.draw(image, f"{name}in {into}  out {out}", around, letters, BLACK)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.columns import columns, padded
 from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Image
@@ -433,7 +434,7 @@ def _mean_of_known(figures: Sequence[float]) -> float:
 
 
 def _table(lines: Sequence[Accuracy]) -> list[str]:
-    width = max(len("class"), *(len(line.name) for line in lines))
+    width = max(len("class"), *(columns(line.name) for line in lines))
     heading = f"{'class':<{width}}  objects  box AP   AP50  mask AP   AP50  precision  recall"
     return [heading, *(_line(accuracy, width) for accuracy in lines)]
 
@@ -442,4 +443,4 @@ def _line(accuracy: Accuracy, width: int) -> str:
     boxes = f"{accuracy.box_ap:>6.1f} {accuracy.box_ap50:>6.1f}"
     masks = f"{accuracy.mask_ap:>7.1f} {accuracy.mask_ap50:>6.1f}"
     shown = f"{accuracy.precision:>9.1f} {accuracy.recall:>7.1f}"
-    return f"{accuracy.name:<{width}}  {accuracy.objects:>7}  {boxes}  {masks}  {shown}"
+    return f"{padded(accuracy.name, width)}  {accuracy.objects:>7}  {boxes}  {masks}  {shown}"

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from stream_seg.columns import columns, padded
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, FeedSummary, Summary
@@ -105,7 +106,7 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         read = [feed for info, feed in pairs if info is not None or feed.error is not None or feed.outages]
         unread = len(infos) - len(read)
         named = read if unread > _LISTED else summary.feeds
-        width = max(8, *(len(feed.name) for feed in named))  # 8 as in the lines above
+        width = max(8, *(columns(feed.name) for feed in named))  # 8 as in the lines above
         lines += [_line(feed, width, photos=are_photos, crossings=not is_alone) for feed in named]
         lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
@@ -158,7 +159,7 @@ def _classes(counts: Mapping[str, int]) -> str:
 
 
 def _line(feed: FeedSummary, width: int, *, photos: bool, crossings: bool) -> str:
-    """One of several sources in a line, or an only one that was away, its name in a column of `width` letters."""
+    """One of several sources in a line, or an only one that was away, its name padded to a `width` in columns."""
     done = f"{feed.delivered} of {feed.captured}"
     parts = [f"{done} images"] if photos else [f"{feed.fps:.1f} fps", f"{done} frames", f"latency {_latency(feed)} ms"]
     parts += [f"{line} {counts}" for line, counts in _crossings(feed)] if crossings else []
@@ -167,7 +168,7 @@ def _line(feed: FeedSummary, width: int, *, photos: bool, crossings: bool) -> st
         parts.append(f"away {feed.seconds_away:.1f} s ({reasons})")
     if feed.error is not None:
         parts.append(f"failed: {feed.error}")
-    return f"  {feed.name:<{width}} {'; '.join(parts)}"
+    return f"  {padded(feed.name, width)} {'; '.join(parts)}"
 
 
 def _latency(figures: Summary | FeedSummary) -> str:

@@ -426,6 +426,16 @@ def test_names_in_any_script_are_written() -> None:
     assert (np.abs(label.astype(int) - ink(colour(2, 0))) < 60).all(2).any()
 
 
+def test_accents_that_are_characters_of_their_own_stand_over_their_letters() -> None:
+    def label(text: str) -> Image:
+        labels, image = Labels(), np.zeros((40, 160, 3), np.uint8)
+        labels.start((0, 0, 0, 0))
+        labels.draw(image, text, (0, 30, 160, 40), 15, (250, 200, 90))
+        return image
+
+    assert (label("Cafe\u0301 10%") == label("Caf\u00e9 10%")).all()
+
+
 def test_labels_are_remembered() -> None:
     """Scores are rounded, so that the same labels come again."""
     renderer = Renderer("boxes")

@@ -154,9 +154,12 @@ def _patch(text: str, height: int, colour: Colour) -> Image:
 
 
 def writable(text: str) -> str:
-    """What OpenCV's font can show: since 5 nearly everything, before that ASCII (accents dropped, '?' for the rest)."""
+    """What OpenCV's font can show: since 5 nearly everything, before that ASCII (accents dropped, '?' for the rest).
+
+    It sets an accent that is a character of its own behind its letter.
+    """
     if int(cv2.__version__.split(".")[0]) >= 5:
-        return text
+        return unicodedata.normalize("NFC", text)
     plain = (c for c in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(c))
     return "".join(plain).encode("ascii", "replace").decode()
 

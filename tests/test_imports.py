@@ -17,7 +17,7 @@ import stream_seg
 PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
-    ("coco", "errors", "heap", "opencv", "version"),
+    ("coco", "columns", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
     ("geometry", "given", "line", "naming", "pace", "region", "render", "steady"),
     ("addresses", "catalog", "ground_truth"),
@@ -33,6 +33,7 @@ MAY_IMPORT_SIDEWAYS = {1, 2}
 HEAVY = {"cv2", "av", "onnxruntime", "tqdm"}
 ALLOWED = {
     "coco": set(),
+    "columns": set(),
     "errors": set(),
     "heap": set(),
     "opencv": {"cv2"},

@@ -59,10 +59,9 @@ def status_of(page: Page, path: str) -> tuple[int, Any]:
 @contextlib.contextmanager
 def following(page: Page, path: str) -> Iterator[http.client.HTTPResponse]:
     """An answer that has begun: of all that is written from now on, it tells."""
-    connection = http.client.HTTPConnection(urlsplit(page.url).netloc, timeout=10)
-    connection.request("GET", path)
-    yield connection.getresponse()
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(page.url).netloc, timeout=10)) as connection:
+        connection.request("GET", path)
+        yield connection.getresponse()
 
 
 def test_objects_are_those_of_the_newest_picture_as_a_file_has_them(page: Page, tmp_path: Path) -> None:
@@ -259,8 +258,9 @@ def test_who_takes_nothing_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPa
 def test_who_has_gone_while_nothing_comes_gives_its_place_free(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_server, "_LONGEST_GAP", 0.02)
     for _ in range(2 * MOST_VIEWERS):
-        with following(page, "/events"):
-            pass
+        while True:  # that one has gone is noticed a moment later
+            with contextlib.suppress(http.client.HTTPException, ConnectionError), following(page, "/events"):
+                break
         while True:
             with contextlib.suppress(http.client.HTTPException, ConnectionError):
                 if ask(page, "/objects")[0] == 503:

@@ -71,7 +71,12 @@ def test_words_are_quoted_as_in_a_shell_of_which_nothing_else_is_done(
         ("a.mp4\n--start 3\n--end 2\n-o b.mp4", [], "o.txt, line 3: --end 2 is not after --start 3"),
         ("a.mp4 -o b.mp4\n--end 2", ["--start", "3"], "o.txt, line 2: --end 2 is not after --start 3"),
         ("a.mp4 -o b.mp4\n--start 3", ["--end", "2"], "stream-seg: --end 2 is not after --start 3"),
-        ("a.mp4 -o b.mp4\n--end 9\n--end=2\n--start 3", [], "o.txt, line 3: --end 2 is not after"),
+        ("a.mp4 -o b.mp4\n--end 9\n--end=2\n--start 3", [], "stream-seg: --end 2 is not after"),
+        (
+            "synthetic:64x64@30x9 synthetic:64x64@30x9 -o b.mp4\n--line 0,0,9,9\n--line synthetic=0,0,9,9",
+            [],
+            "stream-seg: --line 0,0,9,9 is in the picture of one source, and there are",
+        ),
         ("a.mp4 -o b.mp4\n\n--keep 3h", [], "o.txt, line 3: --keep removes old segments, so it needs --segment"),
         (
             "synthetic:64x64@30x9 -o b.mp4\n--classes\nperson,dgo\n",

@@ -73,15 +73,14 @@ def place_of_mention(words: Sequence[Word], message: str) -> str | None:
     """The place of the word that a message, of a failure after parsing, is about; None where that is in no file.
 
     It is the first value that the message has in quotes, which may be part of a word (`--classes person,dgo`), else the
-    first option, file or address in it. Where several words have it, it is the last if they are alike, the one that
-    counts, and else none.
+    first option, file or address in it; none where several words have that.
     """
     if not any(word.place for word in words):
         return None
     mentions = [(mention, word) for word in words for mention in _mentions(word.text, message)]
     first = min((mention for mention, _ in mentions), default=None)
     named = [word for mention, word in mentions if mention == first]
-    return named[-1].place if len({word.text.partition("=")[0] for word in named}) == 1 else None
+    return named[0].place if len(named) == 1 else None
 
 
 def _mentions(word: str, message: str) -> Iterator[tuple[bool, int]]:

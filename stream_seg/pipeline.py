@@ -568,7 +568,8 @@ class Pipeline:
             return
         lane.metrics.error = error
         if all(other.metrics.error is not None for other in self._lanes):
-            self._fail(raised or error)
+            lane.metrics.error = raised or error  # what ends the run is known to be its own
+            self._fail(lane.metrics.error)
         else:
             logger.warning("%s failed, the others go on: %s", lane.metrics.name, error)
 

@@ -432,6 +432,20 @@ def test_a_wall_gets_the_frames_of_all_and_hears_of_their_ends() -> None:
     assert wall.outcome is Outcome.COMPLETE
 
 
+def test_a_wall_is_kept_where_the_last_source_is_refused_by_its_follower() -> None:
+    def refuse(frame: Frame, found: Detections) -> Detections:
+        raise UsageError("too small")
+
+    wall = Shown()
+    first = feed("a", Numbers(8, fail_at=6))
+    late = Numbers(None, live=True, ready=lambda _: _until(lambda: bool(wall.ends)))
+    pipeline = Pipeline([first, Feed(late, name="b", follower=refuse)], Counting(), wall=wall)
+    with pytest.raises(UsageError, match=r"^b: too small$"):
+        run_in_time(pipeline)
+    assert sorted(wall.tiles) == [(0, n) for n in range(6)]
+    assert wall.outcome is Outcome.STOPPED
+
+
 def test_a_wall_is_open_before_any_source_is_and_can_end_the_run() -> None:
     camera = Numbers(None, live=True)
     wall = Shown()

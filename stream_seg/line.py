@@ -11,6 +11,7 @@ from stream_seg.detections import Crossing, Crossings, Detections, Direction, ch
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, check_frame
 from stream_seg.geometry import feet, part_within
+from stream_seg.given import refuse_no_step
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Follower
 from stream_seg.region import pixels, refuse_outside, tell_of_another_size
@@ -47,6 +48,7 @@ class Line:
                 f"the line from {start[0]:g},{start[1]:g} to {end[0]:g},{end[1]:g} is shorter than a pixel"
             )
         self._along = step[0] / self._length, step[1] / self._length
+        refuse_no_step("follower", follower)
         self._follower = follower
         self._size: tuple[int, int] | None = None  # of the frame before
         self._places: OrderedDict[int, _Place] = OrderedDict()

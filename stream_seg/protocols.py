@@ -65,7 +65,7 @@ class Segmenter(Protocol):
 class Follower(Protocol):
     """Makes what was found in each frame of one source into what is shown of it: `stream_seg.steady.Steady` is one.
 
-    Called once per frame, in order, by one thread.
+    Called once per frame, in order, by one thread. A `UsageError` that it raises ends its source, and not the others.
     """
 
     def __call__(self, frame: Frame, found: Detections, /) -> Detections: ...

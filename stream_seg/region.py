@@ -15,6 +15,7 @@ from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, check_frame
 from stream_seg.geometry import feet
+from stream_seg.given import refuse_no_step
 from stream_seg.protocols import Follower
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Region:
 
     def __init__(self, corners: Corners | Sequence[Corners], follower: Follower | None = None) -> None:
         self._polygons = [polygon(one) for one in _each(corners)]
+        refuse_no_step("follower", follower)
         self._follower = follower
         self._size: tuple[int, int] | None = None  # of the frame before
 

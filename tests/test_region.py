@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stream_seg.cli.arguments import parse
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame
+from stream_seg.line import Line
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.region import Corners, Region
 from stream_seg.segmenters import FunctionSegmenter
@@ -111,6 +113,14 @@ def test_a_camera_that_comes_back_with_another_size_of_picture_is_told_of(caplog
 def test_corners_that_are_none_are_refused(corners: list[Any] | None) -> None:
     with pytest.raises(UsageError, match="a region has two corners"):
         Region(corners)  # type: ignore[arg-type]
+
+
+def test_what_is_easily_taken_for_a_follower_is_refused() -> None:
+    given: Any
+    for given, words in ((Steady, r"the class Steady: follower=Steady\(\) makes one of it$"), ([(9, 9)] * 2, "list$")):
+        for make in (partial(Region, [(0, 0), (9, 9)]), partial(Line, (0, 0), (9, 9))):
+            with pytest.raises(UsageError, match=f"^a follower is called with a frame and its detections, got {words}"):
+                make(given)
 
 
 @pytest.mark.parametrize("corners", [[(0, 0), (1, 1)], [(0.1, 0.2), (0.9, 0.2), (0.5, 1)]])

@@ -132,6 +132,16 @@ def test_so_does_what_is_found_to_be_wrong_only_later(
     assert words in line
 
 
+def test_no_place_is_told_of_what_only_contradicts_the_mistake(
+    written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batched_model(written.with_name("tiny.onnx"))
+    written.with_name("names.txt").write_text("red\n")
+    written.write_text("-o b.mp4\n--model tiny.onnx\n")
+    _, line = failure(capsys, "synthetic:64x64@30x9", "@o.txt", "--labels", "names.txt")
+    assert line.startswith("stream-seg: 1 labels were given, but tiny.onnx has 3 classes")
+
+
 def test_a_file_of_options_that_is_none_is_told(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (written.parent / "@home.mp4").mkdir()
     for name, words in (

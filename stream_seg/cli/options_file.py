@@ -73,11 +73,13 @@ def place_of_mention(words: Sequence[Word], message: str) -> str | None:
     """The place of the word that a message, of a failure after parsing, is about; None where that is in no file.
 
     It is the first value that the message has in quotes, which may be part of a word (`--classes person,dgo`), else the
-    first option, file or address in it; none where several words have that.
+    first option, file or address in it; none where several words have that. What follows a comma, a semicolon or a
+    bracket does not count: it may be what contradicts the word, or what to write instead.
     """
     if not any(word.place for word in words):
         return None
-    mentions = [(mention, word) for word in words for mention in _mentions(word.text, message)]
+    about = re.split(r"[;,] | \(", message, maxsplit=1)[0]
+    mentions = [(mention, word) for word in words for mention in _mentions(word.text, about)]
     first = min((mention for mention, _ in mentions), default=None)
     named = [word for mention, word in mentions if mention == first]
     return named[0].place if len(named) == 1 else None

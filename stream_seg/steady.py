@@ -108,6 +108,7 @@ class Steady:
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""
         before, overlap = continued(found, self._objects, _SAME)
+        self._reach(found, before)
         again = before >= 0
         known = np.zeros(len(found), _KNOWN)
         known[again] = self._known[before[again]]
@@ -145,6 +146,19 @@ class Steady:
             going_on = replace(going_on, masks=regridded(going_on.masks, found.masks.shape[1:]))
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, masks=masks), going_on)
         self._known = np.concatenate([known, self._known[missed]])
+
+    def _reach(self, found: Detections, before: NDArray[np.int64]) -> None:
+        """Have what is left over continue objects that are left over, too, if these were found last, and not at rest.
+
+        Boxes of what is fast hardly overlap, but larger ones around them do (C-BIoU: Yang 2022, arXiv 2211.14317).
+        """
+        moves = ~self._known["stays"] & (self._known["missed"] == 0)
+        moves[before[before >= 0]] = False
+        new, old = np.flatnonzero(before < 0), np.flatnonzero(moves)
+        if len(new) and len(old):
+            which, _ = continued(_grown(found[new]), _grown(self._objects[old]), _SAME)
+            again = which >= 0
+            before[new[again]] = old[which[again]]
 
     def _named(self, objects: Detections, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the objects at these places have the best name of each thing, whose number goes with it."""
@@ -207,6 +221,12 @@ def _of_one_name(found: Detections) -> Detections:
     """Each thing by the likeliest of its names."""
     remains = best_named(found, found.scores) == np.arange(len(found))
     return found if remains.all() else found[remains]
+
+
+def _grown(found: Detections) -> Detections:
+    """What is found in boxes of twice the width and height."""
+    more = (found.boxes[:, 2:] - found.boxes[:, :2]) / 2
+    return replace(found, boxes=np.concatenate([found.boxes[:, :2] - more, found.boxes[:, 2:] + more], 1))
 
 
 def _looks_alike(before: Image, after: Image, box: NDArray[np.float32]) -> bool:

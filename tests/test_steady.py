@@ -32,6 +32,10 @@ def found(*objects: tuple[Box, float], class_id: int = 0, mask: int = 28) -> Det
     )
 
 
+def moved(step: float) -> Box:
+    return HERE[0] + step, HERE[1], HERE[2] + step, HERE[3]
+
+
 NOTHING = found()
 UNSURE = found((HERE, SURE - 0.1))
 
@@ -110,6 +114,21 @@ def test_an_object_that_moves_is_not_shown_where_it_was() -> None:
     assert len(film.next(NOTHING)) == 0
     # It is still the same one: it need not be sure to be shown again.
     assert len(film.next(found((places[3], 0.45)))) == 1
+
+
+def test_what_is_fast_is_the_same_object_though_its_boxes_hardly_overlap() -> None:
+    film = Film()
+    shown = [film.next(found((moved(30 * step), SURE - 0.1))) for step in range(OFTEN + 3)]
+    assert [numbers(one) for one in shown] == [[]] * (OFTEN - 1) + [[1]] * 4
+    assert shown[-1].boxes.tolist() == [list(moved(30 * (OFTEN + 2)))]
+
+
+def test_what_comes_beside_an_object_at_rest_or_one_that_was_missed_is_another() -> None:
+    beside = found((moved(30), 0.9))
+    rests = Film(first=found((HERE, 0.9)))
+    assert [numbers(rests.next(one)) for one in (found((HERE, 0.9)), beside)] == [[1], [2, 1]]  # shown a moment longer
+    missed = Film(first=found((HERE, 0.9)))
+    assert [numbers(missed.next(one)) for one in (NOTHING, beside)] == [[], [2]]
 
 
 def test_scores_are_averaged_and_the_best_comes_first() -> None:

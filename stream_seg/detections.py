@@ -44,7 +44,8 @@ class Detections:
     stretched over the box (28x28 in Mask R-CNN). They stay small until pixels are needed: see `geometry.paste`.
     `ids` (N,) int64 tell which object of the frames before each is, by a number from 1 on; None where nobody follows
     them, as `steady.Steady` does. `lines` are those that count what crosses them (`line.Line`), with the counts up to
-    this frame; they are of the frame, and stay the same where some of its detections are selected.
+    this frame, and `regions` the polygons they were chosen by (`region.Region`), the corners of each (K, 2)
+    float32, x, y in frame pixels; both are of the frame, and stay the same where some of its detections are selected.
     """
 
     boxes: NDArray[np.float32]
@@ -54,6 +55,7 @@ class Detections:
     class_names: tuple[str, ...]
     ids: NDArray[np.int64] | None = None
     lines: tuple[Crossings, ...] = ()
+    regions: tuple[NDArray[np.float32], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("boxes", "scores", "class_ids", "masks"):
@@ -113,6 +115,7 @@ class Detections:
             self.class_names,
             ids,
             self.lines,
+            self.regions,
         )
 
     @property

@@ -250,6 +250,20 @@ def part_within(start: Point, end: Point, size: tuple[int, int]) -> tuple[Point,
     return (start[0] + first * x, start[1] + first * y), (start[0] + last * x, start[1] + last * y)
 
 
+def edges_within(corners: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.int32]:
+    """The edges of a polygon with `corners` (K, 2), as far as they lie in a picture of `size` (width, height).
+
+    Returns (M, 2, 2), x and y of both ends of each in whole pixels; edges on the right or lower border are in the last
+    pixels. None belong to a polygon that begins there.
+    """
+    if (corners.min(0) >= size).any():
+        return np.zeros((0, 2, 2), np.int32)
+    ends = corners.tolist()
+    parts = (part_within(start, end, size) for start, end in zip(ends, [*ends[1:], ends[0]], strict=True))
+    seen = np.array([part for part in parts if part is not None]).reshape(-1, 2, 2)
+    return np.asarray(np.minimum(np.rint(seen), np.subtract(size, 1)), np.int32)
+
+
 def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     """Intersection over union of boxes (N, 4) with boxes (M, 4): (N, M), 0 where either has no area."""
     # Side by side: NumPy takes several times as long for a product over an axis of two.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import cv2
@@ -29,12 +30,13 @@ class Region:
 
     A list of such corners is several regions: what stands within any of them is kept. The edge belongs to a region.
     `follower`, such as a `Steady`, comes first, so that numbers stay the same for what leaves the regions and comes
-    back. Raises `UsageError` for corners that are none, and so does the first frame if a region lies outside of it; of
-    images of their own, which may be of other sizes, a warning says so, as of a camera that comes back with another.
+    back. What is kept is passed on with the polygons, in `Detections.regions`. Raises `UsageError` for corners that are
+    none, and so does the first frame if a region lies outside of it; of images of their own, which may be of other
+    sizes, a warning says so, as of a camera that comes back with another.
     """
 
     def __init__(self, corners: Corners | Sequence[Corners], follower: Follower | None = None) -> None:
-        self._polygons = [polygon(one) for one in _each(corners)]
+        self._polygons = tuple(polygon(one) for one in _each(corners))
         refuse_no_step("follower", follower)
         self._follower = follower
         self._size: tuple[int, int] | None = None  # of the frame before
@@ -45,7 +47,8 @@ class Region:
         self._check(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
-        return found[np.array([self._holds(place) for place in feet(found, frame.size)], np.bool_)]
+        found = found[np.array([self._holds(place) for place in feet(found, frame.size)], np.bool_)]
+        return replace(found, regions=(*found.regions, *self._polygons))
 
     def refuse_outside(self, size: tuple[int, int]) -> None:
         """Raise `UsageError` if one of the regions lies outside of pictures of `size` (width, height)."""

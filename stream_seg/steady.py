@@ -103,7 +103,7 @@ class Steady:
             if not remains.all():
                 objects, shown = objects[remains], shown[remains]
         self._shown = self._numbered(shown)
-        return replace(objects, ids=self._shown.copy())
+        return replace(objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions)
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""

@@ -11,12 +11,13 @@ from fractions import Fraction
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_seg.availability import Availability, Outage
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
-from stream_seg.geometry import Letterbox, Placement, between_bars, resize_quickly
+from stream_seg.geometry import Letterbox, Placement, between_bars, edges_within, resize_quickly
 from stream_seg.protocols import Outcome, Sink, Wall
 from stream_seg.render import Renderer, Style, View
 from stream_seg.render.labels import shortened
@@ -416,7 +417,13 @@ def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple
     for line in detections.lines:
         x1, y1, x2, y2 = place.to_canvas(np.array((*line.start, *line.end), np.float32)).tolist()
         lines.append(dataclasses.replace(line, start=(x1, y1), end=(x2, y2)))
-    return frame.with_image(image), dataclasses.replace(detections, boxes=boxes, lines=tuple(lines))
+    regions: list[NDArray[np.float32]] = []
+    for corners in detections.regions:
+        scaled = (corners * np.divide(place.inner, frame.size)).astype(np.float32)
+        # Edge by edge, cut off where the picture ends: beyond it are the bars.
+        regions.extend((edges_within(scaled, place.inner) + np.array(place.corner)).astype(np.float32))
+    detections = dataclasses.replace(detections, boxes=boxes, lines=tuple(lines), regions=tuple(regions))
+    return frame.with_image(image), detections
 
 
 def _ending(error: BaseException | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
@@ -17,16 +18,18 @@ import pytest
 from stream_seg.addresses.credentials import label_of
 from stream_seg.cli import feeds
 from stream_seg.cli.arguments import parse
-from stream_seg.detections import Detections
+from stream_seg.detections import Crossings, Detections
 from stream_seg.errors import UsageError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Image
 from stream_seg.line import Line
 from stream_seg.pipeline import Feed, Pipeline
-from stream_seg.region import Corners, Region
+from stream_seg.region import Corners, Region, polygon
+from stream_seg.render import Renderer, View
 from stream_seg.segmenters import FunctionSegmenter
-from stream_seg.sinks import ListSink
+from stream_seg.sinks import Crops, ListSink, open_sink
 from stream_seg.sources import ListSource
 from stream_seg.steady import Steady
+from stream_seg.tiles import fitted
 from tests.source_files import write_video
 from tests.test_cli import failure
 from tests.tiny_models import batched_model
@@ -135,6 +138,123 @@ def test_what_is_smaller_than_a_pixel_is_refused(corners: Corners) -> None:
     with pytest.raises(UsageError, match="is smaller than a pixel"):
         Region(corners)
     Region([(0, 0), (64, 72), (64, 0), (0, 72)])  # whose halves have the same area, in opposite directions
+
+
+def places(detections: Detections) -> list[list[list[float]]]:
+    """The corners of the regions that are passed on."""
+    return [corners.tolist() for corners in detections.regions]
+
+
+def test_the_polygons_are_passed_on_with_what_stands_in_them() -> None:
+    inner, outer = [[(0, 0), (9, 0), (9, 9)], [(0, 0), (64, 72)]], [(0, 0), (128, 0), (64, 72)]
+    expected = [[*map(list, outer)], [*map(list, inner[0])], [[0, 0], [64, 0], [64, 72], [0, 72]]]
+    shown = Region(inner, Region(outer))(FRAME, found((0, 0, 20, 20), (0, 0, 20, 10)))
+    assert places(shown) == expected
+    assert found().regions == ()
+    copies = shown[0], shown[:0], shown[[]], *shown, shown.finite(), dataclasses.replace(shown, ids=None)
+    for other in (*copies, pickle.loads(pickle.dumps(shown))):
+        assert places(other) == expected
+    steady, region = Steady(), Region(outer)
+    for index, boxes in enumerate([[], [(0, 0, 20, 20)], [], [(90, 0, 99, 20)]]):  # missed, and only remembered
+        frame = Frame(FRAME.image, index, Fraction(index, 25), 0.0)
+        assert places(steady(frame, region(frame, found(*boxes)))) == expected[:1]
+
+
+def drawn(*regions: Corners, view: View = "both", value: int = 90, size: tuple[int, int] = (320, 240)) -> Image:
+    frame = Frame(np.full((size[1], size[0], 3), value, np.uint8), 0, Fraction(0), 0.0)
+    polygons = tuple(polygon(corners) for corners in regions)
+    return Renderer(view)(frame, dataclasses.replace(Detections.none(()), regions=polygons)).image
+
+
+@pytest.mark.parametrize("value", [0, 90, 255])
+def test_a_region_is_outlined_in_light_and_dark_dashes(value: int) -> None:
+    picture = drawn([(40, 60), (200, 180)], value=value)
+    for edge in (picture[60, 40:201], picture[180, 40:201], picture[60:181, 40], picture[60:181, 200]):
+        light, dark = (edge > 200).all(1).mean(), (edge < 60).all(1).mean()
+        assert 0.3 < light < 0.7
+        assert 0.3 < dark < 0.7
+    assert all((dash > 200).all() for dash in (picture[60, 42:45], picture[62:65, 200]))  # at its corners
+    picture[59:62, 39:202] = picture[179:182, 39:202] = picture[59:182, 39:42] = picture[59:182, 199:202] = value
+    assert (picture == value).all()  # but for the pixels beside it, for it is smooth
+
+
+def test_an_edge_that_two_regions_share_looks_as_that_of_one() -> None:
+    left, right = [(40, 60), (100, 60), (120, 180), (40, 180)], [(120, 180), (100, 60), (200, 60), (200, 180)]
+    one, other = (drawn(corners)[70:170, 95:125].astype(int) for corners in (left, right))
+    assert np.abs(one - other).max() < 9
+
+
+def test_a_region_is_outlined_as_far_as_it_is_in_the_picture() -> None:
+    lower = drawn([(0, 120), (320, 240)])
+    assert all((edge != 90).any(1).mean() > 0.9 for edge in (lower[120], lower[239], lower[120:, 0], lower[120:, 319]))
+    beyond = drawn([(-1e9, 120), (1e9, 1e9)])
+    assert (beyond[120] != 90).any(1).mean() > 0.9
+    assert (np.delete(beyond, [119, 120, 121], 0) == 90).all()
+    forked = drawn([(100, 100), (120, 300), (200, 300), (220, 100), (240, 400), (80, 400)])  # its arms alone are seen
+    assert 4 <= (forked[-1] != 90).any(1).sum() <= 16
+    for outside in ([(-9, -9), (400, 300)], [(320, 0), (400, 240)], [(0, 240), (320, 250)], [(400, 0), (500, 99)]):
+        assert (drawn(outside) == 90).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (2, 3), (33, 17)])
+def test_regions_are_drawn_in_pictures_of_every_size(size: tuple[int, int]) -> None:
+    crossed = [(0.0, 0.0), (40.0, 40.0), (40.0, 0.0), (0.0, 40.0)]
+    round_ = [(20 + 15 * np.cos(turn), 20 + 15 * np.sin(turn)) for turn in np.linspace(0, 6.2, 90)]
+    assert (drawn(crossed, round_, [(-5, -5), (1e6, 2)], size=size) != 90).any()
+
+
+def test_regions_are_drawn_where_the_picture_is_seen_under_lines_and_names_and_over_masks() -> None:
+    corners = [(40, 60), (200, 180)]
+    seen: tuple[View, ...] = ("boxes", "tinted", "blurred")
+    for view in seen:
+        assert (drawn(corners, view=view) == drawn(corners)).all()
+    assert not drawn(corners, view="masks").any()
+    assert not drawn(corners, view="cutouts").any()
+    frame = Frame(np.full((240, 320, 3), 90, np.uint8), 0, Fraction(0), 0.0)
+    line = dataclasses.replace(found(), lines=(Crossings((0, 60), (320, 60)),))
+    crossed = dataclasses.replace(line, regions=(polygon(corners),))
+    assert (Renderer()(frame, crossed).image[58:63] == Renderer()(frame, line).image[58:63]).all()
+    masked = found((20, 20, 300, 220))
+    picture = Renderer("tinted")(frame, dataclasses.replace(masked, regions=(polygon(corners),))).image
+    assert ((picture[180, 40:201] > 200) == (drawn(corners)[180, 40:201] > 200)).all()
+    named = found((60, 60, 300, 220))  # its name stands on the edge
+    without, picture = (
+        Renderer()(frame, dataclasses.replace(named, regions=regions)).image
+        for regions in ((), (polygon([(40, 50), (200, 180)]),))
+    )
+    assert (picture[50, 62:100] == without[50, 62:100]).all()
+    assert (picture[50, 42:58] != 90).any(1).mean() > 0.8
+
+
+@pytest.mark.parametrize("size", [(84, 48), (64, 36), (64, 90), (200, 72)])
+def test_a_tile_has_the_regions_in_their_places_and_none_beside_its_picture(size: tuple[int, int]) -> None:
+    image = np.full((72, 128, 3), 90, np.uint8)
+    for corners in ([(0, 0), (128, 72)], [(-50, 20), (500, 50)], [(-9, 9), (140, 30), (64, 99)]):
+        shown = Region(corners)(dataclasses.replace(FRAME, pixels=image), found())
+        tile, small = fitted(dataclasses.replace(FRAME, pixels=image), shown, size)
+        inside = (tile.image > 0).astype(np.uint8)
+        picture = Renderer()(tile, small).image
+        assert not picture[cv2.dilate(inside, np.ones((3, 3))) == 0].any()  # lines are smooth, so a pixel more
+        assert (picture != tile.image)[inside > 0].any()
+    _, small = fitted(FRAME, Region([(0, 0), (64, 72)])(FRAME, found()), (84, 48))
+    ends = [[[0, 0], [42, 0]], [[42, 0], [42, 46]], [[42, 46], [0, 46]], [[0, 46], [0, 0]]]
+    assert (places(small), fitted(FRAME, found(), (84, 48))[1].regions) == (ends, ())
+
+
+def test_what_is_written_of_objects_says_nothing_of_the_outline(tmp_path: Path) -> None:
+    segmenter = FunctionSegmenter(lambda _: found((10, 10, 60, 60)), ("person",))
+    images = [np.full((72, 128, 3), 90, np.uint8)] * 4
+    written = []
+    for name, region in (("without", None), ("with", [(0, 0), (128, 72)])):
+        (tmp_path / name).mkdir()
+        sinks = [open_sink(str(tmp_path / name / file)) for file in ("a.jsonl", "a.json", "a.csv")]
+        sinks.append(Crops(str(tmp_path / name / "crops")))
+        follower = Steady() if region is None else Region(region, Steady())
+        Pipeline(ListSource(images), segmenter, follower=follower, sinks=sinks).run()
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        written.append({path.name: path.read_bytes() for path in files})
+    assert len(written[0]) == 4
+    assert written[0] == written[1]
 
 
 def test_the_command_refuses_a_region_before_it_makes_anything(

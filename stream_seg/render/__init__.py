@@ -3,8 +3,8 @@
 Six views: "boxes" (boxes, names and scores on the picture), "tinted" (masks blended in), "both" (all that), "masks"
 (coloured masks on black), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
 made unrecognisable). The colour of an object is a shade of its class's colour and stays the same from frame to frame.
-Lines that count what crosses them are drawn where the picture is seen. Only pixels inside boxes, which are a little
-larger where they are blurred, and under lines and text are touched.
+Regions that detections are chosen by, and lines that count what crosses them, are drawn where the picture is seen. Only
+pixels inside boxes, which are a little larger where they are blurred, and under lines and text are touched.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from stream_seg.render.blur import blur, widened
 from stream_seg.render.labels import Labels, Plate, Rect
 from stream_seg.render.lines import draw_lines
 from stream_seg.render.palette import Colour, Shades, colour
+from stream_seg.render.regions import draw_regions
 
 __all__ = ["NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
 
@@ -93,6 +94,8 @@ class Renderer:
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
+        if self._view not in _ON_BLACK:
+            draw_regions(image, detections.regions, style.line, style.letters)
         self._labels.start(plate.area)
         boxes = _whole(detections.boxes, image) if self._view in NAMING_VIEWS else []
         for box, tone in zip(boxes, colours, strict=False):  # of no boxes in other views

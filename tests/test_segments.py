@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -17,7 +18,7 @@ import av
 import pytest
 
 from stream_seg.errors import OutputError, UsageError
-from stream_seg.frame import Frame, SourceInfo
+from stream_seg.frame import Frame, Kind, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import (
     Keep,
@@ -35,6 +36,7 @@ from stream_seg.sinks.retention import MARK, Segments
 from stream_seg.sources import Recording
 from tests.sink_films import (
     NOTHING,
+    SOMETHING,
     deliver,
     frames,
     image,
@@ -176,6 +178,28 @@ def test_an_outage_ends_an_event_and_does_not_lengthen_its_last_picture(tmp_path
         (3, Fraction(12, 10)),
         (2, Fraction(2, 10)),
     ]
+
+
+@pytest.mark.parametrize("kind", ["live", "video"])
+def test_an_event_is_finished_while_its_camera_is_away_but_not_while_a_film_is_slow(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    sink = SegmentedVideo(tmp_path / "door.mp4", events=2.0)
+    sink.open(dataclasses.replace(LIVE, kind=kind))
+    first, second, late, later = frames([Fraction(i, 10) for i in (0, 5, 10, 900)])
+    sink.write(first, SOMETHING)
+    sink.write(second, NOTHING)
+    for now, is_over in ((1011.4, False), (1011.6, kind == "live")):  # at 1.5 s, and what is late has ten more
+        assert not sink.wants_stop()
+        assert len(segments(tmp_path)) == is_over
+    sink.write(late, NOTHING)
+    sink.write(later, SOMETHING)
+    sink.close(Outcome.STOPPED)
+    event, another = segments(tmp_path)
+    assert (len(read(event).times), length(event)) == (2 if kind == "live" else 3, 2)
+    assert len(read(another).times) == 1
 
 
 def test_where_nothing_is_seen_nothing_is_written(tmp_path: Path) -> None:

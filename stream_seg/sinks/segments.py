@@ -34,6 +34,10 @@ from stream_seg.sinks.video import VideoFile
 
 logger = logging.getLogger(__name__)
 
+_LATEST_SECONDS = 10.0
+"""By how much later than usual a frame of a live source may come and still be of the event that it was taken in: a
+network that hung delivers them afterwards."""
+
 
 class Segment(Sink, Protocol):
     """What writes one of the files."""
@@ -54,7 +58,8 @@ class Segmented(Sink, Generic[S, T]):
     `seconds` there is no limit. It has a partial name until it is whole, and after a failure.
 
     With `events`, only what happens is recorded: a file begins with a frame in which something is shown, and ends so
-    many seconds after the last such frame. What lies between two events is in no file.
+    many seconds after the last such frame. What lies between two events is in no file. That of a live source which is
+    away by then is finished ten seconds later.
 
     With `before`, the file of an event begins so many seconds earlier (300 at most), or up to a second more, with a key
     frame. Where the run has begun later, or the event before has ended, which stays one of its own, or a live source
@@ -102,6 +107,7 @@ class Segmented(Sink, Generic[S, T]):
         self._preroll: PreRoll[T] | None = None
         self._has_begun = False
         self._event_end: Fraction | None = None  # unless something is seen before
+        self._over = math.inf  # when, by the monotonic clock, no frame of the event will come any more
         self._origin: Fraction | None = None
         self._limit: Fraction | float = math.inf
         self._next = Fraction(0)  # when the next file may begin
@@ -143,12 +149,7 @@ class Segmented(Sink, Generic[S, T]):
         else:
             self._next = frame.pts
         if self._file is not None and (end := self._end_before(frame)) is not None:
-            self._file.finish(end)
-            self._file = None
-            self._tidy()
-            # An encoder takes much more than it touches. In what the one before has left, all counts as touched: four
-            # of them were 14 MB larger after a few segments than in their first.
-            trim()
+            self._finish(self._file, end)
         if self._events is not None and len(detections):
             self._event_end = frame.pts + self._events
         if self._events is not None and (self._event_end is None or frame.pts >= self._event_end):
@@ -159,6 +160,24 @@ class Segmented(Sink, Generic[S, T]):
             return
         file = self._begin(frame, self._info, self._origin) if self._file is None else self._file
         file.write(frame, detections)
+        if self._event_end is not None and self._info.is_live:
+            self._over = time.monotonic() + float(self._event_end - frame.pts) + _LATEST_SECONDS
+
+    def wants_stop(self) -> bool:
+        """Never. The file of an event that is over is finished meanwhile: its live source may be away for long."""
+        if self._file is not None and self._event_end is not None and time.monotonic() >= self._over:
+            self._finish(self._file, self._event_end)
+            self._event_end = None
+        return False
+
+    def _finish(self, file: S, until: Fraction) -> None:
+        """Finish the present file at the time `until` of the source."""
+        file.finish(until)
+        self._file = None
+        self._tidy()
+        # An encoder takes much more than it touches. In what the one before has left, all counts as touched: four of
+        # them were 14 MB larger after a few segments than in their first.
+        trim()
 
     def _begin(self, frame: Frame, info: SourceInfo, origin: Fraction) -> S:
         """Begin a file with what is kept from before `frame`, which comes next. The run began at `origin`."""

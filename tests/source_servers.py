@@ -104,10 +104,11 @@ def http_camera(*, pictures: int = 20, then_hang: bool = False) -> Iterator[str]
 
 
 @contextlib.contextmanager
-def hls_camera(folder: Path, seconds: float, at_first: int) -> Iterator[str]:
+def hls_camera(folder: Path, seconds: float, at_first: int, *, goes: bool = False) -> Iterator[str]:
     """Serve the segments 0.ts, 1.ts ... of a folder as live HLS, so many at first and then one each `seconds`.
 
-    Yields host:port; the playlist is live.m3u8, and names the last three.
+    With `goes` no more come, and the playlist stays as if some would. Yields host:port; the playlist is live.m3u8, and
+    names the last three.
     """
     began = time.monotonic()
 
@@ -116,7 +117,7 @@ def hls_camera(folder: Path, seconds: float, at_first: int) -> Iterator[str]:
             if self.path != "/live.m3u8":
                 super().do_GET()
                 return
-            there = at_first + int((time.monotonic() - began) / seconds)
+            there = at_first + (0 if goes else int((time.monotonic() - began) / seconds))
             last = range(max(0, there - 3), there)
             lines = [
                 "#EXTM3U",

@@ -214,6 +214,20 @@ def test_a_live_playlist_plays_smoothly_from_its_newest_segments_on(tmp_path: Pa
     assert max(abs(float(frame.pts) - at) for frame, at in zip(frames, taken, strict=True)) < 0.5
 
 
+def test_what_the_playlist_of_a_camera_that_has_gone_still_names_does_not_come_again(tmp_path: Path) -> None:
+    write_playlist(tmp_path / "all.m3u8", 100, 1.0)
+    frames: list[Frame] = []
+    with (
+        hls_camera(tmp_path, 1.0, at_first=4, goes=True) as host,
+        open_source(f"http://{host}/live.m3u8", stall_timeout=0.7, reconnect=1) as source,
+        pytest.raises(SourceError, match=r"sent no new frame for 0\.7 s; is it still on\? \(tried again once\)"),
+    ):
+        frames.extend(source)
+    numbers = numbers_of(frames)
+    assert len(numbers) > RATE
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
 def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.INFO, "stream_seg"),

@@ -31,6 +31,7 @@ from stream_seg.sources.memory import ListSource
 from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, names_a_file
 from stream_seg.sources.pipe import Pipe
 from stream_seg.sources.reconnecting import Reconnecting
+from stream_seg.sources.seen import Seen
 from stream_seg.sources.several import moves
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
 from stream_seg.sources.timeline import meant_rate
@@ -124,10 +125,16 @@ def open_source(
             lambda _: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None
         )
     elif "://" in name:
+        seen = Seen()
 
         def stream(patience: float) -> NetworkStream:
             return NetworkStream(
-                name, start=begin, transport=transport, open_timeout=patience, stall_timeout=stall_timeout
+                name,
+                start=begin,
+                transport=transport,
+                open_timeout=patience,
+                stall_timeout=stall_timeout,
+                seen=seen,
             )
 
         source = reconnecting(stream, at_start=not names_a_file(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from stream_seg.sources.container import open_container, video_stream
 from stream_seg.sources.decoded import Decoded
 from stream_seg.sources.decoding import Decoder, recorded_frames
 from stream_seg.sources.files import VIDEO_SUFFIXES
+from stream_seg.sources.seen import Seen
 from stream_seg.sources.video import part_of
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,8 @@ class NetworkStream(Decoded):
     A camera is live: its frames get times from the clock, beginning with 0, and come as soon as they are decoded; those
     of a live HLS playlist, whose server publishes seconds of them at once, at the pace at which they were taken. An
     HTTP(S) address with a known length, of a file also in bytes, is a recording: every frame, exact times, from `start`
-    seconds on. `transport` is how RTSP carries its packets.
+    seconds on. `transport` is how RTSP carries its packets. `seen` is what the connections to one playlist share, so
+    that none gives what another has given.
 
     Reading blocks, for `open_timeout` and `stall_timeout` seconds and sometimes longer: FFmpeg's own timeouts do not
     hold in all its protocols. `Watched` gives up in time. A live stream that its sender ends ends the iteration.
@@ -96,6 +99,7 @@ class NetworkStream(Decoded):
         transport: Transport = "tcp",
         open_timeout: float = OPEN_TIMEOUT,
         stall_timeout: float = STALL_TIMEOUT,
+        seen: Seen | None = None,
     ) -> None:
         super().__init__(safe_address(url), start)
         self._scheme = scheme_of(url)
@@ -105,6 +109,7 @@ class NetworkStream(Decoded):
         self._transport = transport
         self._timeout = open_timeout, stall_timeout
         self._format = ""
+        self._seen = Seen() if seen is None else seen
 
     def __iter__(self) -> Iterator[Frame]:
         if self._decoder is None:
@@ -205,11 +210,18 @@ class NetworkStream(Decoded):
         clock = LiveClock()
         times = CaptureTimes(max(WINDOW_SECONDS, 2 * self._timeout[1]))
         pace = Pace(latest=LATEST_SEGMENT, longest_step=LONGEST_STEP) if decoder.format == "hls" else None
-        for index, (pts, picture) in enumerate(decoder):
-            if pace is not None and self._stopping.wait(pace.wait(pts, time.monotonic())):
-                return
+        index = itertools.count()
+        is_again = True
+        for pts, picture in decoder:
+            if pace is not None:
+                # Only what a connection begins with: of a film that is sent for ever all comes again.
+                is_again = self._seen.again(picture) and is_again
+                if is_again:
+                    continue
+                if self._stopping.wait(pace.wait(pts, time.monotonic())):
+                    return
             captured_at = times.taken_at(self._stamp(picture), time.monotonic())
-            yield Frame(decoder.deferred(picture), index, clock.pts(captured_at), captured_at)
+            yield Frame(decoder.deferred(picture), next(index), clock.pts(captured_at), captured_at)
 
     def _stamp(self, picture: VideoFrame) -> float | None:
         """Return the sender's time of a picture; over HTTP it is made up from a frame rate, or comes in segments."""

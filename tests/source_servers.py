@@ -48,6 +48,7 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 class _Camera(http.server.BaseHTTPRequestHandler):
     """Sends numbered JPEGs as network cameras do, then hangs until the test is over, or ends the stream."""
 
+    header = b"Content-Type: image/jpeg\r\n"
     pictures = 20
     hang: threading.Event | None = None
 
@@ -58,7 +59,7 @@ class _Camera(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             for number in range(self.pictures):
                 data = jpeg(number)
-                self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
+                self.wfile.write(b"--next\r\n%bContent-Length: %d\r\n\r\n" % (self.header, len(data)))
                 self.wfile.write(data + b"\r\n")
             self.wfile.write(b"--next\r\n")
             if self.hang is not None:
@@ -91,10 +92,10 @@ def file_server(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def http_camera(*, pictures: int = 20, then_hang: bool = False) -> Iterator[str]:
-    """Serve a motion JPEG stream; yields host:port."""
+def http_camera(*, pictures: int = 20, then_hang: bool = False, header: bytes = _Camera.header) -> Iterator[str]:
+    """Serve a motion JPEG stream, each picture with this header; yields host:port."""
     hang = threading.Event() if then_hang else None
-    handler = type("Camera", (_Camera,), {"pictures": pictures, "hang": hang})
+    handler = type("Camera", (_Camera,), {"pictures": pictures, "hang": hang, "header": header})
     with _serving(handler) as address:
         try:
             yield address

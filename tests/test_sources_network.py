@@ -248,6 +248,16 @@ def test_each_picture_of_a_camera_over_http_comes_once_also_the_last() -> None:
     assert [frame.index for frame in frames] == list(range(20))
 
 
+@pytest.mark.parametrize("header", [b"", b"Content-Type: image/jpg\r\n"], ids=["none", "jpg"])
+def test_pictures_of_a_camera_over_http_may_be_called_anything(header: bytes) -> None:
+    with (
+        http_camera(pictures=20, then_hang=True, header=header) as host,
+        network.NetworkStream(f"http://{host}/video") as source,
+    ):
+        assert source.info.kind == "live"
+        assert numbers_of(list(itertools.islice(source, 19))) == list(range(19))
+
+
 @pytest.mark.parametrize(
     ("movflags", "kind"), [("empty_moov+default_base_moof+frag_keyframe", "live"), ("faststart", "video")]
 )

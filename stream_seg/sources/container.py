@@ -19,13 +19,21 @@ TEXT_FORMATS = frozenset({"tty"})
 
 
 def open_container(
-    address: object, name: str, *, options: dict[str, str] | None = None, timeout: tuple[float, float] | None = None
+    address: object,
+    name: str,
+    *,
+    options: dict[str, str] | None = None,
+    timeout: tuple[float, float] | None = None,
+    format: str | None = None,
 ) -> InputContainer:
-    """Open something to demux; raise `SourceError` in words that leave out what FFmpeg says of the address."""
+    """Open something to demux; raise `SourceError` in words that leave out what FFmpeg says of the address.
+
+    `format` is what FFmpeg calls that in which it comes; None has it find out.
+    """
     began = time.monotonic()
     failure: StreamSegError
     try:
-        return av.open(address, mode="r", options=options, timeout=timeout, metadata_errors="replace")
+        return av.open(address, "r", format, options=options, timeout=timeout, metadata_errors="replace")
     except av.ProtocolNotFoundError:
         failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
     except av.FFmpegError as error:

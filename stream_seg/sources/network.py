@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 
 import av
 from av.container import InputContainer
@@ -50,6 +51,10 @@ ONLY_VIDEO = "allowed_media_types"
 
 FLAGS = "fflags"
 """The option that turns FFmpeg's parsers off, for an RTSP address."""
+
+PARTS, ONE_BY_ONE = "mpjpeg", "mjpeg"
+"""What FFmpeg calls motion JPEG in parts with headers, and pictures one after the other, whatever is between them. Of
+the former it takes only parts that are called image/jpeg: some cameras say image/jpg, or nothing."""
 
 BEGIN_AT_SEGMENT = "-2"
 """Of a live HLS playlist: the last but one. While it plays the next one is there, and while that plays the one after it
@@ -133,13 +138,12 @@ class NetworkStream(Decoded):
     def _open(self) -> None:
         failure = None
         try:
-            self._decoder = Decoder(
-                self._connect,
-                self.name,
-                stopping=self._stopping.is_set,
-                is_live=self._is_live,
-                is_lossless=self._transport == "tcp",
-            )
+            try:
+                self._decoder = self._new_decoder()
+            except SourceError:
+                if self._format != PARTS:
+                    raise
+                self._decoder = self._new_decoder(ONE_BY_ONE)
             info = self._decoder.info("live" if self._decoder.live else "video")
             if self._decoder.live:
                 self._info = live_info(info)
@@ -153,9 +157,20 @@ class NetworkStream(Decoded):
         if failure is not None:
             raise failure
 
-    def _connect(self) -> InputContainer:
+    def _new_decoder(self, format: str | None = None) -> Decoder:
+        return Decoder(
+            partial(self._connect, format),
+            self.name,
+            stopping=self._stopping.is_set,
+            is_live=self._is_live,
+            is_lossless=self._transport == "tcp",
+        )
+
+    def _connect(self, format: str | None) -> InputContainer:
         try:
-            opened = open_container(self._url, self.name, options=self._options, timeout=self._timeout)
+            # Else FFmpeg looks at 50 pictures to find out a rate, of which nothing is told.
+            options = self._options | ({"analyzeduration": "1"} if format == ONE_BY_ONE else {})
+            opened = open_container(self._url, self.name, options=options, timeout=self._timeout, format=format)
         except SourceError as error:
             failure = error
         else:

@@ -25,7 +25,8 @@ class Frame:
     `image` (H, W, 3) uint8 BGR. `index` counts captured frames from 0; gaps are dropped frames. `pts` is the exact
     presentation time in seconds since the beginning of the recording, or since capture began for a live source.
     `captured_at` is `time.monotonic()` at capture. `name` is the file an image came from, None for video;
-    `is_still` says of an image that it is one of its own, and not one of a sequence that is a film.
+    `is_still` says of an image that it is one of its own, and not one of a sequence that is a film; `is_unchanged` that
+    it shows what the frame before did, and was not looked at: what is found in it is what was found there.
 
     `pixels` is the image, or what makes it when it is first asked for, on any thread: with many live sources most
     frames are dropped, and making pixels is a quarter of what capturing one costs (docs/performance.md).
@@ -37,6 +38,7 @@ class Frame:
     captured_at: float
     name: str | None = None
     is_still: bool = False
+    is_unchanged: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.pixels):

@@ -149,6 +149,7 @@ class Distinct:
 class FeedSummary:
     """The figures of one source in a run: those of `Summary`, and why frames were `dropped` and how often it was away.
 
+    `unchanged` is how many frames the segmenter did not get, because they showed what the one before did.
     `damaged` is how many packets or files could not be read and were left out.
     `classes` counts the objects shown in all its frames by the names of their classes, most frequent first, `distinct`
     how many different ones these were by their numbers (`Detections.ids`), nothing where they have none. `lines` has
@@ -162,6 +163,7 @@ class FeedSummary:
     captured: int
     delivered: int
     dropped: dict[str, int]
+    unchanged: int
     damaged: int
     classes: dict[str, int]
     distinct: dict[str, int]
@@ -191,6 +193,7 @@ class Summary:
     captured: int
     delivered: int
     dropped: int
+    unchanged: int
     seconds: float
     fps: float
     latency_p50: float | None
@@ -218,6 +221,7 @@ class FeedMetrics:
         self.captured = 0
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
+        self.unchanged = 0
         self.classes: Counter[str] = Counter()
         self.distinct = Distinct()
         self.lines: Sequence[Crossings] = ()
@@ -299,6 +303,7 @@ class FeedMetrics:
             captured=self.captured,
             delivered=self.delivered,
             dropped={cause: count for cause, count in self.dropped.items() if count},
+            unchanged=self.unchanged,
             damaged=getattr(self.source, "damaged", 0),
             classes=dict(self.classes.most_common()),
             distinct=dict(self.distinct.counts.most_common()),
@@ -422,6 +427,7 @@ class Metrics:
             captured=self.captured,
             delivered=self.delivered,
             dropped=self.dropped,
+            unchanged=sum(feed.unchanged for feed in self.feeds),
             seconds=seconds,
             fps=self.delivered / seconds if seconds else 0.0,
             latency_p50=p50,

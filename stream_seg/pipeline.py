@@ -26,6 +26,7 @@ from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
 from stream_seg.render import Renderer as DefaultRenderer
+from stream_seg.unchanged import Unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ class Feed:
 
 class _Lane:
     """A feed in a running pipeline. `info`, `has_begun` and `is_whole`, which says that all of its source was captured,
-    are set by its capture thread, `is_refused`, which says that its follower will have none of its frames, by the one
-    that renders, the rest by the caller's.
+    are set by its capture thread, `found`, which is what was found in the newest frame that was looked at, by those
+    that call the segmenter, `is_refused`, which says that its follower will have none of its frames, by the one that
+    renders, the rest by the caller's.
     """
 
     def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
@@ -80,6 +82,8 @@ class _Lane:
         self.want_captured = [getattr(sink, "wants_captured", False) for sink in self.sinks]
         self.renderer = feed.renderer or DefaultRenderer()
         self.follower = feed.follower
+        self.unchanged = Unchanged()
+        self.found = Detections.none(())
         self.metrics = metrics
         self.info: SourceInfo | None = None
         self.has_begun = False
@@ -98,6 +102,8 @@ class _Lane:
         self.sinks = ()
         self.renderer = DefaultRenderer()
         self.follower = None
+        self.unchanged = Unchanged()
+        self.found = Detections.none(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,10 @@ class _Ended:
 
 @dataclass(slots=True)
 class _Call:
-    """A call of the segmenter under way; `found` is there, and the `seconds` it counts for, once it is done."""
+    """A call of the segmenter under way; `found` is there, and the `seconds` it counts for, once it is done.
+
+    It is of those of the `frames` that are not unchanged.
+    """
 
     frames: list[tuple[_Lane, Frame]]
     found: list[Detections] | None = None
@@ -148,7 +157,8 @@ class Pipeline:
 
     `sinks`, `renderer` and `follower` are those of an only source. `batch_size` is the most frames the segmenter gets
     in one call: by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter
-    gets it. The segmenter stays open: whoever made it closes it.
+    gets it. With `on_change` it gets no frame that shows what the last one did that it got, up to a second before: what
+    was found there counts for both (`Frame.is_unchanged`). The segmenter stays open: whoever made it closes it.
 
     Recordings that go `in_turns` are read one after the other, in this order: any number of them takes no more than one
     does, unless somebody else keeps the feeds. After `stop` no other is begun, and the one it cut short counts as
@@ -166,6 +176,7 @@ class Pipeline:
         wall: Wall | None = None,
         batch_size: int | None = None,
         max_age: float | None = None,
+        on_change: bool = False,
         in_turns: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
@@ -196,6 +207,7 @@ class Pipeline:
         self._segmenter = segmenter
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch
+        self._on_change = on_change
         self._in_turns = self.metrics.in_turns = in_turns
         depth = max(DEPTH, self._batch_size)
         self._intake = Intake(
@@ -333,11 +345,13 @@ class Pipeline:
             with self._taking:
                 taken = self._intake.take(self._most_at_once())
                 call = _Call([(self._lanes[number], frame) for number, frame in taken.frames])
+                if self._on_change:  # here, where frames are in order
+                    call.frames = [self._compared(*pair) for pair in call.frames if self._has_pixels(*pair)]
                 self._calls.append(call)
                 self._calls.extend(_Ended(self._lanes[number]) for number in taken.ended)
             began = time.perf_counter()
             call.frames = [(lane, frame) for lane, frame in call.frames if self._has_pixels(lane, frame)]
-            images = [frame.image for _, frame in call.frames]
+            images = [frame.image for _, frame in call.frames if not frame.is_unchanged]
             found = self._segmenter(images) if images else []
             if not isinstance(found, Sequence):  # Detections have a length, too
                 raise TypeError(
@@ -348,6 +362,13 @@ class Pipeline:
             call.seconds = (time.perf_counter() - began) * share
             call.found = found
             self._hand_on_what_is_done()
+
+    def _compared(self, lane: _Lane, frame: Frame) -> tuple[_Lane, Frame]:
+        """The frame, marked where it shows what the last one did that was not."""
+        if not lane.unchanged(frame):
+            return lane, frame
+        lane.metrics.unchanged += 1
+        return lane, dataclasses.replace(frame, is_unchanged=True)
 
     def _has_pixels(self, lane: _Lane, frame: Frame) -> bool:
         """Whether the pixels, which may be made only here, can be; if not, their source has failed."""
@@ -377,8 +398,11 @@ class Pipeline:
     def _pass_on(self, call: _Call, found: list[Detections]) -> None:
         if found:
             self.metrics.batch_segmented(len(found), call.seconds)
-        for (lane, frame), detections in zip(call.frames, found, strict=True):
-            self._segmented.put(_Segmented(lane, frame, detections))
+        new = iter(found)
+        for lane, frame in call.frames:
+            if not frame.is_unchanged:
+                lane.found = next(new)
+            self._segmented.put(_Segmented(lane, frame, lane.found))
 
     def _render(self) -> None:
         for item in self._segmented:

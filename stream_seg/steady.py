@@ -73,6 +73,7 @@ class Steady:
         self._names: tuple[str, ...] = ()
         self._image = _NOTHING
         self._at = 0.0
+        self._before = Detections.none(())  # what the frame before showed
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
         """What to show of `frame`, most confident first. Call it once per frame, in order."""
@@ -81,6 +82,8 @@ class Steady:
         if frame.is_still:
             self._image = _NOTHING
             return _of_one_name(found) if self._withhold else found
+        if frame.is_unchanged and frame.image.shape == self._image.shape and float(frame.pts) >= self._at:
+            return self._as_before(frame)
         found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
         now = float(frame.pts)
         renamed = len(found) > 0 and found.class_names != self._names != ()
@@ -103,7 +106,15 @@ class Steady:
             if not remains.all():
                 objects, shown = objects[remains], shown[remains]
         self._shown = self._numbered(shown)
-        return replace(objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions)
+        self._before = replace(objects, ids=self._shown, lines=found.lines, regions=found.regions)
+        return replace(self._before, ids=self._shown.copy())
+
+    def _as_before(self, frame: Frame) -> Detections:
+        """What the frame before showed, of which nothing new is known: it was found once, not twice."""
+        now = float(frame.pts)
+        self._known["seen"] += now - self._at
+        self._image, self._at = frame.image, now
+        return replace(self._before, ids=self._shown.copy())
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""

@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "columns", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "given", "line", "naming", "pace", "region", "render", "steady"),
+    ("geometry", "given", "line", "naming", "pace", "region", "render", "steady", "unchanged"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -62,6 +62,7 @@ ALLOWED = {
     "evaluate": {"cv2"},
     "ground_truth": set(),
     "steady": set(),
+    "unchanged": {"cv2"},
     "tiles": set(),
     "cli": {"tqdm"},
     "graph": {"onnxruntime"},

@@ -465,6 +465,11 @@ def _run_parser() -> Parser:
 
     add_model(parser)
     group = parser.add_argument_group("segmentation")
+    group.add_argument(
+        "--on-change",
+        action="store_true",
+        help="run the model only where a video has changed since its last run, and once a second, to save CPU time",
+    )
     group.add_argument("--score-threshold", type=probability, metavar="F", help="lowest score of an object (0.5)")
     group.add_argument(
         "--steady",

@@ -59,6 +59,8 @@ def refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turn
         raise UsageError(f"standard output can be had once, and {' and '.join(piped)} were named; name a file for one")
     if args.line and not args.steady:
         raise UsageError("--line counts objects by their numbers, which they have none of with --no-steady")
+    if args.on_change and args.view == "blurred":
+        raise UsageError("--on-change may see too late who has come, and --view blurred is to hide them at once")
     if args.crops is not None:
         _refuse_senseless_crops(args)
     if args.end is not None and args.end <= args.start:

@@ -93,9 +93,10 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         if summary.captured < 2:  # which stages of a pipeline wait for each other shows in many
             limits = []
     else:
+        counts = [("captured", summary.captured), ("delivered", summary.delivered), ("dropped", summary.dropped)]
+        counts += [("unchanged", summary.unchanged)] if summary.unchanged else []
         counted = [
-            f"  frames   {summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped"
-            + _objects(summary),
+            f"  frames   {', '.join(f'{count} {name}' for name, count in counts)}{_objects(summary)}",
             *([f"  {line:<8} {counts}" for line, counts in _crossings(summary.feeds[0])] if is_alone else []),
             f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; "
             f"latency p50/p95/p99 {_latency(summary)} ms",

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 wall=job.wall,
                 batch_size=args.batch_size,
                 max_age=None if args.max_age is None else args.max_age / 1000,
+                on_change=args.on_change,
                 in_turns=job.in_turns,
                 metrics=job.metrics,
             )

@@ -48,6 +48,8 @@ def warn_of_unused(
     films = len(images) < len(specs) or any(source.info.is_film for source in images.values())
     if args.ids:
         _warn_of_no_numbers(args, films=films)
+    if args.on_change and not films:
+        logger.warning("--on-change is for films, of which none was named: it has no effect")
     if args.line and not films:
         logger.warning("--line is for films, of which none was named: it has no effect")
     elif args.line:

@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
 from stream_seg.sources import network, open_source
 from stream_seg.sources.decoding import Decoder
+from stream_seg.sources.seen import Seen
 from tests.misbehaving_server import MisbehavingServer, cut_off, without_length, without_range
 from tests.sink_films import record
 from tests.source_counts import readers_end
@@ -226,6 +228,21 @@ def test_what_the_playlist_of_a_camera_that_has_gone_still_names_does_not_come_a
     numbers = numbers_of(frames)
     assert len(numbers) > RATE
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_film_that_a_playlist_plays_again_and_again_comes_back_where_it_was_left() -> None:
+    def pictures(*numbers: int) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        for number in numbers:
+            picture = av.VideoFrame.from_ndarray(numbered(number), "bgr24").reformat(format="yuv420p")
+            picture.pts = number
+            yield Fraction(number, RATE), picture
+
+    seen, loop = Seen(), range(10)
+    assert [picture.pts for _, picture in seen.unseen(pictures(*loop, 0, 1, 2, 3, 4))] == [*loop, 0, 1, 2, 3, 4]
+    for _ in range(2):
+        assert not list(seen.unseen(pictures(1, 2, 3, 4)))
+    assert [picture.pts for _, picture in seen.unseen(pictures(9, 0, 1, 2, 3, 4, 5, 6))] == [5, 6]
+    assert [picture.pts for _, picture in seen.unseen(pictures(5, 6, 20, 5))] == [20, 5]
 
 
 def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -225,18 +224,11 @@ class NetworkStream(Decoded):
         clock = LiveClock()
         times = CaptureTimes(max(WINDOW_SECONDS, 2 * self._timeout[1]))
         pace = Pace(latest=LATEST_SEGMENT, longest_step=LONGEST_STEP) if decoder.format == "hls" else None
-        index = itertools.count()
-        is_again = True
-        for pts, picture in decoder:
-            if pace is not None:
-                # Only what a connection begins with: of a film that is sent for ever all comes again.
-                is_again = self._seen.again(picture) and is_again
-                if is_again:
-                    continue
-                if self._stopping.wait(pace.wait(pts, time.monotonic())):
-                    return
+        for index, (pts, picture) in enumerate(decoder if pace is None else self._seen.unseen(decoder)):
+            if pace is not None and self._stopping.wait(pace.wait(pts, time.monotonic())):
+                return
             captured_at = times.taken_at(self._stamp(picture), time.monotonic())
-            yield Frame(decoder.deferred(picture), next(index), clock.pts(captured_at), captured_at)
+            yield Frame(decoder.deferred(picture), index, clock.pts(captured_at), captured_at)
 
     def _stamp(self, picture: VideoFrame) -> float | None:
         """Return the sender's time of a picture; over HTTP it is made up from a frame rate, or comes in segments."""

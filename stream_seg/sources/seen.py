@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -24,15 +25,31 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._marks: OrderedDict[int, bool] = OrderedDict()
+        self._marks: dict[int, None] = {}  # in the order in which they came
+        self._newest: int | None = None
 
-    def again(self, picture: VideoFrame) -> bool:
-        """Whether a picture came before; from now on it did."""
-        plane = picture.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[::ROWS, : plane.width]
-        mark = hash((picture.pts, rows.tobytes()))
-        is_known = self._marks.pop(mark, False)
-        self._marks[mark] = True
-        if len(self._marks) > MOST:
-            self._marks.popitem(last=False)
-        return is_known
+    def unseen(self, pictures: Iterable[tuple[Fraction, VideoFrame]]) -> Iterator[tuple[Fraction, VideoFrame]]:
+        """The pictures of a connection, with their times, without those at its beginning that others have given.
+
+        These end with the newest of all at the latest: of a film that is sent again and again all is known.
+        """
+        newest = self._newest
+        is_again = True
+        for pts, picture in pictures:
+            mark = _mark(picture)
+            is_again = is_again and mark in self._marks
+            if is_again:
+                is_again = mark != newest
+                continue
+            self._marks.pop(mark, None)
+            self._marks[mark] = None
+            self._newest = mark
+            if len(self._marks) > MOST:
+                self._marks.pop(next(iter(self._marks)), None)
+            yield pts, picture
+
+
+def _mark(picture: VideoFrame) -> int:
+    plane = picture.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[::ROWS, : plane.width]
+    return hash((picture.pts, rows.tobytes()))

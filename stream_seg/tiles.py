@@ -17,7 +17,7 @@ from stream_seg.availability import Availability, Outage
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
-from stream_seg.geometry import Letterbox, Placement, between_bars, edges_within, resize_quickly
+from stream_seg.geometry import Letterbox, Placement, between_bars, edges_within, part_within, resize_quickly
 from stream_seg.protocols import Outcome, Sink, Wall
 from stream_seg.render import Renderer, Style, View
 from stream_seg.render.labels import shortened
@@ -53,6 +53,9 @@ _NAME_SHARE = 0.6
 
 _LEAST_LETTERS = 12
 """Height in pixels: on most screens a window shows the whole at two thirds of its size."""
+
+_NOWHERE = -1.0, -1.0, -1.0, -1.0
+"""The ends of a line that is not in the picture, which would else be in the bars; others keep their numbers."""
 
 _CONNECTING = ("connecting",)
 _NOTHING = Detections.none(())
@@ -413,14 +416,16 @@ def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple
     place = Placement(frame.size, (width, height), ((size[0] - width) // 2, (size[1] - height) // 2))
     image = between_bars(resize_quickly(frame.image, (width, height)), size)
     boxes = place.to_canvas(detections.boxes)
+    # Lines and the edges of regions are cut off where the picture ends: beyond it are the bars.
     lines = []
     for line in detections.lines:
-        x1, y1, x2, y2 = place.to_canvas(np.array((*line.start, *line.end), np.float32)).tolist()
+        seen = part_within(line.start, line.end, frame.size)
+        ends = _NOWHERE if seen is None else place.to_canvas(np.array((*seen[0], *seen[1]), np.float32)).tolist()
+        x1, y1, x2, y2 = ends
         lines.append(dataclasses.replace(line, start=(x1, y1), end=(x2, y2)))
     regions: list[NDArray[np.float32]] = []
     for corners in detections.regions:
         scaled = (corners * np.divide(place.inner, frame.size)).astype(np.float32)
-        # Edge by edge, cut off where the picture ends: beyond it are the bars.
         regions.extend((edges_within(scaled, place.inner) + np.array(place.corner)).astype(np.float32))
     detections = dataclasses.replace(detections, boxes=boxes, lines=tuple(lines), regions=tuple(regions))
     return frame.with_image(image), detections

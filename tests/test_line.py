@@ -349,6 +349,19 @@ def test_a_tile_has_the_lines_in_their_places() -> None:
     assert (line.start, line.end) == ((10.0, 48.0), (74.0, 0.0))
 
 
+@pytest.mark.parametrize("size", [(200, 96), (128, 200)])
+def test_a_line_that_reaches_beyond_the_picture_is_not_drawn_over_the_bars_of_its_tile(size: tuple[int, int]) -> None:
+    frame = dataclasses.replace(FRAME, pixels=np.full((96, 128, 3), 90, np.uint8))
+    within: list[bool] = []
+    for line in (Crossings((-400, 48), (500, 48)), Crossings((64, -400), (64, 500)), Crossings((-30, 110), (150, 110))):
+        tile, small = fitted(frame, dataclasses.replace(standing(), lines=(line,)), size)
+        bars = cv2.erode((tile.image == 0).all(2).astype(np.uint8), np.ones((9, 9))) > 0
+        picture = Renderer()(tile, small).image
+        assert not picture[bars].any()
+        within.append(bool((picture != tile.image).any()))
+    assert within == [True, True, False]
+
+
 @pytest.fixture
 def crossing(tmp_path: Path) -> Path:
     """A film in which the cat of the sample photo goes from left to right."""

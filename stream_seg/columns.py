@@ -7,7 +7,8 @@ import unicodedata
 
 def columns(text: str) -> int:
     """How many columns of a terminal `text` takes."""
-    return sum(_of_letter(letter) for letter in text)
+    # Syllables of Korean may come as their letters, as in names of files on macOS.
+    return sum(_of_letter(letter) for letter in unicodedata.normalize("NFC", text))
 
 
 def padded(text: str, width: int) -> str:

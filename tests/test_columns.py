@@ -13,7 +13,8 @@ from stream_seg.segmenters import FunctionSegmenter
 
 
 @pytest.mark.parametrize(
-    ("text", "width"), [("door", 4), ("", 0), ("日本語", 6), ("cafe\u0301", 4), ("café", 4), ("ﾊﾟ", 2)]
+    ("text", "width"),
+    [("door", 4), ("", 0), ("日本語", 6), ("cafe\u0301", 4), ("café", 4), ("ﾊﾟ", 2), ("\u1112\u1161\u11ab", 2)],
 )
 def test_letters_take_as_many_columns_as_in_a_terminal(text: str, width: int) -> None:
     assert columns(text) == width

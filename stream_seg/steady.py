@@ -270,6 +270,7 @@ def _seen_in(boxes: Boxes, found: Detections) -> NDArray[np.float32]:
 def _calmed(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
     """Masks on the way from the old ones to the new: where edges waver they change little, where limbs move much."""
     old = regridded(old, new.shape[1:])
+    old = np.where(np.isfinite(old), old, new)  # else what is no number once, of a broken model, would stay
     change = new - old
     return np.asarray(old + np.minimum(1, _ALIKE + np.abs(change)) * change, np.float32)
 

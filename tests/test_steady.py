@@ -171,6 +171,13 @@ def test_an_edge_that_wavers_is_held_and_one_that_moves_is_followed() -> None:
     assert wavers.masks[0, 0, 14] == np.float32(0.46)  # it was copied
 
 
+def test_a_mask_that_is_no_number_once_comes_back() -> None:
+    film, broken = Film(first=found((HERE, 0.9))), found((HERE, 0.9))
+    broken.masks[0, :5] = np.nan
+    assert np.isnan(film.next(broken).masks).any()
+    assert (film.next(found((HERE, 0.9))).masks == found((HERE, 0.9)).masks).all()
+
+
 def test_where_nothing_is_withheld_all_is_shown_where_it_was_found() -> None:
     film = Film(withhold=False)
     places = [(HERE[0] + step, HERE[1], HERE[2] + 3 * step, HERE[3]) for step in range(3)]

@@ -127,6 +127,17 @@ def without_length(data: bytes) -> Behaviour:
     return answer
 
 
+def paused(data: bytes, after: int, go_on: threading.Event) -> Behaviour:
+    """No Content-Length, as of a camera: sends `after` bytes, and the rest only once it is told to."""
+
+    def answer(handler: Handler) -> None:
+        without_length(data[:after])(handler)
+        go_on.wait(LONGEST_WAIT)
+        handler.wfile.write(data[after:])
+
+    return answer
+
+
 def chunked(data: bytes) -> Behaviour:
     """Transfer-Encoding: chunked, seven bytes at a time at first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import itertools
 import logging
 import re
@@ -24,10 +25,10 @@ from stream_seg.frame import Frame
 from stream_seg.sources import network, open_source
 from stream_seg.sources.decoding import Decoder
 from stream_seg.sources.seen import Seen
-from tests.misbehaving_server import MisbehavingServer, cut_off, without_length, without_range
+from tests.misbehaving_server import MisbehavingServer, cut_off, paused, without_length, without_range
 from tests.sink_films import record
 from tests.source_counts import readers_end
-from tests.source_files import RATE, SIZE, number_of, numbered, numbers_of, write_video
+from tests.source_files import RATE, SIZE, jpeg, number_of, numbered, numbers_of, write_video
 from tests.source_servers import (
     Relay,
     clock_of,
@@ -243,6 +244,89 @@ def test_a_film_that_a_playlist_plays_again_and_again_comes_back_where_it_was_le
         assert not list(seen.unseen(pictures(1, 2, 3, 4)))
     assert [picture.pts for _, picture in seen.unseen(pictures(9, 0, 1, 2, 3, 4, 5, 6))] == [5, 6]
     assert [picture.pts for _, picture in seen.unseen(pictures(5, 6, 20, 5))] == [20, 5]
+
+
+def flv(pictures: int, *, sound: float = 0) -> list[bytes]:
+    """The header and tags of numbered pictures, and of so many seconds of sound, as FLV and RTMP carry them."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="flv", options={"flvflags": "no_metadata"}) as out:
+        video = out.add_stream("libx264", rate=RATE, options={"tune": "zerolatency"})
+        video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
+        audio = out.add_stream("mp3", rate=44100) if sound else None
+        packets = []
+        for number in range(pictures):
+            packets += video.encode(av.VideoFrame.from_ndarray(numbered(number), "bgr24"))
+        if audio is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, round(sound * 44100)), np.int16), "s16", "mono")
+            silence.sample_rate = 44100
+            packets += audio.encode(silence)
+        out.mux(packets)
+    data, parts, place = file.getvalue(), [], 13
+    while place < len(data):
+        end = place + 15 + int.from_bytes(data[place + 1 : place + 4])
+        parts.append(data[place:end])
+        place = end
+    return [data[:13], *parts]
+
+
+def test_sound_that_never_comes_is_not_waited_for() -> None:
+    feed, opened = flv(4 * RATE), threading.Event()
+    with MisbehavingServer() as server:
+        address = server.behave("/live.flv", paused(b"".join(feed), len(b"".join(feed[: 3 * RATE])), opened))
+        with network.NetworkStream(address, open_timeout=2) as source:
+            opened.set()
+            assert (source.info.kind, source.info.frame_rate) == ("live", RATE)
+            assert numbers_of(list(source)) == list(range(4 * RATE))
+        assert len(server.requests) == 1
+
+
+def test_a_feed_whose_sound_comes_first_is_looked_at_until_its_pictures_come() -> None:
+    header, *tags = flv(RATE, sound=2)
+    tags.sort(key=lambda tag: tag[0] == 9)  # pictures last
+    with MisbehavingServer() as server:
+        address = server.behave("/live.flv", without_length(b"".join([header, *tags])))
+        with network.NetworkStream(address) as source:
+            assert numbers_of(list(source)) == list(range(RATE))
+
+
+def test_a_recording_whose_address_looks_like_that_of_a_camera_is_looked_at_at_length(tmp_path: Path) -> None:
+    (tmp_path / "film.flv").write_bytes(b"".join(flv(2 * RATE, sound=1)))
+    with file_server(tmp_path) as host, open_source(f"http://{host}/film.flv") as source:
+        assert source.info.kind == "video"
+        assert numbers_of(list(source)) == list(range(2 * RATE))
+        reopening = source.info.reopening
+        assert reopening is not None
+        with reopening.open() as again:
+            assert {track.type for track in again.streams} == {"audio", "video"}
+
+
+@pytest.mark.parametrize("path", ["/video", "/video.mjpg"])
+def test_a_few_plain_pictures_of_a_camera_over_http_tell_what_it_sends(path: str) -> None:
+    feed, opened = [jpeg(number, (1280, 720)) for number in range(30)], threading.Event()
+    with MisbehavingServer() as server:
+        address = server.behave(path, paused(b"".join(feed), len(b"".join(feed[:10])), opened))
+        with network.NetworkStream(address, open_timeout=2) as source:
+            opened.set()
+            assert source.info.kind == "live"
+            assert numbers_of(list(source)) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("address", "short"),
+    [
+        ("rtmp://server/live/door", True),
+        ("http://server/flv?port=1935", True),
+        ("HTTP://server/Video.MJPG", True),
+        ("http://server/cgi-bin/video?user=a.ts", True),
+        ("http://server/live/door.flv", True),
+        ("http://server/door.ts?flv", False),
+        ("http://server/live.m3u8", False),
+        ("udp://:5000", False),
+        ("rtsp://server/mjpeg", False),
+    ],
+)
+def test_what_would_be_waited_for_in_vain_is_told_by_the_address(address: str, short: bool) -> None:
+    assert network.suits_short_look(address) is short
 
 
 def test_a_camera_over_http_is_live_and_its_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

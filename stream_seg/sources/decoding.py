@@ -123,7 +123,7 @@ class Decoder:
         context = self._stream.codec_context
         context.thread_type = "SLICE" if self.live else "AUTO"
         context.thread_count = self._threads
-        if self.live and context.width * context.height < SHARED_PIXELS:
+        if self.live and 0 < context.width * context.height < SHARED_PIXELS:  # 0 where no key frame has come yet
             context.thread_count = 1
         self._turn = Turn()
         self._is_small = context.width * context.height <= SMALL_PIXELS

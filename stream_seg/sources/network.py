@@ -45,11 +45,20 @@ RECORDING_SCHEMES = frozenset({"http", "https"})
 
 RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 
+RTMP_SCHEMES = frozenset({"rtmp", "rtmps"})
+
 ONLY_VIDEO = "allowed_media_types"
 """The option that leaves all but the video of an RTSP address where it is."""
 
 FLAGS = "fflags"
 """The option that turns FFmpeg's parsers off, for an RTSP address."""
+
+SHORT_LOOK = {"analyzeduration": "100000", "fpsprobesize": "0"}
+"""Look at a tenth of a second to find out what comes. FFmpeg looks at five where there may be sound, which may never
+come, as in FLV; of plain JPEGs, that tell no time, at 50 to 125 pictures."""
+
+LONG_LOOK = (*(suffix for suffix in VIDEO_SUFFIXES if suffix != ".flv"), ".m3u8")
+"""How HTTP addresses end that send neither."""
 
 PARTS, ONE_BY_ONE = "mpjpeg", "mjpeg"
 """What FFmpeg calls motion JPEG in parts with headers, and pictures one after the other, whatever is between them. Of
@@ -110,6 +119,7 @@ class NetworkStream(Decoded):
         refuse_port(url, self.name)
         self._url = with_password(f"{self._scheme}:{url.partition(':')[2]}")  # FFmpeg knows no HTTP, only http
         self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
+        self._short_look = SHORT_LOOK if suits_short_look(self._url) else {}
         self._transport = transport
         self._timeout = open_timeout, stall_timeout
         self._format = ""
@@ -168,8 +178,14 @@ class NetworkStream(Decoded):
     def _connect(self, format: str | None) -> InputContainer:
         try:
             # Else FFmpeg looks at 50 pictures to find out a rate, of which nothing is told.
-            options = self._options | ({"analyzeduration": "1"} if format == ONE_BY_ONE else {})
+            look = {"analyzeduration": "1"} if format == ONE_BY_ONE else self._short_look
+            options = self._options | look
             opened = open_container(self._url, self.name, options=options, timeout=self._timeout, format=format)
+            if self._short_look and not self._saw_all(opened):
+                opened.close()
+                opened = open_container(
+                    self._url, self.name, options=self._options, timeout=self._timeout, format=format
+                )
         except SourceError as error:
             failure = error
         else:
@@ -191,6 +207,10 @@ class NetworkStream(Decoded):
         if host is not None:
             raise SourceError(f"cannot read {self.name}: there is no host named {host}", Reason.NOT_FOUND)
         raise failure
+
+    def _saw_all(self, container: InputContainer) -> bool:
+        """Whether no longer look is needed: of a recording all tracks and times count, of a camera the pictures."""
+        return self._is_live(container) and bool(container.streams.video)
 
     def _reopening(self) -> Reopening:
         # Without `self`, which holds the decoder.
@@ -271,6 +291,13 @@ def names_a_file(url: str) -> bool:
     """Whether an address looks like that of a finished recording, which is there or is not."""
     parts = split_address(url)
     return parts.scheme.lower() in RECORDING_SCHEMES and parts.path.lower().endswith(VIDEO_SUFFIXES)
+
+
+def suits_short_look(url: str) -> bool:
+    """Whether an address may send what FFmpeg would look at for seconds, to no end."""
+    parts = split_address(url)
+    scheme = parts.scheme.lower()
+    return scheme in RTMP_SCHEMES or (scheme in RECORDING_SCHEMES and not parts.path.lower().endswith(LONG_LOOK))
 
 
 def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, str]:

@@ -25,7 +25,7 @@ from stream_seg.frame import Frame
 from stream_seg.sources import network, open_source
 from stream_seg.sources.decoding import Decoder
 from stream_seg.sources.seen import Seen
-from tests.misbehaving_server import MisbehavingServer, cut_off, paused, without_length, without_range
+from tests.misbehaving_server import MisbehavingServer, cut_off, paused, status, without_length, without_range
 from tests.sink_films import record
 from tests.source_counts import readers_end
 from tests.source_files import RATE, SIZE, jpeg, number_of, numbered, numbers_of, write_video
@@ -425,6 +425,15 @@ def test_a_missing_page_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>no video here</html>" * 50)
     with file_server(tmp_path) as host, pytest.raises(SourceError, match=r"not a video.* not of a page"):
         open_source(f"http://{host}/page.html", reconnect=0).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(404, "404 Not Found$"), (410, r"the server refused it \(4xx\); is the address right\?$"), (503, r"\(5xx\)$")],
+)
+def test_what_a_server_says_against_an_address_is_told(code: int, words: str) -> None:
+    with MisbehavingServer() as server, pytest.raises(SourceError, match=words):
+        open_source(server.behave("/video", status(code)), reconnect=0).__enter__()
 
 
 def test_a_slow_consumer_of_a_recording_loses_nothing(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ def words_of(error: av.FFmpegError | OSError) -> str:
             "the name or password is missing or wrong; write user@ before the host, and the password into "
             "STREAM_SEG_PASSWORD or ~/.netrc"
         )
+    if isinstance(error, av.HTTPOtherClientError):  # FFmpeg tells no more of this one and the next
+        return "the server refused it (4xx); is the address right?"
+    if isinstance(error, av.HTTPServerError):
+        return "the server has a fault, or is not ready (5xx)"
     words = (error.strerror or "unknown error").strip().rstrip(".")
     return words[0].lower() + words[1:] if words[1:2].islower() else words
 

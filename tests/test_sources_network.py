@@ -228,7 +228,7 @@ def test_what_the_playlist_of_a_camera_that_has_gone_still_names_does_not_come_a
         frames.extend(source)
     numbers = numbers_of(frames)
     assert len(numbers) > RATE
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert numbers == sorted(set(numbers))  # a reader that is late misses some, and none comes twice
 
 
 def test_a_film_that_a_playlist_plays_again_and_again_comes_back_where_it_was_left() -> None:

@@ -294,7 +294,7 @@ class FeedMetrics:
         return _status(self.fps, self.latencies.recent, self.dropped.total())
 
     def summary(self, seconds: float) -> FeedSummary:
-        """The figures up to now, in so many seconds."""
+        """The figures up to now, in so many seconds. Any thread may ask, as in `Metrics.summary`."""
         p50, p95, p99 = self.latencies.quantiles()
         away = self.availability
         return FeedSummary(
@@ -302,7 +302,7 @@ class FeedMetrics:
             live=self.is_live,
             captured=self.captured,
             delivered=self.delivered,
-            dropped={cause: count for cause, count in self.dropped.items() if count},
+            dropped={cause: count for cause, count in self.dropped.copy().items() if count},
             unchanged=self.unchanged,
             damaged=getattr(self.source, "damaged", 0),
             classes=dict(self.classes.most_common()),
@@ -312,7 +312,7 @@ class FeedMetrics:
             latency_p50=p50,
             latency_p95=p95,
             latency_p99=p99,
-            outages={} if away is None else {str(reason): count for reason, count in away.counts.items()},
+            outages={} if away is None else {str(reason): count for reason, count in away.counts.copy().items()},
             seconds_away=0.0 if away is None else away.seconds_away,
             error=None if self.error is None else str(self.error) or type(self.error).__name__,
         )
@@ -414,15 +414,15 @@ class Metrics:
         return _status(self._rate.per_second, self.latency, self.dropped)
 
     def summary(self) -> Summary:
-        """The figures up to now."""
+        """The figures up to now. Any thread may ask; what grows meanwhile is looked through as a copy."""
         seconds = max(self._last - self._started, 0.0) if self._started is not None else 0.0
         captured = [feed.busy for feed in self.feeds]
         work = {"capture": sum(captured) if self.in_turns else max(captured)}
         work |= {name: stage.busy for name, stage in self.stages.items()}
         busy = {name: work[name] / seconds if seconds else 0.0 for name in STAGES}
         p50, p95, p99 = self._latencies.quantiles()
-        classes = sum((feed.classes for feed in self.feeds), Counter[str]())
-        distinct = sum((feed.distinct.counts for feed in self.feeds), Counter[str]())
+        classes = sum((feed.classes.copy() for feed in self.feeds), Counter[str]())
+        distinct = sum((feed.distinct.counts.copy() for feed in self.feeds), Counter[str]())
         return Summary(
             captured=self.captured,
             delivered=self.delivered,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -333,6 +335,27 @@ def test_a_pipeline_counts_what_its_follower_numbers_and_photos_have_no_numbers(
         cv2.imwrite(str(tmp_path / f"{number}.png"), image)
     photos = Pipeline(open_source(str(tmp_path)), segmenter, follower=Steady()).run()
     assert (photos.objects, photos.distinct) == (5, {})
+
+
+def test_a_summary_can_be_had_while_others_count() -> None:
+    metrics = Metrics()
+    names = [f"class {number}" for number in range(20_000)]
+
+    def count() -> None:
+        for number, name in enumerate(names):
+            metrics.frame_delivered(0, 0.0, [name], [number])
+
+    counting = threading.Thread(target=count)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        counting.start()
+        while counting.is_alive():
+            assert metrics.summary().objects <= len(names)
+    finally:
+        sys.setswitchinterval(usual)
+        counting.join()
+    assert metrics.summary().distinct == dict.fromkeys(names, 1)
 
 
 def test_an_outage_counts_its_first_reason_and_every_failed_try() -> None:

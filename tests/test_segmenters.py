@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import weakref
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from skimage import data
 
 from stream_seg.coco import COCO_NAMES
@@ -21,6 +23,7 @@ from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
 from stream_seg.graph.labels import COCO_LABELS
 from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter
+from stream_seg.segmenters import session as session_module
 from stream_seg.segmenters.batched import BatchedSegmenter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
 from stream_seg.segmenters.session import Session
@@ -338,8 +341,8 @@ class TestOurGraphs:
             return run(feeds)
 
         monkeypatch.setattr(session, "run", noting)
-        with BatchedSegmenter(session, Options()) as segmenter:
-            alone = [segmenter([image])[0] for image in images]
+        segmenter = BatchedSegmenter(session, Options())
+        alone = [segmenter([image])[0] for image in images]
         monkeypatch.setattr(session, "batches", (1, 4))
         with BatchedSegmenter(session, Options()) as segmenter:
             segmenter.buffer((4, 288, 416, 3))[:] = 255  # what an earlier call left there
@@ -361,6 +364,30 @@ class TestOurGraphs:
 
     def test_a_light_model_gains_from_calls_at_the_same_time(self, tiny: ModelSegmenter) -> None:
         assert (tiny.max_batch, tiny.concurrency) == (1, 2)
+
+
+@pytest.mark.parametrize("make", [_tiny, _tiny_one_thread, _filtered])
+def test_a_closed_segmenter_holds_no_session_and_says_so(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, where the name stays after the `with` block."""
+    loaded: list[weakref.ref[InferenceSession]] = []
+    load = session_module._load
+
+    def noted(*given: object) -> InferenceSession:
+        session = load(*given)
+        loaded.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(session_module, "_load", noted)
+    with make(tmp_path) as segmenter:
+        segmenter([photo((320, 200))] * 2)
+        assert all(session() is not None for session in loaded)
+    gc.collect()
+    assert loaded
+    assert all(session() is None for session in loaded)
+    with pytest.raises(UsageError, match=r"^the segmenter of \S+\.onnx is closed: call it inside its with block$"):
+        segmenter([photo((320, 200))])
 
 
 class TestRefusals:

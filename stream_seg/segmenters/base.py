@@ -35,7 +35,7 @@ class ModelSegmenter(ABC):
         """Do now what the first calls with up to `max_batch` images of `size` (width, height) would wait for."""
 
     def close(self) -> None:  # noqa: B027  optional
-        """Release what it holds. May be called twice; a closed segmenter is not called again."""
+        """Release what it holds, as a model. May be called twice; a closed segmenter is not called again."""
 
     def __enter__(self) -> Self:
         return self

@@ -102,6 +102,10 @@ class OnnxSegmenter(ModelSegmenter):
                 for run in self._session.ways:
                     self.detect(run, [blank] * count, canvas)
 
+    def close(self) -> None:
+        self._session.close()
+        self._buffers = _Buffers()
+
     def canvas_for(self, size: Size) -> Size:
         """The canvas for images of `size`; those that share one go through the model together."""
         return choose_canvas(size, self._canvases)

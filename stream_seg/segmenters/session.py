@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from stream_seg.errors import ModelError
+from stream_seg.errors import ModelError, UsageError
 from stream_seg.segmenters.by_shape import SessionsByShape
 from stream_seg.segmenters.device import SILENT, NoCuda, cause, cores, cuda_options, parse_device
 from stream_seg.segmenters.model_file import check_model, no_graph
@@ -162,7 +162,7 @@ class Session:
         self._threads = min(threads or cores(), MOST_WORKERS if is_light else MOST_THREADS)
         self.batches: tuple[int, ...] = (1,)
         self.provider = "CPUExecutionProvider"
-        self._sessions: SessionsOnCores | SessionsByShape
+        self._sessions: SessionsOnCores | SessionsByShape | None
         if device == "cpu":
             self._sessions = SessionsOnCores(self._on_cpu, self._threads, share=is_light)
         else:
@@ -178,19 +178,29 @@ class Session:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name. Any number of threads. Raises `ModelError` when the model fails."""
+        sessions = self._open()
         try:
-            with self._sessions.lend(feeds) as session:
+            with sessions.lend(feeds) as session:
                 return self._run(session, feeds)
         except _NoMemory:
-            if not self._sessions.give_back():
+            if not sessions.give_back():
                 raise
-        with self._sessions.lend(feeds) as session:
+        with sessions.lend(feeds) as session:
             return self._run(session, feeds)
+
+    def close(self) -> None:
+        """Let go of the memory on the device, once no run is under way any more. Any thread, any number of times."""
+        self._sessions = None
 
     @property
     def ways(self) -> list[Run]:
         """What `run` chooses from, for warming up: on all threads, and on one."""
-        return [partial(self._run, session) for session in self._sessions.ways()] or [self.run]
+        return [partial(self._run, session) for session in self._open().ways()] or [self.run]
+
+    def _open(self) -> SessionsOnCores | SessionsByShape:
+        if self._sessions is None:
+            raise UsageError(f"the segmenter of {self.path.name} is closed: call it inside its with block")
+        return self._sessions
 
     def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = list(self.signature.outputs)

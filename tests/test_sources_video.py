@@ -612,6 +612,16 @@ def test_a_sound_file_with_a_cover_picture_is_refused(tmp_path: Path) -> None:
         Recording(path)
 
 
+@pytest.mark.parametrize("start", [0, 0.2])
+def test_a_file_that_is_closed_before_it_is_opened_is_not_called_damaged(tmp_path: Path, start: float) -> None:
+    path = tmp_path / "film.mp4"
+    write_video(path, 10)
+    source = open_source(path, start=start)
+    source.close()
+    with pytest.raises(SourceError, match=r"film\.mp4 was closed before its first picture$"), source:
+        pass
+
+
 def test_a_missing_file_is_refused_with_a_close_name(tmp_path: Path) -> None:
     write_video(tmp_path / "Holiday.mp4", 1)
     with pytest.raises(SourceError, match=r"no such file: .*holidy\.mp4 .did you mean 'Holiday\.mp4'\?"):

@@ -80,7 +80,8 @@ class Decoder:
     so that reads within a picture need no watch. `threads` decode, 0 for as many as suit. Close it on the thread that
     used it.
 
-    Raises `SourceError` when there is no video in the container, not one picture can be decoded, or it is encrypted.
+    Raises `SourceError` when there is no video in the container, not one picture can be decoded, it is encrypted, or
+    `stopping` ends it before the first picture.
     """
 
     def __init__(
@@ -129,6 +130,8 @@ class Decoder:
         self._is_small = context.width * context.height <= SMALL_PIXELS
 
     def _describe(self, first: VideoFrame | None) -> None:
+        if first is None and self._stopping():
+            raise SourceError(f"{self.name} was closed before its first picture")
         if first is None and self.live and not self.damaged:
             raise SourceError(f"{self.name} ended the stream before its first picture", Reason.ENDED)
         if first is None:

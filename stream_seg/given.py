@@ -43,6 +43,20 @@ def refuse_shared(sources: Sequence[Source]) -> None:
         raise UsageError("a source is read once, by one Feed, and one was given to several: open it for each")
 
 
+def refuse_shared_files(sinks: Sequence[Sink]) -> None:
+    """Raise `UsageError` where a sink that writes to a `path` is there twice: the second result would take its name.
+
+    Others, which only look at what comes, may get the frames of several sources.
+    """
+    files = [sink for sink in sinks if hasattr(sink, "path")]
+    for place, sink in enumerate(files):
+        if any(sink is other for other in files[:place]):
+            raise UsageError(
+                f"a sink that writes a file is opened once, by one Feed, and that of {sink.path} was given twice: "
+                "open one for each, each with a name of its own"
+            )
+
+
 def refuse_no_segmenter(given: object) -> None:
     """Raise `UsageError` for what is easily taken for a segmenter: the name of a model, a function, a source."""
     if isinstance(given, str | Path):

@@ -21,7 +21,15 @@ from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, SourceInfo, check_frame
-from stream_seg.given import each_sink, picture_of, refuse_no_segmenter, refuse_no_source, refuse_no_step, refuse_shared
+from stream_seg.given import (
+    each_sink,
+    picture_of,
+    refuse_no_segmenter,
+    refuse_no_source,
+    refuse_no_step,
+    refuse_shared,
+    refuse_shared_files,
+)
 from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
@@ -204,6 +212,7 @@ class Pipeline:
         self._lanes = [
             _Lane(number, feed, own) for number, (feed, own) in enumerate(zip(feeds, self.metrics.feeds, strict=True))
         ]
+        refuse_shared_files([sink for lane in self._lanes for sink in lane.sinks])
         self._segmenter = segmenter
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch

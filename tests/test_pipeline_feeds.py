@@ -23,7 +23,7 @@ from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Segmenter, Sink, Wall
 from stream_seg.render import Renderer
 from stream_seg.segmenters import FunctionSegmenter
-from stream_seg.sinks import ListSink
+from stream_seg.sinks import ListSink, open_sink
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles
 from tests.test_pipeline import NAMES, Boom, Counting, Kept, Numbers, run_in_time, same
@@ -626,6 +626,23 @@ def test_an_only_feed_is_in_a_list_and_no_source_is_of_two() -> None:
     source = Numbers(1)
     with pytest.raises(UsageError, match="one was given to several: open it for each"):
         Pipeline([Feed(source), Feed(Numbers(1)), Feed(source)], Counting())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.jsonl", "a.json", "a.csv", "a_%d.png", "a.png", "folder"])
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_a_file_is_of_one_feed_alone(tmp_path: Path, name: str, in_turns: bool) -> None:
+    sink = open_sink(tmp_path / name, overwrite=True)
+    with pytest.raises(UsageError, match=f"that of .*{name} was given twice: open one for each"):
+        Pipeline([Feed(Numbers(1), [sink]), Feed(Numbers(1), [sink])], Counting(), in_turns=in_turns)
+    with pytest.raises(UsageError, match="was given twice"):
+        Pipeline(Numbers(1), Counting(), sinks=[sink, sink])
+
+
+def test_a_sink_that_writes_no_file_may_hear_several_feeds() -> None:
+    sink = ListSink()
+    pipeline = Pipeline([Feed(Numbers(1), [sink]), Feed(Numbers(2), [sink])], Counting())
+    run_in_time(pipeline)
+    assert pipeline.metrics.delivered == 3
 
 
 @pytest.mark.parametrize("given", [None, Detections.none(NAMES), np.zeros((1, 4))], ids=["none", "found", "array"])

@@ -137,8 +137,8 @@ class _Picture(TypedDict):
 
 def evaluate(
     segmenter: Segmenter,
-    images_dir: Path,
-    annotations: Path,
+    images_dir: str | Path,
+    annotations: str | Path,
     *,
     shown_above: float = DEFAULT_THRESHOLD,
     limit: int | None = None,
@@ -151,6 +151,7 @@ def evaluate(
     `SourceError` for annotations or images that are missing or damaged, `UsageError` where model and annotations have
     no class in common, `StreamSegError` where pycocotools is missing.
     """
+    images_dir, annotations = Path(images_dir), Path(annotations)
     truth, matching, pictures = _prepared(segmenter.class_names, annotations, limit)
     rows, seconds = _detect_all(segmenter, pictures, images_dir, matching, progress or _silent)
     ids = [picture["id"] for picture in pictures]

@@ -93,7 +93,7 @@ BOTH = (annotation(LEFT), annotation(RIGHT))
 
 
 def test_everything_found_is_a_hundred(folder: Path) -> None:
-    result = evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, truth(folder, *BOTH))
+    result = evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), str(folder), str(truth(folder, *BOTH)))  # or paths, as below
     assert figures(result) == pytest.approx((100, 100, 100, 100))
     assert (result.images, result.mean.objects) == (2, 2)
     assert result.fps > 0

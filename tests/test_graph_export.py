@@ -12,7 +12,7 @@ import signal
 import struct
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from skimage import data
 from stream_seg.catalog import ENTRIES
 from stream_seg.cli import main
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
+from stream_seg.frame import Image
 from stream_seg.graph import COMPACT, R50_FPN, R50_FPN_V2, Exported, MaskRCNN, export_graph
 from stream_seg.graph.build import build_graph
 from stream_seg.graph.labels import known_labels
@@ -138,6 +139,12 @@ def test_weights_may_have_a_name_that_is_not_utf_8(weights: Path, tmp_path: Path
     odd = weights.rename(tmp_path / "caf\udce9.safetensors")  # Latin-1, as old disks have it
     done = export_graph(odd, tmp_path / "m.onnx", labels=["a", "b", "c"])  # without, it would be named in a warning
     assert metadata(done.path)["source"] == "caf\ufffd.safetensors"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_paths_may_be_strings(weights: Path, tmp_path: Path) -> None:
+    done = export_graph(str(weights), str(tmp_path / "model.onnx"))
+    assert (done.path, metadata(done.path)["source"]) == (tmp_path / "model.onnx", weights.name)
 
 
 def test_a_number_of_classes_is_no_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -268,6 +275,18 @@ def test_options_that_do_not_fit_the_weights_are_refused(
     with pytest.raises(ModelError, match=sentence):
         export_graph(weights, tmp_path / "m.onnx", **options)
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("calibration", "got"),
+    [(["a.jpg"], "got str"), ([None], "got NoneType"), (np.zeros((48, 64, 3), np.uint8), r"got \(64, 3\) uint8")],
+    ids=["path", "unread", "only one"],
+)
+def test_what_is_no_image_is_refused_to_calibrate_on(
+    calibration: Sequence[Image], got: str, weights: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"^image must be .*{got}$"):
+        export_graph(weights, tmp_path / "m.onnx", precision="int8", calibration=calibration)
 
 
 @pytest.mark.parametrize(

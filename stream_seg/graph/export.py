@@ -44,8 +44,8 @@ class Exported:
 
 
 def export_graph(
-    weights: Path,
-    output: Path,
+    weights: str | Path,
+    output: str | Path,
     *,
     architecture: str | None = None,
     precision: Precision = "fp32",
@@ -63,13 +63,14 @@ def export_graph(
     the (width, height) frames should be resized into, rounded up to multiples of 32 and stored in the file. `labels`
     name the classes; a first one "background" may be left out. Without them the names are those in the weights, else
     those known for them, else numbers. `licence` is that of the weights; without it the one known for them, or
-    "unknown". `calibration` gives BGR frames like those to come; only int8 needs them.
+    "unknown". `calibration` gives images like those to come, (H, W, 3) uint8 BGR; only int8 needs them.
     `device` "cuda" writes what suits it: suppression, pooling, regions in equal numbers. Such a file runs everywhere.
 
     Raises UsageError for wrong options, ModelError for weights that cannot be read or do not fit, OutputError if the
-    file cannot be written.
+    file cannot be written, ValueError for what is no image.
     """
     check_options(architecture, precision, device, proposals, size, calibration)
+    weights, output = Path(weights), Path(output)
     progress("read weights", 0, 1)
     source = read_weights(weights)
     state = modern_names(source.state)
@@ -87,7 +88,7 @@ def export_graph(
     model = build_graph(config, state, half=precision == "fp16", device=device, metadata=metadata)
     agreement = None
     if precision == "int8":
-        model, agreement = _quantised(model, calibration or (), config, progress)
+        model, agreement = _quantised(model, () if calibration is None else calibration, config, progress)
     progress("write", 0, 1)
     written = _write(model, output)
     progress("write", 1, 1)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from stream_seg.errors import ModelError, OutputError
-from stream_seg.frame import Image
+from stream_seg.frame import Image, check_image
 from stream_seg.geometry import Letterbox, choose_canvas, pairwise_iou
 from stream_seg.graph.config import STRIDE
 
@@ -84,8 +84,14 @@ class _Found:
 
 
 def make_feeds(frames: Iterable[Image], canvases: Sequence[tuple[int, int]]) -> list[Feed]:
-    """Inputs of a graph from frames, at most MAX_FRAMES, each on a canvas. Raises ModelError if there are none."""
-    feeds = [_feed(image, _canvas(image, index, canvases)) for index, image in enumerate(islice(frames, MAX_FRAMES))]
+    """Inputs of a graph from frames, at most MAX_FRAMES, each on a canvas.
+
+    Raises ModelError if there are none, ValueError for what are no images.
+    """
+    feeds = []
+    for index, image in enumerate(islice(frames, MAX_FRAMES)):
+        check_image(image)
+        feeds.append(_feed(image, _canvas(image, index, canvases)))
     if not feeds:
         raise ModelError("int8 needs frames to calibrate on, and there were none; give a video or a folder of images")
     return feeds

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -388,6 +391,28 @@ def test_a_closed_segmenter_holds_no_session_and_says_so(
     assert all(session() is None for session in loaded)
     with pytest.raises(UsageError, match=r"^the segmenter of \S+\.onnx is closed: call it inside its with block$"):
         segmenter([photo((320, 200))])
+
+
+FORKS = """
+import os, signal, sys
+import numpy as np
+from stream_seg import load_segmenter
+
+segmenter = load_segmenter(sys.argv[1], device="cpu", threads=2)
+child = os.fork()
+signal.alarm(10)  # nothing is left running
+segmenter([np.zeros((48, 64, 3), np.uint8)])
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+segmenter.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_forked_with_a_model_works_and_ends(tmp_path: Path) -> None:
+    """As a worker of a server that loads its program first."""
+    model = batched_model(tmp_path / "tiny.onnx")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS, model], check=True, timeout=20)
 
 
 class TestRefusals:

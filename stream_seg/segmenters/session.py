@@ -6,8 +6,11 @@ is either raised from here or harmless.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -100,6 +103,19 @@ class Signature:
 
 class _NoMemory(ModelError):
     """A run failed for want of memory."""
+
+
+_alive: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
+
+
+def _keep_for_ever() -> None:
+    """Have no session end in a forked process: it would wait for its threads, which are in the other process alone."""
+    for session in _alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)
 
 
 class SessionsOnCores:
@@ -239,7 +255,9 @@ def _load(
     onnxruntime.set_default_logger_severity(SILENT)
     try:
         # Its Python layer would print, and fall back to the CPU, when a provider fails, now or in any later run.
-        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        _alive.add(session)
+        return session
     except _ORT_ERRORS as error:
         if re.search(_NO_GRAPH, str(error)):
             raise no_graph(path) from error

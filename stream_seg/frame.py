@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -76,6 +76,10 @@ class Frame:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.image.shape[1], self.image.shape[0]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """With its pixels: what makes them does not go to another process."""
+        return type(self), (self.image, *(getattr(self, one.name) for one in fields(self) if one.name != "pixels"))
 
     def __repr__(self) -> str:
         width, height = self.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -40,6 +41,15 @@ def test_pixels_are_made_once_when_they_are_first_wanted() -> None:
     assert later.size == (6, 4)
     assert later.image is IMAGE
     assert len(calls) == 1
+
+
+def test_a_frame_goes_to_another_process_with_its_pixels() -> None:
+    """As one of a camera does whose pixels nobody has wanted yet."""
+    frame = dataclasses.replace(made()[0], index=3, name="a.jpg", is_unchanged=True)
+    came = pickle.loads(pickle.dumps(frame))
+    assert np.array_equal(came.pixels, IMAGE)
+    rest = [one.name for one in dataclasses.fields(Frame) if one.name != "pixels"]
+    assert [getattr(came, name) for name in rest] == [getattr(frame, name) for name in rest]
 
 
 def test_another_image_leaves_the_rest_alone() -> None:

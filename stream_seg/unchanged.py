@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.frame import Frame, Image
+from stream_seg.geometry import resize
 
 AGAIN = 1.0
 """Seconds after which a picture is looked at again that has not changed: for what is slower or paler than the rest."""
@@ -42,5 +43,5 @@ def _cells(image: Image) -> NDArray[np.int16]:
     """The brightness of an image in cells, each a mean with those around it: noise is lost in it."""
     share = min(1.0, _LONG_SIDE / max(image.shape[:2]))
     size = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
-    small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+    small = cv2.cvtColor(resize(image, size), cv2.COLOR_BGR2GRAY)
     return np.asarray(cv2.blur(small, (3, 3)), np.int16)

@@ -17,6 +17,8 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
+import numpy as np
+
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
@@ -409,9 +411,11 @@ class Pipeline:
             self.metrics.batch_segmented(len(found), call.seconds)
         new = iter(found)
         for lane, frame in call.frames:
-            if not frame.is_unchanged:
-                lane.found = next(new)
-            self._segmented.put(_Segmented(lane, frame, lane.found))
+            detections = lane.found if frame.is_unchanged else next(new)
+            if self._on_change:
+                check_found(detections)
+                lane.found = detections[np.arange(len(detections))]  # a copy: whoever gets them may change them
+            self._segmented.put(_Segmented(lane, frame, detections))
 
     def _render(self) -> None:
         for item in self._segmented:

@@ -69,11 +69,11 @@ class Steady:
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
-        self._shown = np.zeros(0, np.int64)  # numbers of what the frame before showed
+        self._places = np.zeros(0, np.int64)  # of what the frame before showed, among the objects
+        self._shown = np.zeros(0, np.int64)  # its numbers
         self._names: tuple[str, ...] = ()
         self._image = _NOTHING
         self._at = 0.0
-        self._before = Detections.none(())  # what the frame before showed
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
         """What to show of `frame`, most confident first. Call it once per frame, in order."""
@@ -83,7 +83,7 @@ class Steady:
             self._image = _NOTHING
             return _of_one_name(found) if self._withhold else found
         if frame.is_unchanged and frame.image.shape == self._image.shape and float(frame.pts) >= self._at:
-            return self._as_before(frame)
+            return self._as_before(frame, found)
         found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
         now = float(frame.pts)
         renamed = len(found) > 0 and found.class_names != self._names != ()
@@ -105,16 +105,16 @@ class Steady:
             remains = self._named(objects, shown)
             if not remains.all():
                 objects, shown = objects[remains], shown[remains]
-        self._shown = self._numbered(shown)
-        self._before = replace(objects, ids=self._shown, lines=found.lines, regions=found.regions)
-        return replace(self._before, ids=self._shown.copy())
+        self._places, self._shown = shown, self._numbered(shown)
+        return replace(objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions)
 
-    def _as_before(self, frame: Frame) -> Detections:
+    def _as_before(self, frame: Frame, found: Detections) -> Detections:
         """What the frame before showed, of which nothing new is known: it was found once, not twice."""
         now = float(frame.pts)
         self._known["seen"] += now - self._at
         self._image, self._at = frame.image, now
-        return replace(self._before, ids=self._shown.copy())
+        objects = self._objects[self._places]
+        return replace(objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions)
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""

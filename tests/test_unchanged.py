@@ -18,6 +18,7 @@ from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
 from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed, Pipeline
+from stream_seg.protocols import Follower
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink, VideoFile
 from stream_seg.sources import ListSource
@@ -130,6 +131,22 @@ def test_the_model_gets_changed_frames_alone_and_all_have_what_was_found_last() 
     assert [feed.unchanged for feed in summary.feeds] == [4, 2]
 
 
+class Halving(ListSink):
+    """Has boxes in pixels of pictures of its own, half as large."""
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        detections.boxes[:] /= 2
+        super().write(frame, detections)
+
+
+@pytest.mark.parametrize("follower", [None, Steady()])
+def test_who_changes_what_was_found_in_a_frame_changes_it_in_no_other(follower: Follower | None) -> None:
+    kept = Halving()
+    summary = Pipeline(film([200] * 5), Finding(), sinks=[kept], follower=follower, on_change=True).run()
+    assert summary.unchanged == 4
+    assert [found.boxes.ravel().tolist() for found in kept.detections] == [[edge / 2 for edge in HERE]] * 5
+
+
 def test_without_being_asked_for_the_model_gets_all() -> None:
     segmenter = Finding()
     assert Pipeline(film([40] * 5), segmenter).run().unchanged == 0
@@ -154,6 +171,7 @@ class TestSteady:
         assert {tuple(found.boxes.ravel().tolist()) for found in shown} == {HERE}
         assert [found.ids.tolist() for found in shown if found.ids is not None] == [[1]] * 60
         shown[-1].boxes[:] = 0  # what is passed on is the caller's
+        assert steady(later[-1], box(0.9)).boxes.ravel().tolist() == list(HERE)
         after = steady(at(scene(), 2), box(0.9))
         assert after.ids is not None
         assert after.ids.tolist() == [1]

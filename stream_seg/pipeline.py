@@ -167,8 +167,8 @@ class Pipeline:
 
     `sinks`, `renderer` and `follower` are those of an only source. `batch_size` is the most frames the segmenter gets
     in one call: by default what it gains from. `max_age` is how many seconds old a live frame may be when the segmenter
-    gets it. With `on_change` it gets no frame that shows what the last one did that it got, up to a second before: what
-    was found there counts for both (`Frame.is_unchanged`). The segmenter stays open: whoever made it closes it.
+    gets it. With `on_change` it gets no frame that shows what the last four did that it got, up to a second before:
+    what was found there counts for it, too (`Frame.is_unchanged`). The segmenter stays open: whoever made it closes it.
 
     Recordings that go `in_turns` are read one after the other, in this order: any number of them takes no more than one
     does, unless somebody else keeps the feeds. After `stop` no other is begun, and the one it cut short counts as

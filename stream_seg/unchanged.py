@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import resize
+from stream_seg.steady import OFTEN
 
 AGAIN = 1.0
 """Seconds after which a picture is looked at again that has not changed: for what is slower or paler than the rest."""
@@ -21,20 +22,27 @@ what encoders make of it differ by 3 to 6 (docs/performance.md)."""
 
 
 class Unchanged:
-    """Tells which frames of a source show the same as the one before that did not. Use one per source."""
+    """Tells which frames of a source show the same as the one before that did not. Use one per source.
+
+    None of the first `OFTEN` from a change on does: in so many `Steady` wants to have found what is uncertain.
+    """
 
     def __init__(self) -> None:
         self._cells: NDArray[np.int16] = np.zeros((0, 0), np.int16)
         self._shape: tuple[int, ...] = ()
         self._at = 0.0
+        self._looks = 0  # from the last change on
 
     def __call__(self, frame: Frame) -> bool:
         """Whether `frame` does; if not, later ones are compared with it. Images of their own never do."""
         if frame.is_still:
             return False
         cells, shape, at = _cells(frame.image), frame.image.shape, float(frame.pts)
-        if shape == self._shape and 0 <= at - self._at < AGAIN and np.abs(cells - self._cells).max() <= _CHANGED:
+        if shape != self._shape or np.abs(cells - self._cells).max() > _CHANGED:
+            self._looks = 0
+        elif self._looks >= OFTEN and 0 <= at - self._at < AGAIN:
             return True
+        self._looks += 1
         self._cells, self._shape, self._at = cells, shape, at
         return False
 

@@ -93,10 +93,10 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         if summary.captured < 2:  # which stages of a pipeline wait for each other shows in many
             limits = []
     else:
-        counts = [("captured", summary.captured), ("delivered", summary.delivered), ("dropped", summary.dropped)]
-        counts += [("unchanged", summary.unchanged)] if summary.unchanged else []
+        frames = [f"{summary.captured} captured", f"{summary.delivered} delivered", f"{summary.dropped} dropped"]
+        frames += [f"{summary.unchanged} unchanged"] if summary.unchanged else []
         counted = [
-            f"  frames   {', '.join(f'{count} {name}' for name, count in counts)}{_objects(summary)}",
+            f"  frames   {', '.join(frames)}{_objects(summary)}",
             *([f"  {line:<8} {counts}" for line, counts in _crossings(summary.feeds[0])] if is_alone else []),
             f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; "
             f"latency p50/p95/p99 {_latency(summary)} ms",
@@ -120,14 +120,10 @@ def _is_photos(info: SourceInfo | None) -> bool:
 def _photos(summary: Summary) -> list[str]:
     """How many photos there were, with what in them, and in what time."""
     unreadable = sum(feed.damaged for feed in summary.feeds)
-    done = (
-        f"{summary.delivered}"
-        if summary.delivered == summary.captured
-        else f"{summary.delivered} of {summary.captured}"
-    )
+    of_all = f" of {summary.captured}" if summary.delivered < summary.captured else ""
     left_out = f", {unreadable} left out" if unreadable else ""
     rate = f", {summary.fps:.1f} a second" if summary.delivered > 1 else ""
-    return [f"  images   {done}{left_out}{_objects(summary)}", f"  speed    {summary.seconds:.2f} s{rate}"]
+    return [f"  images   {summary.delivered}{of_all}{left_out}{_objects(summary)}", f"  speed    {summary.seconds:.2f} s{rate}"]
 
 
 def _objects(summary: Summary) -> str:

@@ -123,7 +123,10 @@ def _photos(summary: Summary) -> list[str]:
     of_all = f" of {summary.captured}" if summary.delivered < summary.captured else ""
     left_out = f", {unreadable} left out" if unreadable else ""
     rate = f", {summary.fps:.1f} a second" if summary.delivered > 1 else ""
-    return [f"  images   {summary.delivered}{of_all}{left_out}{_objects(summary)}", f"  speed    {summary.seconds:.2f} s{rate}"]
+    return [
+        f"  images   {summary.delivered}{of_all}{left_out}{_objects(summary)}",
+        f"  speed    {summary.seconds:.2f} s{rate}",
+    ]
 
 
 def _objects(summary: Summary) -> str:

@@ -25,7 +25,7 @@ from stream_seg.frame import Frame
 from stream_seg.sources import network, open_source
 from stream_seg.sources.decoding import Decoder
 from stream_seg.sources.seen import Seen
-from tests.misbehaving_server import MisbehavingServer, cut_off, paused, status, without_length, without_range
+from tests.misbehaving_server import MisbehavingServer, cut_off, paused, status, whole, without_length, without_range
 from tests.sink_films import record
 from tests.source_counts import readers_end
 from tests.source_files import RATE, SIZE, jpeg, number_of, numbered, numbers_of, write_video
@@ -298,6 +298,15 @@ def test_a_recording_whose_address_looks_like_that_of_a_camera_is_looked_at_at_l
         assert reopening is not None
         with reopening.open() as again:
             assert {track.type for track in again.streams} == {"audio", "video"}
+
+
+def test_an_mp4_at_an_address_that_a_server_takes_once_is_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 2 * RATE)
+    with MisbehavingServer() as server:
+        address = server.behave("/get", whole((tmp_path / "film.mp4").read_bytes()), status(403))
+        with open_source(f"{address}?token=1", reconnect=0) as source:
+            assert (source.info.kind, source.info.frame_count) == ("video", 2 * RATE)
+            assert numbers_of(list(source)) == list(range(2 * RATE))
 
 
 @pytest.mark.parametrize("path", ["/video", "/video.mjpg"])

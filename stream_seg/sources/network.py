@@ -210,7 +210,10 @@ class NetworkStream(Decoded):
 
     def _saw_all(self, container: InputContainer) -> bool:
         """Whether no longer look is needed: of a recording all tracks and times count, of a camera the pictures."""
-        return self._is_live(container) and bool(container.streams.video)
+        if self._is_live(container):
+            return bool(container.streams.video)
+        # The index of these tells all, and their server may take an address once.
+        return "mp4" in container.format.name and _counted(container)
 
     def _reopening(self) -> Reopening:
         # Without `self`, which holds the decoder.

@@ -43,17 +43,18 @@ def refuse_shared(sources: Sequence[Source]) -> None:
         raise UsageError("a source is read once, by one Feed, and one was given to several: open it for each")
 
 
-def refuse_shared_files(sinks: Sequence[Sink]) -> None:
-    """Raise `UsageError` where a sink that writes to a `path` is there twice: the second result would take its name.
+def refuse_shared_sinks(sinks: Sequence[Sink]) -> None:
+    """Raise `UsageError` where a sink that is `of_one_feed` is there twice.
 
     Others, which only look at what comes, may get the frames of several sources.
     """
-    files = [sink for sink in sinks if hasattr(sink, "path")]
-    for place, sink in enumerate(files):
-        if any(sink is other for other in files[:place]):
+    own = [sink for sink in sinks if getattr(sink, "of_one_feed", False)]
+    for place, sink in enumerate(own):
+        if any(sink is other for other in own[:place]):
+            which = f"that of {sink.path}" if hasattr(sink, "path") else "one"
             raise UsageError(
-                f"a sink that writes a file is opened once, by one Feed, and that of {sink.path} was given twice: "
-                "open one for each, each with a name of its own"
+                f"{type(sink).__name__} is opened once, by one Feed, and {which} was given twice: "
+                "open one for each, with a name or address of its own"
             )
 
 

@@ -30,7 +30,7 @@ from stream_seg.given import (
     refuse_no_source,
     refuse_no_step,
     refuse_shared,
-    refuse_shared_files,
+    refuse_shared_sinks,
 )
 from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
@@ -214,7 +214,7 @@ class Pipeline:
         self._lanes = [
             _Lane(number, feed, own) for number, (feed, own) in enumerate(zip(feeds, self.metrics.feeds, strict=True))
         ]
-        refuse_shared_files([sink for lane in self._lanes for sink in lane.sinks])
+        refuse_shared_sinks([sink for lane in self._lanes for sink in lane.sinks])
         self._segmenter = segmenter
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch

@@ -104,6 +104,9 @@ class Sink(Protocol):
     wants_captured: bool = False
     """Whether the frames it gets are those that were captured in any case, also beside sinks that want pictures."""
 
+    of_one_feed: bool = False
+    """Whether it may be given only once to a pipeline: what a second feed writes would take the place of the first."""
+
     # The methods of a protocol that have no statement are abstract to type checkers: nobody could leave them out.
 
     def open(self, info: SourceInfo) -> None:  # noqa: ARG002

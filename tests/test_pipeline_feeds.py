@@ -638,8 +638,20 @@ def test_a_file_is_of_one_feed_alone(tmp_path: Path, name: str, in_turns: bool) 
         Pipeline(Numbers(1), Counting(), sinks=[sink, sink])
 
 
-def test_a_sink_that_writes_no_file_may_hear_several_feeds() -> None:
-    sink = ListSink()
+def test_an_address_is_of_one_feed_alone() -> None:
+    sink = open_sink("udp://127.0.0.1:5000")
+    with pytest.raises(UsageError, match=r"^Publisher is opened once, by one Feed, and one was given twice"):
+        Pipeline([Feed(Numbers(1), [sink]), Feed(Numbers(1), [sink])], Counting())
+
+
+class Diary(ListSink):
+    """A sink of the user's, which adds to a file that may be there."""
+
+    path = Path("diary.txt")
+
+
+@pytest.mark.parametrize("sink", [ListSink(), Diary()])
+def test_a_sink_that_only_looks_may_hear_several_feeds(sink: ListSink) -> None:
     pipeline = Pipeline([Feed(Numbers(1), [sink]), Feed(Numbers(2), [sink])], Counting())
     run_in_time(pipeline)
     assert pipeline.metrics.delivered == 3

@@ -75,6 +75,7 @@ class Crops(Sink):
     of films that have no numbers.
     """
 
+    of_one_feed = True
     wants_pictures = False
     wants_captured = True
 

@@ -25,6 +25,7 @@ class DataFile(Sink):
     fails.
     """
 
+    of_one_feed = True
     wants_pictures = False
 
     _lack = ""

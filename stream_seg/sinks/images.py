@@ -40,6 +40,8 @@ class _Images(Sink):
     channel: what is black there and belongs to no object cannot be seen.
     """
 
+    of_one_feed = True
+
     def __init__(
         self,
         path: str | Path,

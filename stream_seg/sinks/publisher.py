@@ -76,6 +76,8 @@ class Publisher(Sink):
     for a codec that cannot be sent.
     """
 
+    of_one_feed = True
+
     def __init__(
         self,
         address: str,

@@ -74,6 +74,8 @@ class Segmented(Sink, Generic[S, T]):
     neither `seconds` nor `events` are given, and for `before` without `events`.
     """
 
+    of_one_feed = True
+
     def __init__(
         self,
         path: str | Path,

@@ -44,6 +44,8 @@ class VideoFile(Sink):
     input (`source_path`), overwrite or not.
     """
 
+    of_one_feed = True
+
     def __init__(
         self,
         path: str | Path,

@@ -312,6 +312,8 @@ class Pipeline:
             self._intake.opened(lane.number, live=source.info.is_live, most=taken)
             for frame in _timed(itertools.islice(source, captured), lane.metrics.capture):
                 check_frame(frame)  # a source of the user's may have yielded an image, or None
+                if frame.is_unchanged:  # for a pipeline that it came from, with other results
+                    frame = dataclasses.replace(frame, is_unchanged=False)
                 self._intake.put(lane.number, frame)
                 lane.metrics.captured += 1
                 lane.metrics.source_dropped(getattr(source, "dropped", 0))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -157,6 +158,23 @@ def test_who_changes_what_was_found_in_a_frame_changes_it_in_no_other(follower: 
     summary = Pipeline(film([200] * 8), Finding(), sinks=[kept], follower=follower, on_change=True).run()
     assert summary.unchanged == 4
     assert [found.boxes.ravel().tolist() for found in kept.detections] == [[edge / 2 for edge in HERE]] * 8
+
+
+class Replayed(ListSource):
+    """Frames that another pipeline has delivered, from one on that it had not looked at."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from (dataclasses.replace(frame, is_unchanged=True) for frame in super().__iter__())
+
+
+@pytest.mark.parametrize(("on_change", "seen"), [(False, 6), (True, OFTEN)])
+def test_what_another_pipeline_did_not_look_at_is_looked_at(on_change: bool, seen: int) -> None:
+    source = Replayed([np.full((48, 64, 3), 200, np.uint8)] * 6, rate=30)
+    kept, segmenter = ListSink(), Finding()
+    summary = Pipeline(source, segmenter, sinks=[kept], on_change=on_change).run()
+    assert (len(segmenter.seen), summary.unchanged) == (seen, 6 - seen)
+    assert [len(found) for found in kept.detections] == [1] * 6
+    assert [frame.is_unchanged for frame in kept.frames] == [place >= seen for place in range(6)]
 
 
 def test_without_being_asked_for_the_model_gets_all() -> None:

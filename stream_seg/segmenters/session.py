@@ -214,9 +214,10 @@ class Session:
         return [partial(self._run, session) for session in self._open().ways()] or [self.run]
 
     def _open(self) -> SessionsOnCores | SessionsByShape:
-        if self._sessions is None:
+        sessions = self._sessions  # once: another thread may close it meanwhile
+        if sessions is None:
             raise UsageError(f"the segmenter of {self.path.name} is closed: call it inside its with block")
-        return self._sessions
+        return sessions
 
     def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = list(self.signature.outputs)

@@ -211,6 +211,8 @@ class Pipeline:
         if segmenter.max_batch < 1:
             raise UsageError(f"max_batch of a segmenter must be at least 1, got {segmenter.max_batch}")
         self.metrics = metrics or Metrics(told_apart([feed.name for feed in feeds]))
+        if len(self.metrics.feeds) != len(feeds):
+            raise UsageError(f"metrics need a name for each of {len(feeds)} sources, got {len(self.metrics.feeds)}")
         self._lanes = [
             _Lane(number, feed, own) for number, (feed, own) in enumerate(zip(feeds, self.metrics.feeds, strict=True))
         ]

@@ -19,6 +19,7 @@ import pytest
 from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame, Image
+from stream_seg.metrics import Metrics
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Segmenter, Sink, Wall
 from stream_seg.render import Renderer
@@ -812,6 +813,11 @@ def test_of_a_recording_that_is_done_the_pipeline_keeps_no_picture() -> None:
     finally:
         gc.unfreeze()
     assert most == [3, 2, 1]
+
+
+def test_metrics_have_a_name_for_each_source() -> None:
+    with pytest.raises(UsageError, match="metrics need a name for each of 2 sources, got 1"):
+        Pipeline([feed("a", Numbers(1)), feed("b", Numbers(1))], Counting(), metrics=Metrics())
 
 
 def test_what_a_wall_shows_side_by_side_cannot_come_in_turns() -> None:

@@ -18,24 +18,33 @@ from tests.support import requires
 
 PROGRAM = "tests.sink_window_program"
 WALL = "tests.sink_wall_program"
+LOST = "tests.sink_lost_display_program"
 ENOUGH = "100000"
 ROOT = Path(__file__).parent.parent
 
 on_a_screen = requires("Xvfb", "xdotool")
 
 
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    """The name of a display of our own, which does not start afresh, and refuse the next program, when one ends."""
+@contextmanager
+def display_of_our_own() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Its name and its server, which does not start afresh, and refuse the next program, when one ends."""
     reading, writing = os.pipe()
     command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     with os.fdopen(reading) as answer:
         name = f":{answer.readline().strip()}"
-    yield name
-    server.terminate()
-    server.wait(10)
+    try:
+        yield name, server
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[str]:
+    with display_of_our_own() as (name, _):
+        yield name
 
 
 @contextmanager
@@ -218,6 +227,20 @@ def test_pausing_the_window_of_live_feeds_does_not_hold_them_up(module: str, scr
     with program(screen, "live", "70", module=module) as (running, _):
         xdotool(screen, "key", "space")
         assert end_of(running) == "ended"
+
+
+@on_a_screen
+@pytest.mark.parametrize("when", ["before", "shown"])
+def test_a_display_that_goes_away_ends_the_run_and_not_the_program(when: str, tmp_path: Path) -> None:
+    film = tmp_path / "out.mp4"
+    with display_of_our_own() as (name, server):
+        done = subprocess.run(
+            [sys.executable, "-m", LOST, when, str(server.pid), str(film)],
+            capture_output=True, text=True, timeout=30, cwd=ROOT, check=False, env={**os.environ, "DISPLAY": name},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (7, "")
+    assert "display has gone away" in done.stdout
+    assert film.exists() == (when == "shown")
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display")

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import logging
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _OPENCV = Path(cv2.__file__).parent
 _BUNDLED = _OPENCV.parent / "opencv_python.libs"
 _PLUGIN = _OPENCV / "qt" / "plugins" / "platforms" / "libqxcb.so"
 
+_connections: set[int] = set()
+
 
 def require_display() -> tuple[int, int] | None:
     """Return the screen's (width, height) in pixels, None if unknown. Raises `DisplayError` if no window can open."""
@@ -34,14 +37,29 @@ def require_display() -> tuple[int, int] | None:
         )
     if sys.platform in ("win32", "darwin"):
         return None
-    screen = _x11_screen(os.environ.get("DISPLAY"))
+    screen, connection = _x11_screen(os.environ.get("DISPLAY"))
     if _PLUGIN.exists():
         _prepare_qt()
+    _connections.add(connection)
     return screen
 
 
+def display_is_gone() -> bool:
+    """Whether the X server of `require_display` has ended, or the connection to it.
+
+    Qt ends the whole program, in the midst of its results, when it is to handle events and finds it so.
+    """
+    if not _connections:
+        return False
+    ends = select.poll()
+    for connection in _connections:
+        ends.register(connection, getattr(select, "POLLRDHUP", 0))  # a socket of TCP hangs up so, as through ssh
+    return bool(ends.poll(0))
+
+
 @functools.cache
-def _x11_screen(name: str | None) -> tuple[int, int]:
+def _x11_screen(name: str | None) -> tuple[tuple[int, int], int]:
+    """The (width, height) in pixels, and the file descriptor of a connection that stays."""
     try:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError as error:
@@ -53,7 +71,7 @@ def _x11_screen(name: str | None) -> tuple[int, int]:
         problem = f"the display {name} (DISPLAY) cannot be reached" if name else "there is no display (DISPLAY not set)"
         raise DisplayError(f"no window can be opened: {problem}; run with --no-show")
     # Left open on purpose: a server that loses its last client starts afresh, and refuses the window meanwhile.
-    return x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
+    return (x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)), x11.XConnectionNumber(display)
 
 
 def _prepare_qt() -> None:

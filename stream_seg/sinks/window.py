@@ -13,7 +13,7 @@ from stream_seg.errors import DisplayError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.pace import Pace
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.display import require_display
+from stream_seg.sinks.display import display_is_gone, require_display
 
 _ESCAPE, _SPACE = 27, 32
 
@@ -40,7 +40,8 @@ class Window(Sink):
     until a key is pressed, also the last one, unless the images are a film. The window lives on the thread that makes
     calls to it, which on macOS must be the main thread. `clock` gives seconds.
 
-    Raises `DisplayError` from the constructor when no window can be opened.
+    Raises `DisplayError` from the constructor when no window can be opened. A display that goes away ends the run, too:
+    `close` raises it then, when everything else can be finished.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Window(Sink):
         self._paused = False
         self._ended = False
         self._is_open = False
+        self._is_lost = False
         self._pumped_at = -1.0
 
     def __str__(self) -> str:
@@ -92,6 +94,9 @@ class Window(Sink):
         return self._is_busy()
 
     def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the window goes either way
+        if self._has_lost_display():
+            self._is_open = self._is_lost = False
+            raise DisplayError("the window was lost: its display has gone away; run with --no-show")
         if self._is_open:
             self._is_open = False
             self._ended = True
@@ -115,9 +120,17 @@ class Window(Sink):
             self._waiting = None
             self._show(frame.image)
 
+    def _has_lost_display(self) -> bool:
+        """Whether the display has gone, which is the end; nothing must be asked of OpenCV then."""
+        if self._is_open and not self._is_lost and display_is_gone():
+            self._ended = self._is_lost = True
+        return self._is_lost
+
     def _show(self, image: Image) -> None:
         size = image.shape[1], image.shape[0]
         if not self._is_open:
+            if display_is_gone():
+                raise DisplayError("no window can be opened: the display has gone away; run with --no-show")
             _create(self._title)
             self._is_open = True
         if size != self._image_size:
@@ -129,6 +142,8 @@ class Window(Sink):
         """Let the window draw itself and react, for so long or until a key is pressed."""
         if not self._is_open:  # not shown yet, so nothing to react to
             time.sleep(seconds)
+            return
+        if self._has_lost_display():
             return
         # Not `waitKey`, which cuts keysyms to a byte: the left arrow would be a Q. What is above are states (GTK).
         key = cv2.waitKeyEx(max(1, round(seconds * 1000)))

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,11 @@ def _is_size(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Whether it is one that a file can have."""
+    try:
+        return isinstance(value, str) and bool(os.fsencode(value)) and "\0" not in value
+    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can have
+        return False
 
 
 def is_box(value: object) -> bool:
@@ -170,6 +175,10 @@ def _check_fields(data: object) -> None:
             raise ValueError(f"an entry of its 'images' has {_short(listed)} as exhaustive, not a list of category ids")
         if not isinstance(upright := entry.get("upright", False), bool):
             raise ValueError(f"an entry of its 'images' has {_short(upright)} as upright, not true or false")
+    for entry in data["annotations"]:
+        for field in ("iscrowd", "mask_valid"):
+            if entry.get(field) not in (None, 0, 1):  # a text, such as "0", would count as true
+                raise ValueError(f"an entry of its 'annotations' has {_short(entry[field])} as {field}, not 0 or 1")
 
 
 def _check_told_apart(data: _Entry) -> None:

@@ -362,6 +362,16 @@ def test_images_without_any_object_to_find_are_refused(folder: Path) -> None:
             '"annotations": []}',
             "'images' has 0 as upright, not true or false",
         ),
+        (
+            r'{"images": [{"id": 1, "file_name": "a\u0000", "width": 1, "height": 1}], "categories": [], '
+            '"annotations": []}',
+            r"'images' has the file_name \"a\\u0000\"",
+        ),
+        (
+            r'{"images": [{"id": 1, "file_name": "a\ud800", "width": 1, "height": 1}], "categories": [], '
+            '"annotations": []}',
+            r"'images' has the file_name \"a\\ud800\"",
+        ),
         ('{"images": [], "categories": [{"id": 1, "name": 5}], "annotations": []}', "'categories' has the name 5"),
         ('{"images": [], "categories": [{"id": 1, "name": "person"}], "annotations": []}', "no images to score"),
     ],
@@ -413,6 +423,8 @@ def test_a_category_that_no_object_has_may_have_the_name_of_another(folder: Path
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"iscrowd": "0"}, r"'annotations' has \"0\" as iscrowd, not 0 or 1"),
+        ({"mask_valid": "false"}, r"'annotations' has \"false\" as mask_valid, not 0 or 1"),
         ({"bbox": [4, 4, 56]}, r"'annotations' has the bbox \[4, 4, 56\]"),
         ({"segmentation": [[4, 4]]}, r"a segmentation cannot be read: \[\[4, 4\]\]"),
         ({"segmentation": [["x", 4, 5, 5, 4, 6]]}, r'a segmentation cannot be read: \[\["x", 4, 5, 5, 4, 6\]\]'),

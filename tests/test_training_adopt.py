@@ -123,6 +123,15 @@ def test_what_annotators_overlooked_is_ignored(data: Path) -> None:
             '[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9], "score": 0.3}]',
             "does not tell what is absent: it holds no score below --absent 0.1",
         ),
+        ("[]", "holds nothing of the pictures and classes of"),
+        (
+            '[{"image_id": "1", "category_id": 5, "bbox": [1, 1, 9, 9], "score": 0.05}]',
+            "holds nothing of the pictures and classes of",
+        ),
+        (
+            '[{"image_id": 1, "category_id": "5", "bbox": [1, 1, 9, 9], "score": 0.05}]',
+            "let the detector write image_id and category_id as they are there",
+        ),
     ],
 )
 def test_results_that_are_none_are_a_line(

@@ -67,6 +67,11 @@ def _adopt(args: argparse.Namespace) -> None:
     document = read_document(path)
     categories = {category["id"] for category in document["categories"]}
     found = _read_results(args.results, categories)
+    if not any(image["id"] in found for image in document["images"]):
+        raise SourceError(
+            f"{args.results} holds nothing of the pictures and classes of {path}: let the detector write image_id and "
+            "category_id as they are there"
+        )
     lowest = min((finds[-1]["score"] for finds in found.values()), default=0)
     if lowest > args.absent:
         raise SourceError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -143,4 +145,24 @@ def test_results_that_are_none_are_a_line(
         run("adopt", data, "--results", data / "found.json", "--out", data / "adopted.json")
     assert ended.value.code == 3
     assert message in capsys.readouterr().err
+    assert not (data / "adopted.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_nothing_is_left_of_annotations_that_could_not_be_finished(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "found.json").write_text('[{"image_id": 1, "category_id": 5, "bbox": [1, 1, 9, 9], "score": 0.05}]')
+    import resource
+
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        with importable(), pytest.raises(SystemExit) as ended:
+            run("adopt", data, "--results", data / "found.json", "--out", data / "adopted.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert ended.value.code == 6
+    assert "adopted.json cannot be written: File too large" in capsys.readouterr().err
     assert not (data / "adopted.json").exists()

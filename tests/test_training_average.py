@@ -72,6 +72,7 @@ def test_what_has_no_mean_is_refused_in_one_line(
         ([others, after, "--out", new], 4, f"{after} is for other classes than {others}"),
         ([wider, after, "--out", new], 4, f"{after} is of another network than {wider}: backbone.body.stem.bias"),
         ([after, before, "--out", new], 4, "run.json is not what train.py writes"),
+        ([after.parent, after, "--out", new], 4, f"{after.parent} is a folder: name the weights in it, as {after} of"),
         ([before, after, "--out", str(tmp_path)], 6, f"cannot make {tmp_path}: File exists; name a folder"),
     ):
         with pytest.raises(SystemExit) as ended:
@@ -80,6 +81,12 @@ def test_what_has_no_mean_is_refused_in_one_line(
         assert (ended.value.code, said.count("\n")) == (code, 1)
         assert said.startswith("average: ")
         assert words in said
+    for damaged, words in (("[1]", "it is not a JSON object"), ('{"steps": 9}', "it has no minutes, objects, options")):
+        after.with_name("run.json").write_text(damaged)
+        with pytest.raises(SystemExit) as ended:
+            run("average", before, after, "--out", new)
+        assert ended.value.code == 4
+        assert f"run.json is not what train.py writes: {words}" in capsys.readouterr().err
     assert not Path(new).exists()
     for shares in ("0,1", "x,1", "nan,1"):
         with pytest.raises(SystemExit):

@@ -16,6 +16,8 @@ from stream_seg.cli.arguments import natural
 from stream_seg.cli.signals import Interrupted
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
 
+NOTED = frozenset({"steps", "minutes", "pictures", "objects", "sources", "options"})
+"""What the model card tells of a run."""
 LARGEST_SEED = 10**15
 """What workers make of it is a thousand times as large, and has to fit 64 bits."""
 
@@ -132,9 +134,16 @@ def device(text: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file. Raises OutputError."""
+    """Write a file; nothing is left of one that could not be finished. Raises OutputError."""
     try:
-        path.write_text(text, "utf-8")
+        file = path.open("w", encoding="utf-8")
+        try:
+            with file:
+                file.write(text)
+        except BaseException:  # also of an interruption
+            if path.is_file():
+                path.unlink()
+            raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -142,6 +151,11 @@ def write(path: Path, text: str) -> None:
 def read_run(path: Path) -> dict[str, Any]:
     """What train.py noted of a run. Raises ModelError."""
     try:
-        return dict(json.loads(path.read_text()))
+        run = json.loads(path.read_text())
+        if not isinstance(run, dict):
+            raise ValueError("it is not a JSON object")
+        if lacking := sorted(NOTED - run.keys()):
+            raise ValueError(f"it has no {', '.join(lacking)}")
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not what train.py writes: {error}") from error
+    return run

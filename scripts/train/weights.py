@@ -31,6 +31,8 @@ _BEGIN_ANEW = "begin anew with another --out, and --weights where there are some
 
 def read_weights(path: Path) -> tuple[State, tuple[str, ...]]:
     """A state_dict in float32 and its class names, without the background. Raises ModelError."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder: name the weights in it, as {path / 'weights.safetensors'} of a run")
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  it is no mapping

@@ -131,6 +131,7 @@ def test_what_was_not_looked_at_stays_as_it_is(data: Path, monkeypatch: pytest.M
         ([], 'should be like {"wrong"'),
         ({"wrong": [50.0]}, "wrong is no list of whole numbers"),
         ({"wrong": [50], "doubtful": [50]}, "says of 50 that it is wrong, and that it is doubtful"),
+        ({"Wrong": [50], "doubtful": []}, "it says Wrong, which is none of these"),
         ({"wrong": [41]}, "names 41, which is on none of the sheets"),
         ({"wrong": [50], "sheets": [1]}, "names the sheet 1; there are 1, numbered from 0 on"),
         ({"wrong": [50], "sheets": []}, "names 50, which is on none of the sheets that were looked at"),

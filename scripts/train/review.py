@@ -156,6 +156,8 @@ def _note_absent(document: dict[str, Any], wrong: list[Annotation], doubtful: li
 def _read_verdict(path: Path, sheets: int) -> Verdict:
     try:
         document = json.loads(path.read_text("utf-8-sig"))
+        if unknown := document.keys() - {"wrong", "doubtful", "sheets"}:  # what it lists would count as right
+            raise ValueError(f"it says {min(unknown)}, which is none of these")
         wrong, doubtful = (_numbers(document, key) for key in ("wrong", "doubtful"))
         looked_at = _numbers(document, "sheets") if "sheets" in document else None
     except OSError as error:

@@ -108,7 +108,9 @@ def test_annotations_are_read_with_what_is_missing_in_them(scripts: dict[str, Mo
         assert [outline is None for outline in found.pictures[k].objects.outlines] == [True, False]
 
 
-@pytest.mark.parametrize("licences", [None, [None], ["CC0"], {"id": 1, "name": "CC0"}])
+@pytest.mark.parametrize(
+    "licences", [None, 5, [None], ["CC0"], {"id": 1, "name": "CC0"}, [{"id": [1]}, {"id": 1, "name": None}]]
+)
 def test_licences_may_be_anything(
     licences: object, scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +118,18 @@ def test_licences_may_be_anything(
     (tmp_path / "val.json").write_text(json.dumps(document))
     found = scripts["annotations"].read_annotations(tmp_path / "val.json", shapes)
     assert {picture.licence for picture in found.pictures} == {""}
+
+
+@pytest.mark.parametrize("number", [1, "1", [1]])
+def test_a_picture_without_a_source_has_a_licence_by_whatever_it_is_told_apart(
+    number: object, scripts: dict[str, ModuleType], shapes: Path, tmp_path: Path
+) -> None:
+    document = json.loads((shapes / "val.json").read_text()) | {"licenses": [{"id": number, "name": ["CC0"]}]}
+    for image in document["images"]:
+        image |= {"license": number, "source": None}
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    found = scripts["annotations"].read_annotations(tmp_path / "val.json", shapes)
+    assert {(picture.source, picture.licence) for picture in found.pictures} == {("", "['CC0']")}
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def _annotations(document: dict[str, Any], images: Path) -> Annotations:
         raise ValueError("it has no categories or no images")
     labels = {category["id"]: label for label, category in enumerate(categories, 1)}
     # They are only passed on, and tools write what they like there.
-    listed = (one for one in document.get("licenses") or [] if isinstance(one, dict))
-    licences = {licence.get("id"): licence.get("name", "") for licence in listed}
+    listed = document["licenses"] if isinstance(document.get("licenses"), list) else []
+    licences = {str(one.get("id")): str(one.get("name") or "") for one in listed if isinstance(one, dict)}
     groups: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         if annotation["image_id"] in groups:  # parts of a data set often come with all annotations
@@ -99,8 +99,8 @@ def _annotations(document: dict[str, Any], images: Path) -> Annotations:
             upright=image.get("upright", False),
             objects=_objects(groups[image["id"]], labels),
             exhaustive=_exhaustive(image, labels),
-            source=str(image.get("source", "")),
-            licence=licences.get(image.get("license"), ""),
+            source=str(image.get("source") or ""),
+            licence=licences.get(str(image.get("license")), ""),
         )
         for image in document["images"]
     ]

@@ -102,18 +102,19 @@ class Way:
         """Count what is right of what is shown, what comes or goes from frame to frame, how far the rest moves."""
         shows = self._watch(film)
         numbers: set[tuple[int, int]] = set()
-        for shown, view, (objects, either) in zip(shows, film.views, film.truths, strict=True):
+        pasted = [paste(shown, film.size) for shown in shows]
+        for shown, masks, view, (objects, either) in zip(shows, pasted, film.views, film.truths, strict=True):
             which, _ = continued(shown, objects, RIGHT)
             is_right = which >= 0
             if objects.ids is not None and shown.ids is not None:
                 numbers.update(zip(objects.ids[which[is_right]].tolist(), shown.ids[is_right].tolist(), strict=True))
-            self._fit(film, view, objects, which, shown)
+            self._fit(film, view, objects, which, masks)
             self.right += int(is_right.sum())
             self.shown += int((is_right | ~_inside(shown, either)).sum())
         self.met += len({which for which, _ in numbers})
         self.numbers += len(numbers)
         placed = [_in_picture(shown.boxes, view) for shown, view in zip(shows, film.views, strict=True)]
-        drawn = [_pasted(shown, view, film.size) for shown, view in zip(shows, film.views, strict=True)]
+        drawn = [_masks_in_picture(masks, view, film.size) for masks, view in zip(pasted, film.views, strict=True)]
         for i, (before, after) in enumerate(pairwise(shows)):
             which, _ = continued(after, before, SAME)
             kept = which >= 0
@@ -124,11 +125,15 @@ class Way:
             self.pairs += int(kept.sum())
 
     def _fit(
-        self, film: Film, view: NDArray[np.float64], objects: Detections, which: NDArray[np.int64], shown: Detections
+        self,
+        film: Film,
+        view: NDArray[np.float64],
+        objects: Detections,
+        which: NDArray[np.int64],
+        masks: NDArray[np.bool_],
     ) -> None:
         """Compare masks of what is right, of the objects `which`, with the outlines of those that have one."""
         assert objects.ids is not None
-        masks = paste(shown, film.size)
         for i in np.flatnonzero(which >= 0):
             outline = film.outlines.get(int(objects.ids[which[i]]))
             if outline is not None:
@@ -264,10 +269,12 @@ def _categories(truth: GroundTruth) -> dict[int, str]:
     return {entry["id"]: entry["name"] for entry in truth.boxes.dataset["categories"]}
 
 
-def _pasted(shown: Detections, view: NDArray[np.float64], size: tuple[int, int]) -> list[NDArray[np.bool_]]:
-    """The masks of a frame in the picture, in which nothing moves."""
+def _masks_in_picture(
+    masks: NDArray[np.bool_], view: NDArray[np.float64], size: tuple[int, int]
+) -> list[NDArray[np.bool_]]:
+    """The masks (N, H, W) of a frame in the picture, in which nothing moves."""
     back = np.asarray(cv2.invertAffineTransform(view), np.float64)
-    return [_warped(mask.view(np.uint8), back, size) for mask in paste(shown, size)]
+    return [_warped(mask.view(np.uint8), back, size) for mask in masks]
 
 
 def _warped(mask: NDArray[np.uint8], view: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -129,10 +129,10 @@ class Steady:
         known["stays"] = overlap >= _STILL
         if not self._withhold:
             known["shown"] = known["stays"] = True
-        old = self._objects[before[again]]
         scores, boxes, masks = found.scores.copy(), found.boxes, found.masks
-        scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * old.scores
+        scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         if self._withhold and again.any():
+            old = self._objects[before[again]]
             boxes, masks = boxes.copy(), masks.copy()
             boxes[again] = _eased(old.boxes, boxes[again])
             masks[again] = _calmed(old.masks, _seen_in(boxes[again], found[again]))

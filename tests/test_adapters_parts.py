@@ -22,6 +22,7 @@ from stream_seg.geometry import Placement, paste
 from stream_seg.segmenters import load_segmenter
 from stream_seg.segmenters.classes import classes_at, classes_by_id, classes_from
 from stream_seg.segmenters.full_masks import crop, lift
+from stream_seg.segmenters.mmdeploy import MmdeploySegmenter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
 from stream_seg.segmenters.preprocess import Size, fit, round_up, scaled
 from stream_seg.segmenters.session import Run, Session
@@ -349,9 +350,42 @@ def test_metadata_changes_the_normalisation_of_mmdeploy_models(tmp_path: Path) -
 
 
 def test_metadata_that_is_not_three_numbers_is_refused(tmp_path: Path) -> None:
-    described = probing(4, small(4), metadata={"mean": "1, 2"})
-    with pytest.raises(ModelError, match="mean must be three numbers, not '1, 2'"):
-        load_segmenter(mmdeploy_model(tmp_path / "model.onnx", described), device="cpu")
+    for mean in ("1, 2", f"{'9' * 400}, 1, 1"):
+        described = probing(4, small(4), metadata={"mean": mean})
+        with pytest.raises(ModelError, match=f"mean must be three numbers, not '{mean}'"):
+            load_segmenter(mmdeploy_model(tmp_path / "model.onnx", described), device="cpu")
+
+
+def test_numbers_in_metadata_are_read_as_they_are_written(tmp_path: Path) -> None:
+    said = {"mean": "-10, .5, 1e1", "deviation": "1e0, .5, 2."}
+    with load_segmenter(mmdeploy_model(tmp_path / "model.onnx", probing(4, small(4), metadata=said))) as segmenter:
+        assert isinstance(segmenter, MmdeploySegmenter)
+        assert (segmenter.pixels.mean, segmenter.pixels.deviation) == ((-10, 0.5, 10), (1, 0.5, 2))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"deviation": "58, 0, 57"}, "deviation must be above 0, not '58, 0, 57'"),
+        ({"family": "rtmdet"}, "family must be mmdet or rtmdet-ins, not 'rtmdet'"),
+        ({"channels": "gbr"}, "channels must be rgb or bgr, not 'gbr'"),
+    ],
+)
+def test_metadata_of_mmdeploy_models_that_mean_nothing_are_refused(
+    said: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_segmenter(mmdeploy_model(tmp_path / "model.onnx", probing(4, small(4), metadata=said)), device="cpu")
+
+
+def test_words_in_metadata_may_be_written_in_capitals(tmp_path: Path) -> None:
+    said = {"family": "RTMDet-Ins", "channels": "RGB"}
+    described = probing(4, small(4), metadata=said)
+    path = mmdeploy_model(tmp_path / "model.onnx", described, declared=["b", "n", 28, 28])  # else Mask R-CNN's
+    with load_segmenter(path, device="cpu") as segmenter:
+        assert isinstance(segmenter, MmdeploySegmenter)
+        assert segmenter.long_side == 640
+        assert segmenter.pixels.rgb
 
 
 NONSENSE: dict[str, tuple[Build, Probing]] = {

@@ -17,6 +17,7 @@ The two look alike from outside but for that last difference. Metadata decides w
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -46,6 +47,8 @@ MMDET, RTMDET = "mmdet", "rtmdet-ins"
 
 _OUTPUTS = ("dets", "labels", "masks")
 
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
 
 def matches(signature: Signature) -> bool:
     """Whether a model is MMDeploy's, by the names of its outputs; labels are integers."""
@@ -56,10 +59,14 @@ def matches(signature: Signature) -> bool:
 
 
 def family(signature: Signature) -> str:
-    """MMDET or RTMDET: what the metadata says, or else by the masks; probabilities on the whole canvas are RTMDet's."""
+    """MMDET or RTMDET: what the metadata says, or else by the masks; probabilities on the whole canvas are RTMDet's.
+
+    Raise `ModelError` for metadata that say another one.
+    """
     masks = signature.outputs["masks"]
     small = masks.shape[-1] in (14, 28, 56)
-    return signature.metadata.get("family") or (RTMDET if masks.type != "bool" and not small else MMDET)
+    likely = RTMDET if masks.type != "bool" and not small else MMDET
+    return _one_of(signature.metadata, "family", (MMDET, RTMDET), likely)
 
 
 class MmdeploySegmenter(ExportSegmenter):
@@ -100,9 +107,11 @@ class MmdeploySegmenter(ExportSegmenter):
 
 def _pixels(signature: Signature, rtmdet: bool) -> Pixels:
     metadata = signature.metadata
-    rgb = metadata.get("channels", "bgr" if rtmdet else "rgb").lower() == "rgb"
+    rgb = _one_of(metadata, "channels", ("rgb", "bgr"), "bgr" if rtmdet else "rgb") == "rgb"
     mean = _triple(metadata, "mean", IMAGENET_MEAN if rgb else _reversed(IMAGENET_MEAN))
     deviation = _triple(metadata, "deviation", IMAGENET_DEVIATION if rgb else _reversed(IMAGENET_DEVIATION))
+    if min(deviation) <= 0:
+        raise ModelError(f"the model's metadata deviation must be above 0, not {metadata['deviation']!r}")
     return Pixels(mean, deviation, rgb, padding=(114.0, 114.0, 114.0) if rtmdet else None)
 
 
@@ -110,10 +119,17 @@ def _reversed(values: Triple) -> Triple:
     return values[2], values[1], values[0]
 
 
+def _one_of(metadata: Mapping[str, str], key: str, words: Sequence[str], default: str) -> str:
+    word = metadata.get(key, "").strip().lower() or default
+    if word not in words:
+        raise ModelError(f"the model's metadata {key} must be {' or '.join(words)}, not {metadata[key]!r}")
+    return word
+
+
 def _triple(metadata: Mapping[str, str], key: str, default: Triple) -> Triple:
     if key not in metadata:
         return default
-    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", metadata[key])]
-    if len(numbers) != 3:
+    numbers = [float(number) for number in re.findall(_NUMBER, metadata[key])]
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise ModelError(f"the model's metadata {key} must be three numbers, not {metadata[key]!r}")
     return numbers[0], numbers[1], numbers[2]

@@ -217,10 +217,23 @@ def test_a_yolo_graph_whose_suppression_is_unrolled_for_one_image_gets_one_at_a_
         assert [len(found) for found in segmenter([GREY] * 3)] == [3, 3, 3]
 
 
-def test_the_size_in_yolo_metadata_is_that_of_the_canvas(tmp_path: Path) -> None:
-    path = yolo_model(tmp_path / "model.onnx", yolo_probing(3, {"names": "{0: 'a'}", "imgsz": "[256, 256]"}))
-    with load_segmenter(path, device="cpu") as segmenter:
-        assert segmenter.description == "1 classes, 256 px"
+@pytest.mark.parametrize(
+    ("said", "side"),
+    [
+        ("[256, 256]", 256),
+        ("256", 256),
+        ("[256.75, 192.0]", 256),
+        ("[0, 0]", 640),
+        ("[100000, 256]", 256),
+        (f"[{'9' * 5000}]", 640),
+    ],
+    ids=lambda said: str(said)[:20],
+)
+def test_the_size_in_yolo_metadata_is_that_of_the_canvas_if_it_is_one(said: str, side: int, tmp_path: Path) -> None:
+    described = yolo_probing(3, {"names": "{0: 'a', 1: 'b', 2: 'c'}", "imgsz": said})
+    with load_segmenter(yolo_model(tmp_path / "model.onnx", described), device="cpu", threads=1) as segmenter:
+        assert segmenter.description == f"3 classes, {side} px"
+        segmenter([GREY])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from stream_seg.segmenters.exports import fixed_size
 from stream_seg.segmenters.looks import TwoLooks
 from stream_seg.segmenters.onnx_segmenter import (
     DEFAULT_THRESHOLD,
+    PIXELS,
     OnnxSegmenter,
     Options,
     class_names,
@@ -35,9 +36,6 @@ UNDERSTOOD = "stream-seg's own graphs"
 
 LONG_SIDE = 416
 STRIDE = 32
-
-_PIXELS = "([1-9][0-9]{0,3})"
-"""A side of a picture in metadata: more than 9999 would fill the memory."""
 
 _OUTPUTS = ("image_index", "boxes", "labels", "scores", "masks")
 
@@ -157,7 +155,7 @@ def _canvases(session: Session, options: Options) -> Sequence[Size]:
     if fixed:
         warn_of_fixed_size(session, options, fixed)
         return [fixed]
-    given = re.findall(rf"(?<![0-9]){_PIXELS}x{_PIXELS}(?![0-9])", signature.metadata.get("canvases", ""))
+    given = re.findall(rf"(?<![0-9]){PIXELS}x{PIXELS}(?![0-9])", signature.metadata.get("canvases", ""))
     if given and options.long_side is None:
         return [(int(w), int(h)) for w, h in given]
     long_side = options.long_side or _number(signature, "long_side", LONG_SIDE)
@@ -166,7 +164,7 @@ def _canvases(session: Session, options: Options) -> Sequence[Size]:
 
 def _number(signature: Signature, key: str, default: int) -> int:
     text = signature.metadata.get(key, "")
-    return int(text) if re.fullmatch(_PIXELS, text) else default
+    return int(text) if re.fullmatch(PIXELS, text) else default
 
 
 def _threshold(signature: Signature, options: Options) -> tuple[dict[str, Array], float]:

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_THRESHOLD = 0.5
 """Score above which a detection is kept, for models that bring no threshold of their own."""
 
+PIXELS = "([1-9][0-9]{0,3})"
+"""A side of a picture in metadata: more than 9999 would fill the memory."""
+
 _BACKGROUND = {"background", "__background__", "bg"}
 
 _MOST_BUFFERS = 8

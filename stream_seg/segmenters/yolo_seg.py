@@ -27,7 +27,7 @@ from stream_seg.geometry import Boxes, Letterbox, Placement, pairwise_iou
 from stream_seg.segmenters.classes import Classes, by_number, classes_at, classes_from
 from stream_seg.segmenters.exports import ExportSegmenter, corners, kind, only_image
 from stream_seg.segmenters.full_masks import lift
-from stream_seg.segmenters.onnx_segmenter import Options, class_names, given_names
+from stream_seg.segmenters.onnx_segmenter import PIXELS, Options, class_names, given_names
 from stream_seg.segmenters.preprocess import Pixels, Size, round_up
 from stream_seg.segmenters.session import Array, Run, Session, Signature
 
@@ -69,7 +69,7 @@ class YoloSegmenter(ExportSegmenter):
         metadata = session.signature.metadata
         said = re.fullmatch(r"[0-9]{1,3}", metadata.get("stride", ""))
         self.stride = max(self.stride, int(said[0]) if said else 0)
-        sides = [int(side) for side in re.findall(r"\d+", metadata.get("imgsz", ""))]
+        sides = [int(side) for side in re.findall(rf"(?<![0-9.]){PIXELS}(?![0-9])", metadata.get("imgsz", ""))]
         self._long = round_up((options.long_side or max(sides, default=LONG_SIDE), 0), self.stride)[0]
         most = 1 if _is_unrolled(session.signature) else None
         super().__init__(session, options, _classes(session, options), self._long, most)

@@ -147,6 +147,21 @@ def test_an_rfdetr_model_names_its_classes_in_its_own_metadata(tmp_path: Path) -
     assert names_found(path, labels=["ii", "iii", "v"]) == ["ii", "iii", "v"]
 
 
+@pytest.mark.parametrize("nothing", [None, "", " ", "n/a"])
+def test_classes_that_their_models_do_not_name_are_left_out(nothing: str | None, tmp_path: Path) -> None:
+    said = json.dumps({"class_id_to_name": {"0": "zero", "1": nothing, "2": "two"}})
+    described = probing(5, small(5), metadata={"rfdetr_inference": said})
+    assert names_found(rfdetr_model(tmp_path / "rf.onnx", described, classes=6)) == ["two", "zero"]
+    yolo = yolo_model(tmp_path / "yolo.onnx", yolo_probing(3, {"names": repr({0: "zero", 1: nothing, 2: "two"})}))
+    assert names_found(yolo) == ["two", "zero"]
+
+
+def test_a_model_that_names_nothing_but_none_has_no_names(tmp_path: Path) -> None:
+    path = yolo_model(tmp_path / "model.onnx", yolo_probing(3, {"names": "{0: None, 1: '', 2: 'N/A'}"}))
+    with pytest.raises(ModelError, match="names no classes: give them with --labels"):
+        load_segmenter(path, device="cpu")
+
+
 @pytest.mark.parametrize("number", ["99999999999", "-1", "person"])
 def test_rfdetr_names_whose_numbers_have_no_sense_are_not_taken(number: str, tmp_path: Path) -> None:
     said = json.dumps({"class_id_to_name": {number: "one"}})

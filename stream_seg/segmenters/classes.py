@@ -41,13 +41,22 @@ def is_name(name: str) -> bool:
     return name.upper() not in (NO_NAME, "")
 
 
+def as_name(value: object) -> str:
+    """The name that metadata give a class, `NO_NAME` where that is none."""
+    return NO_NAME if value is None else str(value).strip() or NO_NAME
+
+
 def by_number(said: object) -> dict[int, str]:
-    """Names by the network's number, where a model's metadata hold a mapping of such; else none."""
+    """Names by the network's number, where a model's metadata hold a mapping of such; else none.
+
+    None is no name, but keeps its place.
+    """
     try:
-        names = {int(number): str(name) for number, name in said.items()} if isinstance(said, dict) else {}
+        names = {int(number): as_name(name) for number, name in said.items()} if isinstance(said, dict) else {}
     except (ValueError, TypeError, OverflowError):
         return {}
-    return names if all(0 <= number < MOST_CLASSES for number in names) else {}
+    makes_sense = all(0 <= number < MOST_CLASSES for number in names) and any(map(is_name, names.values()))
+    return names if makes_sense else {}
 
 
 def classes_at(numbers: Sequence[int], names: Sequence[str]) -> Classes:

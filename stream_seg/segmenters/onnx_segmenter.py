@@ -18,7 +18,7 @@ from stream_seg.errors import ModelError
 from stream_seg.frame import Image, check_image
 from stream_seg.geometry import choose_canvas
 from stream_seg.segmenters.base import ModelSegmenter
-from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, Classes, is_name
+from stream_seg.segmenters.classes import MOST_CLASSES, NO_NAME, Classes, as_name, is_name
 from stream_seg.segmenters.preprocess import Size, round_up
 from stream_seg.segmenters.session import Array, Run, Session
 
@@ -178,18 +178,14 @@ def _parse_labels(text: str) -> tuple[str, ...]:
     except RecursionError:
         said = None
     if isinstance(said, dict):
-        names = _in_order({key: _name(value) for key, value in said.items()})
+        names = _in_order({key: as_name(value) for key, value in said.items()})
     elif isinstance(said, list):
-        names = [_name(value) for value in said]
+        names = [as_name(value) for value in said]
     elif said is None:
         names = []
     else:
-        names = [_name(value) for value in (said if isinstance(said, str) else text).rstrip(", ").split(",")]
+        names = [as_name(value) for value in (said if isinstance(said, str) else text).rstrip(", ").split(",")]
     return tuple(names) if any(map(is_name, names)) else ()
-
-
-def _name(value: object) -> str:
-    return NO_NAME if value is None else str(value).strip() or NO_NAME
 
 
 def _in_order(names: Mapping[str, str]) -> list[str]:

@@ -388,6 +388,22 @@ def test_an_image_too_large_for_its_kind_is_an_error_and_leaves_nothing(tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.jsonl"])
+def test_a_sink_that_is_used_again_is_refused_before_its_run_and_not_after_it(tmp_path: Path, name: str) -> None:
+    sink = open_sink(tmp_path / name)
+    deliver(sink, ABOUT, frames(CFR[:3]))
+    whole = (tmp_path / name).read_bytes()
+    with pytest.raises(OutputError, match=r"exists already; pass --overwrite"):
+        sink.open(ABOUT)
+    sink.close(Outcome.FAILED)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == whole
+    again = open_sink(tmp_path / name, overwrite=True)
+    for _ in range(2):
+        deliver(again, ABOUT, frames(CFR[:2]))
+    assert (tmp_path / name).read_bytes() != whole
+
+
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     sink = VideoFile(tmp_path / "a.mp4")
     sink.open(ABOUT)

@@ -21,8 +21,8 @@ class DataFile(Sink):
     file stays: `result` is where what was written is found, None where no frame was.
 
     The constructor raises `OutputError` for an existing file without `overwrite`, a folder that is missing or cannot be
-    written to, and an output that is the input (`source_path`); `open` for the last, `write` and `close` when writing
-    fails.
+    written to, and an output that is the input (`source_path`); `open` for a file that is there by then and the last,
+    `write` and `close` when writing fails.
     """
 
     of_one_feed = True
@@ -41,6 +41,7 @@ class DataFile(Sink):
 
     def open(self, info: SourceInfo) -> None:
         self._target.refuse_input(info.path)
+        self._target.refuse_taken()  # since it was made, as by a run before with the same sink
         self._about = info
         self._part = PartFile(self._target)
         self._has_begun = False

@@ -69,8 +69,7 @@ class Target:
         if self.resolved.exists() and not self.resolved.is_file():
             raise OutputError(f"cannot write {self.path}: it is there already, and no file")
         self.refuse_input(self.source_path)
-        if self.resolved.exists() and not self.overwrite:
-            raise OutputError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")
+        self.refuse_taken()
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write {self.path}: no permission to write in the folder {folder}")
 
@@ -78,6 +77,11 @@ class Target:
     def resolved(self) -> Path:
         """The file itself, symbolic links followed, so that replacing it leaves the links in place."""
         return self.path.resolve()
+
+    def refuse_taken(self) -> None:
+        """Raise `OutputError` when the file is there and not to be replaced."""
+        if self.resolved.exists() and not self.overwrite:
+            raise OutputError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")
 
     def refuse_input(self, source: Path | None) -> None:
         """Raise `OutputError` when `source` is the same file, by whatever name."""

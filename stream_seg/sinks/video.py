@@ -70,8 +70,9 @@ class VideoFile(Sink):
         self._film: Film | None = None
 
     def open(self, info: SourceInfo) -> None:
-        """Create the partial file. Raises `OutputError` when that fails or the input is the output."""
+        """Create the partial file. Raises `OutputError` when that fails, the file is there by now, or is the input."""
         self._target.refuse_input(info.path)
+        self._target.refuse_taken()  # since it was made, as by a run before with the same sink
         self._info = info
         self._part = PartFile(self._target)
         if self._opens_original:

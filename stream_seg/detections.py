@@ -45,7 +45,8 @@ class Detections:
     `ids` (N,) int64 tell which object of the frames before each is, by a number from 1 on; None where nobody follows
     them, as `steady.Steady` does. `lines` are those that count what crosses them (`line.Line`), with the counts up to
     this frame, and `regions` the polygons they were chosen by (`region.Region`), the corners of each (K, 2)
-    float32, x, y in frame pixels; both are of the frame, and stay the same where some of its detections are selected.
+    float32, x, y in frame pixels. `occupancy` has how many of each class stand in each of these now, by name. All three
+    are of the frame, and stay the same where some of its detections are selected.
     """
 
     boxes: NDArray[np.float32]
@@ -56,6 +57,7 @@ class Detections:
     ids: NDArray[np.int64] | None = None
     lines: tuple[Crossings, ...] = ()
     regions: tuple[NDArray[np.float32], ...] = ()
+    occupancy: tuple[Mapping[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("boxes", "scores", "class_ids", "masks"):
@@ -116,6 +118,7 @@ class Detections:
             ids,
             self.lines,
             self.regions,
+            self.occupancy,
         )
 
     @property

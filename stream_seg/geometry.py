@@ -254,12 +254,13 @@ def edges_within(corners: NDArray[np.float32], size: tuple[int, int]) -> NDArray
     """The edges of a polygon with `corners` (K, 2), as far as they lie in a picture of `size` (width, height).
 
     Returns (M, 2, 2), x and y of both ends of each in whole pixels; edges on the right or lower border are in the last
-    pixels. None belong to a polygon that begins there.
+    pixels. None belong to a polygon that begins there. Instead of its corners, it may have edges, (N, 2, 2).
     """
-    if (corners.min(0) >= size).any():
+    if (corners.reshape(-1, 2) >= size).all(0).any():
         return np.zeros((0, 2, 2), np.int32)
     ends = corners.tolist()
-    parts = (part_within(start, end, size) for start, end in zip(ends, [*ends[1:], ends[0]], strict=True))
+    edges = ends if corners.ndim == 3 else zip(ends, [*ends[1:], ends[0]], strict=True)
+    parts = (part_within(start, end, size) for start, end in edges)
     seen = np.array([part for part in parts if part is not None]).reshape(-1, 2, 2)
     return np.asarray(np.minimum(np.rint(seen), np.subtract(size, 1)), np.int32)
 

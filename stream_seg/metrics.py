@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from stream_seg.availability import Availability
 from stream_seg.detections import Crossings
@@ -146,6 +146,18 @@ class Distinct:
 
 
 @dataclass(frozen=True, slots=True)
+class Peak:
+    """The most objects that stood in a region at one time: `most` of all classes together, `classes` of each."""
+
+    most: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+
+    def updated(self, counts: Mapping[str, int]) -> Peak:
+        """The same after another frame, in which so many of each class stand in it."""
+        return Peak(max(self.most, sum(counts.values())), dict(Counter(self.classes) | Counter(counts)))
+
+
+@dataclass(frozen=True, slots=True)
 class FeedSummary:
     """The figures of one source in a run: those of `Summary`, and why frames were `dropped` and how often it was away.
 
@@ -153,7 +165,8 @@ class FeedSummary:
     `damaged` is how many packets or files could not be read and were left out.
     `classes` counts the objects shown in all its frames by the names of their classes, most frequent first, `distinct`
     how many different ones these were by their numbers (`Detections.ids`), nothing where they have none. `lines` has
-    for each line how many of each class crossed it, "in" and "out".
+    for each line how many of each class crossed it, "in" and "out", `regions` for each region how many were in it at
+    most, in one frame.
     `outages` counts by reason (`stream_seg.errors.Reason`), `seconds_away` is their length together; `error` is what
     ended the source for good, if anything did.
     """
@@ -168,6 +181,7 @@ class FeedSummary:
     classes: dict[str, int]
     distinct: dict[str, int]
     lines: tuple[dict[str, dict[str, int]], ...]
+    regions: tuple[Peak, ...]
     fps: float
     latency_p50: float | None
     latency_p95: float | None
@@ -226,6 +240,7 @@ class FeedMetrics:
         self.distinct = Distinct()
         self.lines: Sequence[Crossings] = ()
         """Those of the newest frame that was delivered, which have the counts of all."""
+        self.regions: Sequence[Peak] = ()
         self.is_live = False
         self.availability: Availability | None = None
         self.source: object = None
@@ -279,6 +294,11 @@ class FeedMetrics:
         self.latencies.add(latency)
         self._rate.tick()
 
+    def regions_delivered(self, occupancy: Sequence[Mapping[str, int]]) -> None:
+        """Count who stands in each region in a frame that was delivered, as in `Detections.occupancy`."""
+        pairs = itertools.zip_longest(self.regions, occupancy)  # another follower may pass on fewer, or more
+        self.regions = tuple((peak or Peak()).updated(counts or {}) for peak, counts in pairs)
+
     @property
     def seconds(self) -> float:
         """From when it began, or the run did if that was later, to its last delivery."""
@@ -308,6 +328,7 @@ class FeedMetrics:
             classes=dict(self.classes.copy().most_common()),
             distinct=dict(self.distinct.counts.copy().most_common()),
             lines=tuple({way: _sorted(names) for way, names in line.counts.items()} for line in self.lines),
+            regions=tuple(Peak(peak.most, _sorted(peak.classes)) for peak in self.regions),
             fps=self.delivered / seconds if seconds else 0.0,
             latency_p50=p50,
             latency_p95=p95,

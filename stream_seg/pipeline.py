@@ -491,6 +491,8 @@ class Pipeline:
         self.metrics.frame_delivered(lane.number, item.frame.captured_at, found.names, ids)
         if found.lines:
             lane.metrics.lines = found.lines
+        if found.occupancy:
+            lane.metrics.regions_delivered(found.occupancy)
 
     def _end(self, lane: _Lane) -> None:
         """A source has ended: finish what is its own now, for the others may run for days."""

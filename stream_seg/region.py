@@ -1,9 +1,11 @@
-"""Region: keeps of what was found what stands in some part of the picture."""
+"""Region: keeps of what was found what stands in some part of the picture, and counts it."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -30,9 +32,12 @@ class Region:
 
     A list of such corners is several regions: what stands within any of them is kept. The edge belongs to a region.
     `follower`, such as a `Steady`, comes first, so that numbers stay the same for what leaves the regions and comes
-    back. What is kept is passed on with the polygons, in `Detections.regions`. Raises `UsageError` for corners that are
-    none, and so does the first frame if a region lies outside of it; of images of their own, which may be of other
-    sizes, a warning says so, as of a camera that comes back with another.
+    back. What is kept is passed on with the polygons, in `Detections.regions`, and with how many of each class stand in
+    each of them, in `Detections.occupancy`: what stands in several regions is in the count of each. Of a `Region`
+    within another, those are counted that stand in both.
+
+    Raises `UsageError` for corners that are none, and so does the first frame if a region lies outside of it; of images
+    of their own, which may be of other sizes, a warning says so, as of a camera that comes back with another.
     """
 
     def __init__(self, corners: Corners | Sequence[Corners], follower: Follower | None = None) -> None:
@@ -47,8 +52,14 @@ class Region:
         self._check(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
-        found = found[np.array([self._holds(place) for place in feet(found, frame.size)], np.bool_)]
-        return replace(found, regions=(*found.regions, *self._polygons))
+        regions = (*found.regions, *self._polygons)
+        rows = [[_holds(corners, place) for corners in regions] for place in feet(found, frame.size)]
+        within = np.array(rows, np.bool_).reshape(-1, len(regions))
+        kept = np.flatnonzero(within[:, len(found.regions) :].any(1))
+        found, within = found[kept], within[kept]
+        names = found.names
+        occupancy = tuple(dict(Counter(itertools.compress(names, column))) for column in within.T.tolist())
+        return replace(found, regions=regions, occupancy=occupancy)
 
     def refuse_outside(self, size: tuple[int, int]) -> None:
         """Raise `UsageError` if one of the regions lies outside of pictures of `size` (width, height)."""
@@ -68,11 +79,6 @@ class Region:
             if not frame.is_still:
                 raise
             logger.warning("%s", error)
-
-    def _holds(self, place: tuple[float, float]) -> bool:
-        if not all(map(math.isfinite, place)):
-            return False
-        return any(cv2.pointPolygonTest(corners, place, measureDist=False) >= 0 for corners in self._polygons)
 
 
 def polygon(corners: Corners) -> NDArray[np.float32]:
@@ -124,6 +130,11 @@ def tell_of_another_size(
             "the picture is %dx%d pixels now, no longer %dx%d: the %s %s is in those and no longer where it was",
             *(*size, *before, what, _extent(places)),
         )
+
+
+def _holds(corners: NDArray[np.float32], place: tuple[float, float]) -> bool:
+    """Whether a polygon with `corners` (K, 2) has a place in it or on its edge; what is not finite is nowhere."""
+    return all(map(math.isfinite, place)) and cv2.pointPolygonTest(corners, place, measureDist=False) >= 0
 
 
 def _extent(places: NDArray[np.float32]) -> str:

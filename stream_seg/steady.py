@@ -106,7 +106,7 @@ class Steady:
             if not remains.all():
                 objects, shown = objects[remains], shown[remains]
         self._places, self._shown = shown, self._numbered(shown)
-        return replace(objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions)
+        return self._of_frame(objects, found)
 
     def _as_before(self, frame: Frame, found: Detections) -> Detections:
         """What the frame before showed, of which nothing new is known: it was found once, not twice."""
@@ -114,7 +114,13 @@ class Steady:
         self._known["seen"] += now - self._at
         self._image, self._at = frame.image, now
         objects = self._objects[self._places]
-        return replace(objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions)
+        return self._of_frame(objects, found)
+
+    def _of_frame(self, objects: Detections, found: Detections) -> Detections:
+        """The objects with their numbers, and with what else was `found` that is of the frame rather than of them."""
+        return replace(
+            objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions, occupancy=found.occupancy
+        )
 
     def _add(self, found: Detections, image: Image, now: float) -> None:
         """Put what is found in the place of the objects that it continues, and let go of others that are gone."""

@@ -426,7 +426,7 @@ def fitted(frame: Frame, detections: Detections, size: tuple[int, int]) -> tuple
     regions: list[NDArray[np.float32]] = []
     for corners in detections.regions:
         scaled = (corners * np.divide(place.inner, frame.size)).astype(np.float32)
-        regions.extend((edges_within(scaled, place.inner) + np.array(place.corner)).astype(np.float32))
+        regions.append((edges_within(scaled, place.inner) + np.array(place.corner)).astype(np.float32))
     detections = dataclasses.replace(detections, boxes=boxes, lines=tuple(lines), regions=tuple(regions))
     return frame.with_image(image), detections
 

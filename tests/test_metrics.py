@@ -19,7 +19,7 @@ from stream_seg.cli.report import text
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason
 from stream_seg.frame import Frame, SourceInfo
-from stream_seg.metrics import KNOWN, STAGES, FeedMetrics, Histogram, Metrics, RateMeter
+from stream_seg.metrics import KNOWN, STAGES, FeedMetrics, Histogram, Metrics, Peak, RateMeter
 from stream_seg.pipeline import Pipeline
 from stream_seg.segmenters.function import FunctionSegmenter
 from stream_seg.sources import ListSource, open_source
@@ -306,6 +306,27 @@ def test_the_summary_of_photos_tells_how_many_and_in_what_time_but_no_latency() 
     assert several.endswith("\n  first    1 of 1 images\n  second   1 of 2 images")
     film = SourceInfo("img_%04d.png", (64, 48), "images", is_film=True)
     assert "frames   3 captured" in text([first, film], segmenter, metrics.summary(), [])
+
+
+def test_the_most_in_a_region_at_one_time_is_not_the_sum_of_the_most_of_each_class() -> None:
+    metrics = Metrics(["door", "yard"])
+    door, yard = metrics.feeds
+    assert door.summary(1.0).regions == ()
+    for counts in ({"cat": 3}, {"cat": 1, "dog": 4}, {}, {"dog": 1}):
+        door.regions_delivered([counts, {}])
+    yard.regions_delivered([{"cat": 1}])
+    yard.regions_delivered([])
+    summary = metrics.summary()
+    assert summary.feeds[0].regions == (Peak(5, {"dog": 4, "cat": 3}), Peak(0, {}))
+    infos = [SourceInfo(f"{feed.name}.mp4", (64, 48), "video") for feed in metrics.feeds]
+    segmenter = FunctionSegmenter(lambda image: Detections.none(()), ())
+    one = text(infos[:1], segmenter, replace(summary, feeds=summary.feeds[:1]), [])
+    assert "\n  region 1 at most 5 at once (dog 4, cat 3)\n  region 2 at most 0 at once\n  speed " in one
+    several = text(infos, segmenter, summary, [])
+    assert several.endswith(
+        " ms; region 1 at most 5 at once (dog 4, cat 3); region 2 at most 0 at once\n"
+        "  yard     0.0 fps; 0 of 0 frames; latency -/-/- ms; region at most 1 at once (cat 1)"
+    )
 
 
 def test_one_object_is_not_called_objects() -> None:

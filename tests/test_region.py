@@ -1,10 +1,13 @@
-"""What stands in a part of the picture: where its feet are decides."""
+"""What stands in a part of the picture, and how many do: where its feet are decides."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import pickle
+import re
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
@@ -16,32 +19,38 @@ import numpy as np
 import pytest
 
 from stream_seg.addresses.credentials import label_of
-from stream_seg.cli import feeds
+from stream_seg.cli import feeds, main
 from stream_seg.cli.arguments import parse
 from stream_seg.detections import Crossings, Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.line import Line
+from stream_seg.metrics import Peak
 from stream_seg.pipeline import Feed, Pipeline
+from stream_seg.protocols import Source
 from stream_seg.region import Corners, Region, polygon
-from stream_seg.render import Renderer, View
+from stream_seg.render import Renderer, Style, View
+from stream_seg.render.labels import _label
+from stream_seg.render.palette import BLACK
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import Crops, ListSink, open_sink
-from stream_seg.sources import ListSource
+from stream_seg.sources import ListSource, open_source
 from stream_seg.steady import Steady
 from stream_seg.tiles import fitted
 from tests.source_files import write_video
 from tests.test_cli import failure
+from tests.test_line import ROOT, counts_in
 from tests.tiny_models import batched_model
 
 FRAME = Frame(np.zeros((72, 128, 3), np.uint8), 0, Fraction(0), 0.0)
 
 
-def found(*boxes: Sequence[float]) -> Detections:
+def found(*boxes: Sequence[float], class_ids: Sequence[int] | None = None) -> Detections:
     n = len(boxes)
     masks = np.ones((n, 28, 28), np.float32)
     places = np.array(boxes, np.float32).reshape(n, 4)
-    return Detections(places, np.ones(n, np.float32), np.zeros(n, np.int64), masks, ("person",))
+    classes = np.array(class_ids or [0] * n, np.int64)
+    return Detections(places, np.ones(n, np.float32), classes, masks, ("person", "dog"))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +90,30 @@ def test_what_stands_in_any_of_several_regions_is_kept_once() -> None:
     several = [[(0, 0), (64, 30)], [(0, 0), (20, 25), (0, 50)], [(100, 60), (128, 72)]]
     assert Region(several)(FRAME, boxes).boxes.tolist() == boxes.boxes[[0, 2]].tolist()
     assert len(Region(np.array([[(0, 0), (64, 30)], [(100, 60), (128, 72)]]))(FRAME, boxes)) == 2  # type: ignore[arg-type]
+
+
+LEFT_HALF, RIGHT_HALF, LOWER_HALF = [(0, 0), (63, 72)], [(64, 0), (128, 72)], [(0, 36), (128, 72)]
+FOUR = found((0, 0, 20, 20), (0, 30, 30, 60), (30, 30, 50, 60), (90, 0, 120, 60), class_ids=[0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("is_still", [False, True])
+def test_what_stands_in_each_region_is_counted_by_class(is_still: bool) -> None:
+    frame = dataclasses.replace(FRAME, is_still=is_still)
+    region = Region([LEFT_HALF, LOWER_HALF, [(100, 0), (110, 9)]])
+    shown = region(frame, FOUR)
+    assert shown.occupancy == ({"person": 2, "dog": 1}, {"person": 1, "dog": 2}, {})
+    assert region(frame, FOUR[:1]).occupancy == ({"person": 1}, {}, {})  # now, not in all
+    assert region(frame, FOUR[:0]).occupancy == ({}, {}, {})
+    assert FOUR.occupancy == ()
+    for other in (shown[0], shown[:0], shown.finite(), pickle.loads(pickle.dumps(shown))):
+        assert other.occupancy == shown.occupancy
+
+
+def test_of_a_region_within_another_those_are_counted_that_stand_in_both() -> None:
+    shown = Region(LOWER_HALF, Region([LEFT_HALF, RIGHT_HALF]))(FRAME, FOUR)
+    assert shown.occupancy == ({"person": 1, "dog": 1}, {"dog": 1}, {"person": 1, "dog": 2})
+    line = Line((0, 50), (128, 50), Region(LEFT_HALF, Steady()))
+    assert line(FRAME, FOUR).occupancy == ({"person": 2, "dog": 1},)
 
 
 @pytest.mark.parametrize("corners", [[(128, 0), (500, 72)], [(-9, -9), (-1, 80)], [(0, 72), (128, 80)]])
@@ -157,7 +190,9 @@ def test_the_polygons_are_passed_on_with_what_stands_in_them() -> None:
     steady, region = Steady(), Region(outer)
     for index, boxes in enumerate([[], [(0, 0, 20, 20)], [], [(90, 0, 99, 20)]]):  # missed, and only remembered
         frame = Frame(FRAME.image, index, Fraction(index, 25), 0.0)
-        assert places(steady(frame, region(frame, found(*boxes)))) == expected[:1]
+        shown = region(frame, found(*boxes))
+        smooth = steady(frame, shown)
+        assert (places(smooth), smooth.occupancy) == (expected[:1], shown.occupancy)
 
 
 def drawn(*regions: Corners, view: View = "both", value: int = 90, size: tuple[int, int] = (320, 240)) -> Image:
@@ -226,6 +261,63 @@ def test_regions_are_drawn_where_the_picture_is_seen_under_lines_and_names_and_o
     assert (picture[50, 42:58] != 90).any(1).mean() > 0.8
 
 
+def counted(
+    *regions: tuple[Corners, dict[str, int]],
+    size: tuple[int, int] = (320, 240),
+    view: View = "both",
+    hud: str = "",
+    boxes: Sequence[Sequence[float]] = (),
+) -> Image:
+    frame = Frame(np.full((size[1], size[0], 3), 90, np.uint8), 0, Fraction(0), 0.0)
+    shown = dataclasses.replace(
+        found(*boxes),
+        regions=tuple(polygon(corners) for corners, _ in regions),
+        occupancy=tuple(counts for _, counts in regions),
+    )
+    return Renderer(view, hud=lambda: hud)(frame, shown).image
+
+
+def test_how_many_stand_in_a_region_is_written_inside_of_it_where_the_picture_is_seen() -> None:
+    region: tuple[Corners, dict[str, int]] = [(40, 60), (200, 180)], {"cat": 2, "dog": 1}
+    picture = counted(region)
+    assert counts_in(picture, "now 3") == [(41, 61)]
+    assert (picture[60] == drawn(region[0])[60]).all()  # its outline stays whole
+    seen: tuple[View, ...] = ("boxes", "tinted", "blurred")
+    for view in seen:
+        assert (counted(region, view=view) == picture).all()
+    assert not counted(region, view="masks").any()
+    assert not counted(region, view="cutouts").any()
+    assert counts_in(counted((region[0], {})), "now 0") == [(41, 61)]
+
+
+def test_several_regions_have_the_numbers_of_the_summary_also_where_one_is_not_in_the_picture() -> None:
+    left, right = ([(10, 60), (110, 180)], {"cat": 2}), ([(150, 60), (300, 180)], {"dog": 9, "cat": 1})
+    picture = counted(left, ([(330, 0), (400, 240)], {"cat": 5}), ([(-9, -9), (400, 300)], {"cat": 5}), right)
+    assert counts_in(picture, "region 1  now 2") == [(11, 61)]
+    assert counts_in(picture, "region 4  now 10") == [(151, 61)]
+    assert (picture != counted(left, right)).any()
+    assert (picture[200:] == 90).all()
+
+
+def test_counts_cover_neither_each_other_nor_the_status_line_and_names_make_way() -> None:
+    whole: list[tuple[float, float]] = [(0, 0), (320, 240)]
+    (status,) = counts_in(counted((whole, {}), hud=""), "now 0")
+    assert status == (1, 1)
+    picture = counted((whole, {}), (whole, {"cat": 1}), hud="25 fps", boxes=[(2, 60, 100, 200)])
+    (first,), (second,) = (counts_in(picture, f"region {number}  now {number - 1}") for number in (1, 2))
+    height = _label("1", Style.of((320, 240)).letters, BLACK, 320).shape[0]
+    assert (first[1], second[1]) == (height, 2 * height)  # below each other
+    alone = counted((whole, {}), boxes=[(2, 20, 100, 200)])  # whose name would stand there
+    assert counts_in(alone, "now 0") == [(1, 1)]
+
+
+def test_a_count_stands_at_the_corner_that_is_highest_within_the_sides_of_its_region() -> None:
+    width = _label("now 0", Style.of((320, 240)).letters, BLACK, 320).shape[1]
+    assert counts_in(counted(([(160, 40), (280, 140), (160, 220), (60, 140)], {})), "now 0") == [(161, 41)]
+    assert counts_in(counted(([(50, 200), (200, 40), (200, 200)], {})), "now 0") == [(199 - width, 41)]
+    assert counts_in(counted(([(90, 40), (100, 40), (100, 200), (90, 200)], {})), "now 0") == [(91, 41)]
+
+
 @pytest.mark.parametrize("size", [(84, 48), (64, 36), (64, 90), (200, 72)])
 def test_a_tile_has_the_regions_in_their_places_and_none_beside_its_picture(size: tuple[int, int]) -> None:
     image = np.full((72, 128, 3), 90, np.uint8)
@@ -238,7 +330,17 @@ def test_a_tile_has_the_regions_in_their_places_and_none_beside_its_picture(size
         assert (picture != tile.image)[inside > 0].any()
     _, small = fitted(FRAME, Region([(0, 0), (64, 72)])(FRAME, found()), (84, 48))
     ends = [[[0, 0], [42, 0]], [[42, 0], [42, 46]], [[42, 46], [0, 46]], [[0, 46], [0, 0]]]
-    assert (places(small), fitted(FRAME, found(), (84, 48))[1].regions) == (ends, ())
+    assert (places(small), fitted(FRAME, found(), (84, 48))[1].regions) == ([ends], ())
+
+
+def test_a_tile_has_the_counts_of_each_region_also_of_one_that_is_cut_off() -> None:
+    frame = dataclasses.replace(FRAME, pixels=np.full((72, 128, 3), 90, np.uint8))
+    outside: Corners = [(-90, -90), (500, 500)]
+    shown = Region([[(-50, 20), (500, 50)], outside, [(64, 40), (500, 500)]])(frame, FOUR)
+    tile, small = fitted(frame, shown, (320, 240))
+    assert (len(small.regions), small.occupancy) == (3, shown.occupancy)
+    picture = Renderer("tinted")(tile, small).image
+    assert [len(counts_in(picture, f"region {n}  now {m}")) for n, m in ((1, 1), (2, 4), (3, 1))] == [1, 0, 1]
 
 
 def test_what_is_written_of_objects_says_nothing_of_the_outline(tmp_path: Path) -> None:
@@ -253,8 +355,51 @@ def test_what_is_written_of_objects_says_nothing_of_the_outline(tmp_path: Path) 
         Pipeline(ListSource(images), segmenter, follower=follower, sinks=sinks).run()
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         written.append({path.name: path.read_bytes() for path in files})
-    assert len(written[0]) == 4
+    lines = [[json.loads(line) for line in files.pop("a.jsonl").splitlines()] for files in written]
+    assert [line.pop("regions") for line in lines[1]] == [[{"now": {"person": 1}}]] * 4
+    assert lines[0] == lines[1]
+    assert len(written[0]) == 3
     assert written[0] == written[1]
+
+
+def test_a_run_lists_how_many_stand_in_each_region_and_tells_the_most_at_one_time(tmp_path: Path) -> None:
+    crowds = [[0], [0, 1, 2], [3], [1, 3]]
+    segmenter = FunctionSegmenter(lambda image: FOUR[crowds[image[0, 0, 0]]], FOUR.class_names)
+    images = [np.full((72, 128, 3), number, np.uint8) for number in range(len(crowds))]
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), image)
+    sources: dict[str, Source] = {"film": ListSource(images), "photos": open_source(str(tmp_path / "photos"))}
+    for name, source in sources.items():
+        sink = open_sink(tmp_path / f"{name}.jsonl")
+        summary = Pipeline(source, segmenter, follower=Region([LEFT_HALF, RIGHT_HALF]), sinks=[sink]).run()
+        rows = [json.loads(row)["regions"] for row in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        assert rows == [
+            [{"now": {"person": 1}}, {"now": {}}],
+            [{"now": {"person": 2, "dog": 1}}, {"now": {}}],
+            [{"now": {}}, {"now": {"dog": 1}}],
+            [{"now": {"person": 1}}, {"now": {"dog": 1}}],
+        ]
+        assert summary.feeds[0].regions == (Peak(3, {"person": 2, "dog": 1}), Peak(1, {"dog": 1}))
+
+
+def test_the_command_tells_how_many_were_in_each_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, figures, listed = ROOT / "samples" / "photo.jpg", tmp_path / "run.json", tmp_path / "{source}.jsonl"
+    argv = ["-o", str(listed), "--metrics", str(figures), "--device", "cpu", "--overwrite", "--classes", "person,cat"]
+    assert main([str(photo), *argv, "--region", "0,0,640,720", "--region", "640,0,1280,720"]) == 0
+    words = "\n  region 1 at most 1 at once (person 1)\n  region 2 at most 1 at once (cat 1)\n  speed "
+    assert words in capsys.readouterr().out
+    for name in ("door", "yard"):
+        shutil.copy(photo, tmp_path / f"{name}.jpg")
+    sources = [str(tmp_path / "door.jpg"), str(tmp_path / "yard.jpg")]
+    assert main([*sources, *argv, "--region", "yard=0,0,640,720"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^  door +1 of 1 images$", printed, re.MULTILINE)
+    assert re.search(r"^  yard +1 of 1 images; region at most 1 at once \(person 1\)$", printed, re.MULTILINE)
+    expected: list[list[dict[str, Any]]] = [[], [{"most": 1, "classes": {"person": 1}}]]
+    assert [source["regions"] for source in json.loads(figures.read_text())["sources"]] == expected
+    assert "regions" not in json.loads((tmp_path / "door.jsonl").read_text())
+    assert json.loads((tmp_path / "yard.jsonl").read_text())["regions"] == [{"now": {"person": 1}}]
 
 
 def test_the_command_refuses_a_region_before_it_makes_anything(

@@ -151,12 +151,12 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     sink = ObjectsFile(tmp_path / "found.jsonl", comment=MARK)
     sink.open(SourceInfo("cam", (64, 48), "live"))
     crossings = Crossings((0, 24), (64, 24), {"in": {"dog": 1}, "out": {}}, (Crossing(1, "dog", "in"),))
-    followed = replace(TWO, ids=np.array([1, 2]), lines=(crossings,))
+    followed = replace(TWO, ids=np.array([1, 2]), lines=(crossings,), occupancy=({"dog": 1},))
     sink.write(Frame(image(0), 0, Fraction(0), time.monotonic(), name="a.png"), followed)
     sink.close(Outcome.COMPLETE)
     (line,) = lines(tmp_path / "found.jsonl")
     text = DOCS.read_text(encoding="utf-8")
-    of_frames, of_objects, of_lines, columns = (
+    of_frames, of_objects, of_lines, of_regions, columns = (
         set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))))
         for table in text.split("|---|---|")[1:]
     )
@@ -167,6 +167,7 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     assert of_frames == set(line) | set(of_several)
     assert of_objects == set(line["objects"][0])
     assert of_lines == set(line["lines"][0])
+    assert of_regions == set(line["regions"][0])
     assert columns == set(COLUMNS)
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -491,8 +491,9 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="[NAME=]X,Y,X,Y,...",
-        help="only what stands in this part of the picture: two corners of a rectangle, or all of a polygon, in "
-        "pixels; repeatable: in any of them; of several sources, NAME, as in place of {source}, is whose picture it is",
+        help="only what stands in this part of the picture, and how many that are: two corners of a rectangle, or all "
+        "of a polygon, in pixels; repeatable: in any of them; of several sources, NAME, as in place of {source}, is "
+        "whose picture it is",
     )
     group.add_argument(
         "--line",

@@ -76,8 +76,9 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines, and one for what has numbers, for each line of an only source, and for each
-    of several sources. That of photos has how many there were and in what time: no rate of frames, and no latency.
+    """The summary of a run in five lines, and one for what has numbers, for each region and line of an only source, and
+    for each of several sources. That of photos has how many there were and in what time: no rate of frames, and no
+    latency.
     """
     model = describe_segmenter(segmenter)
     rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
@@ -88,27 +89,27 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
     limits = [f"  busy     {busy}; limited by {summary.limited_by}"]
     are_photos = all(map(_is_photos, infos))
+    places = [f"  {place:<8} {counts}" for place, counts in _places(summary.feeds[0])] if is_alone else []
     if are_photos:
-        counted = _photos(summary)
+        counted, speed = _photos(summary)
         if summary.captured < 2:  # which stages of a pipeline wait for each other shows in many
             limits = []
     else:
         frames = [f"{summary.captured} captured", f"{summary.delivered} delivered", f"{summary.dropped} dropped"]
         frames += [f"{summary.unchanged} unchanged"] if summary.unchanged else []
-        counted = [
-            f"  frames   {', '.join(frames)}{_objects(summary)}",
-            *([f"  {line:<8} {counts}" for line, counts in _crossings(summary.feeds[0])] if is_alone else []),
-            f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; "
-            f"latency p50/p95/p99 {_latency(summary)} ms",
-        ]
-    lines = [f"{sources} -> {results}", *counted, *limits, f"  model    {model['name']} on {model['provider']}"]
+        counted = f"  frames   {', '.join(frames)}{_objects(summary)}"
+        speed = (
+            f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms"
+        )
+    lines = [f"{sources} -> {results}", counted, *places, speed, *limits]
+    lines.append(f"  model    {model['name']} on {model['provider']}")
     if not is_alone or any(feed.outages for feed in summary.feeds):
         pairs = zip(infos, summary.feeds, strict=True)
         read = [feed for info, feed in pairs if info is not None or feed.error is not None or feed.outages]
         unread = len(infos) - len(read)
         named = read if unread > _LISTED else summary.feeds
         width = max(8, *(columns(feed.name) for feed in named))  # 8 as in the lines above
-        lines += [_line(feed, width, photos=are_photos, crossings=not is_alone) for feed in named]
+        lines += [_line(feed, width, photos=are_photos, places=not is_alone) for feed in named]
         lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
 
@@ -117,16 +118,16 @@ def _is_photos(info: SourceInfo | None) -> bool:
     return info is not None and info.kind == "images" and not info.is_film
 
 
-def _photos(summary: Summary) -> list[str]:
+def _photos(summary: Summary) -> tuple[str, str]:
     """How many photos there were, with what in them, and in what time."""
     unreadable = sum(feed.damaged for feed in summary.feeds)
     of_all = f" of {summary.captured}" if summary.delivered < summary.captured else ""
     left_out = f", {unreadable} left out" if unreadable else ""
     rate = f", {summary.fps:.1f} a second" if summary.delivered > 1 else ""
-    return [
+    return (
         f"  images   {summary.delivered}{of_all}{left_out}{_objects(summary)}",
         f"  speed    {summary.seconds:.2f} s{rate}",
-    ]
+    )
 
 
 def _objects(summary: Summary) -> str:
@@ -140,14 +141,17 @@ def _objects(summary: Summary) -> str:
     return f"; {summary.objects} object{'' if summary.objects == 1 else 's'}{_classes(summary.classes)}"
 
 
-def _crossings(feed: FeedSummary) -> list[tuple[str, str]]:
-    """What each line of a source is called, and what crossed it."""
+def _places(feed: FeedSummary) -> list[tuple[str, str]]:
+    """What each region and line of a source is called, and how many were in it at most, or crossed it."""
+    regions = [f"at most {peak.most} at once{_classes(peak.classes)}" for peak in feed.regions]
+    lines = [
+        ", ".join(f"{way} {sum(counts.values())}{_classes(counts)}" for way, counts in line.items())
+        for line in feed.lines
+    ]
     return [
-        (
-            f"line {number}" if len(feed.lines) > 1 else "line",
-            ", ".join(f"{way} {sum(counts.values())}{_classes(counts)}" for way, counts in line.items()),
-        )
-        for number, line in enumerate(feed.lines, 1)
+        (f"{what} {number}" if len(of_each) > 1 else what, counts)
+        for what, of_each in (("region", regions), ("line", lines))
+        for number, counts in enumerate(of_each, 1)
     ]
 
 
@@ -158,11 +162,11 @@ def _classes(counts: Mapping[str, int]) -> str:
     return f" ({', '.join(most + rest)})" if most else ""
 
 
-def _line(feed: FeedSummary, width: int, *, photos: bool, crossings: bool) -> str:
+def _line(feed: FeedSummary, width: int, *, photos: bool, places: bool) -> str:
     """One of several sources in a line, or an only one that was away, its name padded to a `width` in columns."""
     done = f"{feed.delivered} of {feed.captured}"
     parts = [f"{done} images"] if photos else [f"{feed.fps:.1f} fps", f"{done} frames", f"latency {_latency(feed)} ms"]
-    parts += [f"{line} {counts}" for line, counts in _crossings(feed)] if crossings else []
+    parts += [f"{place} {counts}" for place, counts in _places(feed)] if places else []
     if feed.outages:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in feed.outages.items())
         parts.append(f"away {feed.seconds_away:.1f} s ({reasons})")

@@ -3,8 +3,9 @@
 Six views: "boxes" (boxes, names and scores on the picture), "tinted" (masks blended in), "both" (all that), "masks"
 (coloured masks on black), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
 made unrecognisable). The colour of an object is a shade of its class's colour and stays the same from frame to frame.
-Regions that detections are chosen by, and lines that count what crosses them, are drawn where the picture is seen. Only
-pixels inside boxes, which are a little larger where they are blurred, and under lines and text are touched.
+Regions that detections are chosen by, and lines that count what crosses them, are drawn with their counts where the
+picture is seen. Only pixels inside boxes, which are a little larger where they are blurred, and under lines and text
+are touched.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from stream_seg.render.blur import blur, widened
 from stream_seg.render.labels import Labels, Plate, Rect
 from stream_seg.render.lines import draw_lines
 from stream_seg.render.palette import Colour, Shades, colour
-from stream_seg.render.regions import draw_regions
+from stream_seg.render.regions import draw_occupancy, draw_regions
 
 __all__ = ["NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
 
@@ -94,14 +95,15 @@ class Renderer:
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
-        if self._view not in _ON_BLACK:
-            draw_regions(image, detections.regions, style.line, style.letters)
+        is_seen = self._view not in _ON_BLACK
+        outlines = draw_regions(image, detections.regions, style.line, style.letters) if is_seen else []
         self._labels.start(plate.area)
         boxes = _whole(detections.boxes, image) if self._view in NAMING_VIEWS else []
         for box, tone in zip(boxes, colours, strict=False):  # of no boxes in other views
             _outline(image, box, tone, style.line)
-        if self._view not in _ON_BLACK:  # before the names, which move and so make way for the counts
+        if is_seen:  # before the names, which move and so make way for the counts
             draw_lines(image, detections.lines, self._labels, style.line, style.letters)
+            draw_occupancy(image, outlines, detections.occupancy, self._labels, style.line, style.letters)
         if self._view in NAMING_VIEWS:
             self._draw_names(image, detections, boxes, colours, style.letters)
         plate.draw()

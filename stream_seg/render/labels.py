@@ -49,6 +49,20 @@ class Labels:
         place, choice = self._place(patch, box, image, self._choices_before.get(number, 0) if number is not None else 0)
         if number is not None:
             self._choices[number] = choice
+        self._put(image, patch, place)
+
+    def draw_below(
+        self, image: Image, text: str, start: tuple[int, int], sides: tuple[int, int], height: int, colour: Colour
+    ) -> None:
+        """Write `text` with its upper left corner at `start`, or below what is there already.
+
+        What would reach beyond the right one of its `sides`, x of left and right, begins further left, within them.
+        """
+        patch = self._patch(text, height, colour, image.shape[1])
+        x = max(sides[0], min(start[0], sides[1] - patch.shape[1]))
+        self._put(image, patch, self._below(_clamp(x, start[1], patch.shape[1], patch.shape[0], image), image))
+
+    def _put(self, image: Image, patch: Image, place: Rect) -> None:
         _stamp(image, patch, place[0], place[1])
         self._taken.append(place)
 

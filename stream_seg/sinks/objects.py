@@ -124,5 +124,7 @@ class Record:
                 }
                 for line in detections.lines
             ]
+        if detections.occupancy:
+            entry["regions"] = [{"now": counts} for counts in detections.occupancy]
         entry |= {"width": width, "height": height, "objects": objects}
         return (json.dumps(entry, separators=(",", ":")) + "\n").encode("ascii")

@@ -87,6 +87,7 @@ class Tiles(Wall):
         start: Fraction = Fraction(0),
         view: View = "both",
         ids: bool = False,
+        trails: float | None = None,
         hud: Callable[[int], str] | None = None,
         availabilities: Sequence[Availability | None] | None = None,
         size: tuple[int, int] = ALONE,
@@ -103,7 +104,8 @@ class Tiles(Wall):
         room = round(self._grid.tile[0] * _NAME_SHARE)
         self._names = [""] if self._is_only else [shortened(name, letters, room) for name in names]
         self._renderers = [
-            Renderer(view, hud=partial(self._label, feed), least_letters=least, ids=ids) for feed in range(len(names))
+            Renderer(view, hud=partial(self._label, feed), least_letters=least, ids=ids, trails=trails)
+            for feed in range(len(names))
         ]
         self._tiles = [_Tile(self._grid.tile, name, letters) for name in self._names]
         self._info = SourceInfo(

@@ -317,6 +317,10 @@ EXPORT_ABSENT = ["export", "r50-fpn", "-o", "{tmp}/m.onnx", "--model-dir", "{tmp
         (["a.mp4", "--device", "tpu"], 2, "'tpu' is no device; write auto, cpu, cuda"),
         (["a.mp4", "--size", "640x480"], 2, "two sides; write the longer one alone, as in 640 (see"),
         (["a.mp4", "--batch-size", "0"], 2, "whole number of at least 1"),
+        (["a.mp4", "--trails"], 2, "argument --trails: expected one argument, as in --trails 3s (see"),
+        (["--trails", "a.mp4"], 2, "argument --trails: 'a.mp4' is no length of time; write a number and s, m, h or d"),
+        (["a.mp4", "--trails", "5m"], 2, "trails show the last seconds; give more than 0, 60 at most, got 300"),
+        (["a.mp4", "--trace", "3s"], 2, "did you mean '--trails'"),
         (["a.mp4", "--stride", "x"], 2, "whole number of at least 1"),
         (["a.mp4", "--score-threshold", "1.5"], 2, "from 0 to 1"),
         (["a.mp4", "--start", "soon"], 2, "write seconds"),
@@ -402,6 +406,10 @@ def test_a_mistake_gets_one_line_and_its_exit_code(
         (["--ids", "--view", "tinted"], ["--view tinted shows no names: --ids has no"]),
         (["--ids", "--view", "blurred"], ["--view blurred shows no names: --ids has no"]),
         (["--ids", "--view", "cutouts"], ["--view cutouts shows no names: --ids has no"]),
+        (["--trails", "3s", "--view", "blurred"], []),
+        (["--trails", "3s", "--no-steady"], ["with --no-steady objects have no numbers: --trails"]),
+        (["--trails", "3s", "--view", "masks"], ["--view masks shows objects alone, on black: --trails has no"]),
+        (["--trails", "3s", "--view", "cutouts"], ["--view cutouts shows objects alone, on black: --trails has no"]),
     ],
 )
 def test_an_option_without_effect_gets_a_word(
@@ -428,12 +436,13 @@ def test_no_steady_shows_photos_by_all_their_names_without_a_word(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("option", [["--ids"], ["--trails", "3s"]])
 def test_numbers_get_a_word_where_all_that_is_named_are_photos(
-    photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+    option: list[str], photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo.with_name("film_1.jpg").write_bytes(photo.read_bytes())
-    argv = ["--no-show", "--ids", "--model", str(tiny), "--device", "cpu", "--quiet"]
-    word = "stream-seg: --ids is for films, of which none was named: it has no effect\n"
+    argv = ["--no-show", *option, "--model", str(tiny), "--device", "cpu", "--quiet"]
+    word = f"stream-seg: {option[0]} is for films, of which none was named: it has no effect\n"
     film, numbered = "synthetic:64x64@30x3", str(tmp_path / "film_%d.jpg")
     for named, said in ([str(photo)], word), ([str(photo), film], ""), ([numbered], ""):
         assert main([*named, *argv]) == 0

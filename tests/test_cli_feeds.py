@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import Reason, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.render.labels import Labels
+from stream_seg.render.trails import Trails
 from stream_seg.sinks import ListSink, PipedObjects, PipedVideo, Publisher, SegmentedVideo
 from stream_seg.sources import Reconnecting
 from stream_seg.steady import Steady
@@ -496,6 +498,20 @@ def test_objects_are_numbered_in_files_and_in_tiles_where_that_is_asked_for(
     films = ["synthetic:64x64@30x2", "synthetic:64x64@30x2", "--model", str(batched_model(tmp_path / "tiny.onnx"))]
     assert main([*films, "-o", str(tmp_path / "{source}.mp4"), "-o", str(tmp_path / "wall.mp4"), "--ids"]) == 0
     assert written == {"#"}
+
+
+def test_trails_are_drawn_in_files_and_in_tiles_each_by_its_own_renderer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[Trails, set[tuple[int, int]]] = defaultdict(set)
+    monkeypatch.setattr(Trails, "draw", lambda self, image, frame, *rest: sizes[self].add(frame.size))
+    films = ["synthetic:64x64@30x2", "synthetic:96x64@30x2", "--model", str(batched_model(tmp_path / "tiny.onnx"))]
+    argv = [*films, "-o", str(tmp_path / "{source}.mp4"), "-o", str(tmp_path / "wall.mp4")]
+    assert main([*argv, "--trails", "3s"]) == 0
+    assert sorted(map(list, sizes.values())) == [[(64, 64)], [(96, 64)], [(960, 540)], [(960, 540)]]
+    sizes.clear()
+    assert main([*argv, "--overwrite"]) == 0
+    assert not sizes
 
 
 def test_a_film_is_shown_steadily_unless_told_otherwise() -> None:

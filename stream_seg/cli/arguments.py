@@ -23,6 +23,7 @@ from stream_seg.evaluate import SCORE_THRESHOLD
 from stream_seg.line import Line
 from stream_seg.region import polygon
 from stream_seg.render import VIEWS
+from stream_seg.render.trails import check_trails
 from stream_seg.segmenters.looks import check_slices
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 from stream_seg.sinks.page import parse_host_and_port
@@ -179,6 +180,13 @@ def transport(text: str) -> str:
 def duration(text: str) -> float:
     """`10m`, `90s`, `24h` as seconds."""
     return _told(parse_duration, text)
+
+
+def trails(text: str) -> float:
+    """`3s` as seconds, as many as trails may have."""
+    length = duration(text)
+    _told(check_trails, length)
+    return length
 
 
 def keep(text: str) -> Keep:
@@ -430,6 +438,12 @@ def _run_parser() -> Parser:
         "unrecognisable (blurred)",
     )
     group.add_argument("--ids", action="store_true", help="draw the track ID of each object in videos (#3 person 87%%)")
+    group.add_argument(
+        "--trails",
+        type=trails,
+        metavar="3s",
+        help="draw the path that each object in videos has taken for so long, up to 1m",
+    )
     group.add_argument("--no-hud", action="store_true", help="no status line on live video")
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
     group.add_argument("--overwrite", action="store_true", help="replace existing outputs")

@@ -47,6 +47,7 @@ _OPTIONS: Mapping[str, str] = {
         "--slices": "--sahi",
         "--start": "-ss --from --begin",
         "--stride": "--vid-stride --frame-skip --skip-frames",
+        "--trails": "--trace --traces --path --paths --show-trails --trail-length --trace-length",
         "--transport": "--rtsp-transport",
         "--transport tcp": "--tcp",
         "--transport udp": "--udp",

@@ -143,7 +143,7 @@ def plan(
                 *[page.objects(label if len(specs) > 1 else None) for page in screens if isinstance(page, Page)],
                 *heard,
             ],
-            Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids),
+            Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids, trails=args.trails),
             label,
             args.max_frames,
             _follower(args, label),
@@ -340,6 +340,7 @@ def _wall(
         start=Fraction(str(args.start)),
         view=args.view,
         ids=args.ids,
+        trails=args.trails,
         hud=(lambda feed: "") if args.no_hud else lambda feed: _hud(metrics, feed)(),  # noqa: ARG005
         availabilities=[_availability(feed.source) for feed in feeds],
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.cli.places import of_source
 from stream_seg.protocols import Source
-from stream_seg.render import NAMING_VIEWS
+from stream_seg.render import BLACK_VIEWS, NAMING_VIEWS
 from stream_seg.sinks import is_address
 from stream_seg.sources.camera import is_webcam
 
@@ -47,7 +47,11 @@ def warn_of_unused(
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
     films = len(images) < len(specs) or any(source.info.is_film for source in images.values())
     if args.ids:
-        _warn_of_no_numbers(args, films=films)
+        lack = "" if args.view in NAMING_VIEWS else "shows no names"
+        _warn_of_no_numbers(args, "--ids", lack, films=films)
+    if _given(args, "--trails"):
+        lack = "shows objects alone, on black" if args.view in BLACK_VIEWS else ""
+        _warn_of_no_numbers(args, "--trails", lack, films=films)
     if args.on_change and not films:
         logger.warning("--on-change is for films, of which none was named: it has no effect")
     if args.line and not films:
@@ -60,13 +64,14 @@ def warn_of_unused(
         logger.warning("--codec is for videos, of which none is written: it has no effect")
 
 
-def _warn_of_no_numbers(args: argparse.Namespace, *, films: bool) -> None:
+def _warn_of_no_numbers(args: argparse.Namespace, option: str, lack: str, *, films: bool) -> None:
+    """Warn of an option that goes by numbers where there are none, or that the view cannot show, for this `lack`."""
     if not films:
-        logger.warning("--ids is for films, of which none was named: it has no effect")
+        logger.warning("%s is for films, of which none was named: it has no effect", option)
     elif not args.steady:
-        logger.warning("with --no-steady objects have no numbers: --ids has no effect")
-    elif args.view not in NAMING_VIEWS:
-        logger.warning("--view %s shows no names: --ids has no effect", args.view)
+        logger.warning("with --no-steady objects have no numbers: %s has no effect", option)
+    elif lack:
+        logger.warning("--view %s %s: %s has no effect", args.view, lack, option)
 
 
 def _given(args: argparse.Namespace, option: str) -> bool:

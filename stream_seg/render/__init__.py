@@ -3,9 +3,9 @@
 Six views: "boxes" (boxes, names and scores on the picture), "tinted" (masks blended in), "both" (all that), "masks"
 (coloured masks on black), "cutouts" (the objects as they are, on black) and "blurred" (the picture, with its objects
 made unrecognisable). The colour of an object is a shade of its class's colour and stays the same from frame to frame.
-Regions that detections are chosen by, and lines that count what crosses them, are drawn with their counts where the
-picture is seen. Only pixels inside boxes, which are a little larger where they are blurred, and under lines and text
-are touched.
+Regions that detections are chosen by, and lines that count what crosses them, are drawn with their counts, and so are
+the trails of objects, where the picture is seen. Only pixels inside boxes, which are a little larger where they are
+blurred, and under lines, trails and text are touched.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from stream_seg.render.labels import Labels, Plate, Rect
 from stream_seg.render.lines import draw_lines
 from stream_seg.render.palette import Colour, Shades, colour
 from stream_seg.render.regions import draw_occupancy, draw_regions
+from stream_seg.render.trails import Trails
 
-__all__ = ["NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
+__all__ = ["BLACK_VIEWS", "NAMING_VIEWS", "VIEWS", "Renderer", "Style", "View"]
 
 View = Literal["both", "boxes", "tinted", "masks", "cutouts", "blurred"]
 VIEWS: tuple[View, ...] = get_args(View)
 NAMING_VIEWS: tuple[View, ...] = ("both", "boxes")
 """Those with boxes and names."""
-_ON_BLACK = ("masks", "cutouts")
+BLACK_VIEWS: tuple[View, ...] = ("masks", "cutouts")
+"""Those that show objects on black, and nothing of where they are or have been."""
 
 _TINT = 0.45  # share of its colour in a mask that is blended in
 
@@ -51,7 +53,9 @@ class Renderer:
     other.
     `hud` is called for each frame and returns the status line for the top-left corner, "" for none. No letters are
     smaller than `least_letters`, in pixels. With `ids`, the number of an object stands in front of its name, where it
-    has one. Raises `UsageError` for a view it does not know.
+    has one. With `trails`, the path that it has taken in so many seconds, 60 at most, leads to where it stands, the
+    middle of the lower edge of its box; not in views on black. Raises `UsageError` for a view it does not know, and for
+    trails of no such length.
 
     "blurred" hides what it is given: in films, what `Steady(withhold=False)` makes of all that is found.
     """
@@ -63,6 +67,7 @@ class Renderer:
         hud: Callable[[], str] | None = None,
         least_letters: int = 1,
         ids: bool = False,
+        trails: float | None = None,
     ) -> None:
         if view not in VIEWS:
             raise UsageError(f"unknown view '{view}'; use {', '.join(VIEWS)}{did_you_mean(view, VIEWS)}")
@@ -70,6 +75,7 @@ class Renderer:
         self._hud = hud
         self._least_letters = least_letters
         self._ids = ids
+        self._trails = None if trails is None else Trails(trails)
         self._shades = Shades()
         self._areas: dict[int, float] = {}
         self._labels = Labels()
@@ -90,13 +96,15 @@ class Renderer:
         colours = [
             colour(c, s) for c, s in zip(detections.class_ids.tolist(), self._shades.assign(detections), strict=True)
         ]
-        image = np.zeros(frame.image.shape, np.uint8) if self._view in _ON_BLACK else frame.image.copy()
+        image = np.zeros(frame.image.shape, np.uint8) if self._view in BLACK_VIEWS else frame.image.copy()
         style = Style.of(frame.size, self._least_letters)
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
-        is_seen = self._view not in _ON_BLACK
+        is_seen = self._view not in BLACK_VIEWS
         outlines = draw_regions(image, detections.regions, style.line, style.letters) if is_seen else []
+        if is_seen and self._trails is not None:
+            self._trails.draw(image, frame, detections, colours, style.line)
         self._labels.start(plate.area)
         boxes = _whole(detections.boxes, image) if self._view in NAMING_VIEWS else []
         for box, tone in zip(boxes, colours, strict=False):  # of no boxes in other views

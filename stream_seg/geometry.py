@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -103,12 +103,26 @@ def choose_canvas(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) ->
     return max(canvases, key=lambda canvas: (_scale(size, canvas), -canvas[0] * canvas[1]))
 
 
+def mirrored(image: Image) -> Image:
+    """A view of `image`, left to right."""
+    return image[:, ::-1]
+
+
+def mirrored_back(found: Detections, width: int) -> Detections:
+    """What was found in the mirror image of an image of this `width`, where it is in the image."""
+    x1, y1, x2, y2 = found.boxes.T
+    boxes = np.stack([width - x2, y1, width - x1, y2], 1)
+    return replace(found, boxes=boxes, masks=np.ascontiguousarray(found.masks[:, :, ::-1]))
+
+
 def resize(image: Image, size: tuple[int, int], *, averaging: bool = True) -> Image:
     """A copy of `image` that is `size` (width, height), interpolated bilinearly.
 
     With `averaging` shrinking takes all pixels into account, as Pillow does; without it only the four nearest of each
     point, as OpenCV's INTER_LINEAR and PyTorch do.
     """
+    if _is_mirrored(image):
+        return _turned(resize(mirrored(image), size, averaging=averaging))
     if averaging:  # halving first is close to INTER_AREA from the start, at a third of its cost
         image = _halved(image, size)
     shrinks = image.shape[1] > size[0] or image.shape[0] > size[1]
@@ -121,6 +135,8 @@ def resize_quickly(image: Image, size: tuple[int, int]) -> Image:
 
     Averaging areas takes thrice as long, and gains nothing for a network or for the eye.
     """
+    if _is_mirrored(image):
+        return _turned(resize_quickly(mirrored(image), size))
     return np.asarray(cv2.resize(_halved(image, size), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
@@ -337,6 +353,15 @@ def _joined(part: NDArray[np.int32], hole: NDArray[np.int32]) -> NDArray[np.int3
 
 def _scale(size: tuple[int, int], canvas: tuple[int, int]) -> float:
     return min(canvas[0] / size[0], canvas[1] / size[1])
+
+
+def _is_mirrored(image: Image) -> bool:
+    """Whether it is a view as of `mirrored`, which is turned round where it is small: OpenCV would copy all of it."""
+    return image.strides[1] < 0
+
+
+def _turned(image: Image) -> Image:
+    return np.asarray(cv2.flip(image, 1), np.uint8)
 
 
 def _halved(image: Image, size: tuple[int, int]) -> Image:

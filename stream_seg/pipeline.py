@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
-from stream_seg.frame import Frame, SourceInfo, check_frame
+from stream_seg.frame import Frame, Image, SourceInfo, check_frame
+from stream_seg.geometry import mirrored, mirrored_back
 from stream_seg.given import (
     each_sink,
     picture_of,
@@ -78,9 +79,9 @@ class Feed:
 
 class _Lane:
     """A feed in a running pipeline. `info`, `has_begun` and `is_whole`, which says that all of its source was captured,
-    are set by its capture thread, `found`, which is what was found in the newest frame that was looked at, by those
-    that call the segmenter, `is_refused`, which says that its follower will have none of its frames, by the one that
-    renders, the rest by the caller's.
+    are set by its capture thread, `found`, which is what was found in the newest frame that was looked at, and
+    `was_mirrored`, which says how, by those that call the segmenter, `is_refused`, which says that its follower will
+    have none of its frames, by the one that renders, the rest by the caller's.
     """
 
     def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
@@ -94,6 +95,7 @@ class _Lane:
         self.follower = feed.follower
         self.unchanged = Unchanged()
         self.found = Detections.none(())
+        self.was_mirrored = True
         self.metrics = metrics
         self.info: SourceInfo | None = None
         self.has_begun = False
@@ -104,6 +106,13 @@ class _Lane:
         self.is_closed = False
         metrics.availability = getattr(feed.source, "availability", None)
         metrics.source = feed.source
+
+    def alternates(self, frame: Frame) -> bool:
+        """Whether this frame, the next one, is to be looked at mirrored, as every other one of a film that is."""
+        if frame.is_still or frame.is_unchanged:
+            return False
+        self.was_mirrored = not self.was_mirrored
+        return self.was_mirrored
 
     def let_go(self) -> None:
         """Forget what is its own, once its last frame is through: a follower keeps a picture, and it may be the first
@@ -144,6 +153,22 @@ class _Ended:
     lane: _Lane
 
 
+class _Taken(NamedTuple):
+    """A frame on its way to the segmenter, which `is_mirrored` there."""
+
+    lane: _Lane
+    frame: Frame
+    is_mirrored: bool = False
+
+    def image(self) -> Image:
+        """What the segmenter gets."""
+        return mirrored(self.frame.image) if self.is_mirrored else self.frame.image
+
+    def placed(self, found: Detections) -> Detections:
+        """What it found there, where it is in the frame."""
+        return mirrored_back(found, self.frame.image.shape[1]) if self.is_mirrored else found
+
+
 @dataclass(slots=True)
 class _Call:
     """A call of the segmenter under way; `found` is there, and the `seconds` it counts for, once it is done.
@@ -151,7 +176,7 @@ class _Call:
     It is of those of the `frames` that are not unchanged.
     """
 
-    frames: list[tuple[_Lane, Frame]]
+    frames: list[_Taken]
     found: list[Detections] | None = None
     seconds: float = 0.0
 
@@ -221,6 +246,7 @@ class Pipeline:
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch
         self._on_change = on_change
+        self._alternates = bool(getattr(segmenter, "alternates", False))
         self._in_turns = self.metrics.in_turns = in_turns
         depth = max(DEPTH, self._batch_size)
         self._intake = Intake(
@@ -359,14 +385,17 @@ class Pipeline:
         while True:
             with self._taking:
                 taken = self._intake.take(self._most_at_once())
-                call = _Call([(self._lanes[number], frame) for number, frame in taken.frames])
+                call = _Call([_Taken(self._lanes[number], frame) for number, frame in taken.frames])
                 if self._on_change:  # here, where frames are in order
-                    call.frames = [self._compared(*pair) for pair in call.frames if self._has_pixels(*pair)]
+                    call.frames = [self._compared(one) for one in call.frames if self._has_pixels(one)]
+                if self._alternates:
+                    call.frames = [one._replace(is_mirrored=one.lane.alternates(one.frame)) for one in call.frames]
                 self._calls.append(call)
                 self._calls.extend(_Ended(self._lanes[number]) for number in taken.ended)
             began = time.perf_counter()
-            call.frames = [(lane, frame) for lane, frame in call.frames if self._has_pixels(lane, frame)]
-            images = [frame.image for _, frame in call.frames if not frame.is_unchanged]
+            call.frames = [one for one in call.frames if self._has_pixels(one)]
+            looked_at = [one for one in call.frames if not one.frame.is_unchanged]
+            images = [one.image() for one in looked_at]
             found = self._segmenter(images) if images else []
             if not isinstance(found, Sequence):  # Detections have a length, too
                 raise TypeError(
@@ -375,24 +404,24 @@ class Pipeline:
             if len(found) != len(images):
                 raise ValueError(f"the segmenter returned {len(found)} results for {len(images)} images")
             call.seconds = (time.perf_counter() - began) * share
-            call.found = found
+            call.found = [one.placed(each) for one, each in zip(looked_at, found, strict=True)]
             self._hand_on_what_is_done()
 
-    def _compared(self, lane: _Lane, frame: Frame) -> tuple[_Lane, Frame]:
+    def _compared(self, taken: _Taken) -> _Taken:
         """The frame, marked where it shows what the last one did that was not."""
-        if not lane.unchanged(frame):
-            return lane, frame
-        lane.metrics.unchanged += 1
-        return lane, dataclasses.replace(frame, is_unchanged=True)
+        if not taken.lane.unchanged(taken.frame):
+            return taken
+        taken.lane.metrics.unchanged += 1
+        return taken._replace(frame=dataclasses.replace(taken.frame, is_unchanged=True))
 
-    def _has_pixels(self, lane: _Lane, frame: Frame) -> bool:
+    def _has_pixels(self, taken: _Taken) -> bool:
         """Whether the pixels, which may be made only here, can be; if not, their source has failed."""
         try:
-            _ = frame.image
+            _ = taken.frame.image
         except Exception as error:  # as in a capture thread
-            if lane.metrics.error is None:
-                self._source_failed(lane, error)
-                self._close_source(lane)
+            if taken.lane.metrics.error is None:
+                self._source_failed(taken.lane, error)
+                self._close_source(taken.lane)
             self._intake.delivered()
             return False
         return True
@@ -414,7 +443,7 @@ class Pipeline:
         if found:
             self.metrics.batch_segmented(len(found), call.seconds)
         new = iter(found)
-        for lane, frame in call.frames:
+        for lane, frame, _ in call.frames:
             detections = lane.found if frame.is_unchanged else next(new)
             if self._on_change:
                 check_found(detections)

@@ -48,7 +48,8 @@ class Segmenter(Protocol):
     """Images to detections. `max_batch` is the largest number of images one call gains from (1: gains nothing).
 
     One that also has `concurrency`, a number above 1, is called on that many threads at a time; one that also has
-    `warm_up(size, max_batch)` has it called before the first frame, with the (width, height) of the frames.
+    `warm_up(size, max_batch)` has it called before the first frame, with the (width, height) of the frames. One that
+    also has `alternates`, true, gets every other frame of a film mirrored: a view whose rows run backwards.
     """
 
     @property

@@ -27,6 +27,8 @@ MISSED = 2
 """In how many frames in a row an object may be missed, and be the same one afterwards."""
 APART = 0.25
 """Seconds between frames from which on each is shown by itself; an object that is missed for longer is gone."""
+DOUBTFUL = 0.7
+"""Times the score that objects are `shown_from`: what is so likely in one look may be more so in another."""
 REMEMBERED = 1.0
 """For how many seconds what is gone keeps its number, should it come back to where it was. What the frame before shows
 keeps it in any case: a model that takes longer than that for a frame shows nothing else of a camera."""
@@ -35,15 +37,27 @@ _SAME = 0.3  # intersection over union with the box before
 _STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
 _CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of 255 where there is something else
 _NEWEST = 0.3  # share of the newest score in the one that is shown
+_STAYS = 0.9  # times the score that objects are shown from: what is shown stays so from this one on
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
+_BOTH = 4.0  # the frame before is half of what is in the same place, and nothing of what moved by a quarter
 _ALIKE = 0.3  # and of a cell of a mask: so much of one that is as before, all of one that changed by 0.7
 
 _KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier than the one in the frame before
 
 _NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
-_KNOWN = np.dtype([("number", "i8"), ("seen", "f8"), ("times", "i8"), ("missed", "i8"), ("shown", "?"), ("stays", "?")])
+_KNOWN = np.dtype(
+    [
+        ("number", "i8"),
+        ("seen", "f8"),
+        ("times", "i8"),
+        ("missed", "i8"),
+        ("shown", "?"),
+        ("stays", "?"),
+        ("likely", "?"),
+    ]
+)
 """Of an object: its number, 0 until it is shown; when it was found last, in how many frames it was found, and missed
-since; whether it is shown, and stays so where it is missed."""
+since; whether it may be shown, stays so where it is missed, and is as likely as what is shown."""
 
 
 class Steady:
@@ -61,11 +75,16 @@ class Steady:
 
     `Detections.ids` are numbers from 1 on, as objects were first shown, by whatever name; images of their own have
     none.
+
+    `shown_from` is for a segmenter that sees every other frame mirrored, in which it makes other mistakes, and tells of
+    what has at least `DOUBTFUL` times that score: shown is what has it on average, where frames that miss it count 0.
     """
 
-    def __init__(self, *, withhold: bool = True) -> None:
+    def __init__(self, *, withhold: bool = True, shown_from: float | None = None) -> None:
+        self.shown_from = shown_from
         self._withhold = withhold
         self._objects = Detections.none(())
+        self._latest = self._objects  # as they were found last
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
@@ -81,7 +100,8 @@ class Steady:
         check_found(found)
         if frame.is_still:
             self._image = _NOTHING
-            return _of_one_name(found) if self._withhold else found
+            likely = found if self.shown_from is None else found[found.scores > self.shown_from]
+            return _of_one_name(likely) if self._withhold else likely
         if frame.is_unchanged and frame.image.shape == self._image.shape and float(frame.pts) >= self._at:
             return self._as_before(frame, found)
         found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
@@ -91,14 +111,15 @@ class Steady:
         begins = is_another or (self._withhold and not 0 < now - self._at <= APART)
         if begins:
             self._gone.add(self._objects, self._known)
-            self._objects, self._known = found[:0], self._known[:0]
+            self._objects, self._latest, self._known = found[:0], found[:0], self._known[:0]
         if is_another:
             self._gone = _Gone()
         self._add(found, frame.image, now)
         self._image, self._at = frame.image, now
         self._names = found.class_names if len(found) else self._names
         self._known["shown"] |= begins
-        shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
+        self._known["likely"] &= self._known["shown"]
+        shown = np.flatnonzero(self._known["likely"] & (self._known["stays"] | (self._known["missed"] == 0)))
         shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]
         objects = self._objects[shown]
         if self._withhold:
@@ -138,10 +159,18 @@ class Steady:
         scores, boxes, masks = found.scores.copy(), found.boxes, found.masks
         scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
         if self._withhold and again.any():
-            old = self._objects[before[again]]
+            old, new = self._objects[before[again]], found[again]
             boxes, masks = boxes.copy(), masks.copy()
-            boxes[again] = _eased(old.boxes, boxes[again])
-            masks[again] = _calmed(old.masks, _seen_in(boxes[again], found[again]))
+            if self.shown_from is None:
+                boxes[again] = _eased(old.boxes, new.boxes)
+                seen = _seen_in(boxes[again], new)
+            else:
+                latest = self._latest[before[again]]
+                share = _share_before(latest.boxes, new.boxes)
+                boxes[again] = _eased(old.boxes, _between(new.boxes, latest.boxes, share[:, None]))
+                seen, before_seen = (_seen_in(boxes[again], look) for look in (new, latest))
+                seen = _between(seen, before_seen, share[:, None, None])
+            masks[again] = _calmed(old.masks, seen)
         if not again.all():
             known["number"][~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
@@ -158,11 +187,21 @@ class Steady:
         gone[before[again]] = False
         if gone.any():
             self._gone.add(self._objects[gone], self._known[gone])
-        going_on = self._objects[missed]
+        going_on, looks = self._objects[missed], self._latest[missed]
         if len(going_on) and len(found):
-            going_on = replace(going_on, masks=regridded(going_on.masks, found.masks.shape[1:]))
+            going_on, looks = (
+                replace(some, masks=regridded(some.masks, found.masks.shape[1:])) for some in (going_on, looks)
+            )
+        if self.shown_from is not None:
+            going_on = replace(going_on, scores=(1 - _NEWEST) * going_on.scores)
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, masks=masks), going_on)
+        self._latest = _joined(found, looks)
         self._known = np.concatenate([known, self._known[missed]])
+        if self.shown_from is None:
+            self._known["likely"] = True
+        else:
+            least = self.shown_from * np.where(self._known["likely"], _STAYS, 1)
+            self._known["likely"] = self._objects.scores > least
 
     def _reach(self, found: Detections, before: NDArray[np.int64]) -> None:
         """Have what is left over continue objects that are left over, too, if these were found last, and not at rest.
@@ -256,11 +295,26 @@ def _looks_alike(before: Image, after: Image, box: NDArray[np.float32]) -> bool:
     return bool(np.abs(one - other).mean() < _CHANGED)
 
 
+def _share_before(old: Boxes, new: Boxes) -> NDArray[np.float32]:
+    """How much (N,) of the frame before is taken for each: an image and its mirror image move boxes to and fro."""
+    return np.asarray(0.5 * np.maximum(0, 1 - _BOTH * _moved(new - old, new)), np.float32)
+
+
+def _between(new: NDArray[np.float32], old: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is `old` by this share, and else `new`."""
+    return new + share * (old - new)
+
+
+def _moved(step: Boxes, boxes: Boxes) -> NDArray[np.float32]:
+    """How far edges moved on average, in sizes of the boxes that they moved to."""
+    size = np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1))
+    return np.asarray(np.abs(step).mean(1) / size, np.float32)
+
+
 def _eased(old: Boxes, new: Boxes) -> Boxes:
     """Boxes on the way from the old ones to the new: small steps are mostly the network's, large ones the object's."""
     step = new - old
-    size = np.sqrt(np.maximum((new[:, 2:] - new[:, :2]).prod(1), 1))
-    share = np.minimum(1, _NEAR + _PER_SIZE * np.abs(step).mean(1) / size)
+    share = np.minimum(1, _NEAR + _PER_SIZE * _moved(step, new))
     return np.asarray(old + share[:, None] * step, np.float32)
 
 

@@ -428,6 +428,7 @@ def test_no_steady_shows_photos_by_all_their_names_without_a_word(
     cat, out = tmp_path / "chelsea.png", tmp_path / "found.json"
     cv2.imwrite(str(cat), cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR))
     argv = [str(cat), "-o", str(out), "--overwrite", "--score-threshold", "0.3", "--device", "cpu", "--quiet"]
+    argv += ["--size", "416", "--no-mirror"]  # with which the network finds the dog
     for options, names in ([], ["cat"]), (["--no-steady"], ["cat", "dog"]):
         assert main([*argv, *options]) == 0
         document = json.loads(out.read_text())
@@ -506,7 +507,7 @@ def test_an_unfinished_output_is_named_where_it_is_and_not_what_was_to_be_replac
     figures, out = tmp_path / "run.json", tmp_path / "out.mp4"
     out.write_bytes(b"mine")
     segmenter = FunctionSegmenter(Failing(after=150), ["thing"])
-    monkeypatch.setattr("stream_seg.cli.run.load_model", lambda _args: segmenter)
+    monkeypatch.setattr("stream_seg.cli.run.load_model", lambda _args, _images: segmenter)
     argv = ["synthetic:64x64@30x200", "-o", str(out), "--overwrite", "--metrics", str(figures), "--quiet"]
     assert main(argv) == 1
     assert json.loads(figures.read_text())["outputs"] == [str(tmp_path / "out.part.mp4")]

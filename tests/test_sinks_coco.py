@@ -250,7 +250,8 @@ def test_a_disk_that_takes_a_part_of_the_images_is_full(tmp_path: Path, monkeypa
 
 def test_the_command_writes_what_its_own_eval_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "found.json"
-    assert main([str(ROOT / "samples" / "photo.jpg"), "-o", str(found), "--device", "cpu"]) == 0
+    as_eval = ["--size", "416", "--no-mirror"]
+    assert main([str(ROOT / "samples" / "photo.jpg"), "-o", str(found), "--device", "cpu", *as_eval]) == 0
     assert str(found) in capsys.readouterr().out
     argv = ["eval", "--images", str(ROOT / "samples"), "--annotations", str(found), "--device", "cpu"]
     assert main(argv) == 0

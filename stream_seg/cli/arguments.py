@@ -334,6 +334,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--slices", type=slices, metavar="N|CxR", help="run on this many overlapping slices as well, for small objects"
     )
+    group.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="run on each mirror image as well, for fewer mistakes, in twice the time (default with the built-in "
+        "model: on those of photos; of films every other frame is mirrored, which takes no time)",
+    )
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
     _add_places(group)
 

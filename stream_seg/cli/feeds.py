@@ -7,10 +7,10 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
 from stream_seg.availability import Availability
 from stream_seg.cli.names import (
@@ -30,6 +30,7 @@ from stream_seg.cli.names import (
 )
 from stream_seg.cli.places import of_source, refuse_misnamed
 from stream_seg.cli.refusals import (
+    are_images,
     refuse_clashes,
     refuse_crops_without_numbers,
     refuse_images,
@@ -63,7 +64,8 @@ T = TypeVar("T")
 class Plan:
     """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`; no feeds if nothing is left.
 
-    `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline.
+    `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline, `images`
+    that of the segmenter: None where each frame is for itself.
     """
 
     feeds: list[Feed]
@@ -72,6 +74,14 @@ class Plan:
     outputs: Sequence[Sink]
     screens: Sequence[Sink]
     in_turns: bool = False
+    images: Literal["films", "stills"] | None = None
+    steady: list[Steady] = field(default_factory=list)
+
+    def show_from(self, score: float | None) -> None:
+        """Have the feeds show what the segmenter finds as it says, by its `shown_from`."""
+        for steady in self.steady:
+            steady.shown_from = score
+        self.steady.clear()  # of many films nothing is kept that is done
 
 
 def plan(
@@ -108,6 +118,7 @@ def plan(
     refuse_outside(args, specs, sources, labels)
     refuse_images(args, specs, sources)
     refuse_crops_without_numbers(args, specs, sources)
+    images = _looked_at_as(args, specs, sources)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -134,6 +145,7 @@ def plan(
         shares = len(specs) > 1 and PLACE not in args.crops
         files[number].append(_crops(args, folder, specs[number], spared, labels[number] if shares else None))
     sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
+    steady = [_steady(args) for _ in sources]
     feeds = [
         Feed(
             source,
@@ -146,13 +158,22 @@ def plan(
             Renderer(args.view, hud=None if args.no_hud else _hud(metrics, number), ids=args.ids, trails=args.trails),
             label,
             args.max_frames,
-            _follower(args, label),
+            _follower(args, label, steady[number]),
         )
         for number, (source, written, seen, label) in enumerate(zip(sources, files, sent, labels, strict=True))
     ]
     wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
     written = [sink for sinks in [*files, *sent, for_wall] for sink in sinks]
-    return Plan(feeds, wall, metrics, written, screens, in_turns)
+    return Plan(feeds, wall, metrics, written, screens, in_turns, images, [one for one in steady if one is not None])
+
+
+def _looked_at_as(
+    args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]
+) -> Literal["films", "stills"] | None:
+    """What the segmenter is told that it looks at. In films, what only one look sees is to be blurred, too."""
+    if are_images(specs, sources):
+        return "stills"
+    return "films" if args.steady and args.view != "blurred" else None
 
 
 def _results(args: argparse.Namespace) -> list[str]:
@@ -346,9 +367,13 @@ def _wall(
     )
 
 
-def _follower(args: argparse.Namespace, label: str) -> Follower | None:
-    """What makes of the findings in the source of this name what is shown; to blur, all of it."""
-    steady: Follower | None = Steady(withhold=args.view != "blurred") if args.steady else None
+def _steady(args: argparse.Namespace) -> Steady | None:
+    """What makes films steady; to blur, it withholds nothing."""
+    return Steady(withhold=args.view != "blurred") if args.steady else None
+
+
+def _follower(args: argparse.Namespace, label: str, steady: Follower | None) -> Follower | None:
+    """What makes of the findings in the source of this name what is shown."""
     regions = of_source(args.region, label)
     follower = Region(regions, steady) if regions else steady
     for start, end in of_source(args.line, label):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 from stream_seg import catalog
 from stream_seg.cli.console import download_bar
@@ -15,8 +16,11 @@ from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.model_file import check_model
 
 
-def load_model(args: argparse.Namespace) -> ModelSegmenter:
-    """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use."""
+def load_model(args: argparse.Namespace, images: Literal["films", "stills"] | None = None) -> ModelSegmenter:
+    """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use.
+
+    `images` is that of `load_segmenter`.
+    """
     device = choose(args.device)
     with download_bar(quiet=args.quiet) as progress:
         path = catalog.locate(
@@ -35,6 +39,8 @@ def load_model(args: argparse.Namespace) -> ModelSegmenter:
         labels=args.labels,
         long_side=args.size,
         slices=args.slices,
+        images=images,
+        mirror=args.mirror,
     )
     segmenter.model_name = args.model
     return segmenter

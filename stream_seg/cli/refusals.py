@@ -168,18 +168,18 @@ def refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequ
     """Refuse to show images where nobody can press a key for the next one."""
     if args.serve is None and not any(map(is_address, args.output)):
         return
-    if _are_images(specs, sources):
+    if are_images(specs, sources):
         option = "an address" if args.serve is None else "--serve"
         raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
 
 
 def refuse_crops_without_numbers(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
     """Refuse a picture of each object where nobody tells the objects of a film apart."""
-    if args.crops is not None and not args.steady and not _are_images(specs, sources):
+    if args.crops is not None and not args.steady and not are_images(specs, sources):
         raise UsageError("--crops tells objects apart by their numbers, which they have none of with --no-steady")
 
 
-def _are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
+def are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
     """Whether all sources are images of their own, as far as is known by now."""
     infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
     return len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos)

@@ -177,7 +177,9 @@ class MaskRCNN:
     should be given, most preferred first; empty where it takes any. `even`: the heads' convolutions get equally many
     regions each time, some of them empty. cuDNN plans a convolution anew, for a millisecond, whenever its input is of
     another shape than the last one, and the number of detections is another one in every frame. `overview`: the long
-    side of a second look that images get which it is shown much larger; 0 where one is enough.
+    side of a second look that images get which it is shown much larger; 0 where one is enough. `still_size`: the long
+    side of images of their own, 0 for that of others. `mirrored`: whether it was trained on mirror images as well, so
+    that one is another look at an image.
     """
 
     name: str
@@ -196,6 +198,8 @@ class MaskRCNN:
     canvases: tuple[tuple[int, int], ...] = ()
     even: bool = False
     overview: int = 0
+    still_size: int = 0
+    mirrored: bool = False
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
@@ -241,6 +245,8 @@ COMPACT = MaskRCNN(
     ),
     detection=Detection(nms_iou=0.6, decay=0.5),
     overview=416,
+    still_size=640,
+    mirrored=True,
     licence="Apache-2.0",
 )
 """The embedded network."""

@@ -111,6 +111,8 @@ def describe(config: MaskRCNN, labels: Sequence[str], *, precision: Precision, d
         "config": json.dumps(dataclasses.asdict(config)),
         **({"canvases": canvases} if canvases else {}),
         **({"overview": str(config.overview)} if config.overview else {}),
+        **({"still_size": str(config.still_size)} if config.still_size else {}),
+        **({"mirrored": "yes"} if config.mirrored else {}),
     }
 
 

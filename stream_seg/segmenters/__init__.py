@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,9 +25,10 @@ from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.segmenters.function import FunctionSegmenter
-from stream_seg.segmenters.looks import Sliced, check_slices
-from stream_seg.segmenters.onnx_segmenter import Options
+from stream_seg.segmenters.looks import Alternating, BothWays, Sliced, check_slices
+from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD, Options
 from stream_seg.segmenters.session import Session, Signature
+from stream_seg.steady import DOUBTFUL
 
 __all__ = ["ClassFilter", "FunctionSegmenter", "ModelSegmenter", "load_segmenter", "read_labels"]
 
@@ -65,6 +67,8 @@ def load_segmenter(
     long_side: int | None = None,
     labels: str | Path | Sequence[str] | None = None,
     slices: tuple[int, int] | None = None,
+    images: Literal["films", "stills"] | None = None,
+    mirror: bool | None = None,
 ) -> ModelSegmenter:
     """Open a model, an ONNX file or a name of the catalogue, with the adapter of its family; use it in `with`.
 
@@ -74,19 +78,34 @@ def load_segmenter(
     `classes`: keep only these, or this one. `threads`: CPU threads, by default one per core. `long_side`: pixels of the
     longer side of what the network sees (default: the model's). `labels`: class names that replace the model's, or the
     path (also as a `str`) of a file with one per line; a first one "background" is dropped. `slices`: look at so many
-    overlapping parts of each image as well, (columns, rows).
+    overlapping parts of each image as well, (columns, rows). `mirror`: look at each mirror image as well, and take
+    objects for as likely as both looks together say, in twice the time.
+
+    `images`, if given, says what it is for, and has it look as the command does. Of "stills" the built-in model sees
+    more, 640 pixels, and their mirror images as well, unless `mirror` is False. Of "films" a `Pipeline` shows it every
+    other frame mirrored, unless `mirror` is given: show what has `shown_from`, as `Steady(shown_from=...)` does. Other
+    models do so whose metadata says `mirrored`.
 
     Raises `UsageError` for an option out of range, an unknown class or an empty list of them, `ModelError` for a file
     that is missing, damaged or of no known family, `DeviceError` for a device that cannot be had: there is no silent
     fallback.
     """
     _check(score_threshold, long_side, threads, slices)
-    options = Options(score_threshold, long_side, _names(labels))
+    options = Options(score_threshold, long_side, _names(labels), stills=images == "stills")
     chosen = choose(device)
     path = catalog.locate(model, device=kind_of(chosen))
-    segmenter = _adapter(Session(path, chosen, threads), options)
+    session = Session(path, chosen, threads)
+    may_mirror = images is not None and session.signature.metadata.get("mirrored") == "yes"
+    mirrors = may_mirror if mirror is None else mirror
+    threshold = DEFAULT_THRESHOLD if score_threshold is None else score_threshold
+    if mirrors:
+        options = replace(options, score_threshold=DOUBTFUL * threshold)
+    segmenter = _adapter(session, options)
     if slices is not None:
         segmenter = Sliced(segmenter, *slices)
+    if mirrors:
+        alternates = images == "films" and mirror is None
+        segmenter = (Alternating if alternates else BothWays)(segmenter, threshold)
     return segmenter if classes is None else ClassFilter(segmenter, classes)
 
 

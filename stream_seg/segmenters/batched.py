@@ -63,8 +63,10 @@ def open_batched(session: Session, options: Options) -> ModelSegmenter:
     """The segmenter of a model that `matches`.
 
     Metadata may name an `overview`: the long side, in pixels, of a second look that images get which the model is to
-    see much larger.
+    see much larger; and `still_size`, that of images of their own.
     """
+    if options.stills and options.long_side is None:
+        options = replace(options, long_side=_number(session.signature, "still_size", 0) or None)
     if session.device != "cpu" and session.signature.metadata.get("device") == "cpu":
         logger.warning("%s is made for a CPU, and slow on CUDA: export it with --device cuda", session.path.name)
     close = BatchedSegmenter(session, options)

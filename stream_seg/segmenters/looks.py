@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Image
-from stream_seg.geometry import pairwise_iou, regridded
+from stream_seg.geometry import continued, mirrored, mirrored_back, pairwise_iou, regridded
 from stream_seg.segmenters.base import Around, ModelSegmenter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter
 
@@ -28,6 +28,9 @@ MOST_PARTS = 8
 
 OVERLAP = 0.2
 """Of a part with the next one, in sides of parts: what is smaller is whole in one of them."""
+
+_AGREEING = 0.15
+"""By so much, as log odds, what two looks find is likelier than both say on average."""
 
 _CUT = 0.02
 """What ends so near to where a part was cut off, in sides of the part, goes on beyond it."""
@@ -77,6 +80,38 @@ class Sliced(Around):
         looks = None if max_batch is None else max_batch * (1 + self._slices[0] * self._slices[1])
         for width, height in (size, (part.shape[1], part.shape[0])):
             super().warm_up((width, height), looks)
+
+
+class BothWays(Around):
+    """Looks at each image as it is and mirrored, in which a network makes other mistakes, and finds what has more than
+    `threshold` by both looks.
+
+    `inner` is to tell of what has `steady.DOUBTFUL` times as much.
+    """
+
+    def __init__(self, inner: ModelSegmenter, threshold: float) -> None:
+        super().__init__(inner, f"{inner.description}, and mirrored")
+        self.max_batch = max(1, inner.max_batch // 2)
+        self._threshold = threshold
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        found = iter(self._inner([view for image in images for view in (image, mirrored(image))]))
+        return [agreed(next(found), mirrored_back(next(found), image.shape[1]), self._threshold) for image in images]
+
+    def warm_up(self, size: tuple[int, int], max_batch: int | None = None) -> None:
+        super().warm_up(size, None if max_batch is None else 2 * max_batch)
+
+
+class Alternating(Around):
+    """A segmenter that a pipeline gives every other frame of a film mirrored; see `shown_from`."""
+
+    def __init__(self, inner: ModelSegmenter, threshold: float) -> None:
+        super().__init__(inner, f"{inner.description}, mirrored in every other frame")
+        self.alternates = True
+        self.shown_from = threshold
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        return self._inner(images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +179,33 @@ def united(looks: Sequence[Detections]) -> Detections:
                 remains[mine[of_this]] = False
     best = order[remains[order]]
     return Detections(boxes[best], scores[best], classes[best], _masks(looks)[best], looks[0].class_names)
+
+
+def agreed(one: Detections, other: Detections, threshold: float) -> Detections:
+    """What two looks at an image find, each object once, with a score of both looks, where one that misses it counts 0;
+    those above `threshold`.
+
+    Boxes must be in the same pixels. An object's box and mask are between those of both looks, nearer to the surer one.
+    """
+    which, _ = continued(one, other, SAME_IOU)
+    first = np.flatnonzero(which >= 0)
+    second, alone = which[first], np.setdiff1d(np.arange(len(other)), which)
+    boxes, scores = one.boxes.copy(), one.scores / 2
+    masks = _masks([one, other]) if len(one) or len(other) else one.masks
+    share = (other.scores[second] / np.maximum(one.scores[first] + other.scores[second], 1e-6))[:, None]
+    boxes[first] += share * (other.boxes[second] - boxes[first])
+    scores[first] += other.scores[second] / 2
+    masks[first] += share[..., None] * (masks[len(one) + second] - masks[first])
+    scores = np.concatenate([scores, other.scores[alone] / 2])
+    found = Detections(
+        np.concatenate([boxes, other.boxes[alone]]),
+        np.asarray(scores + _AGREEING * scores * (1 - scores), np.float32),
+        np.concatenate([one.class_ids, other.class_ids[alone]]),
+        np.delete(masks, len(one) + second, axis=0),
+        one.class_names,
+    )
+    order = np.argsort(-found.scores, kind="stable")
+    return found[order[found.scores[order] > threshold]]
 
 
 def _masks(looks: Sequence[Detections]) -> NDArray[np.float32]:

@@ -38,11 +38,15 @@ _MOST_BUFFERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may ask of any model: None leaves it to the model."""
+    """What a user may ask of any model: None leaves it to the model.
+
+    `stills`: whether images are each of their own, for which there is time to look closely.
+    """
 
     score_threshold: float | None = None
     long_side: int | None = None
     labels: tuple[str, ...] | None = None
+    stills: bool = False
 
 
 class _Buffers(threading.local):

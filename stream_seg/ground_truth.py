@@ -241,12 +241,16 @@ def usable_outline(annotation: Mapping[str, Any]) -> _Segmentation | None:
     """Polygons or run lengths of an annotation; None where there are none, or some that should not be trusted.
 
     What has two points or none encloses nothing; pycocotools would take the two for a box. A single point is damage,
-    which `run_lengths` refuses.
+    which `run_lengths` refuses, and so are points that are lists of their own, as OpenCV's contours have them.
     """
     found = annotation.get("segmentation") if annotation.get("iscrowd") or annotation.get("mask_valid", True) else None
     if isinstance(found, list):
-        found = [part for part in found if not isinstance(part, list) or len(part) // 2 not in (0, 2)]
+        found = [part for part in found if not _encloses_nothing(part)]
     return found or None
+
+
+def _encloses_nothing(part: object) -> bool:
+    return isinstance(part, list) and len(part) // 2 in (0, 2) and not any(isinstance(one, list) for one in part)
 
 
 def run_lengths(segmentation: _Segmentation, size: tuple[int, int]) -> _EncodedRLE:

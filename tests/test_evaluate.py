@@ -429,6 +429,11 @@ def test_a_category_that_no_object_has_may_have_the_name_of_another(folder: Path
         ({"segmentation": [[4, 4]]}, r"a segmentation cannot be read: \[\[4, 4\]\]"),
         ({"segmentation": [["x", 4, 5, 5, 4, 6]]}, r'a segmentation cannot be read: \[\["x", 4, 5, 5, 4, 6\]\]'),
         ({"segmentation": [4, 4, 5, 5, 4, 6]}, r"a segmentation cannot be read: \[4, 4, 5, 5, 4, 6\]"),
+        (
+            {"segmentation": [[[4, 4], [60, 4], [60, 60], [4, 60]]]},
+            r"a segmentation cannot be read: \[\[\[4, 4\], \[60, 4",
+        ),
+        ({"segmentation": [[[4, 4]], [[60, 4]], [[60, 60]]]}, r"a segmentation cannot be read: \[\[\[4, 4\]\], "),
         ({"segmentation": {"counts": [10240]}}, r"has the size null in an image of \[80, 128\]"),
         ({"segmentation": {"size": [80, 128]}}, "a segmentation cannot be read"),
         ({"bbox": [math.nan, 4, 56, 56]}, r"'annotations' has the bbox \[NaN, 4, 56, 56\]"),

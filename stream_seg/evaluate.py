@@ -293,9 +293,15 @@ def read_annotated(path: Path, size: tuple[int, int], *, upright: bool = False) 
     Raises `SourceError` for a file that cannot be read, or is not of the `size` (height, width) of its annotations.
     """
     try:
-        image = decoded(path.read_bytes(), upright=upright)
+        data = path.read_bytes()
     except OSError as error:
         raise SourceError(f"the annotated image {path} cannot be read: {error.strerror}") from error
+    image = decoded(data, upright=upright)
+    if not upright and (image is None or image.shape[:2] != size) and _is_so_upright(data, size):
+        raise SourceError(
+            f"{path} is {size[1]}x{size[0]}, as its annotations are for, only when it is turned as the camera noted: "
+            'if it was annotated as viewers show it, say "upright": true in the entry of each such image'
+        )
     if image is None:
         raise SourceError(f"the annotated image {path} is damaged, too large or of an unknown format")
     if image.shape[:2] != size:
@@ -304,6 +310,12 @@ def read_annotated(path: Path, size: tuple[int, int], *, upright: bool = False) 
             f"{size[1]}x{size[0]}: give the images that were annotated"
         )
     return image
+
+
+def _is_so_upright(data: bytes, size: tuple[int, int]) -> bool:
+    """Whether a file is of the `size` (height, width) when it is turned as a camera may have noted in it."""
+    image = decoded(data)
+    return image is not None and image.shape[:2] == size
 
 
 def _rows(detections: Detections, picture: _Picture, matching: _Matching, seen: int) -> list[_Row]:

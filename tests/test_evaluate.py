@@ -22,6 +22,7 @@ from stream_seg.evaluate import Result, check, evaluate, read_annotated
 from stream_seg.frame import Image
 from stream_seg.ground_truth import read_document, read_ground_truth, run_lengths
 from stream_seg.segmenters import FunctionSegmenter
+from tests.test_sources_images import with_orientation
 
 Box = tuple[float, float, float, float]
 
@@ -604,6 +605,20 @@ def test_missing_and_wrong_files_are_named(folder: Path) -> None:
         evaluate(finder(), folder, path)
     cv2.imwrite(str(folder / "a.png"), np.zeros((40, 64, 3), np.uint8))
     with pytest.raises(SourceError, match=r"a\.png is 64x40, its annotations are for 128x80"):
+        evaluate(finder(), folder, path)
+
+
+def test_a_photo_that_was_annotated_upright_is_told_how_to_say_so(folder: Path) -> None:
+    path = truth(folder, *BOTH)
+    document = json.loads(path.read_text())
+    document["images"][0]["file_name"] = "photo.jpg"
+    path.write_text(json.dumps(document))
+    photo = cv2.imencode(".jpg", np.zeros((128, 80, 3), np.uint8))[1].tobytes()
+    (folder / "photo.jpg").write_bytes(with_orientation(photo, 6))
+    with pytest.raises(SourceError, match=r'photo\.jpg is 128x80, .* only when it is turned .* say "upright": true in'):
+        evaluate(finder(), folder, path)
+    (folder / "photo.jpg").write_bytes(photo)
+    with pytest.raises(SourceError, match=r"photo\.jpg is 80x128, its annotations are for 128x80"):
         evaluate(finder(), folder, path)
 
 

@@ -73,6 +73,17 @@ def test_sheets_show_each_find_with_its_box(data: Path) -> None:
     assert (sheet[14:158, 148 * 4 + 140] == 90).all(), "beside the picture"
 
 
+@pytest.mark.parametrize(("width", "box"), [(640, [0, 0, 640, 3]), (5, [-9e4, -9e4, 18e4, 18e4])])
+def test_a_sheet_shows_thin_pictures_and_boxes_far_larger_than_theirs(data: Path, width: int, box: list[float]) -> None:
+    cv2.imwrite(str(data / "1.png"), np.full((3, width, 3), 128, np.uint8))
+    image = {"id": 1, "file_name": "1.png", "width": width, "height": 3}
+    document = {"images": [image], "categories": CATEGORIES, "annotations": [find(50, 1, 7, 0.9) | {"bbox": box}]}
+    (data / "train.json").write_text(json.dumps(document))
+    with importable():
+        printed = run("review", data, "--out", data / "sheets")
+    assert printed == f"1 annotations on 1 sheets in {data / 'sheets'}\n"
+
+
 @pytest.mark.parametrize("upright", [False, True])
 def test_a_find_is_shown_where_its_picture_was_annotated(tmp_path: Path, *, upright: bool) -> None:
     picture = np.full((80, 120, 3), 128, np.uint8)

@@ -100,7 +100,8 @@ def _tile(image: Image, box: list[float], text: str) -> Pixels:
     """(LINE + SIDE, SIDE, 3): a crop round a box (x, y, w, h) of a picture, the box in it, and a line above."""
     scale = SIDE / max(ROOM * max(box[2:]), LEAST)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    scaled = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
+    fx, fy = (max(scale, 1 / side) for side in image.shape[1::-1])  # of what is thin, a pixel is left
+    scaled = cv2.resize(image, None, fx=fx, fy=fy, interpolation=how)
     x1, y1, x2, y2 = (round(scale * place) for place in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
     left = min(max((x1 + x2) // 2, 0), scaled.shape[1]) + SIDE // 2  # of the crop, in what has a frame of SIDE
     top = min(max((y1 + y2) // 2, 0), scaled.shape[0]) + SIDE // 2

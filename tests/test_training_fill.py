@@ -107,7 +107,7 @@ def test_boxes_that_fit_no_outline_hold_up_nothing(
         (["--classes", "car", "--out", "new.json"], 2, "has no class car; it has ball, tent"),
         (["--classes", "ball", "--out", "train.json"], 2, "is there already: give another --out"),
         (["--classes", "ball", "--out", "new.json", "--gap", "2"], 2, "from 0 to 1, not 2.0"),
-        (["--classes", "ball", "--out", "none/new.json"], 6, "cannot be written: No such file or directory"),
+        (["--classes", "ball", "--out", "none/new.json"], 6, "none does not exist; create it first"),
         (["--classes", "ball", "--out", "new.json", "--train", "other.json"], 3, "cannot be read"),
         (["--classes", "ball", "--out", "new.json", "--source", "voc"], 2, "has no picture with the source voc"),
         (["--classes", "tent", "--out", "new.json"], 3, "the annotation 4 of image 1 is damaged: a segmentation has"),

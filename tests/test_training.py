@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,8 +109,11 @@ def trained(shapes: Path, interrupted: tuple[subprocess.Popen[str], Path]) -> Pa
     printed, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
     assert "41 pictures, 3 classes: box, ball, tent" in printed
+    crowds = Counter(one.get("iscrowd", 0) for one in json.loads((shapes / "train.json").read_text())["annotations"])
+    assert f"{crowds[1]} of {crowds.total()} annotations are iscrowd: regions to ignore" in printed
     before = json.loads((out / "run.json").read_text())
     assert 0 < before["steps"] < STEPS
+    assert before["objects"] == crowds[0]
     with contextlib.redirect_stderr(io.StringIO()) as told:
         assert f"{STEPS} steps" in run("train", *options(shapes, out, "--resume"))
     shares = [int(share) for share in re.findall(r"(\d+)%\|", told.getvalue())]

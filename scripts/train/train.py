@@ -138,6 +138,9 @@ def _prepare(args: argparse.Namespace) -> None:
     annotations = read_annotations(args.data / args.train, args.images or args.data)
     print(f"{len(annotations.pictures)} pictures, {len(annotations.classes)} classes: {', '.join(annotations.classes)}")
     _refuse_nothing_to_learn(args, annotations)
+    crowds, objects = _crowds(annotations), _objects(annotations)
+    if crowds:
+        print(f"{crowds} of {crowds + objects} annotations are iscrowd: regions to ignore, which teach no object")
     sampling_weights(annotations, args.shares)  # which refuses sources that there are not
     # Before OpenCV starts threads of its own: the processes that make batches are forks, which would wait for them.
     cv2.setNumThreads(1)
@@ -165,6 +168,14 @@ def _refuse_nothing_to_learn(args: argparse.Namespace, annotations: Annotations)
             f"no object in {args.data / args.train} has an outline, and --only masks learns from nothing else: "
             "outline.py draws some"
         )
+
+
+def _objects(annotations: Annotations) -> int:
+    return sum(int((~picture.objects.crowd).sum()) for picture in annotations.pictures)
+
+
+def _crowds(annotations: Annotations) -> int:
+    return sum(int(picture.objects.crowd.sum()) for picture in annotations.pictures)
 
 
 def _train(team: Team, args: argparse.Namespace) -> None:
@@ -248,10 +259,15 @@ def _describe(args: argparse.Namespace, annotations: Annotations, schedule: Sche
     """Write run.json: what the model card says about data and training, which began with `weights`."""
     sources = Counter((picture.source, picture.licence) for picture in annotations.pictures)
     rows = [{"source": source, "licence": licence, "pictures": n} for (source, licence), n in sources.most_common()]
-    objects = sum(len(picture.objects.labels) for picture in annotations.pictures)
     place = {"steps": schedule.step, "minutes": round(schedule.seconds / 60, 1), "pictures": len(annotations.pictures)}
     options = vars(args) | {"weights": weights}
-    described = {"classes": annotations.classes, **place, "objects": objects, "sources": rows, "options": options}
+    described = {
+        "classes": annotations.classes,
+        **place,
+        "objects": _objects(annotations),
+        "sources": rows,
+        "options": options,
+    }
     write_notes(args.out, described)
 
 

@@ -22,7 +22,7 @@ from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Outcome
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import Crops, ListSink, crops
-from stream_seg.sinks.part import PartFile
+from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sources import ListSource, open_source
 from stream_seg.steady import Steady
 from tests.source_files import write_video
@@ -279,6 +279,36 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "crops" / "person-1.jpg"), grey(200))
     sink.close(Outcome.COMPLETE)
     assert {name: look[0] for name, look in written(tmp_path).items()} == {"person-1.jpg": 200, "person-1-2.jpg": 10}
+
+
+@pytest.mark.parametrize("when", ["before it is begun", "while it is written"])
+def test_a_name_that_another_run_takes_in_between_is_no_failure(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = opened(tmp_path)
+    folder = tmp_path / "crops"
+    sink.write(shown(10, 0), found((1, (100, 50, 140, 90))))
+    whole = PartFile.write, Target.__post_init__
+    others = [200]
+
+    def take(name: str) -> None:
+        if name == "person-1" and others:
+            cv2.imwrite(str(folder / "person-1.jpg"), grey(others.pop()))
+
+    def check(target: Target) -> None:
+        if when == "before it is begun":
+            take(target.path.stem)
+        whole[1](target)
+
+    def write(part: PartFile, data: bytes) -> int:
+        take(part.target.path.stem)
+        return whole[0](part, data)
+
+    monkeypatch.setattr(PartFile, "write", write)
+    monkeypatch.setattr(Target, "__post_init__", check)
+    sink.close(Outcome.STOPPED)
+    assert {name: look[0] for name, look in written(tmp_path).items()} == {"person-1.jpg": 200, "person-1-2.jpg": 10}
+    assert not list(folder.glob("*.part*"))
 
 
 @pytest.mark.parametrize(

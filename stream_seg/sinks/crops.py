@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -17,7 +18,7 @@ from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.images import SUFFIXES, inside, make_folder, not_empty, refuse_no_folder, replaces_input, save
-from stream_seg.sinks.part import Target, file_identity
+from stream_seg.sinks.part import TakenError, Target, file_identity
 
 GONE_SECONDS = 3.0
 """What was not seen for so long is gone: longer than `steady.REMEMBERED`, for which it keeps its number."""
@@ -239,15 +240,22 @@ class Crops(Sink):
 
     def _save(self, image: Image, name: Path) -> Path:
         """Write to this place in the folder, or one beside it that is free; return where."""
-        path, number = self.path / name, 1
-        make_folder(path.parent)
+        make_folder((self.path / name).parent)
         may_replace = self._overwrite and not (self._info is not None and self._info.is_live)
-        while not may_replace and path.exists():
-            number += 1
-            path = (self.path / name).with_name(f"{name.stem}-{number}{name.suffix}")
-        if file_identity(path) in self._inputs:
-            raise replaces_input(path)
-        save(image, Target(path, may_replace))
+        for number in itertools.count(1):
+            counter = "" if number == 1 else f"-{number}"
+            path = (self.path / name).with_name(f"{name.stem}{counter}{name.suffix}")
+            if not may_replace and path.exists():
+                continue
+            if file_identity(path) in self._inputs:
+                raise replaces_input(path)
+            try:
+                save(image, Target(path, may_replace))
+            except TakenError as error:  # since it was looked, by another run that writes into this folder, too
+                if error.kept is not None:
+                    error.kept.unlink(missing_ok=True)
+            else:
+                break
         self._has_written = True
         return path
 

@@ -41,12 +41,20 @@ _LONGEST_NAME = 255
 """Bytes, in nearly all file systems."""
 
 
+class TakenError(OutputError):
+    """A file that may not be replaced has the name of a result; `kept` is where that is, None if it was not begun."""
+
+    def __init__(self, message: str, kept: Path | None = None) -> None:
+        super().__init__(message)
+        self.kept = kept
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The file a result is wanted in. `path` is as the user wrote it; links are followed when writing.
 
-    Raises `OutputError` when the file exists and may not be replaced, when it is the input, or when its folder is
-    missing or cannot be written to.
+    Raises `OutputError` when the file exists and may not be replaced (`TakenError`), when it is the input, or when its
+    folder is missing or cannot be written to.
     """
 
     path: Path
@@ -79,9 +87,9 @@ class Target:
         return self.path.resolve()
 
     def refuse_taken(self) -> None:
-        """Raise `OutputError` when the file is there and not to be replaced."""
+        """Raise `TakenError` when the file is there and not to be replaced."""
         if self.resolved.exists() and not self.overwrite:
-            raise OutputError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")
+            raise TakenError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")
 
     def refuse_input(self, source: Path | None) -> None:
         """Raise `OutputError` when `source` is the same file, by whatever name."""
@@ -189,7 +197,10 @@ class PartFile:
         self.path.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Close and give the file its name. Raises `OutputError`, and keeps the partial name, if that is taken now."""
+        """Close and give the file its name. Raises `OutputError`, and keeps the partial name, when that fails.
+
+        It is a `TakenError` if the name is taken now.
+        """
         self.close()
         try:
             if self.target.overwrite:
@@ -197,8 +208,8 @@ class PartFile:
             else:
                 _rename_unless_taken(self.path, self.target.resolved)
         except FileExistsError as error:
-            raise OutputError(
-                f"{self.target.path} appeared while it was being written; the result is in {self.path}"
+            raise TakenError(
+                f"{self.target.path} appeared while it was being written; the result is in {self.path}", self.path
             ) from error
         except OSError as error:
             left = "the result is in the former" if self.path.exists() else "it was deleted while it was being written"

@@ -55,6 +55,7 @@ LIVE = SourceInfo("camera", (64, 48), "live")
 STEADY = [Fraction(i, 25) for i in range(90)]
 UNEVEN = [Fraction(ticks, 90000) for ticks in itertools.accumulate([7000, 3000, 9001, 1500, 20000, 2999] * 15)]
 HOUR = 3600.0
+LATE = 1_800_000_000
 
 
 def length(path: Path) -> Fraction:
@@ -247,6 +248,36 @@ def test_the_name_tells_when_a_segment_began_and_none_is_used_twice(tmp_path: Pa
         match = re.fullmatch(r"door_(\d{8}-\d{6})(-\d+)?\.mp4", name)
         assert match
         assert before <= match[1] <= after
+
+
+@pytest.mark.parametrize("kind", [SegmentedVideo, SegmentedObjects])
+@pytest.mark.parametrize("when", ["before it is begun", "while it is written"])
+def test_a_name_that_another_run_takes_in_between_is_no_failure(
+    kind: type[SegmentedVideo | SegmentedObjects], when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = itertools.count(LATE)  # the names of two runs are the same, and all of one run differ
+    monkeypatch.setattr(kind, "_began_at", lambda *_: next(at))
+    sink = kind(tmp_path / ("door.mp4" if kind is SegmentedVideo else "door.jsonl"), 1.0)
+    free = sink._free_name
+
+    def taken_at_once(began: float) -> Path:
+        path = free(began)
+        if not path.stem.endswith("-2"):
+            path.touch()
+        return path
+
+    if when == "before it is begun":
+        monkeypatch.setattr(sink, "_free_name", taken_at_once)
+    sink.open(LIVE)
+    for frame in frames(STEADY):
+        sink.write(frame, NOTHING)
+        for part in tmp_path.glob("*.part*") if when == "while it is written" else []:
+            part.with_stem(part.stem.removesuffix(".part")).touch()
+    sink.close(Outcome.STOPPED)
+    names = [path.stem for path in segments(tmp_path) if path.stat().st_size]
+    assert len(names) == 4
+    assert all(name.endswith("-2") for name in names)
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def numbers(path: Path) -> list[int]:

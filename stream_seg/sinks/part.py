@@ -206,7 +206,7 @@ class PartFile:
             if self.target.overwrite:
                 self.path.replace(self.target.resolved)
             else:
-                _rename_unless_taken(self.path, self.target.resolved)
+                rename_unless_taken(self.path, self.target.resolved)
         except FileExistsError as error:
             raise TakenError(
                 f"{self.target.path} appeared while it was being written; the result is in {self.path}", self.path
@@ -271,7 +271,7 @@ def file_identity(path: Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _rename_unless_taken(old: Path, new: Path) -> None:
+def rename_unless_taken(old: Path, new: Path) -> None:
     """Rename, raising `FileExistsError` if `new` exists, where the file system can say so without a race."""
     try:
         new.hardlink_to(old)

@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -27,7 +27,7 @@ from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.original import Original
-from stream_seg.sinks.part import Target
+from stream_seg.sinks.part import TakenError, Target, rename_unless_taken
 from stream_seg.sinks.preroll import MOST_SECONDS, Ahead, Encoded, PreRoll
 from stream_seg.sinks.retention import MARK, Keep, Segments
 from stream_seg.sinks.video import VideoFile
@@ -106,6 +106,7 @@ class Segmented(Sink, Generic[S, T]):
         self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
         self._file: S | None = None
+        self._began = 0.0  # when it did, by the system's clock
         self._preroll: PreRoll[T] | None = None
         self._has_begun = False
         self._event_end: Fraction | None = None  # unless something is seen before
@@ -174,7 +175,8 @@ class Segmented(Sink, Generic[S, T]):
 
     def _finish(self, file: S, until: Fraction) -> None:
         """Finish the present file at the time `until` of the source."""
-        file.finish(until)
+        with self._numbered_if_taken():
+            file.finish(until)
         self._file = None
         self._tidy()
         # An encoder takes much more than it touches. In what the one before has left, all counts as touched: four of
@@ -187,7 +189,8 @@ class Segmented(Sink, Generic[S, T]):
             self._limit = origin + ((frame.pts - origin) // self._seconds + 1) * self._seconds
         if self._preroll is not None:
             self._preroll.let_go(frame.pts)
-        file = self._file = self._new(self._free_name(self._began_at(frame, info)))
+        self._began = self._began_at(frame, info)
+        file = self._file = self._new_free()
         file.open(dataclasses.replace(info, start=self._start))
         self._has_begun = True
         if self._preroll is not None:
@@ -211,7 +214,8 @@ class Segmented(Sink, Generic[S, T]):
         """Finish the last segment."""
         self._preroll = None  # the sinks of many films stay until the last of them is done
         if self._file is not None:
-            self._file.close(outcome)
+            with self._numbered_if_taken():
+                self._file.close(outcome)
             self._tidy()
 
     def _end_before(self, frame: Frame) -> Fraction | None:
@@ -227,9 +231,39 @@ class Segmented(Sink, Generic[S, T]):
 
     def _free_name(self, began: float) -> Path:
         number = 1
-        while (path := self._name(number, began)).exists() or Target(path).part_path(1).exists():
+        while (path := self._name(number, began)).exists() or Target(path, True).part_path(1).exists():
             number += 1
         return path
+
+    def _new_free(self) -> S:
+        while True:
+            with contextlib.suppress(TakenError):  # by another run since it was looked: the next number is free
+                return self._new(self._free_name(self._began))
+
+    @contextlib.contextmanager
+    def _numbered_if_taken(self) -> Iterator[None]:
+        """Give a file that is finished meanwhile a free name where another run has taken its own since it was begun."""
+        try:
+            yield
+        except TakenError as error:
+            if error.kept is None:
+                raise
+            self._rename(error.kept)
+            self._file = None
+
+    def _rename(self, part: Path) -> None:
+        """Give the partial file of a segment that is whole a name nobody has."""
+        while True:
+            path = self._free_name(self._began)
+            try:
+                rename_unless_taken(part, path)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise OutputError(
+                    f"cannot rename {part} to {path}: {error.strerror}; the result is in the former"
+                ) from error
+            return
 
     def _name(self, number: int, began: float) -> Path:
         """What the `number`th segment is called that began at a time of the system's clock."""

@@ -429,6 +429,24 @@ def test_a_file_whose_folder_was_deleted_meanwhile_is_not_said_to_be_there(tmp_p
 
 
 @pytest.mark.parametrize(("name", "sink"), [("a.mp4", VideoFile), ("a.jsonl", ObjectsFile)])
+def test_what_is_left_of_a_failed_run_is_not_said_to_be_where_it_was_deleted(
+    name: str, sink: type[VideoFile | ObjectsFile], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    file = sink(folder / name)
+    file.open(ABOUT)
+    for frame in frames(CFR):
+        file.write(frame, NOTHING)
+    shutil.rmtree(folder)
+    file.close(Outcome.FAILED)
+    assert caplog.messages == [
+        f"{(folder / name).resolve().with_stem('a.part')} was deleted while it was being written"
+    ]
+    assert file.result is None
+
+
+@pytest.mark.parametrize(("name", "sink"), [("a.mp4", VideoFile), ("a.jsonl", ObjectsFile)])
 def test_an_old_partial_file_is_left_alone_and_told_of(
     name: str, sink: type[VideoFile | ObjectsFile], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from stream_seg.detections import Detections
@@ -10,8 +9,6 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.part import PartFile, Target
-
-logger = logging.getLogger(__name__)
 
 
 class DataFile(Sink):
@@ -70,9 +67,7 @@ class DataFile(Sink):
             raise _unwritable(part, error) from error
         finally:
             if is_kept := part.error is not None or outcome is Outcome.FAILED:
-                part.close()
-                lack = "" if part.error is None else self._lack
-                logger.warning("what was written until then is in %s%s", part.path, lack)
+                self.result = part.keep("" if part.error is None else self._lack)
         if is_kept:
             return
         part.publish()

@@ -185,6 +185,15 @@ class PartFile:
         cause = self.error or error
         return OutputError(f"cannot write {self.target.path}: {getattr(cause, 'strerror', None) or cause}{kept}")
 
+    def keep(self, lack: str = "") -> Path | None:
+        """Close the file under its partial name and say where it is, and what it lacks; None if it was deleted."""
+        self.close()
+        if not self.path.exists():
+            logger.warning("%s was deleted while it was being written", self.path)
+            return None
+        logger.warning("what was written until then is in %s%s", self.path, lack)
+        return self.path
+
     def close(self) -> None:
         """Close the file under its partial name."""
         if self._descriptor >= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +18,6 @@ from stream_seg.sinks.film import Film
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.preroll import Encoded
-
-logger = logging.getLogger(__name__)
 
 
 class VideoFile(Sink):
@@ -146,5 +143,4 @@ class VideoFile(Sink):
         if part.is_empty():
             part.discard()
             return
-        self.kept = self.result = part.path
-        logger.warning("what was written until then is in %s", part.path)
+        self.kept = self.result = part.keep()

@@ -39,7 +39,7 @@ _CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of
 _NEWEST = 0.3  # share of the newest score in the one that is shown
 _STAYS = 0.9  # times the score that objects are shown from: what is shown stays so from this one on
 _NEAR, _PER_SIZE = 0.4, 4.0  # the same of a box: so much of one in the same place, all of one that moved by a seventh
-_BOTH = 4.0  # the frame before is half of what is in the same place, and nothing of what moved by a quarter
+_BOTH = 6.0  # the frame before is half of what is in the same place, and nothing of what moved by a sixth
 _ALIKE = 0.3  # and of a cell of a mask: so much of one that is as before, all of one that changed by 0.7
 
 _KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier than the one in the frame before

@@ -49,6 +49,7 @@ _KNOWN = np.dtype(
     [
         ("number", "i8"),
         ("seen", "f8"),
+        ("age", "i8"),
         ("times", "i8"),
         ("missed", "i8"),
         ("shown", "?"),
@@ -56,8 +57,9 @@ _KNOWN = np.dtype(
         ("likely", "?"),
     ]
 )
-"""Of an object: its number, 0 until it is shown; when it was found last, in how many frames it was found, and missed
-since; whether it may be shown, stays so where it is missed, and is as likely as what is shown."""
+"""Of an object: its number, 0 until it is shown; when it was found last, how many frames there were since it was found
+first, in how many of them it was found, and missed since; whether it may be shown, stays so where it is missed, and is
+as likely as what is shown."""
 
 
 class Steady:
@@ -100,8 +102,9 @@ class Steady:
         check_found(found)
         if frame.is_still:
             self._image = _NOTHING
-            likely = found if self.shown_from is None else found[found.scores > self.shown_from]
-            return _of_one_name(likely) if self._withhold else likely
+            likely = self._are_likely(found.scores)
+            found = found if likely.all() else found[likely]
+            return _of_one_name(found) if self._withhold else found
         if frame.is_unchanged and frame.image.shape == self._image.shape and float(frame.pts) >= self._at:
             return self._as_before(frame, found)
         found = found[np.flatnonzero(np.isfinite(found.boxes).all(1))]  # others have no place
@@ -117,9 +120,11 @@ class Steady:
         self._add(found, frame.image, now)
         self._image, self._at = frame.image, now
         self._names = found.class_names if len(found) else self._names
-        self._known["shown"] |= begins
-        self._known["likely"] &= self._known["shown"]
-        shown = np.flatnonzero(self._known["likely"] & (self._known["stays"] | (self._known["missed"] == 0)))
+        if begins:
+            self._known["shown"] = True
+            self._known["likely"] = self._are_likely(found.scores)
+        is_seen = self._known["stays"] | (self._known["missed"] == 0)
+        shown = np.flatnonzero(self._known["shown"] & self._known["likely"] & is_seen)
         shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]
         objects = self._objects[shown]
         if self._withhold:
@@ -152,25 +157,18 @@ class Steady:
         known[again] = self._known[before[again]]
         known["seen"], known["missed"] = now, 0
         known["times"] += 1
-        known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
+        twice = np.full(len(found), self.shown_from is None)  # if that matters
+        twice[again] |= self._known["missed"][before[again]] == 0
+        known["shown"] |= twice & (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["stays"] = overlap >= _STILL
         if not self._withhold:
             known["shown"] = known["stays"] = True
         scores, boxes, masks = found.scores.copy(), found.boxes, found.masks
-        scores[again] = _NEWEST * scores[again] + (1 - _NEWEST) * self._objects.scores[before[again]]
+        newest = self._newest()
+        scores[again] += (1 - newest[before[again]]) * (self._objects.scores[before[again]] - scores[again])
         if self._withhold and again.any():
-            old, new = self._objects[before[again]], found[again]
             boxes, masks = boxes.copy(), masks.copy()
-            if self.shown_from is None:
-                boxes[again] = _eased(old.boxes, new.boxes)
-                seen = _seen_in(boxes[again], new)
-            else:
-                latest = self._latest[before[again]]
-                share = _share_before(latest.boxes, new.boxes)
-                boxes[again] = _eased(old.boxes, _between(new.boxes, latest.boxes, share[:, None]))
-                seen, before_seen = (_seen_in(boxes[again], look) for look in (new, latest))
-                seen = _between(seen, before_seen, share[:, None, None])
-            masks[again] = _calmed(old.masks, seen)
+            boxes[again], masks[again] = self._calm(found[again], before[again])
         if not again.all():
             known["number"][~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
@@ -193,15 +191,36 @@ class Steady:
                 replace(some, masks=regridded(some.masks, found.masks.shape[1:])) for some in (going_on, looks)
             )
         if self.shown_from is not None:
-            going_on = replace(going_on, scores=(1 - _NEWEST) * going_on.scores)
+            going_on = replace(going_on, scores=(1 - newest[missed]) * going_on.scores)
+        known["likely"] = self._are_likely(scores, known["likely"]) & (known["likely"] | twice)
+        known = np.concatenate([known, self._known[missed]])
+        known["likely"][len(found) :] &= self._are_likely(going_on.scores, known["likely"][len(found) :])
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, masks=masks), going_on)
-        self._latest = _joined(found, looks)
-        self._known = np.concatenate([known, self._known[missed]])
+        self._latest, self._known = _joined(found, looks), known
+        self._known["age"] += 1
+
+    def _are_likely(self, scores: NDArray[np.float32], were: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
+        """Whether scores (N,) are such as are shown; for those that `were` less is enough."""
         if self.shown_from is None:
-            self._known["likely"] = True
-        else:
-            least = self.shown_from * np.where(self._known["likely"], _STAYS, 1)
-            self._known["likely"] = self._objects.scores > least
+            return np.ones(len(scores), np.bool_)
+        return np.asarray(scores > self.shown_from * np.where(were, _STAYS, 1), np.bool_)
+
+    def _calm(self, found: Detections, before: NDArray[np.int64]) -> tuple[Boxes, NDArray[np.float32]]:
+        """Boxes and masks of what is found, which continues the objects at the places `before`, as they are shown."""
+        old = self._objects[before]
+        if self.shown_from is None:
+            boxes = _eased(old.boxes, found.boxes)
+            return boxes, _calmed(old.masks, _seen_in(boxes, found))
+        latest = self._latest[before]
+        share = _share_before(latest.boxes, found.boxes)
+        boxes = _eased(old.boxes, _between(found.boxes, latest.boxes, share[:, None]))
+        masks, others = (_seen_in(boxes, look) for look in (found, latest))
+        return boxes, _calmed(old.masks, _between(masks, others, share[:, None, None]))
+
+    def _newest(self) -> NDArray[np.float32]:
+        """The share (N,) of the newest score of each object; with `shown_from`, new ones have the mean of their looks."""
+        newest = np.full(len(self._known), _NEWEST, np.float32)
+        return newest if self.shown_from is None else np.maximum(newest, 1 / (1 + self._known["age"]))
 
     def _reach(self, found: Detections, before: NDArray[np.int64]) -> None:
         """Have what is left over continue objects that are left over, too, if these were found last, and not at rest.

@@ -194,12 +194,12 @@ def agreed(one: Detections, other: Detections, threshold: float) -> Detections:
     masks = _masks([one, other]) if len(one) or len(other) else one.masks
     share = (other.scores[second] / np.maximum(one.scores[first] + other.scores[second], 1e-6))[:, None]
     boxes[first] += share * (other.boxes[second] - boxes[first])
-    scores[first] += other.scores[second] / 2
+    mean = scores[first] + other.scores[second] / 2
+    scores[first] = mean + _AGREEING * mean * (1 - mean)
     masks[first] += share[..., None] * (masks[len(one) + second] - masks[first])
-    scores = np.concatenate([scores, other.scores[alone] / 2])
     found = Detections(
         np.concatenate([boxes, other.boxes[alone]]),
-        np.asarray(scores + _AGREEING * scores * (1 - scores), np.float32),
+        np.concatenate([scores, other.scores[alone] / 2]),
         np.concatenate([one.class_ids, other.class_ids[alone]]),
         np.delete(masks, len(one) + second, axis=0),
         one.class_names,

@@ -4,7 +4,8 @@ well masks fit, and how many numbers an object gets.
 Run from a checkout: `python scripts/bench_steady.py ANNOTATIONS.json --images DIR [--model NAME|FILE] [--every N]`,
 with pictures annotated as for `stream-seg eval`, whose extra it needs. Of films hardly any are annotated, so a camera
 looks at each picture, still or moving slowly (by up to 2 % of its width from one frame to the next) or fast (6 %), in a
-hand that shakes a little, with a sensor that adds noise and an encoder. All rows judge the same detections.
+hand that shakes a little, with a sensor that adds noise and an encoder. All rows judge the same detections, but for the
+last one: those of every other frame mirrored, of a model that may be shown them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Frame, Image
-from stream_seg.geometry import Boxes, continued, paste
+from stream_seg.geometry import Boxes, continued, mirrored, mirrored_back, paste
 from stream_seg.ground_truth import GroundTruth, read_ground_truth
 from stream_seg.protocols import Segmenter
 from stream_seg.segmenters import load_segmenter
 from stream_seg.segmenters.filter import ClassFilter
-from stream_seg.steady import Steady
+from stream_seg.steady import DOUBTFUL, Steady
 
 if TYPE_CHECKING:
     from pycocotools.coco import _Annotation
@@ -63,12 +64,13 @@ CAMERAS = (
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Frames with all that was found in each; where each looks; the objects in it, and what may be found or not.
+    """Frames with all that was found in each, and mirrored; where each looks; the objects in it, and what may be found
+    or not.
 
     `outlines` are the masks of numbered objects in the picture, uint8, of those that have one.
     """
 
-    frames: Sequence[tuple[Frame, Detections]]
+    frames: Sequence[tuple[Frame, Detections, Detections]]
     views: Sequence[NDArray[np.float64]]
     truths: Sequence[tuple[Detections, Detections]]
     outlines: Mapping[int, NDArray[np.uint8]]
@@ -82,11 +84,12 @@ class Film:
 
 @dataclass(slots=True)
 class Way:
-    """One way to choose what is shown, and what came of it, summed over all frames."""
+    """One way to choose what is shown, and what came of it, summed over all frames; `mirrored`: by turns."""
 
     name: str
     threshold: float
     steady: bool
+    mirrored: bool = False
     shown: int = 0
     right: int = 0
     flickers: int = 0
@@ -141,8 +144,10 @@ class Way:
                 self.outlined += 1
 
     def _watch(self, film: Film) -> list[Detections]:
-        follow = Steady()
-        kept = [(frame, found[found.scores > self.threshold]) for frame, found in film.frames]
+        follow = Steady(shown_from=self.threshold if self.mirrored else None)
+        least = DOUBTFUL * self.threshold if self.mirrored else self.threshold
+        looks = [(frame, looks[i % 2] if self.mirrored else looks[0]) for i, (frame, *looks) in enumerate(film.frames)]
+        kept = [(frame, found[found.scores > least]) for frame, found in looks]
         return [follow(frame, found) if self.steady else found for frame, found in kept]
 
     def row(self, frames: int, objects: int) -> str:
@@ -169,7 +174,7 @@ def main() -> None:
     args = parser.parse_args()
     truth = read_ground_truth(args.annotations)
     annotated = {category["name"] for category in truth.boxes.dataset["categories"]}
-    with load_segmenter(args.model, device="cpu", score_threshold=args.threshold) as model:
+    with load_segmenter(args.model, device="cpu", score_threshold=args.threshold, images="films") as model:
         # What is not annotated is not wrong where it is found.
         segmenter = ClassFilter(model, [name for name in model.class_names if name in annotated])
         for camera in CAMERAS:
@@ -177,6 +182,8 @@ def main() -> None:
             thresholds = (args.threshold, args.threshold + 0.05, args.threshold + 0.1)
             ways = [Way(f"each frame, {least:g}", least, steady=False) for least in thresholds]
             ways.append(Way(f"steady, {args.threshold:g}", args.threshold, steady=True))
+            if segmenter.alternates:
+                ways.append(Way(f"steady, mirrored by turns, {args.threshold:g}", args.threshold, True, True))
             frames = objects = 0
             for picture in sorted(truth.boxes.imgs)[:: args.every]:
                 film = _film(camera, truth, picture, args.images, segmenter, rng)
@@ -203,11 +210,17 @@ def _film(
     views = list(_moves(camera, size, rng))
     frames = [Frame(_taken(image, view, rng), i, Fraction(i, FRAME_RATE), 0.0) for i, view in enumerate(views)]
     return Film(
-        [(frame, segmenter([frame.image])[0]) for frame in frames],
+        [(frame, *_looks(segmenter, frame.image)) for frame in frames],
         views,
         [_seen(truth, picture, view, size, segmenter.class_names) for view in views],
         _outlines(truth, picture, segmenter.class_names),
     )
+
+
+def _looks(segmenter: Segmenter, image: Image) -> tuple[Detections, Detections]:
+    """What is found in an image, and what in its mirror image."""
+    one, other = segmenter([image, mirrored(image)])
+    return one, mirrored_back(other, image.shape[1])
 
 
 def _moves(camera: Camera, size: Sequence[int], rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:

@@ -218,7 +218,7 @@ class Steady:
         return boxes, _calmed(old.masks, _between(masks, others, share[:, None, None]))
 
     def _newest(self) -> NDArray[np.float32]:
-        """The share (N,) of the newest score of each object; with `shown_from`, new ones have the mean of their looks."""
+        """The share (N,) of the newest score of each object; with `shown_from`, new ones have the mean of looks."""
         newest = np.full(len(self._known), _NEWEST, np.float32)
         return newest if self.shown_from is None else np.maximum(newest, 1 / (1 + self._known["age"]))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image
+from stream_seg.region import Region
 from stream_seg.render import BLACK_VIEWS, VIEWS, Renderer, View
 from stream_seg.render.palette import colour
 from stream_seg.steady import Steady
@@ -144,6 +145,19 @@ def test_an_object_that_is_missed_has_none_meanwhile_and_goes_on_with_its_own() 
     assert not touched(render(frame(0.9), replace(standing({1: (80, 200)}), ids=None)).image).any()
     first, last = reach(shown(render, 1.0, {1: (80, 200)})) or (0, 0)
     assert (first, last) == (pytest.approx(20, abs=3), pytest.approx(80, abs=3))
+
+
+def test_it_does_not_lead_past_where_an_object_was_not_shown_for_longer_than_a_second() -> None:
+    render, region = Renderer("tinted", trails=20.0), Region([(0, 0), (100, 240)])
+    for i in range(61):  # out of the region to the right, on below, and back
+        place = (40 + 5 * i, 60) if i < 20 else (135, 60 + 3.5 * (i - 20)) if i < 40 else (135 - 4 * (i - 40), 130)
+        here = frame(i / 10)
+        drawn = render(here, replace(region(here, standing({1: place})), regions=(), occupancy=())).image
+    rows, columns = np.nonzero(touched(drawn))
+    assert (columns.min(), columns.max()) == (pytest.approx(55, abs=3), pytest.approx(99, abs=3))
+    assert rows.min() > 125
+    render = Renderer("tinted", trails=20.0)  # frames that are as far apart leave nothing out
+    assert walked(render, [0, 1.5, 3]) == (pytest.approx(20, abs=3), pytest.approx(200, abs=3))
 
 
 @pytest.mark.parametrize("after", ["earlier", "size", "photo"])

@@ -30,6 +30,10 @@ _STEP = 0.03
 (`line.py`), and would else scribble. And at least as far as a trail is wide: OpenCV takes microseconds for each corner.
 """
 
+_UNSEEN = 1.0
+"""For how many seconds an object may not be shown and come straight from where it was: while it is outside of a region,
+nobody knows which way it takes."""
+
 _MOST_STOPS = 512
 """In how many places an object is remembered to have been, about, however long its trail is and fast the film."""
 
@@ -56,7 +60,7 @@ class _Stop(NamedTuple):
 class Trails:
     """Draws where each object has stood for the last `seconds`, by its number. Use one per film.
 
-    Objects that are not shown have no trail, but keep it for as long. All is forgotten where the time goes back, the
+    Objects that are not shown have no trail, but keep it for a second. All is forgotten where the time goes back, the
     pictures have another size, or one comes that is no film. Raises `UsageError` as `check_trails` does.
     """
 
@@ -86,7 +90,7 @@ class Trails:
                 stops = self._followed(number, here, since, max(widest, _STEP * math.sqrt((x2 - x1) * (y2 - y1))))
                 if len(stops) > 1:
                     self._draw([*stops, here], image, tone, widest)
-        while self._stops and next(iter(self._stops.values()))[-1].at < since:
+        while self._stops and next(iter(self._stops.values()))[-1].at < max(since, now - _UNSEEN):
             self._stops.popitem(last=False)
 
     def _followed(self, number: int, here: _Stop, since: float, step: float) -> deque[_Stop]:

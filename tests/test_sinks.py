@@ -416,16 +416,21 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert sink.kept == (tmp_path / "a.part.mp4").resolve()
 
 
-def test_a_file_whose_folder_was_deleted_meanwhile_is_not_said_to_be_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "sink"), [("a.mp4", VideoFile), ("a.jsonl", ObjectsFile)])
+def test_a_file_whose_folder_was_deleted_meanwhile_is_not_said_to_be_there(
+    name: str, sink: type[VideoFile | ObjectsFile], tmp_path: Path
+) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
-    sink = VideoFile(folder / "a.mp4")
-    sink.open(ABOUT)
+    file = sink(folder / name)
+    file.open(ABOUT)
     for frame in frames(CFR[:3]):
-        sink.write(frame, NOTHING)
+        file.write(frame, NOTHING)
     shutil.rmtree(folder)
     with pytest.raises(OutputError, match="it was deleted while it was being written"):
-        sink.close(Outcome.COMPLETE)
+        file.close(Outcome.COMPLETE)
+    assert file.result is None
+    assert getattr(file, "kept", None) is None
 
 
 @pytest.mark.parametrize(("name", "sink"), [("a.mp4", VideoFile), ("a.jsonl", ObjectsFile)])

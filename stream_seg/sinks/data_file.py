@@ -70,7 +70,11 @@ class DataFile(Sink):
                 self.result = part.keep("" if part.error is None else self._lack)
         if is_kept:
             return
-        part.publish()
+        try:
+            part.publish()
+        except OutputError:
+            self.result = part.left
+            raise
         self.result = self.path
 
     def _add(self, part: PartFile, about: SourceInfo, frame: Frame, detections: Detections) -> None:

@@ -188,11 +188,16 @@ class PartFile:
     def keep(self, lack: str = "") -> Path | None:
         """Close the file under its partial name and say where it is, and what it lacks; None if it was deleted."""
         self.close()
-        if not self.path.exists():
+        if self.left is None:
             logger.warning("%s was deleted while it was being written", self.path)
-            return None
-        logger.warning("what was written until then is in %s%s", self.path, lack)
-        return self.path
+        else:
+            logger.warning("what was written until then is in %s%s", self.path, lack)
+        return self.left
+
+    @property
+    def left(self) -> Path | None:
+        """Where the partial file is; None if it was deleted."""
+        return self.path if self.path.exists() else None
 
     def close(self) -> None:
         """Close the file under its partial name."""
@@ -221,8 +226,8 @@ class PartFile:
                 f"{self.target.path} appeared while it was being written; the result is in {self.path}", self.path
             ) from error
         except OSError as error:
-            left = "the result is in the former" if self.path.exists() else "it was deleted while it was being written"
-            raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {left}") from error
+            where = "the result is in the former" if self.left else "it was deleted while it was being written"
+            raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {where}") from error
 
 
 def write_all(descriptor: int, data: bytes | bytearray) -> None:

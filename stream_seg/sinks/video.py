@@ -121,6 +121,8 @@ class VideoFile(Sink):
                 self._publish(part, film, complete=outcome is Outcome.COMPLETE, until=until)
         finally:
             part.close()
+            if self.kept is not None:
+                self.kept = self.result = part.left
             if self._opens_original and self._original is not None:
                 self._original.close()
 

@@ -310,6 +310,24 @@ def test_segments_of_what_was_found_are_kept_as_those_of_videos(outcome: Outcome
     assert [path.exists() for path in (old, whole, video)] == [False, True, True]
 
 
+@pytest.mark.parametrize("sort", [SegmentedVideo, SegmentedObjects])
+@pytest.mark.parametrize("events", [None, 1.0])
+def test_a_recording_that_is_used_again_goes_on_in_new_files(
+    sort: type[SegmentedVideo | SegmentedObjects], events: float | None, tmp_path: Path
+) -> None:
+    sink = sort(tmp_path / f"door.{'mp4' if sort is SegmentedVideo else 'jsonl'}", 2.0, events=events)
+    for size in ((64, 48), (32, 24)):
+        sink.open(dataclasses.replace(LIVE, size=size))
+        assert sink.result is None
+        for number, at in enumerate(STEADY[:60]):
+            sink.write(Frame(image(number, size), number, at, time.monotonic()), SOMETHING)
+        sink.close(Outcome.STOPPED)
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 4
+    if sort is SegmentedVideo:
+        assert sorted(read(path).picture.shape for path in paths) == [(24, 32, 3)] * 2 + [(48, 64, 3)] * 2
+
+
 def test_a_segment_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     sink = SegmentedVideo(tmp_path / "door.mp4", 1.0)
     sink.open(LIVE)

@@ -404,6 +404,18 @@ def test_a_sink_that_is_used_again_is_refused_before_its_run_and_not_after_it(tm
     assert (tmp_path / name).read_bytes() != whole
 
 
+@pytest.mark.parametrize("name", ["a.png", "folder/"])
+def test_images_of_a_sink_that_is_used_again_are_those_of_another_run(tmp_path: Path, name: str) -> None:
+    photo = dataclasses.replace(frames(CFR[:1])[0], name="b.png")
+    sink, again = (open_sink(f"{tmp_path}/{kind}{name}", overwrite=kind == "new") for kind in ("", "new"))
+    deliver(sink, ABOUT, [photo])
+    with pytest.raises(OutputError, match=r"exists already; pass --overwrite"):
+        deliver(sink, ABOUT, [photo])
+    for _ in range(2):
+        deliver(again, ABOUT, [photo])
+    assert len([path for path in tmp_path.rglob("*.png") if path.is_file()]) == 2
+
+
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     sink = VideoFile(tmp_path / "a.mp4")
     sink.open(ABOUT)

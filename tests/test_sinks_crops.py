@@ -128,6 +128,18 @@ def test_an_object_is_written_when_it_is_gone_and_again_if_it_comes_back_nearer(
     assert {name: look[0] for name, look in written(tmp_path).items()} == {"person-1.jpg": 60, "dog-2.jpg": 10}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_objects_of_another_run_of_a_sink_are_others(overwrite: bool, tmp_path: Path) -> None:
+    sink = Crops(tmp_path / "crops", overwrite=overwrite)
+    for level, size in ((10, 60), (20, 40), (30, 80)):
+        sink.open(FILM)
+        sink.write(shown(level, 0), found((1, (100, 50, 100 + size, 50 + size))))
+        sink.close(Outcome.COMPLETE)
+    levels = {name: look[0] for name, look in written(tmp_path).items()}
+    each = {"person-1.jpg": 10, "person-1-2.jpg": 20, "person-1-3.jpg": 30}
+    assert levels == ({"person-1.jpg": 30} if overwrite else each)
+
+
 def test_looks_that_wait_take_no_more_memory_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crops, "MOST_BYTES", 3 * 44 * 44 * 3)
     sink = opened(tmp_path)

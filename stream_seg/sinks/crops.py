@@ -119,6 +119,9 @@ class Crops(Sink):
             if here is not None and path.suffix.lower() in SUFFIXES and file_identity(path.parent) == here:
                 raise replaces_input(path)
         self._info = info
+        self._has_written = False
+        self._written.clear()  # numbers, and names of images, are those of one run
+        self._named.clear()
 
     def write(self, frame: Frame, detections: Detections) -> None:
         if self._info is None:

@@ -67,6 +67,8 @@ class _Images(Sink):
         return self.path if self._has_written else None
 
     def open(self, info: SourceInfo) -> None:
+        self._has_written = False
+        self._named.clear()
         if info.path is not None:
             self._source = info.path
         inputs = dict.fromkeys([*info.files, *self._spared])
@@ -113,7 +115,7 @@ class ImageFile(_Images):
     After a failure it is not.
 
     The constructor raises `OutputError` when the file exists and `overwrite` is not set, when it is the input, and when
-    its folder is missing or cannot be written to.
+    its folder is missing or cannot be written to; `open` for the same by then, as of a run before with the same sink.
     """
 
     def _prepare(self) -> None:
@@ -125,6 +127,7 @@ class ImageFile(_Images):
 
     def open(self, info: SourceInfo) -> None:
         super().open(info)
+        self._target(self.path)
         # How many frames a part of a recording has is but an estimate: of two, one may be before it or behind it, and
         # where the time between frames varies, one may be several.
         is_part = info.start > 0 or info.end is not None
@@ -197,6 +200,7 @@ class ImageFolder(_Images):
 
     def open(self, info: SourceInfo) -> None:
         super().open(info)
+        self._keeping.clear()
         # How much of its path a frame has for its name is not known here.
         for parts in (_folded(path) for path in info.files if path.suffix.lower() in SUFFIXES):
             self._keeping.update(parts[place:] for place in range(len(parts)))

@@ -138,6 +138,8 @@ class Segmented(Sink, Generic[S, T]):
         if info.path is not None:
             self._spared.append(info.path.resolve())
         self._info = info
+        self._file, self._origin, self._event_end = None, None, None
+        self._has_begun, self._limit, self._over = False, math.inf, math.inf
         self._next = info.start
         if self._before is not None:
             self._preroll = PreRoll(self._before, is_live=info.is_live)
@@ -311,6 +313,7 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
 
     def open(self, info: SourceInfo) -> None:
         super().open(info)
+        self._size = None
         self._original = original_of(info)
 
     def write(self, frame: Frame, detections: Detections) -> None:

@@ -214,7 +214,8 @@ class Steady:
         latest = self._latest[before]
         share = _share_before(latest.boxes, found.boxes)
         boxes = _eased(old.boxes, _between(found.boxes, latest.boxes, share[:, None]))
-        masks, others = (_seen_in(boxes, look) for look in (found, latest))
+        masks = _seen_in(boxes, found)
+        others = regridded(_seen_in(boxes, latest), masks.shape[1:])
         return boxes, _calmed(old.masks, _between(masks, others, share[:, None, None]))
 
     def _newest(self) -> NDArray[np.float32]:

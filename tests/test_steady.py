@@ -43,8 +43,15 @@ UNSURE = found((HERE, SURE - 0.1))
 class Film:
     """Asks for frame after frame, `gap` seconds apart. In the first there is nothing, unless said."""
 
-    def __init__(self, *, gap: float = 0.04, first: Detections = NOTHING, withhold: bool = True) -> None:
-        self._steady = Steady(withhold=withhold)
+    def __init__(
+        self,
+        *,
+        gap: float = 0.04,
+        first: Detections = NOTHING,
+        withhold: bool = True,
+        shown_from: float | None = None,
+    ) -> None:
+        self._steady = Steady(withhold=withhold, shown_from=shown_from)
         self._gap = Fraction(gap).limit_denominator(1000)
         self._number = 0
         self.brightness = 100
@@ -260,6 +267,14 @@ def test_what_is_missed_stays_the_same_object_where_masks_are_of_another_size_wi
     assert numbers(without) == [1, 2]
     assert (without.masks.shape, without.masks.min()) == ((2, size, size), np.float32(0.9))
     assert numbers(film.next(found((HERE, 0.9), (THERE, 0.8), mask=28))) == [1, 2]
+
+
+def test_looks_whose_masks_are_of_several_sizes_are_taken_together() -> None:
+    film = Film(first=found((HERE, 0.9)), shown_from=0.5)
+    for size in (56, 28, 14, 28, 112):
+        shown = film.next(found((HERE, 0.9), mask=size))
+        assert shown.masks.shape == (1, size, size)
+        assert paste(shown, (64, 80)).sum() == pytest.approx(40 * 50, rel=0.02)
 
 
 def test_masks_of_another_size_do_not_keep_what_is_gone() -> None:

@@ -488,6 +488,10 @@ class TestRefusals:
             ({"device": "gpu"}, "auto, cpu, cuda or cuda:N, not 'gpu'"),
             ({"device": "cuda:-1"}, "not 'cuda:-1'"),
             ({"labels": Path("no/such/file")}, "labels file .* cannot be read"),
+            ({"images": "photos"}, "images are 'films' or 'stills', or None for any, not 'photos'"),
+            ({"images": ["stills"]}, "not .'stills'.$"),
+            ({"mirror": "no"}, "mirror is True or False, or None for what suits the images, not 'no'"),
+            ({"images": "films", "mirror": 1}, "not 1$"),
         ],
     )
     def test_an_option_out_of_range(self, tmp_path: Path, options: dict[str, object], message: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stream_seg.detections import Detections
+from stream_seg.errors import UsageError
 from stream_seg.frame import Frame
 from stream_seg.geometry import paste
 from stream_seg.steady import APART, MISSED, OFTEN, REMEMBERED, SURE, Steady
@@ -275,6 +276,12 @@ def test_looks_whose_masks_are_of_several_sizes_are_taken_together() -> None:
         shown = film.next(found((HERE, 0.9), mask=size))
         assert shown.masks.shape == (1, size, size)
         assert paste(shown, (64, 80)).sum() == pytest.approx(40 * 50, rel=0.02)
+
+
+@pytest.mark.parametrize("score", ["0.5", -0.1, 1.1, float("nan"), [0.5]])
+def test_what_is_shown_from_no_score_is_refused(score: object) -> None:
+    with pytest.raises(UsageError, match="shown_from must be a score between 0 and 1, not"):
+        Steady(shown_from=score)  # type: ignore[arg-type]
 
 
 def test_masks_of_another_size_do_not_keep_what_is_gone() -> None:

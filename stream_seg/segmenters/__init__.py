@@ -53,6 +53,7 @@ FAMILIES = (
 )
 """No model is claimed by two."""
 
+IMAGES = ("films", "stills")
 LONG_SIDES = range(64, 4097)
 THREADS = range(1, 257)
 
@@ -91,6 +92,7 @@ def load_segmenter(
     fallback.
     """
     _check(score_threshold, long_side, threads, slices)
+    _check_looks(images, mirror)
     options = Options(score_threshold, long_side, _names(labels), stills=images == "stills")
     chosen = choose(device)
     path = catalog.locate(model, device=kind_of(chosen))
@@ -146,6 +148,13 @@ def _check(
         if pair.shape != (2,) or not np.issubdtype(pair.dtype, np.integer):
             raise UsageError(f"slices are given as (columns, rows), as in (3, 2), not {slices!r}")
         check_slices(*slices)
+
+
+def _check_looks(images: object, mirror: object) -> None:
+    if images is not None and (not isinstance(images, str) or images not in IMAGES):
+        raise UsageError(f"images are {' or '.join(map(repr, IMAGES))}, or None for any, not {images!r}")
+    if mirror is not None and not isinstance(mirror, bool | np.bool_):
+        raise UsageError(f"mirror is True or False, or None for what suits the images, not {mirror!r}")
 
 
 def _is_whole(number: object, allowed: range) -> bool:

@@ -85,6 +85,17 @@ def test_the_file_says_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("size", "photos"), [(None, 640), ((320, 192), 320), ((1024, 576), 1024)])
+def test_photos_are_seen_in_the_size_that_was_asked_for(
+    size: tuple[int, int] | None, photos: int, tmp_path: Path
+) -> None:
+    done = export_graph(COMPACT_WEIGHTS, tmp_path / "compact.onnx", size=size)
+    with load_segmenter(done.path, device="cpu", images="stills") as segmenter:
+        assert f", {photos} px" in segmenter.description
+        assert segmenter.description.endswith("and mirrored")
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("option", "said"), [([], r".*m\.onnx: compact fp32, 80 classes, \d+\.\d MB\n"), (["--quiet"], "")]
 )

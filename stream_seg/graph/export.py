@@ -60,10 +60,10 @@ def export_graph(
     """Build the graph of a `.pth` or `.safetensors` file and write it, replacing what is there.
 
     `architecture` is a name of ARCHITECTURES; None recognises it. `proposals` per image go to the box head. `size` is
-    the (width, height) frames should be resized into, rounded up to multiples of 32 and stored in the file. `labels`
-    name the classes; a first one "background" may be left out. Without them the names are those in the weights, else
-    those known for them, else numbers. `licence` is that of the weights; without it the one known for them, or
-    "unknown". `calibration` gives images like those to come, (H, W, 3) uint8 BGR; only int8 needs them.
+    the (width, height) frames and photos should be resized into, rounded up to multiples of 32 and stored in the file.
+    `labels` name the classes; a first one "background" may be left out. Without them the names are those in the
+    weights, else those known for them, else numbers. `licence` is that of the weights; without it the one known for
+    them, or "unknown". `calibration` gives images like those to come, (H, W, 3) uint8 BGR; only int8 needs them.
     `device` "cuda" writes what suits it: suppression, pooling, regions in equal numbers. Such a file runs everywhere.
 
     Raises UsageError for wrong options, ModelError for weights that cannot be read or do not fit, OutputError if the
@@ -158,7 +158,7 @@ def _configure(
         found = replace(found, proposals=replace(found.proposals, count=proposals, per_level=per_level))
     if size is not None:
         width, height = (-(-side // STRIDE) * STRIDE for side in size)
-        found = replace(found, canvases=((width, height),))
+        found = replace(found, canvases=((width, height),), still_size=0)
     return found
 
 

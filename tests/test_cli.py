@@ -29,7 +29,7 @@ from stream_seg.cli.signals import Interrupted, ending_signals, interruptions_en
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.segmenters import FunctionSegmenter, load_segmenter
-from tests.tiny_models import batched_model
+from tests.tiny_models import LABELS, batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
 SCORES = ("eval", "--images", "{tmp}", "--annotations", "{tmp}/a.json")
@@ -437,6 +437,16 @@ def test_no_steady_shows_photos_by_all_their_names_without_a_word(
     assert capsys.readouterr().err == ""
 
 
+def test_what_one_look_at_a_photo_sees_is_blurred_also_where_its_mirror_image_does_not_show_it(tmp_path: Path) -> None:
+    red, out = tmp_path / "red.png", tmp_path / "found.csv"
+    cv2.imwrite(str(red), np.full((60, 80, 3), (0, 0, 200), np.uint8))
+    model = batched_model(tmp_path / "m.onnx", metadata={"labels": LABELS, "mirrored": "yes"})  # finds it at the left
+    argv = [str(red), "-o", str(out), "--overwrite", "--model", str(model), "--device", "cpu", "--quiet"]
+    for options, count in ([], 0), (["--view", "blurred"], 1), (["--view", "blurred", "--mirror"], 0):
+        assert main([*argv, *options]) == 0
+        assert len(out.read_text().splitlines()) == 1 + count
+
+
 @pytest.mark.parametrize("option", [["--ids"], ["--trails", "3s"]])
 def test_numbers_get_a_word_where_all_that_is_named_are_photos(
     option: list[str], photo: Path, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
@@ -507,7 +517,7 @@ def test_an_unfinished_output_is_named_where_it_is_and_not_what_was_to_be_replac
     figures, out = tmp_path / "run.json", tmp_path / "out.mp4"
     out.write_bytes(b"mine")
     segmenter = FunctionSegmenter(Failing(after=150), ["thing"])
-    monkeypatch.setattr("stream_seg.cli.run.load_model", lambda _args, _images: segmenter)
+    monkeypatch.setattr("stream_seg.cli.run.load_model", lambda _args, _images, mirror: segmenter)
     argv = ["synthetic:64x64@30x200", "-o", str(out), "--overwrite", "--metrics", str(figures), "--quiet"]
     assert main(argv) == 1
     assert json.loads(figures.read_text())["outputs"] == [str(tmp_path / "out.part.mp4")]

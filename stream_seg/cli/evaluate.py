@@ -24,7 +24,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         inputs = [args.annotations, Path(args.model), *([] if args.labels is None else [args.labels])]
         refuse_figures(args.json, inputs, overwrite=args.overwrite)
-    with load_model(args) as segmenter, Bar(unit="image", disable=True if args.quiet else None) as bar:
+    with (
+        load_model(args, mirror=args.mirror) as segmenter,
+        Bar(unit="image", disable=True if args.quiet else None) as bar,
+    ):
         result = evaluate.evaluate(
             segmenter,
             args.images,

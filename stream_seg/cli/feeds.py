@@ -64,8 +64,8 @@ T = TypeVar("T")
 class Plan:
     """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`; no feeds if nothing is left.
 
-    `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline, `images`
-    that of the segmenter: None where each frame is for itself.
+    `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline, `images`,
+    None where each frame is for itself, and `mirror` those of the segmenter.
     """
 
     feeds: list[Feed]
@@ -75,6 +75,7 @@ class Plan:
     screens: Sequence[Sink]
     in_turns: bool = False
     images: Literal["films", "stills"] | None = None
+    mirror: bool | None = None
     steady: list[Steady] = field(default_factory=list)
 
     def show_from(self, score: float | None) -> None:
@@ -118,7 +119,7 @@ def plan(
     refuse_outside(args, specs, sources, labels)
     refuse_images(args, specs, sources)
     refuse_crops_without_numbers(args, specs, sources)
-    images = _looked_at_as(args, specs, sources)
+    images, mirror = _looked_at_as(args, specs, sources), _mirrored(args)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -164,16 +165,22 @@ def plan(
     ]
     wall = _wall(args, feeds, wall_sinks, metrics, live=live) if wall_sinks else None
     written = [sink for sinks in [*files, *sent, for_wall] for sink in sinks]
-    return Plan(feeds, wall, metrics, written, screens, in_turns, images, [one for one in steady if one is not None])
+    kept = [one for one in steady if one is not None]
+    return Plan(feeds, wall, metrics, written, screens, in_turns, images, mirror, kept)
 
 
 def _looked_at_as(
     args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]
 ) -> Literal["films", "stills"] | None:
-    """What the segmenter is told that it looks at. In films, what only one look sees is to be blurred, too."""
+    """What the segmenter is told that it looks at."""
     if are_images(specs, sources):
         return "stills"
-    return "films" if args.steady and args.view != "blurred" else None
+    return "films" if args.steady else None
+
+
+def _mirrored(args: argparse.Namespace) -> bool | None:
+    """What the segmenter is told of mirror images: unless they are asked for, what one look sees is blurred at once."""
+    return False if args.mirror is None and args.view == "blurred" else args.mirror
 
 
 def _results(args: argparse.Namespace) -> list[str]:

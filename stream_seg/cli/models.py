@@ -16,10 +16,12 @@ from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.model_file import check_model
 
 
-def load_model(args: argparse.Namespace, images: Literal["films", "stills"] | None = None) -> ModelSegmenter:
+def load_model(
+    args: argparse.Namespace, images: Literal["films", "stills"] | None = None, *, mirror: bool | None
+) -> ModelSegmenter:
     """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use.
 
-    `images` is that of `load_segmenter`.
+    `images` and `mirror` are those of `load_segmenter`.
     """
     device = choose(args.device)
     with download_bar(quiet=args.quiet) as progress:
@@ -40,7 +42,7 @@ def load_model(args: argparse.Namespace, images: Literal["films", "stills"] | No
         long_side=args.size,
         slices=args.slices,
         images=images,
-        mirror=args.mirror,
+        mirror=mirror,
     )
     segmenter.model_name = args.model
     return segmenter

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         if not job.feeds:
             return 0
         write_figures = partial(report.write_figures, args.metrics, job.outputs)
-        with load_model(args, job.images) as segmenter:
+        with load_model(args, job.images, mirror=job.mirror) as segmenter:
             job.show_from(segmenter.shown_from)
             pipeline = Pipeline(
                 job.feeds,

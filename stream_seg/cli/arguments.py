@@ -323,8 +323,8 @@ def add_common(parser: argparse.ArgumentParser, *, again: bool = False, prints: 
         parser.add_argument(name, action="store_true", default=default, help=f"print {help_text}")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Options that choose a model and where it runs."""
+def add_model(parser: argparse.ArgumentParser, *, mirrors: str) -> None:
+    """Options that choose a model and where it runs; `mirrors` says what of mirror images is the default."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="compact", metavar="NAME|PATH", help="model to use (default: compact)")
     _add_device(group, help_text="where the model runs")
@@ -337,8 +337,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="run on each mirror image as well, for fewer mistakes, in twice the time (default with the built-in "
-        "model: on those of photos; of films every other frame is mirrored, which takes no time)",
+        help=f"run on each mirror image as well, for fewer mistakes, in twice the time ({mirrors})",
     )
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line, in place of the model's")
     _add_places(group)
@@ -483,7 +482,11 @@ def _run_parser() -> Parser:
     group.add_argument("--max-age", type=milliseconds, metavar="MS", help="drop frames older than this")
     group.add_argument("--max-fps", type=rate, metavar="F", help="use at most F frames a second, to save CPU time")
 
-    add_model(parser)
+    add_model(
+        parser,
+        mirrors="default with the built-in model where all sources are photos, which it sees at 640 pixels then; "
+        "of films every other frame is mirrored, which takes no time; neither with --view blurred",
+    )
     group = parser.add_argument_group("segmentation")
     group.add_argument(
         "--on-change",
@@ -598,7 +601,7 @@ def _eval_parser() -> Parser:
     parser.add_argument("--limit", type=whole, metavar="N", help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the result as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    add_model(parser)
+    add_model(parser, mirrors="not the default here: --mirror --size 640 is how the built-in model looks at photos")
     add_common(parser, prints=True)
     parser.set_defaults(command=evaluate.run, score_threshold=SCORE_THRESHOLD, classes=None)
     return parser

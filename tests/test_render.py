@@ -22,7 +22,7 @@ from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import paste
 from stream_seg.render import VIEWS, Renderer, View
-from stream_seg.render.labels import Labels, Rect
+from stream_seg.render.labels import Labels, Rect, writable
 from stream_seg.render.notice import announce, caption, dimmed
 from stream_seg.render.palette import Shades, colour, ink
 
@@ -434,6 +434,23 @@ def test_accents_that_are_characters_of_their_own_stand_over_their_letters() -> 
         return image
 
     assert (label("Cafe\u0301 10%") == label("Caf\u00e9 10%")).all()
+
+
+@pytest.mark.skipif(cv2.__version__ < "5", reason="OpenCV's font is ASCII")
+@pytest.mark.parametrize(
+    ("text", "from_left_to_right"),
+    [
+        ("#3 \u05d0\u05d1\u05d2 87%", "#3 \u05d2\u05d1\u05d0 87%"),
+        ("\u0634\u062e\u0635 \u0634 5%", "\u0634 \u0635\u062e\u0634 5%"),
+        ("\u05d0\u05d1 12.5 (\u05d2\u05d3) 87%", "(\u05d3\u05d2) 12.5 \u05d1\u05d0 87%"),
+        ("\u05d0\u05d1 cat [\u05d2\u05d3]", "\u05d1\u05d0 cat [\u05d3\u05d2]"),
+        ("\u05d0\u05b8\u05d1", "\u05d1\u05d0\u05b8"),
+        ("person (a) 87%", "person (a) 87%"),
+    ],
+    ids=["hebrew", "arabic", "numbers and brackets", "beside latin", "vowel points", "latin alone"],
+)
+def test_letters_that_are_read_from_the_right_stand_there(text: str, from_left_to_right: str) -> None:
+    assert writable(text) == from_left_to_right
 
 
 def test_labels_are_remembered() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 
 import cv2
@@ -18,6 +19,14 @@ _DARK: Colour = (32, 28, 24)
 FACE = cv2.FONT_HERSHEY_SIMPLEX
 _TALLEST, _DEEPEST = "Éd", "gjp"  # every label gets their height, so that a row of labels is even
 _PLAIN = str.maketrans({"·": "|", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
+
+_LEFTWARD = r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]"
+_LEFTWARD_RUN = re.compile(rf"[(\[{{]*{_LEFTWARD}(?:[\W\d_]*{_LEFTWARD})*[)\]}}]*")
+"""Letters of scripts that are written from right to left, as Hebrew and Arabic, with what stands between them."""
+
+_CLUSTER = re.compile(r"\d+(?:[.,:/]\d+)*|.", re.DOTALL)  # numbers are written from left to right there, too
+_MIRRORED = str.maketrans("()[]{}<>", ")(][}{><")
+
 _CACHED = 1024  # labels: a dozen colours times the scores seen; about 10 kB each at 1080p
 
 
@@ -170,12 +179,24 @@ def _patch(text: str, height: int, colour: Colour) -> Image:
 def writable(text: str) -> str:
     """What OpenCV's font can show: since 5 nearly everything, before that ASCII (accents dropped, '?' for the rest).
 
-    It sets an accent that is a character of its own behind its letter.
+    It sets an accent that is a character of its own behind its letter, and all letters from left to right: those of
+    other scripts come in the order in which they are seen.
     """
     if int(cv2.__version__.split(".")[0]) >= 5:
-        return unicodedata.normalize("NFC", text)
+        return _LEFTWARD_RUN.sub(_as_seen, unicodedata.normalize("NFC", text))
     plain = (c for c in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(c))
     return "".join(plain).encode("ascii", "replace").decode()
+
+
+def _as_seen(run: re.Match[str]) -> str:
+    """A run of letters that are written from right to left, the one furthest left first."""
+    clusters: list[str] = []
+    for cluster in _CLUSTER.findall(run[0]):
+        if clusters and unicodedata.combining(cluster[0]):
+            clusters[-1] += cluster
+        else:
+            clusters.append(cluster.translate(_MIRRORED))
+    return "".join(reversed(clusters))
 
 
 def _clamp(x: int, y: int, width: int, height: int, image: Image) -> Rect:

@@ -208,6 +208,33 @@ def test_a_browser_that_takes_nothing_holds_up_neither_the_run_nor_its_end_nor_o
         assert time.monotonic() - began < 5  # instead of the ten seconds a browser may take
 
 
+@pytest.mark.parametrize("path", ["/picture.jpg", "/stream.mjpg"])
+def test_a_picture_may_take_longer_than_a_browser_may_be_silent(
+    page: Page, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_seg.sinks.page_server._PATIENCE", 1.0)
+    show(page, np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8))
+    whole = ask(page, "/picture.jpg")[2]
+    place = urlsplit(page.url)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+        slow.settimeout(10)
+        slow.connect((place.hostname, place.port))
+        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        began, data = time.monotonic(), b""
+        while whole not in data and (more := slow.recv(1 << 16)):
+            data += more
+            time.sleep(2.5 * len(more) / len(whole))
+    assert whole in data
+    assert time.monotonic() - began > 2
+
+
+def test_the_page_gives_up_what_is_silent_and_not_what_is_slow(page: Page) -> None:
+    text = ask(page, "/")[2].decode()
+    assert "AbortSignal.timeout" not in text  # which is for all of a picture
+    assert "await reader.read()).done; wait())" in text
+
+
 def test_one_too_many_is_turned_away_until_another_goes(page: Page) -> None:
     show(page, grey(30))
     browsers = [look(page) for _ in range(MOST_VIEWERS)]

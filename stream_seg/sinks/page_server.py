@@ -40,7 +40,10 @@ _WITHIN = 10.0
 """Seconds in which a picture must have come from a source that is well, unless who asks says otherwise."""
 
 _PATIENCE = 10.0
-"""Seconds in which a browser must ask for something or take a picture; then it is taken for gone."""
+"""Seconds in which a browser must ask for something or take a piece of it; then it is taken for gone."""
+
+_PIECE = 1 << 16
+"""Bytes of a picture that a browser must take in that time: all of a large one takes longer on a slow connection."""
 
 _HASTE = 1.0
 """Seconds in which those beyond the places must ask: one that says nothing is not to keep health from being told."""
@@ -84,14 +87,28 @@ _HTML = """\
 <script>
   const picture = document.querySelector("img"), notice = document.querySelector("p");
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  async function next(number) {{
-    const answer = await fetch("picture.jpg?after=" + number, {{ signal: AbortSignal.timeout(15000) }});
-    if (!answer.ok) throw new Error(answer.statusText);
-    const address = URL.createObjectURL(await answer.blob());
+  async function received(address) {{
+    const silence = new AbortController(), parts = [];
+    let timer;
+    const wait = () => {{ clearTimeout(timer); timer = setTimeout(() => silence.abort(), 15000); }};
+    try {{
+      wait();
+      const answer = await fetch(address, {{ signal: silence.signal }});
+      if (!answer.ok) throw new Error(answer.statusText);
+      const reader = answer.body.getReader();
+      for (let part; !(part = await reader.read()).done; wait()) parts.push(part.value);
+      return [answer.headers.get("Picture-Number"), new Blob(parts, {{ type: "image/jpeg" }})];
+    }} finally {{
+      clearTimeout(timer);
+    }}
+  }}
+  async function next(after) {{
+    const [number, jpeg] = await received("picture.jpg?after=" + after);
+    const address = URL.createObjectURL(jpeg);
     await new Promise((shown, failed) => {{
       [picture.onload, picture.onerror, picture.src] = [shown, failed, address];
     }}).finally(() => URL.revokeObjectURL(address));
-    return answer.headers.get("Picture-Number");
+    return number;
   }}
   async function watch() {{
     for (let number = 0; ; ) {{
@@ -302,7 +319,7 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
         while (newest := self.server.newest.after(number)) is not None:
             number, data = newest
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-            self.wfile.write(head.encode() + data + f"\r\n--{_BOUNDARY}\r\n".encode())
+            self._send(head.encode() + data + f"\r\n--{_BOUNDARY}\r\n".encode())
 
     def _objects(self) -> None:
         """What is in the newest picture: the record of an only source, a list of those of several."""
@@ -385,7 +402,12 @@ class _Viewer(http.server.BaseHTTPRequestHandler):
     ) -> None:
         self._begin(content_type, {"Content-Length": len(body), **headers}, status)
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self._send(body)
+
+    def _send(self, data: bytes) -> None:
+        """Send it in pieces, for each of which there is time: that for a `write` is for all of what it is given."""
+        for start in range(0, len(data), _PIECE):
+            self.wfile.write(data[start : start + _PIECE])
 
     def _begin(self, content_type: str, headers: Mapping[str, str | int], status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send_response(status)

@@ -37,6 +37,7 @@ from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
 from stream_seg.render import Renderer as DefaultRenderer
+from stream_seg.steady import APART
 from stream_seg.unchanged import Unchanged
 
 logger = logging.getLogger(__name__)
@@ -80,8 +81,8 @@ class Feed:
 class _Lane:
     """A feed in a running pipeline. `info`, `has_begun` and `is_whole`, which says that all of its source was captured,
     are set by its capture thread, `found`, which is what was found in the newest frame that was looked at, and
-    `was_mirrored`, which says how, by those that call the segmenter, `is_refused`, which says that its follower will
-    have none of its frames, by the one that renders, the rest by the caller's.
+    `was_mirrored` and `at`, which say how and when it was, by those that call the segmenter, `is_refused`, which says
+    that its follower will have none of its frames, by the one that renders, the rest by the caller's.
     """
 
     def __init__(self, number: int, feed: Feed, metrics: FeedMetrics) -> None:
@@ -95,7 +96,8 @@ class _Lane:
         self.follower = feed.follower
         self.unchanged = Unchanged()
         self.found = Detections.none(())
-        self.was_mirrored = True
+        self.was_mirrored = False
+        self.at = -math.inf
         self.metrics = metrics
         self.info: SourceInfo | None = None
         self.has_begun = False
@@ -108,10 +110,14 @@ class _Lane:
         metrics.source = feed.source
 
     def alternates(self, frame: Frame) -> bool:
-        """Whether this frame, the next one, is to be looked at mirrored, as every other one of a film that is."""
+        """Whether this frame, the next one, is to be looked at mirrored, as every other one of a film that is.
+
+        One that is `APART` from the one before is not: what is found in it would be shown by itself, and flicker.
+        """
+        since, self.at = float(frame.pts) - self.at, float(frame.pts)
         if frame.is_still or frame.is_unchanged:
             return False
-        self.was_mirrored = not self.was_mirrored
+        self.was_mirrored = not self.was_mirrored and 0 < since <= APART
         return self.was_mirrored
 
     def let_go(self) -> None:

@@ -226,6 +226,13 @@ class TestFilms:
         turned = [bool(image[20, 50, 2]) for image in inner.seen]
         assert turned == [i % 2 == 1 for i in range(len(turned))]
 
+    def test_frames_far_apart_which_are_shown_by_themselves_are_looked_at_as_they_are(self) -> None:
+        inner, seconds = Bright(), [0, 0.25, 0.51, 0.6, 0.7, 0.8, 1.1, 0.0, 0.1, 0.1]
+        frames = [Frame(picture(), number, Fraction(at), 0.0) for number, at in enumerate(seconds)]
+        Pipeline(Given(frames), Alternating(inner, 0.5)).run()
+        turned = [number for number, image in enumerate(inner.seen) if image[20, 50, 2]]
+        assert turned == [1, 3, 5, 8]
+
     def test_others_get_frames_as_they_are(self) -> None:
         inner = Bright()
         Pipeline(ListSource([picture()] * 4), inner).run()

@@ -81,6 +81,7 @@ class Steady:
 
     `shown_from` is for a segmenter that sees every other frame mirrored, in which it makes other mistakes, and tells of
     what has at least `DOUBTFUL` times that score: shown is what has it on average, where frames that miss it count 0.
+    Without `withhold` it changes nothing.
     """
 
     def __init__(self, *, withhold: bool = True, shown_from: float | None = None) -> None:
@@ -161,7 +162,7 @@ class Steady:
         known[again] = self._known[before[again]]
         known["seen"], known["missed"] = now, 0
         known["times"] += 1
-        twice = np.full(len(found), self.shown_from is None)  # if that matters
+        twice = np.full(len(found), self._least is None)  # if that matters
         twice[again] |= self._known["missed"][before[again]] == 0
         known["shown"] |= twice & (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["stays"] = overlap >= _STILL
@@ -172,7 +173,7 @@ class Steady:
         scores[again] += (1 - newest[before[again]]) * (self._objects.scores[before[again]] - scores[again])
         if self._withhold and again.any():
             boxes, masks = boxes.copy(), masks.copy()
-            boxes[again], masks[again] = self._calm(found[again], before[again])
+            boxes[again], masks[again] = self._calm(boxes[again], masks[again], before[again])
         if not again.all():
             known["number"][~again] = self._gone.claimed(found[~again], min(now - REMEMBERED, self._at))
 
@@ -194,38 +195,45 @@ class Steady:
             going_on, looks = (
                 replace(some, masks=regridded(some.masks, found.masks.shape[1:])) for some in (going_on, looks)
             )
-        if self.shown_from is not None:
+        if self._least is not None:
             going_on = replace(going_on, scores=(1 - newest[missed]) * going_on.scores)
-        known["likely"] = self._are_likely(scores, known["likely"]) & (known["likely"] | twice)
-        known = np.concatenate([known, self._known[missed]])
-        known["likely"][len(found) :] &= self._are_likely(going_on.scores, known["likely"][len(found) :])
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, masks=masks), going_on)
-        self._latest, self._known = _joined(found, looks), known
+        self._latest, self._known = _joined(found, looks), np.concatenate([known, self._known[missed]])
         self._known["age"] += 1
+        likely = self._are_likely(self._objects.scores, self._known["likely"])
+        self._known["likely"][: len(found)] |= twice
+        self._known["likely"] &= likely
+
+    @property
+    def _least(self) -> float | None:
+        """The score that objects are shown from, None where any will do."""
+        return self.shown_from if self._withhold else None
 
     def _are_likely(self, scores: NDArray[np.float32], were: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
         """Whether scores (N,) are such as are shown; for those that `were` less is enough."""
-        if self.shown_from is None:
+        if self._least is None:
             return np.ones(len(scores), np.bool_)
-        return np.asarray(scores > self.shown_from * np.where(were, _STAYS, 1), np.bool_)
+        return np.asarray(scores > self._least * np.where(were, _STAYS, 1), np.bool_)
 
-    def _calm(self, found: Detections, before: NDArray[np.int64]) -> tuple[Boxes, NDArray[np.float32]]:
+    def _calm(
+        self, boxes: Boxes, masks: NDArray[np.float32], before: NDArray[np.int64]
+    ) -> tuple[Boxes, NDArray[np.float32]]:
         """Boxes and masks of what is found, which continues the objects at the places `before`, as they are shown."""
-        old = self._objects[before]
-        if self.shown_from is None:
-            boxes = _eased(old.boxes, found.boxes)
-            return boxes, _calmed(old.masks, _seen_in(boxes, found))
-        latest = self._latest[before]
-        share = _share_before(latest.boxes, found.boxes)
-        boxes = _eased(old.boxes, _between(found.boxes, latest.boxes, share[:, None]))
-        masks = _seen_in(boxes, found)
-        others = regridded(_seen_in(boxes, latest), masks.shape[1:])
-        return boxes, _calmed(old.masks, _between(masks, others, share[:, None, None]))
+        old, old_masks = self._objects.boxes[before], self._objects.masks[before]
+        if self._least is None:
+            shown = _eased(old, boxes)
+            return shown, _calmed(old_masks, _seen_in(shown, boxes, masks))
+        latest, latest_masks = self._latest.boxes[before], self._latest.masks[before]
+        share = _share_before(latest, boxes)
+        shown = _eased(old, _between(boxes, latest, share[:, None]))
+        seen = _seen_in(shown, boxes, masks)
+        others = regridded(_seen_in(shown, latest, latest_masks), seen.shape[1:])
+        return shown, _calmed(old_masks, _between(seen, others, share[:, None, None]))
 
     def _newest(self) -> NDArray[np.float32]:
         """The share (N,) of the newest score of each object; with `shown_from`, new ones have the mean of looks."""
         newest = np.full(len(self._known), _NEWEST, np.float32)
-        return newest if self.shown_from is None else np.maximum(newest, 1 / (1 + self._known["age"]))
+        return newest if self._least is None else np.maximum(newest, 1 / (1 + self._known["age"]))
 
     def _reach(self, found: Detections, before: NDArray[np.int64]) -> None:
         """Have what is left over continue objects that are left over, too, if these were found last, and not at rest.
@@ -346,12 +354,12 @@ def _eased(old: Boxes, new: Boxes) -> Boxes:
     return np.asarray(old + share[:, None] * step, np.float32)
 
 
-def _seen_in(boxes: Boxes, found: Detections) -> NDArray[np.float32]:
-    """The masks of what is found, which stays where it is in the picture, on grids over other boxes (N, 4)."""
-    cells = found.masks.shape[2], found.masks.shape[1]
-    corners, sides = found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]
+def _seen_in(boxes: Boxes, old: Boxes, masks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Masks over `old` boxes, which stay where they are in the picture, on grids over other `boxes` (N, 4)."""
+    cells = masks.shape[2], masks.shape[1]
+    corners, sides = old[:, :2], old[:, 2:] - old[:, :2]
     places = (boxes.reshape(-1, 2, 2) - corners[:, None]) / np.maximum(sides, 1e-3)[:, None] * cells
-    sampled = [sample_box(*both, cells) for both in zip(found.masks, places.reshape(-1, 4), strict=True)]
+    sampled = [sample_box(*both, cells) for both in zip(masks, places.reshape(-1, 4), strict=True)]
     return np.asarray(sampled, np.float32)
 
 

@@ -186,8 +186,9 @@ def test_a_mask_that_is_no_number_once_comes_back() -> None:
     assert (film.next(found((HERE, 0.9))).masks == found((HERE, 0.9)).masks).all()
 
 
-def test_where_nothing_is_withheld_all_is_shown_where_it_was_found() -> None:
-    film = Film(withhold=False)
+@pytest.mark.parametrize("shown_from", [None, 0.5])
+def test_where_nothing_is_withheld_all_is_shown_where_it_was_found(shown_from: float | None) -> None:
+    film = Film(withhold=False, shown_from=shown_from)
     places = [(HERE[0] + step, HERE[1], HERE[2] + 3 * step, HERE[3]) for step in range(3)]
     for place in places:
         shown = film.next(found((place, 0.2), (THERE, 0.1)))
@@ -195,8 +196,11 @@ def test_where_nothing_is_withheld_all_is_shown_where_it_was_found() -> None:
         assert numbers(shown) == [1, 2]
 
 
-def test_where_nothing_is_withheld_what_is_missed_is_shown_for_a_quarter_of_a_second_whatever_happens() -> None:
-    film = Film(first=found((HERE, 0.9)), withhold=False)
+@pytest.mark.parametrize("shown_from", [None, 0.5])
+def test_where_nothing_is_withheld_what_is_missed_is_shown_for_a_quarter_of_a_second_whatever_happens(
+    shown_from: float | None,
+) -> None:
+    film = Film(first=found((HERE, 0.9)), withhold=False, shown_from=shown_from)
     moved = (HERE[0] + 16, HERE[1], HERE[2] + 16, HERE[3])
     film.next(found((moved, 0.2)))
     film.brightness += 120  # a flash

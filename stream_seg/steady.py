@@ -21,7 +21,7 @@ from stream_seg.geometry import Boxes, continued, regridded, resize, sample_box
 from stream_seg.naming import best_named
 
 SURE = 0.65
-"""What has this score is shown at once."""
+"""What has this score is shown at once; with `shown_from`, if it was found in the frame before, too."""
 OFTEN = 4
 """In how many frames an object must have been found that is less sure."""
 MISSED = 2
@@ -80,8 +80,8 @@ class Steady:
     none.
 
     `shown_from` is for a segmenter that sees every other frame mirrored, in which it makes other mistakes, and tells of
-    what has at least `DOUBTFUL` times that score: shown is what has it on average, where frames that miss it count 0.
-    Without `withhold` it changes nothing.
+    what has at least `DOUBTFUL` times that score: shown is what has it on average, where frames that miss it count 0,
+    once two in a row have found it. Without `withhold` it changes nothing.
     """
 
     def __init__(self, *, withhold: bool = True, shown_from: float | None = None) -> None:

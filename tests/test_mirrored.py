@@ -167,6 +167,15 @@ class TestPhotos:
         with load_segmenter(model, device="cpu", images="stills", long_side=64) as segmenter:
             assert "64 px" in segmenter.description
 
+    def test_a_graph_of_one_size_takes_photos_in_it_and_says_nothing_of_another(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        says = {"labels": LABELS, "still_size": "640"}
+        model = batched_model(tmp_path / "a.onnx", images=["N", 96, 128, 3], metadata=says)
+        with load_segmenter(model, device="cpu", images="stills") as segmenter:
+            assert "128 px" in segmenter.description
+        assert not caplog.messages
+
     def test_looks_tell_of_what_the_other_may_find_likelier(self, tmp_path: Path) -> None:
         """The tiny network's scores are how bright a colour is, in the mirror image as in the image."""
         model = batched_model(tmp_path / "a.onnx", metadata={"labels": LABELS, "mirrored": "yes"})

@@ -65,13 +65,14 @@ def open_batched(session: Session, options: Options) -> ModelSegmenter:
     Metadata may name an `overview`: the long side, in pixels, of a second look that images get which the model is to
     see much larger; and `still_size`, that of images of their own.
     """
-    if options.stills and options.long_side is None:
+    is_fixed = fixed_size(session.signature.inputs["images"]) is not None
+    if options.stills and options.long_side is None and not is_fixed:
         options = replace(options, long_side=_number(session.signature, "still_size", 0) or None)
     if session.device != "cpu" and session.signature.metadata.get("device") == "cpu":
         logger.warning("%s is made for a CPU, and slow on CUDA: export it with --device cuda", session.path.name)
     close = BatchedSegmenter(session, options)
     overview = _number(session.signature, "overview", 0)
-    if not overview or close.long_side < LARGE * overview or fixed_size(session.signature.inputs["images"]):
+    if not overview or close.long_side < LARGE * overview or is_fixed:
         return close
     return TwoLooks(close, BatchedSegmenter(session, replace(options, long_side=overview)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,10 +13,9 @@ from stream_seg.cli.arguments import _eval_parser
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Image
-from stream_seg.geometry import paste
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
 from stream_seg.segmenters.batched import BatchedSegmenter
-from stream_seg.segmenters.looks import BothWays, Sliced, TwoLooks, united
+from stream_seg.segmenters.looks import Sliced, TwoLooks, united
 from stream_seg.segmenters.onnx_segmenter import Options
 from stream_seg.segmenters.session import Session
 from tests.tiny_models import LABELS, batched_model
@@ -233,40 +231,3 @@ class TestSliced:
             sliced = segmenter([small])[0].names
         assert "cat" not in once
         assert sorted(sliced) == ["cat", "person"]
-
-
-class TestBothWays:
-    @pytest.mark.parametrize("slices", [None, (2, 1)])
-    @pytest.mark.parametrize("size", [(100, 60), (77, 33), (20, 20), (1, 1), (2000, 20)])
-    def test_what_both_looks_find_is_where_it_is(self, size: tuple[int, int], slices: tuple[int, int] | None) -> None:
-        inner = _Bright() if slices is None else Sliced(_Bright(), *slices)
-        for x, y in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 3, size[1] // 2)):
-            image = np.zeros((size[1], size[0], 3), np.uint8)
-            image[y, x] = 255
-            (seen,) = BothWays(inner, 0.3)([image])
-            assert seen.boxes.tolist() == [[x, y, x + 1, y + 1]]
-
-    def test_masks_are_turned_back(self) -> None:
-        class Outlining(_Bright):
-            def __call__(self, images: Sequence[Image]) -> list[Detections]:
-                masks = [(image[None, :, :, 0] > 128).astype(np.float32) for image in images]
-                boxes = [found(((0, 0, image.shape[1], image.shape[0]), 0.9, 0)) for image in images]
-                return [replace(box, masks=mask) for box, mask in zip(boxes, masks, strict=True)]
-
-        image = np.zeros((30, 40, 3), np.uint8)
-        image[5:20, 3:9] = image[15:20, 3:30] = 255
-        (seen,) = BothWays(Outlining(), 0.5)([image])
-        assert (paste(seen, (40, 30))[0] == (image[:, :, 0] > 0)).all()
-
-    @pytest.mark.parametrize(("one", "other", "shown"), [(0.6, 0.6, True), (0.9, 0.2, True), (0.9, 0.0, False)])
-    def test_scores_are_those_of_both_looks(self, one: float, other: float, *, shown: bool) -> None:
-        class Changing(_Bright):
-            def __call__(self, images: Sequence[Image]) -> list[Detections]:
-                looks = [found(((0, 0, 40, 40), 1.0, 1), ((10, 10, 30, 30), score, 0)) for score in (one, other)]
-                assert len(images) == 2
-                return [look[look.scores > 0] for look in looks]
-
-        (seen,) = BothWays(Changing(), 0.5)([np.zeros((40, 40, 3), np.uint8)])
-        assert seen.names == ["dog", "person"][: 1 + shown]
-        assert ((seen.scores > 0.5) & (seen.scores <= 1)).all()
-        assert (np.diff(seen.scores) <= 0).all()

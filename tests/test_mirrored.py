@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import pytest
 from stream_seg.cli import main
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
-from stream_seg.geometry import Letterbox, mask_roi, mirrored, mirrored_back, resize
+from stream_seg.geometry import Letterbox, mask_roi, mirrored, mirrored_back, paste, resize
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.segmenters import FunctionSegmenter, ModelSegmenter, load_segmenter
-from stream_seg.segmenters.looks import Alternating, BothWays, agreed
+from stream_seg.segmenters.looks import Alternating, BothWays, Sliced, agreed
 from stream_seg.sinks import ListSink
 from stream_seg.sources import ListSource
 from stream_seg.steady import DOUBTFUL, Steady
@@ -65,6 +66,8 @@ class Bright(ModelSegmenter):
 
     def _find(self, image: Image) -> Detections:
         rows, columns = np.nonzero(image[:, :, 2] > 128)
+        if not rows.size:
+            return found()
         box = (float(columns.min()), float(rows.min()), columns.max() + 1.0, rows.max() + 1.0)
         return found((box, 0.5 + (self._surer if box[0] < 32 else 0)))
 
@@ -96,6 +99,7 @@ class TestAgreed:
         (one,) = [agreed(found((HERE, 0.9)), found(((4.0, 10.0, 24.0, 40.0), 0.3)), 0.5)]
         assert one.scores == pytest.approx([0.6 + 0.15 * 0.6 * 0.4])
         assert one.boxes.tolist() == [pytest.approx([4, 10, 21, 40])]
+        assert len(agreed(found((HERE, 0.9)), found((HERE, 0.2)), 0.5)) == 1
 
     def test_what_one_look_misses_counts_half_whichever_it_is(self) -> None:
         seen, surely = found((HERE, 0.8)), found((HERE, 0.99))
@@ -132,13 +136,30 @@ class TestPhotos:
             assert (seen == image).all()
             assert (turned == image[:, ::-1]).all()
 
+    @pytest.mark.parametrize("slices", [None, (2, 1)])
+    @pytest.mark.parametrize("size", [(100, 60), (77, 33), (20, 20), (1, 1), (2000, 20)])
+    def test_what_both_looks_find_is_where_it_is(self, size: tuple[int, int], slices: tuple[int, int] | None) -> None:
+        inner = Bright() if slices is None else Sliced(Bright(), *slices)
+        for x, y in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 3, size[1] // 2)):
+            image = np.zeros((size[1], size[0], 3), np.uint8)
+            image[y, x] = 255
+            (seen,) = BothWays(inner, 0.3)([image])
+            assert seen.boxes.tolist() == [[x, y, x + 1, y + 1]]
+
+    def test_masks_are_turned_back(self) -> None:
+        class Outlining(Bright):
+            def _find(self, image: Image) -> Detections:
+                mask = (image[None, :, :, 0] > 128).astype(np.float32)
+                return replace(found(((0, 0, image.shape[1], image.shape[0]), 0.9)), masks=mask)
+
+        image = np.zeros((30, 40, 3), np.uint8)
+        image[5:20, 3:9] = image[15:20, 3:30] = 255
+        (seen,) = BothWays(Outlining(), 0.5)([image])
+        assert (paste(seen, (40, 30))[0] == (image[:, :, 0] > 0)).all()
+
     def test_a_batch_is_as_many_images_as_their_looks_fill(self) -> None:
-        assert [
-            BothWays(FunctionSegmenter(Bright()._find, NAMES, max_batch=most), 0.5).max_batch for most in (1, 8)
-        ] == [
-            1,
-            4,
-        ]
+        for most, both in ((1, 1), (8, 4)):
+            assert BothWays(FunctionSegmenter(Bright()._find, NAMES, max_batch=most), 0.5).max_batch == both
 
     def test_the_model_says_whether_and_how_large(self, tmp_path: Path) -> None:
         says = {"labels": LABELS, "mirrored": "yes", "still_size": "128", "long_side": "96"}
@@ -248,21 +269,11 @@ class TestFilms:
         assert not any(image[20, 50, 2] for image in inner.seen)
 
     def test_the_sample_shows_hardly_a_ghost(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        clip = str(ROOT / "samples" / "clip.mp4")
+        argv = [str(ROOT / "samples" / "clip.mp4"), "-o", str(tmp_path / "a.jsonl"), "--overwrite"]
+        argv += ["--max-frames", "90", "--device", "cpu"]
         ghosts = []
         for options in ([], ["--no-mirror"]):
-            argv = [
-                clip,
-                "-o",
-                str(tmp_path / "a.jsonl"),
-                "--overwrite",
-                "--max-frames",
-                "90",
-                "--device",
-                "cpu",
-                *options,
-            ]
-            assert main(argv) == 0
+            assert main([*argv, *options]) == 0
             shown = (tmp_path / "a.jsonl").read_text()
             assert shown.count('"person"') == shown.count('"cat"') == 90
             ghosts.append(sum(shown.count(f'"{name}"') for name in ("mouse", "keyboard", "laptop")))

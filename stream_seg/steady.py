@@ -162,7 +162,7 @@ class Steady:
         known[again] = self._known[before[again]]
         known["seen"], known["missed"] = now, 0
         known["times"] += 1
-        twice = np.full(len(found), self._least is None)  # if that matters
+        twice = np.full(len(found), self._least is None)  # here and in the frame before, if that matters
         twice[again] |= self._known["missed"][before[again]] == 0
         known["shown"] |= twice & (found.scores >= SURE) | (known["times"] >= OFTEN)
         known["stays"] = overlap >= _STILL

@@ -65,7 +65,8 @@ class Plan:
     """All that a run needs but the model: `feeds` with sinks of their own, or a `wall`; no feeds if nothing is left.
 
     `outputs` are what writes, `screens` what shows it: a window, a page. `in_turns` is that of the pipeline, `images`,
-    None where each frame is for itself, and `mirror` those of the segmenter.
+    None where each frame is for itself, and `mirror` those of the segmenter. `steady` are those of the feeds until they
+    know from which score on to show what it finds.
     """
 
     feeds: list[Feed]

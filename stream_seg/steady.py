@@ -21,7 +21,7 @@ from stream_seg.geometry import Boxes, continued, regridded, resize, sample_box
 from stream_seg.naming import best_named
 
 SURE = 0.65
-"""What has this score is shown at once; with `shown_from`, if it was found in the frame before, too."""
+"""What has this score is shown at once; see `Steady` for `shown_from`."""
 OFTEN = 4
 """In how many frames an object must have been found that is less sure."""
 MISSED = 2
@@ -55,12 +55,10 @@ _KNOWN = np.dtype(
         ("missed", "i8"),
         ("shown", "?"),
         ("stays", "?"),
-        ("likely", "?"),
     ]
 )
 """Of an object: its number, 0 until it is shown; when it was found last, how many frames there were since it was found
-first, in how many of them it was found, and missed since; whether it may be shown, stays so where it is missed, and is
-as likely as what is shown."""
+first, in how many of them it was found, and missed since; whether it is shown, and stays so where it is missed."""
 
 
 class Steady:
@@ -126,10 +124,8 @@ class Steady:
         self._image, self._at = frame.image, now
         self._names = found.class_names if len(found) else self._names
         if begins:
-            self._known["shown"] = True
-            self._known["likely"] = self._are_likely(found.scores)
-        is_seen = self._known["stays"] | (self._known["missed"] == 0)
-        shown = np.flatnonzero(self._known["shown"] & self._known["likely"] & is_seen)
+            self._known["shown"] = self._are_likely(found.scores)
+        shown = np.flatnonzero(self._known["shown"] & (self._known["stays"] | (self._known["missed"] == 0)))
         shown = shown[np.argsort(-self._objects.scores[shown], kind="stable")]
         objects = self._objects[shown]
         if self._withhold:
@@ -162,9 +158,11 @@ class Steady:
         known[again] = self._known[before[again]]
         known["seen"], known["missed"] = now, 0
         known["times"] += 1
-        twice = np.full(len(found), self._least is None)  # here and in the frame before, if that matters
-        twice[again] |= self._known["missed"][before[again]] == 0
-        known["shown"] |= twice & (found.scores >= SURE) | (known["times"] >= OFTEN)
+        were_shown = known["shown"].copy()
+        if self._least is None:
+            known["shown"] |= (found.scores >= SURE) | (known["times"] >= OFTEN)
+        else:  # in this frame and the one before, of which one was mirrored
+            known["shown"][again] |= self._known["missed"][before[again]] == 0
         known["stays"] = overlap >= _STILL
         if not self._withhold:
             known["shown"] = known["stays"] = True
@@ -200,9 +198,8 @@ class Steady:
         self._objects = _joined(replace(found, boxes=boxes, scores=scores, masks=masks), going_on)
         self._latest, self._known = _joined(found, looks), np.concatenate([known, self._known[missed]])
         self._known["age"] += 1
-        likely = self._are_likely(self._objects.scores, self._known["likely"])
-        self._known["likely"][: len(found)] |= twice
-        self._known["likely"] &= likely
+        were_shown = np.concatenate([were_shown, self._known["shown"][len(found) :]])
+        self._known["shown"] &= self._are_likely(self._objects.scores, were_shown)
 
     @property
     def _least(self) -> float | None:

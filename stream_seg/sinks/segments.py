@@ -90,11 +90,16 @@ class Segmented(Sink, Generic[S, T]):
         self.path = Path(path)
         if seconds is None and events is None:
             raise UsageError("a recording in segments needs their length, or events")
+        for given in (seconds, events, before):
+            if isinstance(given, str):
+                raise UsageError(f"lengths are numbers of seconds, as parse_duration('10m') gives, not {given!r}")
         for given in (seconds, events):
             if given is not None and not 0 < given < math.inf:
                 raise UsageError(f"a segment of {given:g} seconds cannot be; give it some length")
         if before is not None:
             _check_before(before, events)
+        if keep is not None and not isinstance(keep, Keep):
+            raise UsageError(f"what is kept is given as a Keep, as parse_keep('24h') gives, not {keep!r}")
         self._seconds = None if seconds is None else Fraction(seconds)
         self._events = None if events is None else Fraction(events)
         self._before = None if before is None else Fraction(before)

@@ -294,6 +294,12 @@ def test_a_port_in_use_and_a_host_that_is_none_of_ours_are_refused_at_once() -> 
             Page(8080, host)
 
 
+@pytest.mark.parametrize("port", [65536, -1, "8080", 8080.0])
+def test_what_is_no_port_is_refused(port: object) -> None:
+    with pytest.raises(UsageError, match=f"a port is a whole number, 0 to 65535, not {port!r}"):
+        Page(port)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_a_connection_that_can_have_no_thread_takes_no_place(
     goes_on: bool, page: Page, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,9 @@ from stream_seg.sinks.served import Findings, ServedObjects
 
 logger = logging.getLogger(__name__)
 
+PORTS = range(65536)
+"""0 stands for any that is free."""
+
 
 class Page(Sink):
     """Shows frames to browsers at `url`, the newest to each: one that is slow leaves frames out and holds up nobody.
@@ -27,10 +30,13 @@ class Page(Sink):
     the page shows several sources, or is behind `stream_seg.tiles.Tiles`, each source needs one.
 
     `host` is a name or an address of this machine, `0.0.0.0` or `::` for all of it; `port` 0 takes a free one. Raises
-    `OutputError` from the constructor and from `open` when it cannot be served there.
+    `OutputError` from the constructor and from `open` when it cannot be served there, and `UsageError` for what is no
+    port.
     """
 
     def __init__(self, port: int, host: str = LOCAL) -> None:
+        if not isinstance(port, int) or port not in PORTS:
+            raise UsageError(f"a port is a whole number, {PORTS[0]} to {PORTS[-1]}, not {port!r}")
         self._host = host
         self._port = port
         self._newest = Newest()
@@ -91,6 +97,6 @@ class Page(Sink):
 def parse_host_and_port(text: str) -> tuple[str, int]:
     """`8080`, `0.0.0.0:8080` or `[::1]:8080` as host and port. Raises `UsageError` for anything else."""
     match = re.fullmatch(r"(?:(?P<host>[^:\[\]/@\s]+|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})", text)
-    if match is None or int(match["port"]) > 65535:
+    if match is None or int(match["port"]) not in PORTS:
         raise UsageError(f"'{text}' is no port to serve at; write PORT (8080) or HOST:PORT (0.0.0.0:8080)")
     return (match["host"] or LOCAL).strip("[]"), int(match["port"])

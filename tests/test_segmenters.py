@@ -25,7 +25,7 @@ from stream_seg.detections import Detections
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
 from stream_seg.graph.labels import COCO_LABELS
-from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter
+from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter, read_labels
 from stream_seg.segmenters import session as session_module
 from stream_seg.segmenters.batched import BatchedSegmenter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
@@ -476,6 +476,7 @@ class TestRefusals:
         [
             ({"score_threshold": 1.5}, "between 0 and 1, not 1.5"),
             ({"score_threshold": float("nan")}, "between 0 and 1, not nan"),
+            ({"score_threshold": "0.5"}, "a number between 0 and 1, not '0.5'"),
             ({"long_side": 8}, "64 to 4096 pixels, not 8"),
             ({"long_side": 416.0}, "must be a whole number, 64 to 4096 pixels, not 416.0"),
             ({"threads": 0}, "threads must be a whole number, 1 to 256, not 0"),
@@ -504,6 +505,11 @@ class TestRefusals:
         with load_segmenter(model, device="cpu", labels=labels, **sizes) as segmenter:  # type: ignore[arg-type]
             assert segmenter.class_names == ("a", "b", "c")
             assert "160 px; whole and in 2x1 parts" in segmenter.description
+
+    def test_labels_are_read_from_a_path_that_is_a_string_as_well(self, tmp_path: Path) -> None:
+        labels = tmp_path / "names.txt"
+        labels.write_text("a\nb\n\nc\n")
+        assert read_labels(str(labels)) == read_labels(labels) == ("a", "b", "c")
 
     def test_more_or_fewer_labels_than_the_model_has_classes(self, tmp_path: Path) -> None:
         labels = tmp_path / "names.txt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -135,8 +136,8 @@ def understood() -> str:
 def _check(
     score_threshold: float | None, long_side: int | None, threads: int | None, slices: tuple[int, int] | None
 ) -> None:
-    if score_threshold is not None and not 0.0 <= score_threshold <= 1.0:
-        raise UsageError(f"the score threshold must be between 0 and 1, not {score_threshold}")
+    if score_threshold is not None and not (isinstance(score_threshold, Real) and 0.0 <= score_threshold <= 1.0):
+        raise UsageError(f"the score threshold must be a number between 0 and 1, not {score_threshold!r}")
     if long_side is not None and not _is_whole(long_side, LONG_SIDES):
         raise UsageError(
             f"the long side must be a whole number, {LONG_SIDES[0]} to {LONG_SIDES[-1]} pixels, not {long_side}"
@@ -164,7 +165,7 @@ def _is_whole(number: object, allowed: range) -> bool:
 
 def _names(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str | Path):
-        return read_labels(Path(labels))
+        return read_labels(labels)
     names = () if labels is None else tuple(labels)
     for name in names:
         if not isinstance(name, str):
@@ -174,10 +175,10 @@ def _names(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:
     return names or None
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: str | Path) -> tuple[str, ...]:
     """The class names of a text file, one per line. Raise `UsageError` where there are none to be read."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = Path(path).read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise UsageError(f"the labels file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -39,7 +39,9 @@ def test_its_python_runs(code: str, folder: Path, capsys: pytest.CaptureFixture[
     assert re.search(r"\d+ objects|person 0\.\d+", capsys.readouterr().out)
 
 
-GUIDE = blocks("python", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
+GUIDE_TEXT = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+GUIDE = blocks("python", GUIDE_TEXT)
+(EVALUATION,) = blocks("evaluation", GUIDE_TEXT)
 MADE = (
     ["frame.png"],
     ["picture.png"],
@@ -63,6 +65,8 @@ def test_each_program_of_the_guide_makes_what_it_says(
         assert capsys.readouterr().out == "{'person': 20}\n"
     if made == ["annotations.json"]:  # by which the model is right
         assert main(["eval", "--images", "samples", "--annotations", "annotations.json", "--device", "cpu"]) == 0
+        assert re.search(r"mean of 2 +2( +100\.0){6}\n", capsys.readouterr().out)
+        execute(EVALUATION)
         assert re.search(r"mean of 2 +2( +100\.0){6}\n", capsys.readouterr().out)
 
 

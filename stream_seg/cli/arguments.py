@@ -484,8 +484,9 @@ def _run_parser() -> Parser:
 
     add_model(
         parser,
-        mirrors="default with the built-in model where all sources are photos, which it sees at 640 pixels then; "
-        "of films every other frame is mirrored, which takes no time; neither with --view blurred",
+        mirrors="default with the built-in model, and networks trained like it, where all sources are photos, which "
+        "these see at 640 pixels then; of films every other frame is mirrored, which takes no time; neither with "
+        "--view blurred",
     )
     group = parser.add_argument_group("segmentation")
     group.add_argument(

@@ -7,14 +7,16 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stream_seg.detections import Crossing, Crossings, Detections, Direction, check_found
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, check_frame
 from stream_seg.geometry import feet, part_within
-from stream_seg.given import refuse_no_step
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Follower
-from stream_seg.region import pixels, refuse_outside, tell_of_another_size
+from stream_seg.region import Placed, pixels
 
 _SETTLED = 0.1
 """How far behind the line an object must have come to have crossed it, as a share of its size: what stands on it
@@ -24,7 +26,7 @@ _LEAST = 1.0
 """The same in pixels, however small it is."""
 
 
-class Line:
+class Line(Placed):
     """Counts what crosses the line from `start` to `end`, x and y in pixels of the frame. Use one per film.
 
     The middle of the lower edge of its box decides, as in a `Region`. For one who looks from `start` to `end`, what
@@ -39,18 +41,18 @@ class Line:
     objects without numbers. A warning tells of later frames that have another size.
     """
 
+    _what = "line"
+
     def __init__(self, start: tuple[float, float], end: tuple[float, float], follower: Follower | None = None) -> None:
-        self._ends = pixels([start, end], "line", "a line has two ends (x, y)", example="0,360,1280,360")
-        self._start, step = self._ends[0].tolist(), (self._ends[1] - self._ends[0]).tolist()
+        ends = pixels([start, end], "line", "a line has two ends (x, y)", example="0,360,1280,360")
+        self._start, step = ends[0].tolist(), (ends[1] - ends[0]).tolist()
         self._length = math.hypot(*step)
         if self._length < 1:
             raise UsageError(
                 f"the line from {start[0]:g},{start[1]:g} to {end[0]:g},{end[1]:g} is shorter than a pixel"
             )
         self._along = step[0] / self._length, step[1] / self._length
-        refuse_no_step("follower", follower)
-        self._follower = follower
-        self._size: tuple[int, int] | None = None  # of the frame before
+        super().__init__([ends], follower)
         self._places: OrderedDict[int, _Place] = OrderedDict()
         self._crossings = Crossings(start, end)
 
@@ -61,11 +63,7 @@ class Line:
         check_found(found)
         if frame.is_still:
             return found
-        before, self._size = self._size, frame.size
-        if before is None:
-            self.refuse_outside(frame.size)
-        else:
-            tell_of_another_size(self._ends, before, frame.size, "line")
+        self._check_size(frame)
         if found.ids is None and len(found):
             raise UsageError("a line counts objects by their numbers, which they have none of; give it a Steady")
         now = []
@@ -80,10 +78,10 @@ class Line:
             self._crossings = _with(self._crossings, now)
         return replace(found, lines=(*found.lines, self._crossings))
 
-    def refuse_outside(self, size: tuple[int, int]) -> None:
-        """Raise `UsageError` if the line lies outside of pictures of `size` (width, height)."""
+    def _is_within(self, points: NDArray[np.float32], size: tuple[int, int]) -> bool:
+        """So it is nowhere, too, where its ends are on several sides, and it goes past a corner."""
         is_seen = part_within(self._crossings.start, self._crossings.end, size) is not None
-        refuse_outside(self._ends, size, "line", is_seen=is_seen)
+        return is_seen and super()._is_within(points, size)
 
     def _crossed(self, number: int, x: float, y: float, settled: float) -> Direction | None:
         """Which way an object has crossed that stands at x, y now; None for one that has not, or not for sure yet."""

@@ -27,7 +27,54 @@ Corners = Sequence[tuple[float, float]]
 """x, y in pixels of the frame: three or more of a polygon, or two opposite ones of a rectangle."""
 
 
-class Region:
+class Placed:
+    """What a `Region` and a `Line` have in common: places in pictures of one size, and a `follower` that comes first.
+
+    `points` are those of each place, (K, 2), x and y in pixels; `_what` is what a place is called.
+    """
+
+    _what: str
+
+    def __init__(self, points: Sequence[NDArray[np.float32]], follower: Follower | None) -> None:
+        refuse_no_step("follower", follower)
+        self._points = points
+        self._follower = follower
+        self._size: tuple[int, int] | None = None  # of the frame before
+
+    def refuse_outside(self, size: tuple[int, int]) -> None:
+        """Raise `UsageError` if one of the places lies outside of pictures of `size` (width, height)."""
+        for points in self._points:
+            if not self._is_within(points, size):
+                where = f"the {self._what} {_extent(points)}"
+                raise UsageError(f"{where} lies outside of the picture, which is {size[0]}x{size[1]} pixels")
+
+    def _is_within(self, points: NDArray[np.float32], size: tuple[int, int]) -> bool:
+        """Whether the points are not all on one side of a picture of `size` (width, height)."""
+        return bool((points.min(0) < size).all() and (points.max(0) > 0).all())
+
+    def _check_size(self, frame: Frame) -> None:
+        """Refuse places outside of the first frame, and warn of a frame that has another size than the one before.
+
+        Of images of their own, which may be of other sizes, a warning says the former and nothing the latter.
+        """
+        before, self._size = self._size, frame.size
+        if before is None:
+            try:
+                self.refuse_outside(frame.size)
+            except UsageError as error:
+                if not frame.is_still:
+                    raise
+                logger.warning("%s", error)
+        elif before != frame.size and not frame.is_still:
+            for points in self._points:
+                logger.warning(
+                    "the picture is %dx%d pixels now, no longer %dx%d: "
+                    "the %s %s is in those and no longer where it was",
+                    *(*frame.size, *before, self._what, _extent(points)),
+                )
+
+
+class Region(Placed):
     """Leaves out what does not stand within `corners`: the middle of the lower edge of its box decides.
 
     A list of such corners is several regions: what stands within any of them is kept. The edge belongs to a region.
@@ -40,19 +87,18 @@ class Region:
     of their own, which may be of other sizes, a warning says so, as of a camera that comes back with another.
     """
 
+    _what = "region"
+
     def __init__(self, corners: Corners | Sequence[Corners], follower: Follower | None = None) -> None:
-        self._polygons = tuple(polygon(one) for one in _each(corners))
-        refuse_no_step("follower", follower)
-        self._follower = follower
-        self._size: tuple[int, int] | None = None  # of the frame before
+        super().__init__(tuple(polygon(one) for one in _each(corners)), follower)
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
         check_frame(frame)
         check_found(found)
-        self._check(frame)
+        self._check_size(frame)
         if self._follower is not None:
             found = self._follower(frame, found)
-        regions = (*found.regions, *self._polygons)
+        regions = (*found.regions, *self._points)
         rows = [[_holds(corners, place) for corners in regions] for place in feet(found, frame.size)]
         within = np.array(rows, np.bool_).reshape(-1, len(regions))
         kept = np.flatnonzero(within[:, len(found.regions) :].any(1))
@@ -60,25 +106,6 @@ class Region:
         names = found.names
         occupancy = tuple(dict(Counter(itertools.compress(names, column))) for column in within.T.tolist())
         return replace(found, regions=regions, occupancy=occupancy)
-
-    def refuse_outside(self, size: tuple[int, int]) -> None:
-        """Raise `UsageError` if one of the regions lies outside of pictures of `size` (width, height)."""
-        for corners in self._polygons:
-            refuse_outside(corners, size, "region")
-
-    def _check(self, frame: Frame) -> None:
-        before, self._size = self._size, frame.size
-        if before is not None:
-            if not frame.is_still:
-                for corners in self._polygons:
-                    tell_of_another_size(corners, before, frame.size, "region")
-            return
-        try:
-            self.refuse_outside(frame.size)
-        except UsageError as error:
-            if not frame.is_still:
-                raise
-            logger.warning("%s", error)
 
 
 def polygon(corners: Corners) -> NDArray[np.float32]:
@@ -108,28 +135,6 @@ def pixels(points: Sequence[tuple[float, float]], what: str, wants: str, *, exam
     if places.min() >= 0 and places.max() <= 1:
         raise UsageError(f"the {what} {_words(places)} is in shares of the picture; give pixels, as in {example}")
     return places
-
-
-def refuse_outside(places: NDArray[np.float32], size: tuple[int, int], what: str, *, is_seen: bool = True) -> None:
-    """Raise `UsageError` if `what` has its points (K, 2) all on one side of a picture of `size` (width, height).
-
-    So it does for what is known not to be seen in it, though its points are on several sides.
-    """
-    low, high = places.min(0), places.max(0)
-    if not is_seen or (low >= size).any() or (high <= 0).any():
-        where = _extent(places)
-        raise UsageError(f"the {what} {where} lies outside of the picture, which is {size[0]}x{size[1]} pixels")
-
-
-def tell_of_another_size(
-    places: NDArray[np.float32], before: tuple[int, int], size: tuple[int, int], what: str
-) -> None:
-    """Warn that `what`, with its points (K, 2), is elsewhere in a picture that has another `size` than `before`."""
-    if size != before:
-        logger.warning(
-            "the picture is %dx%d pixels now, no longer %dx%d: the %s %s is in those and no longer where it was",
-            *(*size, *before, what, _extent(places)),
-        )
 
 
 def _holds(corners: NDArray[np.float32], place: tuple[float, float]) -> bool:

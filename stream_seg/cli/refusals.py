@@ -27,7 +27,7 @@ from stream_seg.cli.report import refuse_figures
 from stream_seg.errors import OutputError, SourceError, UsageError
 from stream_seg.line import Line
 from stream_seg.protocols import Source
-from stream_seg.region import Region
+from stream_seg.region import Placed, Region
 from stream_seg.sinks import is_address
 from stream_seg.sinks.part import file_identity, whole_name
 from stream_seg.sinks.publisher import shown_address
@@ -197,7 +197,7 @@ def refuse_outside(
     ]
     refuse_of_several_sizes(args, sizes)
     for label, size in sizes:
-        places: list[Region | Line] = [Line(*ends) for ends in of_source(args.line, label)]
+        places: list[Placed] = [Line(*ends) for ends in of_source(args.line, label)]
         places += [Region(corners) for corners in of_source(args.region, label)]
         for place in places:
             try:

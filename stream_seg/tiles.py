@@ -166,7 +166,7 @@ class Tiles(Wall):
         if not self._info.is_live:
             return float(MOST_SECONDS)
         self._say()
-        if self._times.is_due(self._changed):
+        if not self._times.wait(self._changed):
             self._write(self._times.next())
         return self._times.wait(self._changed)
 
@@ -387,11 +387,8 @@ class _LiveTimes:
         self._last = now if self._last is None else max(now, self._last + _LIVE_TICK)
         return self._last
 
-    def is_due(self, changed: bool) -> bool:
-        return self.wait(changed) <= 0
-
     def wait(self, changed: bool) -> float:
-        """Seconds until a picture is due, with something new in it or without."""
+        """Seconds until a picture is due, with something new in it or without; 0 if it is."""
         if self._last is None:
             return 0.0
         due = self._due if changed else self._last + MOST_SECONDS

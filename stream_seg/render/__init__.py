@@ -96,12 +96,12 @@ class Renderer:
         colours = [
             colour(c, s) for c, s in zip(detections.class_ids.tolist(), self._shades.assign(detections), strict=True)
         ]
-        image = np.zeros(frame.image.shape, np.uint8) if self._view in BLACK_VIEWS else frame.image.copy()
+        is_seen = self._view not in BLACK_VIEWS
+        image = frame.image.copy() if is_seen else np.zeros(frame.image.shape, np.uint8)
         style = Style.of(frame.size, self._least_letters)
         plate = Plate(image, self._hud() if self._hud else "", style.letters)
         if self._view != "boxes":
             self._draw_masks(image, detections, colours, frame.image)
-        is_seen = self._view not in BLACK_VIEWS
         outlines = draw_regions(image, detections.regions, style.line, style.letters) if is_seen else []
         if is_seen and self._trails is not None:
             self._trails.draw(image, frame, detections, colours, style.line)
@@ -155,13 +155,11 @@ class Renderer:
     def _draw_names(
         self, image: Image, detections: Detections, boxes: list[Rect], colours: list[Colour], letters: int
     ) -> None:
-        names = detections.names
-        numbers = [None] * len(names) if detections.ids is None else detections.ids.tolist()
-        if self._ids and detections.ids is not None:
-            names = [f"#{number} {name}" for number, name in zip(numbers, names, strict=True)]
-        rows = zip(names, detections.scores.tolist(), boxes, colours, numbers, strict=True)
+        numbers = [None] * len(detections) if detections.ids is None else detections.ids.tolist()
+        rows = zip(detections.names, detections.scores.tolist(), boxes, colours, numbers, strict=True)
         for name, score, box, tone, number in rows:
-            self._labels.draw(image, f"{name} {score:.0%}", box, letters, tone, number)
+            prefix = f"#{number} " if self._ids and number is not None else ""
+            self._labels.draw(image, f"{prefix}{name} {score:.0%}", box, letters, tone, number)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

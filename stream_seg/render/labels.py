@@ -72,7 +72,9 @@ class Labels:
         self._put(image, patch, self._below(_clamp(x, start[1], patch.shape[1], patch.shape[0], image), image))
 
     def _put(self, image: Image, patch: Image, place: Rect) -> None:
-        _stamp(image, patch, place[0], place[1])
+        """Copy `patch` to its place; what does not fit the frame is left out."""
+        area = image[place[1] : place[3], place[0] : place[2]]
+        area[:] = patch[: area.shape[0], : area.shape[1]]
         self._taken.append(place)
 
     def _place(self, patch: Image, box: Rect, image: Image, before: int) -> tuple[Rect, int]:
@@ -207,9 +209,3 @@ def _clamp(x: int, y: int, width: int, height: int, image: Image) -> Rect:
 
 def _widened(area: Rect, margin: int) -> Rect:
     return area[0] - margin, area[1] - margin, area[2] + margin, area[3] + margin
-
-
-def _stamp(image: Image, patch: Image, x: int, y: int) -> None:
-    """Copy `patch` to (x, y); what does not fit the frame is left out."""
-    area = image[y : y + patch.shape[0], x : x + patch.shape[1]]
-    area[:] = patch[: area.shape[0], : area.shape[1]]

@@ -24,6 +24,7 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
     Arrows come after all lines, which would cross them out, and so do counts, which keep clear of the arrows, as later
     labels will. Of several lines they have the number, from 1 on, which counts those outside of the picture, too.
     """
+    strokes = (BLACK, 3 * line), (WHITE, line)
     arrows, counts = [], []
     for number, crossings in enumerate(lines, 1):
         seen = part_within(crossings.start, crossings.end, (image.shape[1], image.shape[0]))
@@ -32,17 +33,17 @@ def draw_lines(image: Image, lines: Sequence[Crossings], labels: Labels, line: i
         (x1, y1), (x2, y2) = seen
         middle = (x1 + x2) / 2, (y1 + y2) / 2
         reach = _ARROW * letters / max(math.dist(*seen), 1)
-        tip = middle[0] - (y2 - y1) * reach, middle[1] + (x2 - x1) * reach
-        for tone, width in ((BLACK, 3 * line), (WHITE, line)):
+        tail, head = _whole(middle), _whole((middle[0] - (y2 - y1) * reach, middle[1] + (x2 - x1) * reach))
+        for tone, width in strokes:
             cv2.line(image, _whole(seen[0]), _whole(seen[1]), tone, width, cv2.LINE_AA)
-        arrows.append((_whole(middle), _whole(tip)))
+        arrows.append((tail, head))
         room = letters // 2 + line  # for the head of the arrow
-        (left, right), (top, bottom) = (sorted(ends) for ends in zip(_whole(middle), _whole(tip), strict=True))
+        (left, right), (top, bottom) = (sorted(ends) for ends in zip(tail, head, strict=True))
         around = left + 2 * line, top - room, right + room, bottom + room
         labels.keep_free(around)
         counts.append((f"line {number}  " if len(lines) > 1 else "", crossings, around))
     for tail, head in arrows:
-        for tone, width in ((BLACK, 3 * line), (WHITE, line)):
+        for tone, width in strokes:
             cv2.arrowedLine(image, tail, head, tone, width, cv2.LINE_AA, tipLength=0.4)
     for name, crossings, around in counts:
         into, out = (sum(crossings.counts[direction].values()) for direction in ("in", "out"))

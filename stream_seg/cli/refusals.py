@@ -29,7 +29,7 @@ from stream_seg.line import Line
 from stream_seg.protocols import Source
 from stream_seg.region import Placed, Region
 from stream_seg.sinks import is_address
-from stream_seg.sinks.part import file_identity, whole_name
+from stream_seg.sinks.part import file_identity, identities, whole_name
 from stream_seg.sinks.publisher import shown_address
 from stream_seg.sources.files import is_image, would_find
 from stream_seg.sources.unreadable import Unreadable
@@ -145,9 +145,9 @@ def refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequ
     is_cutting = args.segment is not None or args.events is not None  # what is cut has longer names
     _refuse_partial_names(names, [name for name in named if grows(name) and not (is_cutting and is_cut(name))])
     inputs = files_among(specs)
-    read = {file_identity(source) for source in inputs if os.path.isfile(source)}  # noqa: PTH113  a name too long is none
+    read = identities(source for source in inputs if os.path.isfile(source))  # noqa: PTH113  a name too long is none
     for name in named:
-        if (identity := file_identity(Path(name))) is not None and identity in read:
+        if file_identity(Path(name)) in read:
             raise OutputError(f"{name} is an input; write to another file")
         if is_address(name) and name in specs:
             raise OutputError(f"{shown_address(name)} is an input; send to another address")

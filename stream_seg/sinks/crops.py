@@ -18,7 +18,7 @@ from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.metrics import KNOWN
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.images import SUFFIXES, inside, make_folder, not_empty, refuse_no_folder, replaces_input, save
-from stream_seg.sinks.part import TakenError, Target, file_identity
+from stream_seg.sinks.part import TakenError, Target, file_identity, identities, same_file, shortened
 
 GONE_SECONDS = 3.0
 """What was not seen for so long is gone: longer than `steady.REMEMBERED`, for which it keeps its number."""
@@ -95,7 +95,7 @@ class Crops(Sink):
         self._source = source
         self._has_written = False
         self._info: SourceInfo | None = None
-        self._inputs: set[tuple[int, int] | None] = set()
+        self._inputs: set[tuple[int, int]] = set()
         self._pending: OrderedDict[_Object, _Look] = OrderedDict()  # least recently seen first
         self._written: OrderedDict[_Object, _Look] = OrderedDict()  # the same; they may come back
         self._bytes = 0
@@ -113,10 +113,9 @@ class Crops(Sink):
 
     def open(self, info: SourceInfo) -> None:
         inputs = dict.fromkeys([*info.files, *self._spared, *([] if info.path is None else [info.path])])
-        self._inputs = {file_identity(path) for path in inputs} - {None}
-        here = file_identity(self.path)
+        self._inputs = identities(inputs)
         for path in inputs:
-            if here is not None and path.suffix.lower() in SUFFIXES and file_identity(path.parent) == here:
+            if path.suffix.lower() in SUFFIXES and same_file(path.parent, self.path):
                 raise replaces_input(path)
         self._info = info
         self._has_written = False
@@ -231,13 +230,13 @@ class Crops(Sink):
     def _stem(self, frame: Frame) -> Path:
         """What the names of all crops of an image begin with, which no other's do."""
         came = inside(frame.name or f"{frame.index:06d}")
-        stem, number = came.with_name(_shortened(came.stem)), 1
+        stem, number = came.with_name(shortened(came.stem, _LONGEST_STEM)), 1
         if self._source is not None:
             is_only = self._info is not None and len(self._info.files) == 1
             stem = Path(self._source) if is_only else self._source / stem
         while str(stem).casefold() in self._named:  # a.jpg and a.png would both be a
             counter = "" if number == 1 else f"-{number}"
-            stem, number = stem.with_name(f"{_shortened(came.name)}{counter}"), number + 1
+            stem, number = stem.with_name(f"{shortened(came.name, _LONGEST_STEM)}{counter}"), number + 1
         self._named.add(str(stem).casefold())
         return stem
 
@@ -284,11 +283,4 @@ def _cropped(image: Image, box: Sequence[float]) -> Image:
 
 def _word(name: str) -> str:
     """The name of a class in that of a file: letters, digits and _, so that - tells it from what is around it."""
-    return _shortened(re.sub(r"\W+", "_", name).strip("_"), 60) or "object"
-
-
-def _shortened(stem: str, longest: int = _LONGEST_STEM) -> str:
-    """The beginning of a name that takes so many bytes at most."""
-    while len(os.fsencode(stem)) > longest:
-        stem = stem[:-1]
-    return stem
+    return shortened(re.sub(r"\W+", "_", name).strip("_"), 60) or "object"

@@ -16,7 +16,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.geometry import mask_roi
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.part import PartFile, Target, file_identity, same_file
+from stream_seg.sinks.part import PartFile, Target, file_identity, identities, same_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _WITH_ALPHA = (".png", ".webp")
@@ -58,7 +58,7 @@ class _Images(Sink):
         self._transparent = transparent
         self._has_written = False
         self._named: set[Path] = set()  # what has its name from the input; an index is not given twice
-        self._inputs: set[tuple[int, int] | None] = set()
+        self._inputs: set[tuple[int, int]] = set()
         self._prepare()
 
     @property
@@ -72,7 +72,7 @@ class _Images(Sink):
         if info.path is not None:
             self._source = info.path
         inputs = dict.fromkeys([*info.files, *self._spared])
-        self._inputs = {file_identity(path) for path in inputs} - {None}
+        self._inputs = identities(inputs)
         for path in inputs:
             if self._is_named_like_a_result(path):
                 raise replaces_input(path)
@@ -88,9 +88,6 @@ class _Images(Sink):
         self._has_written = True
         if frame.name is not None:
             self._named.add(path)
-
-    def close(self, outcome: Outcome) -> None:
-        """Nothing is left to do: every file is whole."""
 
     @abstractmethod
     def _prepare(self) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +99,8 @@ class Target:
     def part_path(self, number: int) -> Path:
         """The partial name: `a.part.mp4`, then `a.part-2.mp4` and so on; shortened where that is no name any more."""
         counter = "" if number == 1 else f"-{number}"
-        stem, ending = self.path.stem, f".part{counter}{self.path.suffix}"
-        while stem and len(os.fsencode(stem + ending)) > _LONGEST_NAME:
-            stem = stem[:-1]
+        ending = f".part{counter}{self.path.suffix}"
+        stem = shortened(self.path.stem, _LONGEST_NAME - len(os.fsencode(ending)))
         return self.resolved.with_name(stem + ending)
 
 
@@ -230,6 +229,13 @@ class PartFile:
             raise OutputError(f"cannot rename {self.path} to {self.target.path}: {error.strerror}; {where}") from error
 
 
+def shortened(name: str, longest: int) -> str:
+    """The beginning of a name that takes so many bytes at most, in a file system."""
+    while name and len(os.fsencode(name)) > longest:
+        name = name[:-1]
+    return name
+
+
 def write_all(descriptor: int, data: bytes | bytearray) -> None:
     """Write all of `data`. Raises `OSError` also where a disk takes a part of it, as one that is nearly full does."""
     with memoryview(data) as rest:
@@ -283,6 +289,11 @@ def file_identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
+
+
+def identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """Those of all the files that are there."""
+    return {identity for path in paths if (identity := file_identity(path)) is not None}
 
 
 def rename_unless_taken(old: Path, new: Path) -> None:

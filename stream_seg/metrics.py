@@ -325,8 +325,8 @@ class FeedMetrics:
             dropped={cause: count for cause, count in self.dropped.copy().items() if count},
             unchanged=self.unchanged,
             damaged=getattr(self.source, "damaged", 0),
-            classes=dict(self.classes.copy().most_common()),
-            distinct=dict(self.distinct.counts.copy().most_common()),
+            classes=_sorted(self.classes),
+            distinct=_sorted(self.distinct.counts),
             lines=tuple({way: _sorted(names) for way, names in line.counts.items()} for line in self.lines),
             regions=tuple(Peak(peak.most, _sorted(peak.classes)) for peak in self.regions),
             fps=self.delivered / seconds if seconds else 0.0,
@@ -340,7 +340,7 @@ class FeedMetrics:
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
-    """The same, most frequent first."""
+    """The same, most frequent first; others may count meanwhile."""
     return dict(Counter(counts).most_common())
 
 
@@ -458,8 +458,8 @@ class Metrics:
             limited_by=self._limit(busy),
             mean_batch=self.segmented / self.batches if self.batches else 0.0,
             objects=classes.total(),
-            classes=dict(classes.most_common()),
-            distinct=dict(distinct.most_common()),
+            classes=_sorted(classes),
+            distinct=_sorted(distinct),
             feeds=tuple(feed.summary(feed.seconds if self.in_turns else seconds) for feed in self.feeds),
         )
 

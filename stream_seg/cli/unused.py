@@ -46,33 +46,29 @@ def warn_of_unused(
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
     films = len(images) < len(specs) or any(source.info.is_film for source in images.values())
-    if args.ids:
-        lack = "" if args.view in NAMING_VIEWS else "shows no names"
-        _warn_of_no_numbers(args, "--ids", lack, films=films)
-    if _given(args, "--trails"):
-        lack = "shows objects alone, on black" if args.view in BLACK_VIEWS else ""
-        _warn_of_no_numbers(args, "--trails", lack, films=films)
-    if args.on_change and not films:
-        logger.warning("--on-change is for films, of which none was named: it has no effect")
-    if args.line and not films:
-        logger.warning("--line is for films, of which none was named: it has no effect")
-    elif args.line:
-        for label, source in images.items():
-            if not source.info.is_film and of_source(args.line, label):
-                logger.warning("--line is for films, and %s is none: it has no effect there", label)
+    lacks = {
+        "--ids": "" if args.view in NAMING_VIEWS else "shows no names",
+        "--trails": "shows objects alone, on black" if args.view in BLACK_VIEWS else "",
+    }
+    for option in ("--ids", "--trails", "--on-change", "--line"):
+        if not _value(args, option):
+            continue
+        if not films:
+            logger.warning("%s is for films, of which none was named: it has no effect", option)
+        elif option in lacks and not args.steady:
+            logger.warning("with --no-steady objects have no numbers: %s has no effect", option)
+        elif lacks.get(option):
+            logger.warning("--view %s %s: %s has no effect", args.view, lacks[option], option)
+    for label, source in images.items() if films else ():
+        if not source.info.is_film and of_source(args.line, label):
+            logger.warning("--line is for films, and %s is none: it has no effect there", label)
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
 
 
-def _warn_of_no_numbers(args: argparse.Namespace, option: str, lack: str, *, films: bool) -> None:
-    """Warn of an option that goes by numbers where there are none, or that the view cannot show, for this `lack`."""
-    if not films:
-        logger.warning("%s is for films, of which none was named: it has no effect", option)
-    elif not args.steady:
-        logger.warning("with --no-steady objects have no numbers: %s has no effect", option)
-    elif lack:
-        logger.warning("--view %s %s: %s has no effect", args.view, lack, option)
-
-
 def _given(args: argparse.Namespace, option: str) -> bool:
-    return getattr(args, option.removeprefix("--").replace("-", "_")) is not None
+    return _value(args, option) is not None
+
+
+def _value(args: argparse.Namespace, option: str) -> object:
+    return getattr(args, option.removeprefix("--").replace("-", "_"))

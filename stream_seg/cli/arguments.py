@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_args
+from typing import NoReturn, TypeVar, TypeVarTuple, get_args
 
 from stream_seg.addresses import Transport
 from stream_seg.addresses.credentials import safe_address
@@ -30,8 +30,8 @@ from stream_seg.sinks.page import parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.version import __version__
 
-S = TypeVar("S")
 T = TypeVar("T")
+Given = TypeVarTuple("Given")
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
@@ -199,10 +199,10 @@ def host_and_port(text: str) -> tuple[str, int]:
     return _told(parse_host_and_port, text)
 
 
-def _told(parse_: Callable[[S], T], given: S) -> T:
+def _told(parse_: Callable[[*Given], T], *given: *Given) -> T:
     """The result of a parser that raises `UsageError`, whose words argparse is to repeat."""
     try:
-        return parse_(given)
+        return parse_(*given)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -255,7 +255,7 @@ def slices(text: str) -> tuple[int, int]:
             f"'{text}' is no number of slices; write COLUMNSxROWS, as in 3x2, or 2 for 2x2"
         )
     columns, rows = int(match[1]), int(match[2] or match[1])
-    _told(lambda both: check_slices(*both), (columns, rows))
+    _told(check_slices, columns, rows)
     return columns, rows
 
 
@@ -290,8 +290,9 @@ def line(text: str) -> Place[tuple[tuple[float, float], tuple[float, float]]]:
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise argparse.ArgumentTypeError(f"'{text}' is no line; write x,y,x,y in pixels, its two ends")
     x1, y1, x2, y2 = numbers
-    _told(lambda ends: Line(*ends), ((x1, y1), (x2, y2)))
-    return Place(((x1, y1), (x2, y2)), written, source)
+    ends = (x1, y1), (x2, y2)
+    _told(Line, *ends)
+    return Place(ends, written, source)
 
 
 def device(text: str) -> str:

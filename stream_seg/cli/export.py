@@ -101,13 +101,10 @@ def calibration_frames(spec: str) -> Iterator[Image]:
 @contextmanager
 def _steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A function that shows the step at hand and how far it is."""
-    bar = Bar(disable=True if quiet else None, bar_format="{desc}: {n_fmt}/{total_fmt}")
+    with Bar(disable=True if quiet else None, bar_format="{desc}: {n_fmt}/{total_fmt}") as bar:
 
-    def progress(step: str, done: int, total: int) -> None:
-        bar.set_description_str(step, refresh=False)
-        bar.reach(done, total)
+        def progress(step: str, done: int, total: int) -> None:
+            bar.set_description_str(step, refresh=False)
+            bar.reach(done, total)
 
-    try:
         yield progress
-    finally:
-        bar.close()

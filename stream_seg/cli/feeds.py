@@ -370,7 +370,7 @@ def _wall(
         view=args.view,
         ids=args.ids,
         trails=args.trails,
-        hud=(lambda feed: "") if args.no_hud else lambda feed: _hud(metrics, feed)(),  # noqa: ARG005
+        hud=None if args.no_hud else lambda feed: _hud(metrics, feed)(),
         availabilities=[_availability(feed.source) for feed in feeds],
     )
 

@@ -50,7 +50,7 @@ def refuse_misnamed(args: argparse.Namespace, labels: Sequence[str], *, in_turns
             if place.source is None and len(labels) > 1 and not in_turns:
                 raise UsageError(
                     f"{option} {place.written} is in the picture of one source, and there are {_listed(labels)}; "
-                    f"{whose(option, place, labels[0])}"
+                    f"{_whose(option, place, labels[0])}"
                 )
             if place.source is not None and place.source not in labels:
                 hint = did_you_mean(place.source, labels)
@@ -62,19 +62,20 @@ def refuse_misnamed(args: argparse.Namespace, labels: Sequence[str], *, in_turns
 
 def refuse_of_several_sizes(args: argparse.Namespace, sizes: Sequence[tuple[str, tuple[int, int]]]) -> None:
     """Refuse a place without a name in films whose pictures, (width, height) by name, differ: it is in none of all."""
-    (first, size), *others = sizes or [("", (0, 0))]
-    other = next(((label, another) for label, another in others if another != size), None)
+    other = next((one for one in sizes if one[1] != sizes[0][1]), None)
+    if other is None:
+        return
+    (first, (width, height)), (second, size) = sizes[0], other
     for option, places in (("--region", args.region), ("--line", args.line)):
         place = next((place for place in places if place.source is None), None)
-        if place is not None and other is not None:
+        if place is not None:
             raise UsageError(
-                f"{option} {place.written} is for films of one size, and {first} has {size[0]}x{size[1]} pixels, "
-                f"{other[0]} {other[1][0]}x{other[1][1]}; give each size a run of its own, or "
-                f"{whose(option, place, first)}"
+                f"{option} {place.written} is for films of one size, and {first} has {width}x{height} pixels, "
+                f"{second} {size[0]}x{size[1]}; give each size a run of its own, or {_whose(option, place, first)}"
             )
 
 
-def whose(option: str, place: Place[T], label: str) -> str:
+def _whose(option: str, place: Place[T], label: str) -> str:
     """What to write."""
     return f"write whose it is, as in {option} {label}={place.written}"
 

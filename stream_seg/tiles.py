@@ -206,12 +206,13 @@ class Tiles(Wall):
 
     def _advance(self, pts: Fraction) -> None:
         """A frame of a recording comes at `pts`: if that is later than the others, the picture with them is whole."""
-        if self._pending is not None and pts > self._pending:
+        if self._pending is None:
+            self._pending = pts
+        elif pts > self._pending:
             if self._limit.allows(self._pending):
                 self._write(self._pending)
             self._pending = pts
             self._say()
-        self._pending = pts if self._pending is None else self._pending
 
     def _flush(self) -> None:
         """Write the picture that waits for its time, or for more frames of its own."""

@@ -458,7 +458,7 @@ def test_labels_are_remembered() -> None:
     renderer = Renderer("boxes")
     for _ in range(5):
         renderer(frame((320, 240)), SCENE)
-    cached: Any = renderer._labels._patch
+    cached: Any = renderer._labels._label
     assert cached.cache_info().misses == len(SCENE)
     assert cached.cache_info().hits == 4 * len(SCENE)
 

@@ -34,7 +34,7 @@ class Labels:
     """Makes labels and puts them on one picture after another, remembering how they look."""
 
     def __init__(self) -> None:
-        self._patch = functools.lru_cache(_CACHED)(_label)
+        self._label = functools.lru_cache(_CACHED)(_label)
         self._taken: list[Rect] = []
         self._choices: dict[int, int] = {}
         self._choices_before: dict[int, int] = {}
@@ -54,7 +54,7 @@ class Labels:
         The middle of a text that is wider than the picture is left out. The label of a `number` stays on its side of
         the box in the next picture until there is ample room on a better one, for boxes tremble.
         """
-        patch = self._patch(text, height, colour, image.shape[1])
+        patch = self._label(text, height, colour, image.shape[1])
         place, choice = self._place(patch, box, image, self._choices_before.get(number, 0) if number is not None else 0)
         if number is not None:
             self._choices[number] = choice
@@ -67,7 +67,7 @@ class Labels:
 
         What would reach beyond the right one of its `sides`, x of left and right, begins further left, within them.
         """
-        patch = self._patch(text, height, colour, image.shape[1])
+        patch = self._label(text, height, colour, image.shape[1])
         x = max(sides[0], min(start[0], sides[1] - patch.shape[1]))
         self._put(image, patch, self._below(_clamp(x, start[1], patch.shape[1], patch.shape[0], image), image))
 

@@ -41,9 +41,9 @@ def export(args: argparse.Namespace) -> int:
     be_silent()
     if args.calibrate is not None and args.precision != "int8":
         raise UsageError(f"--calibrate is for --precision int8, not {args.precision}; leave it out")
-    target = Target(args.output, args.overwrite, Path(args.weights))
+    target = Target(args.output, args.overwrite, args.weights)
     for read in (args.calibrate, args.labels):
-        target.refuse_input(read and Path(read))
+        target.refuse_input(read)
     frames = None if args.calibrate is None else calibration_frames(args.calibrate)
     check_options(args.architecture, args.precision, args.device, args.proposals, args.size, frames)
     labels = args.labels and read_labels(args.labels)

@@ -102,7 +102,7 @@ class Crops(Sink):
         self._began = 0.0  # what the monotonic clock showed at the time 0 of the source
         self._named: set[str] = set()  # what images are called here
         try:
-            self._refuse(None if source_path is None else Path(source_path))
+            self._refuse(source_path)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -151,7 +151,7 @@ class Crops(Sink):
         if failure is not None:
             raise failure
 
-    def _refuse(self, source: Path | None) -> None:
+    def _refuse(self, source: str | Path | None) -> None:
         if self.path.suffix.lower() in SUFFIXES and not self.path.is_dir():
             raise OutputError(f"crops are several images, and {self.path} is the name of one; name a folder")
         refuse_no_folder(self.path, source)

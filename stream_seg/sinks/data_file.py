@@ -31,7 +31,7 @@ class DataFile(Sink):
     def __init__(self, path: str | Path, *, overwrite: bool = False, source_path: str | Path | None = None) -> None:
         self.path = Path(path)
         self.result: Path | None = None
-        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
+        self._target = Target(self.path, overwrite, source_path)
         self._part: PartFile | None = None
         self._about: SourceInfo | None = None
         self._has_begun = False  # whether there is a frame in it

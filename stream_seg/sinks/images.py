@@ -53,7 +53,7 @@ class _Images(Sink):
     ) -> None:
         self.path = Path(path)
         self._overwrite = overwrite
-        self._source = None if source_path is None else Path(source_path)
+        self._source = source_path
         self._spared = [Path(path) for path in spared]
         self._transparent = transparent
         self._has_written = False
@@ -221,7 +221,7 @@ class ImageFolder(_Images):
         return name
 
 
-def refuse_no_folder(path: Path, source: Path | None) -> None:
+def refuse_no_folder(path: Path, source: str | Path | None) -> None:
     """Raise `OutputError` for what can be no folder of results: a file, or the folder of the input, the `source`."""
     if path.exists() and not path.is_dir():
         raise OutputError(f"cannot write images into {path}: it is a file; name a folder")

@@ -59,7 +59,7 @@ class Target:
 
     path: Path
     overwrite: bool = False
-    source_path: Path | None = None
+    source_path: str | Path | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -91,7 +91,7 @@ class Target:
         if self.resolved.exists() and not self.overwrite:
             raise TakenError(f"{self.path} exists already; pass --overwrite (overwrite=True) to replace it")
 
-    def refuse_input(self, source: Path | None) -> None:
+    def refuse_input(self, source: str | Path | None) -> None:
         """Raise `OutputError` when `source` is the same file, by whatever name."""
         if source is not None and same_file(source, self.resolved):
             raise OutputError(f"{self.path} is the input itself; write to another file")
@@ -274,10 +274,10 @@ def whole_name(path: Path) -> Path | None:
     return None if match is None else path.with_name(match[1] + path.suffix)
 
 
-def same_file(first: Path, second: Path) -> bool:
+def same_file(first: str | Path, second: Path) -> bool:
     """Whether both are there and one and the same; an address, however long, is no file."""
     try:
-        return first.samefile(second)
+        return Path(first).samefile(second)
     except OSError:
         return False
 

@@ -103,7 +103,7 @@ class Segmented(Sink, Generic[S, T]):
         self._seconds = None if seconds is None else Fraction(seconds)
         self._events = None if events is None else Fraction(events)
         self._before = None if before is None else Fraction(before)
-        self._target = Target(self.path, True, None if source_path is None else Path(source_path))
+        self._target = Target(self.path, True, source_path)
         Target(self._name(1, time.time()), True)  # the file system must take the longer names of segments, too
         self._keep = keep
         self._segments = Segments(self.path)

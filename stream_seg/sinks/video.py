@@ -60,7 +60,7 @@ class VideoFile(Sink):
         self._comment = comment
         self._original = original
         self._opens_original = original is None
-        self._target = Target(self.path, overwrite, None if source_path is None else Path(source_path))
+        self._target = Target(self.path, overwrite, source_path)
         self._part: PartFile | None = None
         self._info: SourceInfo | None = None
         self._lead: Sequence[Encoded] = ()

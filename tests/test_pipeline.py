@@ -68,6 +68,13 @@ class Numbers:
             yield Frame(image, index, Fraction(index, 30), time.monotonic())
 
 
+class Stuck(Numbers):
+    """A source that cannot be closed."""
+
+    def close(self) -> None:
+        raise Boom("close")
+
+
 class Counting:
     """A segmenter that finds nothing and remembers the size of each batch."""
 
@@ -313,10 +320,6 @@ def test_a_signal_may_come_while_its_thread_holds_the_lock_that_ending_takes() -
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_source_that_cannot_be_closed_costs_no_result(stopped: bool) -> None:
-    class Stuck(Numbers):
-        def close(self) -> None:
-            raise Boom("close")
-
     sinks = [Kept(stop_at=2 if stopped else None), Kept()]
     pipeline = Pipeline(Stuck(20), Counting(), sinks=sinks, renderer=same)
     with pytest.raises(Boom, match="close"):

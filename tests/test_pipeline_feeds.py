@@ -27,7 +27,7 @@ from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink, open_sink
 from stream_seg.steady import Steady
 from stream_seg.tiles import Tiles
-from tests.test_pipeline import NAMES, Boom, Counting, Kept, Numbers, run_in_time, same
+from tests.test_pipeline import NAMES, Boom, Counting, Kept, Numbers, Stuck, run_in_time, same
 
 
 def feed(name: str, source: Numbers, *sinks: Kept) -> Feed:
@@ -44,6 +44,18 @@ class Gate:
     def __call__(self, index: int) -> None:
         if index == self.at:
             self.open.wait(5)
+
+
+class Opening(Kept):
+    """A sink that opens a gate once it is closed."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def close(self, outcome: Outcome) -> None:
+        super().close(outcome)
+        self.gate.open.set()
 
 
 class Shown(Wall):
@@ -277,21 +289,25 @@ def test_no_camera_waits_for_a_dead_one_and_all_get_their_share() -> None:
     assert [sink.outcomes for sink in sinks] == [[Outcome.STOPPED]] * 4
 
 
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("at", [0, 5])
-def test_a_source_that_fails_does_not_stop_the_others(live: bool, at: int) -> None:
+def fail_alone(bad: Numbers, at: int, message: str, *, live: bool, batch_size: int = 1) -> None:
+    """Run a source that fails at a frame, and says so, beside one that goes on."""
     gate = Gate(10)
-    failing, going = Kept(), Kept()
-    failing.close = lambda outcome: (Kept.close(failing, outcome), gate.open.set())  # type: ignore[method-assign]
-    feeds = [feed("bad", Numbers(None, live=live, fail_at=at), failing), feed("good", Numbers(20, ready=gate), going)]
-    pipeline = Pipeline(feeds, Counting())
+    failing, going = Opening(gate), Kept()
+    feeds = [feed("bad", bad, failing), feed("good", Numbers(20, ready=gate), going)]
+    pipeline = Pipeline(feeds, Counting(), batch_size=batch_size)
     run_in_time(pipeline)
     assert going.indices == list(range(20))
     assert going.outcomes == [Outcome.COMPLETE]
     assert failing.outcomes == [Outcome.STOPPED if live else Outcome.FAILED]  # closed while the other waited
-    assert {name: str(error) for name, error in pipeline.failures.items()} == {"bad": "source"}
+    assert {name: str(error) for name, error in pipeline.failures.items()} == {"bad": message}
     if not live:
         assert failing.indices == list(range(at))
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_source_that_fails_does_not_stop_the_others(live: bool, at: int) -> None:
+    fail_alone(Numbers(None, live=live, fail_at=at), at, "source", live=live)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -358,23 +374,11 @@ class Unconvertible(Numbers):
 def test_a_frame_whose_pixels_cannot_be_made_ends_its_source_alone(
     at: int, live: bool, batch_size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = Gate(10)
-    failing, going = Kept(), Kept()
-    failing.close = lambda outcome: (Kept.close(failing, outcome), gate.open.set())  # type: ignore[method-assign]
     bad = Unconvertible(None, live=live)
     bad.bad_from = at
-    pipeline = Pipeline(
-        [feed("bad", bad, failing), feed("good", Numbers(20, ready=gate), going)], Counting(), batch_size=batch_size
-    )
-    run_in_time(pipeline)
-    assert going.indices == list(range(20))
-    assert going.outcomes == [Outcome.COMPLETE]
-    assert failing.outcomes == [Outcome.STOPPED if live else Outcome.FAILED]  # closed while the other waited
-    assert {name: str(error) for name, error in pipeline.failures.items()} == {"bad": "pixels"}
+    fail_alone(bad, at, "pixels", live=live, batch_size=batch_size)
     assert caplog.text.count("bad failed, the others go on: pixels") == 1
     assert bad.closed == 1
-    if not live:
-        assert failing.indices == list(range(at))
 
 
 def test_the_pixels_of_an_only_source_that_cannot_be_made_end_the_run() -> None:
@@ -386,8 +390,7 @@ def test_the_pixels_of_an_only_source_that_cannot_be_made_end_the_run() -> None:
 
 def test_a_source_that_ends_has_its_file_finished_while_the_others_go_on() -> None:
     gate = Gate(10)
-    short, long = Kept(), Kept()
-    short.close = lambda outcome: (Kept.close(short, outcome), gate.open.set())  # type: ignore[method-assign]
+    short, long = Opening(gate), Kept()
     run_in_time(Pipeline([feed("a", Numbers(3), short), feed("b", Numbers(20, ready=gate), long)], Counting()))
     assert gate.open.is_set()
     assert short.indices == [0, 1, 2]
@@ -396,13 +399,8 @@ def test_a_source_that_ends_has_its_file_finished_while_the_others_go_on() -> No
 
 
 def test_a_source_that_cannot_be_closed_does_not_end_the_others() -> None:
-    class Stuck(Numbers):
-        def close(self) -> None:
-            raise Boom("close")
-
     gate = Gate(10)
-    short, long = Kept(), Kept()
-    short.close = lambda outcome: (Kept.close(short, outcome), gate.open.set())  # type: ignore[method-assign]
+    short, long = Opening(gate), Kept()
     with pytest.raises(Boom, match="close"):
         run_in_time(Pipeline([feed("a", Stuck(3), short), feed("b", Numbers(20, ready=gate), long)], Counting()))
     assert short.outcomes == long.outcomes == [Outcome.COMPLETE]

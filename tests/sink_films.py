@@ -41,6 +41,12 @@ TWO = Detections(
     ("person", "dog"),
 )
 
+BROKEN = TWO[np.array([0, 1, 1, 0, 1])]
+"""As a broken model gives them: two have no place, the next has no score, and the last no pixel."""
+BROKEN.boxes[1:3] = [[np.nan, 2, 60, 40], [0, 0, np.inf, 40]]
+BROKEN.scores[3] = np.nan
+BROKEN.masks[4] = 0.1
+
 CFR = tuple(Fraction(i * 1001, 30000) for i in range(40))
 VFR = tuple(
     Fraction(ticks, 90000)

@@ -26,7 +26,7 @@ from stream_seg.geometry import coco_polygons, paste
 from stream_seg.ground_truth import read_ground_truth
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import CocoFile, coco_file
-from tests.sink_films import CFR, NOTHING, TWO, deliver, frames, image, info, write_all
+from tests.sink_films import BROKEN, CFR, NOTHING, TWO, deliver, frames, image, info, write_all
 from tests.support import file_limit, needs_limits
 from tests.test_sources_images import with_orientation
 from tests.tiny_models import batched_model
@@ -171,12 +171,8 @@ def test_of_images_the_name_is_told_and_of_addresses_what_a_file_may_be_called(t
 
 
 def test_what_has_no_place_or_score_or_pixel_is_left_out(tmp_path: Path) -> None:
-    broken = TWO[np.array([0, 1, 1, 0, 1])]
-    broken.boxes[1:3] = [[np.nan, 2, 60, 40], [0, 0, np.inf, 40]]
-    broken.scores[3] = np.nan
-    broken.masks[4] = 0.1
     sink = CocoFile(tmp_path / "a.json")
-    write_all(sink, 2, broken)
+    write_all(sink, 2, BROKEN)
     sink.close(Outcome.COMPLETE)
     assert "NaN" not in sink.path.read_text("ascii")
     assert [(one["id"], one["image_id"]) for one in document(sink.path)["annotations"]] == [(1, 1), (2, 2)]

@@ -22,7 +22,7 @@ from stream_seg.geometry import paste
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import CsvFile
 from stream_seg.sinks.csv_file import COLUMNS
-from tests.sink_films import CFR, NOTHING, TWO, deliver, frames, image, info, write_all
+from tests.sink_films import BROKEN, CFR, NOTHING, TWO, deliver, frames, image, info, write_all
 from tests.support import file_limit, needs_limits
 from tests.tiny_models import batched_model
 
@@ -90,13 +90,9 @@ def test_of_cameras_the_time_of_day_is_told(tmp_path: Path) -> None:
 
 
 def test_what_has_no_place_or_score_is_left_out(tmp_path: Path) -> None:
-    broken = TWO[np.array([0, 1, 1, 0, 1])]
-    broken.boxes[1:3] = [[np.nan, 2, 60, 40], [0, 0, np.inf, 40]]
-    broken.scores[3] = np.nan
-    broken.masks[4] = 0.1
     sink = CsvFile(tmp_path / "a.csv")
     sink.open(info())
-    sink.write(Frame(image(0), 0, Fraction(0), 0.0), broken)
+    sink.write(Frame(image(0), 0, Fraction(0), 0.0), BROKEN)
     sink.close(Outcome.COMPLETE)
     assert [(row["class"], row["area"] == "0") for row in rows(sink.path)] == [("dog", False), ("person", True)]
 

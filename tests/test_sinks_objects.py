@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from stream_seg.cli import main
-from stream_seg.detections import Crossing, Crossings, Detections
+from stream_seg.detections import Crossing, Crossings
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import paste
@@ -25,18 +25,10 @@ from stream_seg.protocols import Outcome
 from stream_seg.sinks import ObjectsFile, PipedObjects
 from stream_seg.sinks.csv_file import COLUMNS
 from stream_seg.sinks.retention import MARK
-from tests.sink_films import CFR, NOTHING, deliver, frames, image, info, write_all
+from tests.sink_films import BROKEN, CFR, NOTHING, TWO, deliver, frames, image, info, write_all
 from tests.support import file_limit, needs_limits
 
 DOCS = Path(__file__).parents[1] / "docs" / "objects.md"
-
-TWO = Detections(
-    np.array([[4, 6, 34, 40], [30.04, 2, 60, 47.96]], np.float32),
-    np.array([0.91234, 0.5], np.float32),
-    np.array([1, 0]),
-    np.full((2, 28, 28), 0.9, np.float32),
-    ("person", "dog"),
-)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -71,12 +63,9 @@ def test_what_is_followed_has_its_number(tmp_path: Path) -> None:
 
 
 def test_what_a_broken_model_gives_no_place_or_score_is_left_out_for_json_has_no_word_for_it(tmp_path: Path) -> None:
-    broken = TWO[np.array([0, 1, 1, 0])]
-    broken.boxes[1:3] = [[np.nan, 2, 60, 40], [0, 0, np.inf, 40]]
-    broken.scores[3] = np.nan
     sink = ObjectsFile(tmp_path / "a.jsonl")
     sink.open(info())
-    sink.write(Frame(image(0), 0, Fraction(0), 0.0), broken)
+    sink.write(Frame(image(0), 0, Fraction(0), 0.0), BROKEN[:4])
     sink.close(Outcome.COMPLETE)
     text = (tmp_path / "a.jsonl").read_text("ascii")
     assert "NaN" not in text
@@ -173,5 +162,6 @@ def test_the_documentation_names_all_that_is_written_and_its_program_runs(
     monkeypatch.chdir(tmp_path)
     for program in programs:
         exec(program, {"__name__": "__main__"})
-    printed = f"0.0 dog 0.912 {30 * 34} pixels\n0.0 person 0.5 {30 * 46} pixels\n"
+    dog, person = (mask.sum() for mask in paste(TWO, (64, 48)))
+    printed = f"0.0 dog 0.912 {dog} pixels\n0.0 person 0.5 {person} pixels\n"
     assert capsys.readouterr().out == printed + "Counter({'dog': 1, 'person': 1})\n"

@@ -32,9 +32,8 @@ from stream_seg.sinks.page_server import MOST_VIEWERS
 from stream_seg.sinks.served import BACKLOG, Findings, Found, ServedObjects
 from stream_seg.sources import open_source
 from stream_seg.tiles import Tiles
-from tests.sink_films import image
+from tests.sink_films import TWO, image
 from tests.source_servers import needs_rtsp, rtsp_camera
-from tests.test_sinks_objects import TWO
 from tests.test_sinks_page import INFO, ask, look
 
 

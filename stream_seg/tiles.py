@@ -115,7 +115,6 @@ class Tiles(Wall):
             time_base=_LIVE_TICK if kind == "live" else _RECORDED_TICK,
             start=start,
         )
-        self._is_still = [False] * len(names)
         self._going_on = set(range(len(names)))
         self._times = _LiveTimes(Fraction(0) if self._is_only else LEAST_SECONDS, clock)
         self._limit = _Limit()
@@ -144,8 +143,7 @@ class Tiles(Wall):
     def show(self, feed: int, tile: Frame) -> None:
         if not (self._info.is_live or self._is_only):
             self._advance(tile.pts)
-        self._tiles[feed].put(tile.image)
-        self._is_still[feed] = tile.is_still
+        self._tiles[feed].put(tile)
         self._newest = tile
         self._changed = True
         if self._is_only and not self._info.is_live:
@@ -153,7 +151,7 @@ class Tiles(Wall):
         self.tick()
 
     def ended(self, feed: int, error: BaseException | None) -> None:
-        if error is not None or not self._is_still[feed]:  # an image is to be looked at, not to be over
+        if error is not None or not self._tiles[feed].is_still:  # an image is to be looked at, not to be over
             self._over[feed] = self._now(), _ending(error)
         self._going_on.discard(feed)
         if not (self._going_on or self._info.is_live):
@@ -241,7 +239,7 @@ class Tiles(Wall):
         if self._is_only and self._newest is not None:
             frame = dataclasses.replace(self._newest, pixels=image, pts=pts)
         else:
-            is_still = not self._info.is_live and all(self._is_still)
+            is_still = not self._info.is_live and all(tile.is_still for tile in self._tiles)
             frame = Frame(image, self._written, pts, captured_at, is_still=is_still)
         self._written += 1
         self._changed = False
@@ -331,7 +329,7 @@ class Grid:
 
 
 class _Tile:
-    """What is to be seen of one feed: `image`, and whether it `is_new`."""
+    """What is to be seen of one feed: `image`, whether it `is_new`, and whether the last picture `is_still`."""
 
     def __init__(self, size: tuple[int, int], name: str, letters: int) -> None:
         self._name = name
@@ -340,12 +338,14 @@ class _Tile:
         self._lines: tuple[str, ...] = ()
         self.image = self._dimmed
         self.is_new = True
+        self.is_still = False
         self.say(_CONNECTING)
 
-    def put(self, image: Image) -> None:
+    def put(self, picture: Frame) -> None:
         """Show a picture."""
-        self.image = image
+        self.image = picture.image
         self.is_new = True
+        self.is_still = picture.is_still
         self._dimmed = None
         self._lines = ()
 

@@ -667,7 +667,7 @@ def test_a_failing_sink_is_heard_of_at_once_and_the_others_are_closed() -> None:
         put(wall, 0, plain(1))
     first.fails_to_close = True
     clock.now += 1
-    wall._tiles[0].put(plain(2).image)
+    wall._tiles[0].put(plain(2))
     with pytest.raises(OutputError, match="cannot close"):
         wall.close(Outcome.FAILED)
     assert (first.outcome, second.outcome) == (Outcome.FAILED, Outcome.FAILED)

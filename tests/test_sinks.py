@@ -43,6 +43,7 @@ SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
     "mov": (lambda folder: VideoFile(folder / "a.mov"), 5),
     "mkv": (lambda folder: VideoFile(folder / "a.mkv"), 5),
     "webm": (lambda folder: VideoFile(folder / "a.webm"), 5),
+    "gif": (lambda folder: VideoFile(folder / "a.gif"), 5),
     "hevc": (lambda folder: VideoFile(folder / "a.mp4", codec="hevc"), 5),
     "av1": (lambda folder: VideoFile(folder / "a.mp4", codec="av1"), 5),
     "segments": (lambda folder: SegmentedVideo(folder / "a.mp4", 60), 5),
@@ -128,6 +129,7 @@ def test_the_list_keeps_what_it_was_given() -> None:
     [
         ("a.mp4", VideoFile),
         ("A.MKV", VideoFile),
+        ("a.gif", VideoFile),
         ("a.png", ImageFile),
         ("a.JPEG", ImageFile),
         ("a_%d.webp", NumberedImages),
@@ -149,7 +151,7 @@ def test_an_existing_folder_is_one_whatever_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.mp5", "did you mean '.mp4'"), ("a.gif", "'.gif' is not understood"), ("a.avi", ".mkv")]
+    ("name", "message"), [("a.mp5", "did you mean '.mp4'"), ("a.apng", "'.apng' is not understood"), ("a.avi", ".mkv")]
 )
 def test_an_unknown_suffix_is_refused_with_those_that_are_known(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=message):

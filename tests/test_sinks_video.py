@@ -832,6 +832,7 @@ def test_a_recording_that_is_gone_leaves_the_pictures_silent(tmp_path: Path, cap
     ("a.mp4", "aac", "no video codec 'aac'"),
     ("a.webm", "h264", "a .webm file cannot hold h264; use --codec av1 or vp9"),
     ("a.mov", "av1", "a .mov file cannot hold av1; use --codec h264 or hevc"),
+    ("a.gif", "h264", "a .gif file cannot hold h264; leave --codec out, or use another suffix"),
     ("a.mp4", "h264_v4l2m2m", "encoder h264_v4l2m2m cannot be opened"),
 ])  # fmt: skip
 def test_a_codec_that_cannot_be_is_refused_at_once(name: str, codec: str, message: str, tmp_path: Path) -> None:
@@ -855,7 +856,7 @@ def test_an_encoder_can_be_named(tmp_path: Path) -> None:
     assert len(write(tmp_path / "a.mp4", CFR, info(), "libx264").times) == len(CFR)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "gif"])
 def test_after_a_failure_what_was_written_is_kept_and_plays(
     suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -867,11 +868,11 @@ def test_after_a_failure_what_was_written_is_kept_and_plays(
     assert not (tmp_path / f"a.{suffix}").exists()
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm"])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "gif"])
 @pytest.mark.parametrize("sound", [False, True], ids=["silent", "sounding"])
 def test_a_killed_process_loses_less_than_a_second(suffix: str, sound: bool, tmp_path: Path) -> None:
     source = record(tmp_path / "in.mkv") if sound else ""
-    codec = "vp9" if suffix == "webm" else "h264"
+    codec = {"webm": "vp9", "gif": "gif"}.get(suffix, "h264")
     run("tests.sink_killed", str(tmp_path / f"a.{suffix}"), codec, "25", "50", str(source))
     film = read(tmp_path / f"a.part.{suffix}")
     assert len(film.times) >= 25
@@ -889,7 +890,7 @@ def run(module: str, *args: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "gif"])
 def test_a_full_disk_ends_the_file_and_leaves_it_playable(suffix: str, tmp_path: Path) -> None:
     whole = tmp_path / f"whole.{suffix}"
     deliver(

@@ -390,9 +390,9 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="OUTPUT",
-        help="video file, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, data (.jsonl, .csv, "
-        "or .json for COCO), server (rtsp:, rtmp:, udp:, tcp:), or standard output (- for a video, -.jsonl for data); "
-        "repeatable; {source} becomes each source's name, and a video without it shows several sources as tiles",
+        help="video file, .gif, image (.png, .jpg, .webp ...), numbered images (out_%%04d.png), folder, data (.jsonl, "
+        ".csv, or .json for COCO), server (rtsp:, rtmp:, udp:, tcp:), or standard output (- for a video, -.jsonl for "
+        "data); repeatable; {source} becomes each source's name, and a video without it shows several sources as tiles",
     )
     group.add_argument(
         "--crops",

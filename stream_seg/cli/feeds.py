@@ -27,6 +27,7 @@ from stream_seg.cli.names import (
     is_photo,
     is_recording,
     may_be_live,
+    takes_codec,
 )
 from stream_seg.cli.places import of_source, refuse_misnamed
 from stream_seg.cli.refusals import (
@@ -307,7 +308,7 @@ def _sink(
     spared: Sequence[Path],
     label: str | None = None,
 ) -> Sink:
-    codec = _meant(args.codec, is_encoded, path, args)
+    codec = _meant(args.codec, takes_codec, path, args)
     if path == PIPE and pipe is not None:
         return PipedVideo(pipe, codec=codec)
     if path == PIPED_OBJECTS and pipe is not None:

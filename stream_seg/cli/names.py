@@ -74,6 +74,11 @@ def is_encoded(output: str) -> bool:
     return output == PIPE or sinks.is_address(output) or _says(sinks.is_video, output)
 
 
+def takes_codec(output: str) -> bool:
+    """Whether an output is a video in which pictures can be encoded in several ways."""
+    return is_encoded(output) and not _says(sinks.is_gif, output)
+
+
 def is_one_file(output: str) -> bool:
     """Whether an output is a single file that has its name once it is whole, rather than many, or none."""
     is_many = output.endswith("/") or is_numbered(output) or not Path(output).suffix

@@ -16,7 +16,7 @@ from stream_seg.sinks.coco_file import CocoFile
 from stream_seg.sinks.crops import Crops
 from stream_seg.sinks.csv_file import CsvFile
 from stream_seg.sinks.data_file import DataFile
-from stream_seg.sinks.encoders import CONTAINERS
+from stream_seg.sinks.encoders import CONTAINERS, GIF
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.objects import ObjectsFile
@@ -51,6 +51,7 @@ __all__ = [
     "grows",
     "is_address",
     "is_cut",
+    "is_gif",
     "is_video",
     "open_sink",
     "parse_duration",
@@ -69,6 +70,9 @@ _DATA: Mapping[str, type[DataFile]] = {
 }
 """Suffix to the files that say what was found. But for the first they are one for the whole run."""
 
+_CUT = (*(suffix for suffix in CONTAINERS if suffix != GIF), objects.SUFFIX)
+"""Suffixes of what can be had in segments."""
+
 
 def open_sink(
     path: str | Path,
@@ -85,7 +89,7 @@ def open_sink(
     attempts: int | None = None,
     transparent: bool = False,
 ) -> Sink:
-    """Return the sink for a file name: a video (.mp4, .mkv ...), an image, numbered images (%05d.png), a folder,
+    """Return the sink for a file name: a video (.mp4, .mkv, .gif ...), an image, numbered images (%05d.png), a folder,
     what was found, as lines of JSON (.jsonl), one COCO document (.json) or a table (.csv), or an address that videos
     are sent to (rtsp://, rtmp://, udp:// ...).
 
@@ -130,7 +134,12 @@ def is_video(path: str | Path) -> bool:
 
 def is_cut(path: str | Path) -> bool:
     """Whether `open_sink` can write segments there. Raises `OSError` for a name too long."""
-    return _suffix(path) in (*CONTAINERS, objects.SUFFIX)
+    return _suffix(path) in _CUT
+
+
+def is_gif(path: str | Path) -> bool:
+    """Whether `open_sink` writes an animated image there. Raises `OSError` for a name too long."""
+    return _suffix(path) == GIF
 
 
 def grows(path: str | Path) -> bool:
@@ -170,6 +179,8 @@ def _choose(
 ) -> Sink:
     name, suffix = Path(path), _suffix(path)
     is_cutting = segment is not None or events is not None
+    if suffix not in _CUT:
+        _refuse_cutting(segment, events, path)
     if is_cutting and suffix in CONTAINERS:
         return SegmentedVideo(
             name,
@@ -183,8 +194,6 @@ def _choose(
         )
     if suffix in CONTAINERS:
         return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
-    if suffix != objects.SUFFIX:
-        _refuse_cutting(segment, events, path)
     if codec is not None:
         raise UsageError(f"--codec {codec} is for videos, and {path} is none")
     if is_cutting:

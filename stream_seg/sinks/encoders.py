@@ -23,7 +23,9 @@ from av.video.stream import VideoStream
 from stream_seg.errors import OutputError, did_you_mean
 from stream_seg.sinks import colour
 
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+GIF = ".gif"
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", GIF: "gif"}
 """File suffix to the name FFmpeg gives its format."""
 
 CODECS = {"h264": "libx264", "hevc": "libx265", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9"}
@@ -77,6 +79,7 @@ SENT = ("h264", "hevc")
 _TRIAL_SIZE = (640, 480)
 
 _MILLISECOND = Fraction(1, 1000)
+_HUNDREDTH = Fraction(1, 100)
 
 _SQUARE = frozenset({"vp8", "vp9", "av1"})
 """Codecs whose encoders tell nothing of the shape of pixels."""
@@ -89,8 +92,8 @@ _RATELESS = ("libx264", "libvpx-vp9")
 class Encoder:
     """An encoder chosen for a file name. Raises `OutputError` when the suffix, the codec or the pair is unknown.
 
-    `codec` is one of `CODECS`, the name of an FFmpeg encoder (`h264_nvenc`), or None: VP9 in WebM, H.264 elsewhere.
-    What is no file but sent to an address has its `container`, as FFmpeg calls the format, said.
+    `codec` is one of `CODECS`, the name of an FFmpeg encoder (`h264_nvenc`), or None: VP9 in WebM, H.264 elsewhere; a
+    GIF has but its own. What is no file but sent to an address has its `container`, as FFmpeg calls the format, said.
     """
 
     path: Path
@@ -105,7 +108,7 @@ class Encoder:
                 f"cannot write {self.path}: '{self.path.suffix}' is no kind of video this can write; "
                 f"use one of {', '.join(CONTAINERS)}{did_you_mean(self.path.suffix, CONTAINERS)}"
             )
-        codec = self.codec or ("vp9" if container == "webm" else "h264")
+        codec = self.codec or {"webm": "vp9", "gif": "gif"}.get(container, "h264")
         object.__setattr__(self, "container", container)
         object.__setattr__(self, "name", CODECS.get(codec.lower(), codec.lower()))
         self._check(codec)
@@ -136,12 +139,18 @@ class Encoder:
             supported = container.supported_codecs - _REFUSED.get(self.container, frozenset())
         if self.name not in supported:
             fitting = [name for name, encoder in CODECS.items() if encoder in supported]
-            raise OutputError(
-                f"a {self.path.suffix} file cannot hold {codec}; use --codec {' or '.join(fitting)}, or another suffix"
-            )
+            way = f"use --codec {' or '.join(fitting)}" if fitting else "leave --codec out"
+            raise OutputError(f"a {self.path.suffix} file cannot hold {codec}; {way}, or use another suffix")
+
+    @property
+    def is_gif(self) -> bool:
+        """Whether it is an animated image of 256 colours at a time, without sound and with times in hundredths."""
+        return self.container == "gif"
 
     def tick(self, time_base: Fraction) -> Fraction:
         """What a file counts times in that are multiples of `time_base`: Matroska and WebM know but milliseconds."""
+        if self.is_gif:
+            return _HUNDREDTH
         return _MILLISECOND if self.container in ("matroska", "webm") else time_base
 
     @property
@@ -172,13 +181,14 @@ class Encoder:
         stream.time_base = time_base
         context.time_base = time_base
         context.width, context.height = size
-        context.pix_fmt = "yuv420p"
+        context.pix_fmt = "pal8" if self.is_gif else "yuv420p"
         context.gop_size = max(1, round(planned * KEY_FRAME_SECONDS))
         context.max_b_frames = 0
         context.thread_count = _THREADS
         if aspect is not None:
             context.sample_aspect_ratio = aspect
-        colour.tag(context)
+        if not self.is_gif:
+            colour.tag(context)
         if self.name in ("libx265", "hevc_nvenc", "hevc_videotoolbox") and self.container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # the tag Apple's players insist on
         if rate is None and self.name in _RATELESS and self.container in ("matroska", "webm"):

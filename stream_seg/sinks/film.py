@@ -17,7 +17,9 @@ from av.video.stream import VideoStream
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.sinks.colour import Yuv420
 from stream_seg.sinks.encoders import KEY_FRAME_SECONDS, Encoder
+from stream_seg.sinks.gif import GifPackets
 from stream_seg.sinks.original import Original
+from stream_seg.sinks.paletted import Paletted
 from stream_seg.sinks.preroll import Encoded
 from stream_seg.sinks.soundtrack import Soundtrack
 
@@ -31,6 +33,11 @@ _LONGEST_LIVE_GAP = Fraction(1)
 
 _LONGEST_TICKS = 2**30
 """How long one picture may last: MP4 has 32 bits for it, which a camera that is away overnight would overflow."""
+
+_GIF_LONGEST_TICKS = 2**16 - 1
+
+_GIF_APART = 2
+"""How many hundredths of a second a picture of a GIF lasts at least: for less, browsers show it for a tenth."""
 
 _FINEST_MADE = 20_000
 """Ticks per second up to which MP4's muxer makes a coarse time base finer: it doubles it until there are 10,000."""
@@ -46,6 +53,7 @@ _MUXER_OPTIONS = {
     "mov": {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "250000"},
     "matroska": {"cluster_time_limit": "250"},
     "webm": {"cluster_time_limit": "250"},
+    "gif": {"loop": "0"},  # for ever
 }
 """What a killed process may lose: a quarter of a second. In microseconds and milliseconds."""
 
@@ -76,7 +84,8 @@ class Output(Protocol):
 class Film:
     """A video with the sound of `original`, if there is one that can be opened, written to `part`.
 
-    A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file.
+    A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file. Of a
+    GIF, frames within 20 ms of another are left out, with a warning, and the last lasts as long as the one before.
     `lead` are pictures before `first` that such an encoder has encoded already, from a key frame on. `comment` goes
     into the file's metadata. `pause` is how many milliseconds of it the muxer of Matroska may collect, where that is
     not what a killed process may lose.
@@ -101,30 +110,37 @@ class Film:
         self._pause = pause
         self._encoder = encoder
         self._info = info
-        self._convert = Yuv420(first.size)
+        self._convert = Paletted(first.size) if encoder.is_gif else Yuv420(first.size)
         # A recording keeps the place of its first frame, for the sound's sake; a live one begins with it.
         self._begin = (lead[0].time if lead else first.pts) if info.is_live else info.start
         self._tick = encoder.tick(_unit(info.time_base, self._begin))
         self._held: av.VideoFrame | None = None
         self._least = 0  # the next picture cannot begin before
+        self._leaves_out = False
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
         self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
+        if encoder.is_gif:
+            self._longest = _GIF_LONGEST_TICKS
         self._key_due = 0
         self._durations: dict[int, int] = {}
         self._sound = Soundtrack(original, self._begin) if original is not None and original.is_there() else None
         self._lead = lead
         self._container, self._stream = self._open(first.size)
+        self._packets = GifPackets(self._stream) if encoder.is_gif else self._stream
 
     def write(self, frame: Frame) -> None:
         if self._lead:
             self._mux_lead(frame.pts)
+        if self._encoder.is_gif and self._held is not None and self._nearest(frame.pts) < self._least:
+            self._leave_out()
+            return
         picture = self._convert(frame.image)
         picture.time_base = self._tick
         picture.pts = self._place(frame.pts)
         if self._held is not None:
             self._encode_until(self._held, picture.pts)
         self._held = picture
-        self._least = picture.pts + 1
+        self._least = picture.pts + (_GIF_APART if self._encoder.is_gif else 1)
 
     def waits(self) -> bool:
         """Whether `write` would wait for sound that comes from an address. Returns within 50 ms."""
@@ -143,7 +159,7 @@ class Film:
                 end = (_ticks(self._held) + duration) * self._tick
                 self._encode_until(self._held, _ticks(self._held) + duration)
                 self._held = None
-                self._mux(self._stream.encode(None))
+                self._mux(self._packets.encode(None))
                 if until is not None:  # not to the tick: the sound that begins between the two would be in no segment
                     end = until - self._begin
                 self._finish_sound(end, duration * self._tick, complete=complete)
@@ -192,7 +208,18 @@ class Film:
 
     def _place(self, time: Fraction) -> int:
         """When a picture begins in the film, in ticks, that begins at `time` of the source."""
-        return max(round((time - self._begin) / self._tick), self._least)
+        return max(self._nearest(time), self._least)
+
+    def _nearest(self, time: Fraction) -> int:
+        """The tick of the film that is nearest to `time` of the source."""
+        return round((time - self._begin) / self._tick)
+
+    def _leave_out(self) -> None:
+        """Warn, once, of frames that come too soon after others."""
+        if not self._leaves_out:
+            self._leaves_out = True
+            most = 1 / (_GIF_APART * self._tick)
+            logger.warning("a GIF shows %d frames a second at most: some of %s are left out", most, self._info.name)
 
     def _mux_lead(self, until: Fraction) -> None:
         """Mux the pictures that are encoded already, the last of which lasts until the time `until` of the source."""
@@ -231,7 +258,7 @@ class Film:
             self._key_due = ticks + round(KEY_FRAME_SECONDS / self._tick) - duration // 2
         picture.duration = self._durations[ticks] = duration
         self._gap = duration * self._tick
-        self._mux(self._stream.encode(picture))
+        self._mux(self._packets.encode(picture))
 
     def _mux(self, packets: Iterable[Packet[VideoStream]]) -> None:
         for packet in packets:

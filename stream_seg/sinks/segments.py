@@ -306,6 +306,8 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
         spared: Iterable[str | Path] = (),
     ) -> None:
         self._encoder = Encoder(Path(path), codec)
+        if self._encoder.is_gif:  # which has no room for the mark of a segment
+            raise UsageError(f"{path} cannot be had in segments; name a video, as in {Path(path).stem}.mp4")
         super().__init__(path, seconds, events=events, before=before, keep=keep, source_path=source_path, spared=spared)
         self._ahead: Ahead | None = None
         self._original: Original | None = None

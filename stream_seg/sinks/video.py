@@ -21,7 +21,7 @@ from stream_seg.sinks.preroll import Encoded
 
 
 class VideoFile(Sink):
-    """Writes frames to a video file; mp4, m4v, mov, mkv or webm by its suffix.
+    """Writes frames to a video file; mp4, m4v, mov, mkv, webm or gif by its suffix.
 
     `codec` is h264 (the default), hevc, av1, vp9 (the default for webm), the name of an FFmpeg encoder such as
     h264_nvenc, or an `Encoder` chosen already. Pictures are yuv420p, BT.709; an odd width or height grows by one
@@ -31,6 +31,10 @@ class VideoFile(Sink):
     `holds` tells that it is still on its way from an address, and writing nevertheless does without it. `comment` goes
     into the file's metadata. `original` is the recording where it is open already, so that its sound goes on from file
     to file.
+
+    A gif is shown over and over. It has no sound, pictures of their own size in at most 256 colours, and times to the
+    nearest hundredth of a second; frames within 20 ms of another, which browsers would slow down, are left out, with a
+    warning.
 
     The file grows under a partial name (`a.part.mp4`) that plays at any moment, also after the process was killed, and
     gets its own when the run ends. After a failure the partial file stays: `kept` is its path. `result` is where what
@@ -72,7 +76,7 @@ class VideoFile(Sink):
         self._target.refuse_taken()  # since it was made, as by a run before with the same sink
         self._info = info
         self._part = PartFile(self._target)
-        if self._opens_original:
+        if self._opens_original and not self._encoder.is_gif:
             self._original = original_of(info)
 
     def begin_with(self, lead: Sequence[Encoded]) -> None:

@@ -293,9 +293,20 @@ def test_tries_in_a_row_are_counted_and_the_last_failure_raised() -> None:
 
 def test_frames_for_a_while_begin_the_count_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnecting, "STEADY_SECONDS", 0.0)
-    acts = [frames(2)] * 5
-    with Reconnecting(Flaky(*acts, Reason.REFUSED), attempts=1) as source, pytest.raises(SourceError, match="once"):
-        assert len(list(source)) == 10
+    flaky = Flaky(*[frames(6, every=0)] * 3, Reason.REFUSED)
+    taken: list[int] = []
+
+    def take_slowly(source: Reconnecting) -> None:
+        for one in source:
+            taken.append(one.index)
+            time.sleep(0.003)
+
+    with Reconnecting(flaky, attempts=1) as source, pytest.raises(SourceError, match="once"):
+        take_slowly(source)
+    assert len(flaky.made) == 3 + 1
+    assert taken == sorted(set(taken))
+    assert source.dropped > 0
+    assert len(taken) + source.dropped == 3 * 6
 
 
 def test_connections_that_bring_hardly_a_frame_are_tries_in_a_row() -> None:

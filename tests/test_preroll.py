@@ -119,6 +119,19 @@ def test_what_is_kept_begins_with_a_frame_of_that_time_or_up_to_a_second_earlier
         assert kept.start is None
 
 
+def test_frames_of_one_time_before_an_event_are_all_kept(tmp_path: Path) -> None:
+    times = [Fraction(i - i // 5 % 2, 25) for i in range(30)]
+    seen_in(SegmentedVideo(tmp_path / "door.mp4", events=1, before=5), LIVE, frames(times), [29])
+    (path,) = segments(tmp_path)
+    assert len(read(path).times) == 30
+
+
+def test_a_frame_that_comes_a_little_early_is_a_key_frame_as_well() -> None:
+    kept: PreRoll[int] = PreRoll(Fraction(5), is_live=True)
+    times = [max(Fraction(i, 25) - Fraction(1, 100), Fraction(0)) for i in range(60)]
+    assert [i for i, pts in enumerate(times) if kept.advance(pts, pts)] == [0, 25, 50]
+
+
 def test_no_frame_is_in_two_files_and_the_second_begins_where_the_first_ends(tmp_path: Path) -> None:
     seen_in(SegmentedVideo(tmp_path / "door.mp4", events=1, before=3), LIVE, frames(STEADY), [10, 60, 180])
     files = segments(tmp_path)

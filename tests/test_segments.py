@@ -41,6 +41,7 @@ from tests.sink_films import (
     deliver,
     frames,
     image,
+    noise,
     read,
     record,
     recorded_by_a_process,
@@ -103,6 +104,12 @@ def test_segments_end_at_the_first_frame_at_or_after_the_limit_counted_from_the_
     begins = [file_times[0] for file_times in expected(times, Fraction(1))]
     assert begins == [0, Fraction(12, 10), 2, Fraction(32, 10)]
     assert [len(read(path).times) for path in segments(tmp_path)] == [3, 2, 3, 2]
+
+
+def test_a_recording_is_cut_as_counted_from_where_it_begins_though_its_first_frame_comes_later(tmp_path: Path) -> None:
+    film = dataclasses.replace(LIVE, kind="video")
+    deliver(SegmentedObjects(tmp_path / "door.jsonl", 1.0), film, frames([Fraction(4 * i, 10) for i in range(1, 6)]))
+    assert [len(path.read_text().splitlines()) for path in segments(tmp_path)] == [2, 2, 1]
 
 
 def test_the_last_picture_before_an_outage_lasts_until_the_first_after_it(tmp_path: Path) -> None:
@@ -171,6 +178,12 @@ def test_events_are_recorded_from_what_is_seen_first_to_so_long_after_what_is_se
     ]
     assert (length(first), length(second), length(last)) == (1, Fraction(1, 2), Fraction(2, 10))
     assert sink.result == tmp_path / "door_*.mp4"
+
+
+def test_what_is_seen_when_an_event_is_just_over_is_another(tmp_path: Path) -> None:
+    sink = SegmentedObjects(tmp_path / "door.jsonl", events=0.5)
+    seen_in(sink, LIVE, frames([Fraction(i, 10) for i in range(12)]), [2, 7])
+    assert [len(path.read_text().splitlines()) for path in segments(tmp_path)] == [5, 5]
 
 
 def test_an_outage_ends_an_event_and_does_not_lengthen_its_last_picture(tmp_path: Path) -> None:
@@ -250,6 +263,21 @@ def test_the_name_tells_when_a_segment_began_and_none_is_used_twice(tmp_path: Pa
         assert before <= match[1] <= after
 
 
+def test_two_runs_that_begin_at_once_have_names_of_their_own_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: LATE)
+    runs = [SegmentedObjects(tmp_path / "door.jsonl", 60) for _ in range(2)]
+    for run in runs:
+        run.open(LIVE)
+        run.write(frames(STEADY[:1])[0], NOTHING)
+    first, second = sorted(tmp_path.iterdir(), key=lambda path: len(path.name))
+    assert second.name == first.name.replace(".part", "-2.part")
+    assert not caplog.messages
+    for run in runs:
+        run.close(Outcome.STOPPED)
+
+
 @pytest.mark.parametrize("kind", [SegmentedVideo, SegmentedObjects])
 @pytest.mark.parametrize("when", ["before it is begun", "while it is written"])
 def test_a_name_that_another_run_takes_in_between_is_no_failure(
@@ -326,6 +354,25 @@ def test_a_recording_that_is_used_again_goes_on_in_new_files(
     assert len(paths) == 4
     if sort is SegmentedVideo:
         assert sorted(read(path).picture.shape for path in paths) == [(24, 32, 3)] * 2 + [(48, 64, 3)] * 2
+
+
+def test_a_recording_that_is_used_again_knows_nothing_of_the_run_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, events = SegmentedObjects(tmp_path / "cut.jsonl", 1.0), SegmentedObjects(tmp_path / "door.jsonl", events=1.0)
+    deliver(cut, LIVE, frames(STEADY[:5]))
+    deliver(cut, LIVE, frames([Fraction(4 * i, 10) for i in range(1, 6)]))
+    assert [len(numbers(path)) for path in segments(tmp_path, "cut")] == [5, 3, 2]
+    seen_in(events, LIVE, frames(STEADY[:50]), [49])
+    seen_in(events, LIVE, frames(STEADY[:50]), [])
+    assert len(segments(tmp_path)) == 1
+    events.open(dataclasses.replace(LIVE, kind="video"))
+    events.write(frames(STEADY[:1])[0], SOMETHING)
+    monkeypatch.setattr(time, "monotonic", lambda: 1e12)
+    assert not events.wants_stop()
+    assert len(segments(tmp_path)) == 1
+    monkeypatch.undo()
+    events.close(Outcome.STOPPED)
 
 
 def test_a_segment_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -408,6 +455,8 @@ def test_by_size_the_oldest_go_and_the_newest_stays_whatever_its_size(tmp_path: 
     assert [path.exists() for path in old] == [False, False, True, True, True]
     SegmentedVideo(tmp_path / "door.mp4", 1.0, keep=Keep(size=1)).open(LIVE)
     assert [path.exists() for path in old] == [False] * 4 + [True]
+    deliver(SegmentedVideo(tmp_path / "door.mp4", 60, keep=Keep(size=1)), LIVE, frames(STEADY[:5]))
+    assert not old[4].exists()  # once the last segment of a run is there
 
 
 def test_a_long_run_stays_within_its_size(tmp_path: Path) -> None:
@@ -418,6 +467,44 @@ def test_a_long_run_stays_within_its_size(tmp_path: Path) -> None:
     assert len(sizes) == 12
     assert 4 <= len(segments(tmp_path)) <= 5
     assert len(segments(tmp_path, "all")) == 12  # another recording's
+
+
+@pytest.mark.parametrize(("sizes", "stay"), [((9, 1, 1), (1, 1)), ((1, 1, 3), (3,))])
+def test_it_is_their_own_sizes_by_which_the_oldest_go(
+    sizes: tuple[int, ...], stay: tuple[int, ...], tmp_path: Path
+) -> None:
+    for day, size in enumerate(sizes, start=1):
+        path = tmp_path / f"door_2025010{day}-030405.mp4"
+        path.write_bytes(MARK.encode() * size)
+        age(path, (9 - day) * HOUR)
+    Segments(tmp_path / "door.mp4").remove_beyond(Keep(size=3 * len(MARK)), spared=[])
+    assert [path.stat().st_size // len(MARK) for path in segments(tmp_path)] == list(stay)
+
+
+def test_a_segment_is_known_by_a_mark_at_its_end(tmp_path: Path) -> None:
+    """As programs that copy one write an .mp4."""
+    path = tmp_path / "door_20250101-030405.mp4"
+    with av.open(str(path), "w") as copy:
+        copy.metadata["comment"] = MARK
+        stream = copy.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(20):
+            copy.mux(stream.encode(av.VideoFrame.from_ndarray(noise(i, (64, 48)), "bgr24")))
+        copy.mux(stream.encode(None))
+    assert path.read_bytes().index(MARK.encode()) > 2 * 16384
+    age(path, 2 * HOUR)
+    Segments(tmp_path / "door.mp4").remove_beyond(Keep(seconds=HOUR), spared=[])
+    assert not path.exists()
+
+
+def test_what_had_no_mark_yet_when_it_was_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    path, recording = tmp_path / "door_20250101-030405.part.mp4", Segments(tmp_path / "door.mp4")
+    path.touch()
+    recording.remove_beyond(Keep(seconds=HOUR), spared=[])
+    path.write_bytes(MARK.encode())
+    age(path, 2 * HOUR)
+    recording.remove_beyond(Keep(seconds=HOUR), spared=[])
+    assert not path.exists()
 
 
 def test_a_clock_that_was_set_back_costs_no_new_segment(tmp_path: Path) -> None:

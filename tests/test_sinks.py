@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import sys
@@ -76,7 +77,12 @@ def test_what_was_written_has_its_name_once_the_sink_is_closed(
     sink = make[0]()
     deliver(sink, ABOUT, frames(CFR[: make[1]]), outcome)
     assert not list(tmp_path.rglob("*.part*"))
-    assert whole_files(tmp_path) or isinstance(sink, ListSink)
+    if not isinstance(sink, ListSink):
+        assert whole_files(tmp_path)
+        result = getattr(sink, "result", None)
+        assert result is not None
+        assert result.parent == tmp_path
+    assert getattr(sink, "kept", None) is None
 
 
 def test_a_failed_run_leaves_no_video_under_its_own_name(make: tuple[Callable[[], Sink], int], tmp_path: Path) -> None:
@@ -186,14 +192,14 @@ def test_an_image_comes_back_as_it_was_shown(suffix: str, tmp_path: Path) -> Non
 def cat_on_black() -> tuple[Frame, Detections]:
     """A cat that is half black, and a word in the corner."""
     cat = Detections(
-        np.array([[10, 20, 30, 40], [np.nan, 0, 1, 1]], np.float32),
+        np.array([[40, 20, 60, 40], [np.nan, 0, 1, 1]], np.float32),
         np.array([0.9, 0.8], np.float32),
         np.zeros(2, np.int64),
         np.ones((2, 28, 28), np.float32),
         ("cat",),
     )
     picture = np.zeros((48, 64, 3), np.uint8)
-    picture[20:40, 10:20] = 90, 140, 200
+    picture[20:40, 40:50] = 90, 140, 200
     picture[:6, :9] = 25
     return Frame(picture, 0, Fraction(0), 0.0), cat
 
@@ -209,7 +215,7 @@ def test_a_cutout_is_transparent_where_no_object_is(name: str, tmp_path: Path) -
     back = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     assert back is not None
     expected = np.zeros((48, 64), np.uint8)
-    expected[20:40, 10:30] = expected[:6, :9] = 255
+    expected[20:40, 40:60] = expected[:6, :9] = 255
     assert (back[..., 3] == expected).all()
     difference = np.abs(back[..., :3].astype(int) - shown.image)[expected > 0]
     assert difference.mean() < (8 if name == "a.webp" else 0.01)
@@ -268,12 +274,17 @@ def test_images_in_a_folder_keep_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_no_image_in_a_folder_takes_the_name_of_another(order: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["", "deep"])
+def test_no_image_in_a_folder_takes_the_name_of_another(folder: str, order: int, tmp_path: Path) -> None:
     names = ["a.bmp", "a.bmp.png", "a.PNG", "b.png.bmp", "b.bmp", "b.tif"][::order]
-    (tmp_path / "in").mkdir()
-    for number, name in enumerate(names):
-        cv2.imwrite(str(tmp_path / "in" / name), np.full((8, 8, 3), 20 * number, np.uint8))
-    with open_source([tmp_path / "in" / name for name in names]) as source:
+    (tmp_path / "in" / folder).mkdir(parents=True)
+    paths = [tmp_path / "in" / folder / name for name in names]
+    for number, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((8, 8, 3), 20 * number, np.uint8))
+    others = [tmp_path / "in" / "beside.png"] if folder else []  # so that names tell the folder
+    for path in others:
+        cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))
+    with open_source([*paths, *others]) as source:
         deliver(ImageFolder(tmp_path / "out"), source.info, list(source))
     first, second = ("b.bmp", "b.tif")[::order]
     results = {
@@ -284,7 +295,7 @@ def test_no_image_in_a_folder_takes_the_name_of_another(order: int, tmp_path: Pa
         first: "b.png",
         second: f"{second}.png",
     }
-    written = {path.name: int(cv2.imread(str(path))[0, 0, 0]) for path in (tmp_path / "out").iterdir()}
+    written = {path.name: int(cv2.imread(str(path))[0, 0, 0]) for path in (tmp_path / "out" / folder).iterdir()}
     assert written == {results[name]: 20 * number for number, name in enumerate(names)}
 
 
@@ -430,6 +441,31 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert sink.kept == (tmp_path / "a.part.mp4").resolve()
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_where_a_file_system_knows_no_links_a_file_that_appears_meanwhile_is_not_replaced_either(
+    is_taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FAT, on sticks and cards."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    sink = ObjectsFile(tmp_path / "a.jsonl")
+    sink.open(ABOUT)
+    sink.write(frames(CFR[:1])[0], NOTHING)
+    if is_taken:
+        (tmp_path / "a.jsonl").write_bytes(b"somebody else's")
+        with pytest.raises(OutputError, match="appeared while it was being written"):
+            sink.close(Outcome.COMPLETE)
+        assert (tmp_path / "a.jsonl").read_bytes() == b"somebody else's"
+    else:
+        sink.close(Outcome.COMPLETE)
+    assert sink.result is not None
+    assert sink.result.read_bytes().startswith(b'{"frame":0,')
+    assert len(list(tmp_path.iterdir())) == 1 + is_taken
+
+
 @pytest.mark.parametrize(("name", "sink"), [("a.mp4", VideoFile), ("a.jsonl", ObjectsFile)])
 def test_a_file_whose_folder_was_deleted_meanwhile_is_not_said_to_be_there(
     name: str, sink: type[VideoFile | ObjectsFile], tmp_path: Path
@@ -527,11 +563,40 @@ def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_linked_file_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
-    (tmp_path / "real.mp4").write_bytes(b"old")
-    (tmp_path / "a.mp4").symlink_to("real.mp4")
-    deliver(VideoFile(tmp_path / "a.mp4", overwrite=True), ABOUT, frames(CFR[:3]))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "real.mp4").write_bytes(b"old")
+    (tmp_path / "a.mp4").symlink_to("disk/real.mp4")
+    sink = VideoFile(tmp_path / "a.mp4", overwrite=True)
+    sink.open(ABOUT)
+    assert (tmp_path / "disk" / "a.part.mp4").exists()  # from elsewhere it could not be renamed
+    for frame in frames(CFR[:3]):
+        sink.write(frame, NOTHING)
+    sink.close(Outcome.COMPLETE)
     assert (tmp_path / "a.mp4").is_symlink()
-    assert (tmp_path / "real.mp4").stat().st_size > 500
+    assert (tmp_path / "disk" / "real.mp4").stat().st_size > 500
+    assert len(list(tmp_path.rglob("*.mp4"))) == 2
+
+
+def test_a_file_with_nothing_but_its_header_is_empty(tmp_path: Path) -> None:
+    part = PartFile(Target(tmp_path / "a.mkv"))
+    part.write(b"header")
+    part.begin()
+    part.checkpoint()
+    assert part.is_empty()
+    part.write(b"sound")
+    part.checkpoint()
+    assert not part.is_empty()
+    part.discard()
+
+
+def test_what_a_disk_takes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    part = PartFile(Target(tmp_path / "a.jsonl"))
+    part.write(bytes(range(100)))
+    monkeypatch.undo()
+    part.publish()
+    assert (tmp_path / "a.jsonl").read_bytes() == bytes(range(100))
 
 
 def test_a_folder_filled_by_a_camera_takes_no_memory_for_each_frame(tmp_path: Path) -> None:

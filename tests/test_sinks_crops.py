@@ -140,6 +140,36 @@ def test_objects_of_another_run_of_a_sink_are_others(overwrite: bool, tmp_path: 
     assert levels == ({"person-1.jpg": 30} if overwrite else each)
 
 
+def test_what_is_gone_is_written_though_what_came_before_it_stays(tmp_path: Path) -> None:
+    sink, stays = opened(tmp_path), (1, (100.0, 50.0, 140.0, 90.0))
+    sink.write(shown(10, 0), found(stays, (2, (200, 100, 260, 160))))
+    for second in range(1, 5):
+        sink.write(shown(20, second), found(stays))
+    assert list(written(tmp_path)) == ["dog-2.jpg"]
+    sink.close(Outcome.COMPLETE)
+
+
+def test_better_looks_take_the_place_of_worse_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crops, "MOST_BYTES", 60_000)  # the last two have 110 x 110 and 66 x 66 pixels
+    sink = opened(tmp_path)
+    for side in range(20, 101, 5):
+        sink.write(shown(10, side / 100), found((1, (100, 50, 100 + side, 50 + side)), (2, (200, 100, 260, 160))))
+    assert written(tmp_path) == {}
+    sink.close(Outcome.COMPLETE)
+    assert written(tmp_path) == {"dog-2.jpg": (10, (66, 66)), "person-1.jpg": (10, (110, 110))}
+
+
+def test_images_of_another_run_of_a_sink_have_the_same_names_again(tmp_path: Path) -> None:
+    photo = Frame(grey(10), 0, Fraction(0), 0.0, "photo.jpg", is_still=True)
+    sink = Crops(tmp_path / "crops", overwrite=True)
+    for _ in range(2):
+        sink.open(SourceInfo("photos", SIZE, "images"))
+        names = replace(found((1, (100, 50, 140, 90)), (2, (200, 100, 260, 160))), class_names=("Dog", "dog", "cat"))
+        sink.write(photo, names)
+        sink.close(Outcome.COMPLETE)
+    assert list(written(tmp_path)) == ["photo-Dog-1.jpg", "photo-dog-2.jpg"]
+
+
 def test_looks_that_wait_take_no_more_memory_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crops, "MOST_BYTES", 3 * 44 * 44 * 3)
     sink = opened(tmp_path)

@@ -105,6 +105,13 @@ def test_it_is_thinner_the_longer_ago_and_of_the_colour_of_its_object() -> None:
     assert (drawn[300, 950] == TONE).all()
 
 
+def test_who_stands_still_keeps_the_trail_of_the_way_there() -> None:
+    render = Renderer("tinted", trails=10.0)
+    for i in range(15):
+        drawn = shown(render, i / 4, {1: (20 + 15 * min(i, 4), 200)})
+    assert reach(drawn) == (pytest.approx(20, abs=3), pytest.approx(80, abs=3))
+
+
 def test_what_stands_has_none_though_its_box_trembles_and_loses_the_one_it_had() -> None:
     render = Renderer("tinted", trails=1.0)
     rng = np.random.default_rng(1)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_seg.sources.arrival import CaptureTimes
+from stream_seg.sources.clock import CLOCK, LiveClock
 
 PERIOD = 0.04
 OFFSET = 1234.5
@@ -82,3 +83,8 @@ def test_whatever_comes_times_never_run_backwards_nor_ahead(pictures: list[tuple
         taken.append(times.taken_at(stamp, now))
         assert now - 10.001 <= taken[-1] <= now
     assert all(before <= after for before, after in pairwise(taken))
+
+
+def test_live_times_grow_though_two_frames_were_captured_at_once() -> None:
+    clock = LiveClock()
+    assert [clock.pts(at) * CLOCK for at in (5.0, 5.0, 4.0, 6.0)] == [0, 1, 2, 90000]

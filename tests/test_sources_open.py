@@ -17,7 +17,7 @@ import pytest
 from stream_seg import Detections, VideoFile
 from stream_seg.addresses.credentials import safe_address
 from stream_seg.errors import SourceError, UsageError
-from stream_seg.frame import Frame, Image
+from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sources import (
     Clip,
     ImageFiles,
@@ -27,6 +27,7 @@ from stream_seg.sources import (
     Synthetic,
     open_source,
 )
+from stream_seg.sources.video import starting_at
 from tests.source_files import numbered, numbers_of, write_video
 
 
@@ -181,6 +182,19 @@ def test_each_second_frame_of_a_part(tmp_path: Path) -> None:
         assert [frame.pts for frame in frames[:2]] == [Fraction(5, 25), Fraction(7, 25)]
         assert (clip.info.frame_count, clip.info.frame_rate) == (10, Fraction(25, 2))
         assert (clip.info.start, clip.info.end) == (Fraction(1, 5), Fraction(1))
+
+
+def test_of_an_odd_number_of_frames_the_last_counts_as_well() -> None:
+    with open_source("synthetic:64x48@10x5", stride=2) as source:
+        assert source.info.frame_count == len(list(source)) == 3
+
+
+def test_a_part_may_begin_a_little_behind_the_length_that_a_recording_states() -> None:
+    info = SourceInfo("a film", (64, 48), "video", Fraction(25), 250, duration=Fraction(10))
+    part = starting_at(info, Fraction(21, 2))
+    assert (part.start, part.duration, part.frame_count) == (Fraction(21, 2), None, None)
+    with pytest.raises(SourceError, match=r"is 10.000 s long; it cannot start at 11 s"):
+        starting_at(info, Fraction(11))
 
 
 def test_a_part_of_a_source_of_unknown_length_that_is_over_before_it_is_refused() -> None:

@@ -219,6 +219,13 @@ def test_live_pictures_keep_the_clock_and_come_at_most_thirty_times_a_second() -
     ]
 
 
+def test_times_of_live_pictures_grow_though_the_clock_does_not() -> None:
+    wall, sink = live(2, Clock())
+    put(wall, 0, plain(50))
+    wall.close(Outcome.STOPPED)
+    assert [picture.pts for picture in sink.frames] == [0, TICK]
+
+
 def test_a_wall_on_which_nothing_moves_keeps_the_clock() -> None:
     clock = Clock()
     wall, sink = live(2, clock)

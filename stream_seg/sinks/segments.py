@@ -144,7 +144,7 @@ class Segmented(Sink, Generic[S, T]):
             self._spared.append(info.path.resolve())
         self._info = info
         self._file, self._origin, self._event_end = None, None, None
-        self._has_begun, self._limit, self._over = False, math.inf, math.inf
+        self._has_begun, self._over = False, math.inf
         self._next = info.start
         if self._before is not None:
             self._preroll = PreRoll(self._before, is_live=info.is_live)

@@ -95,7 +95,6 @@ class CocoFile(DataFile):
 
     def _begin(self, part: PartFile, about: SourceInfo) -> None:
         part.write(_head(about, self._class_names))
-        part.begin()
 
     def _end(self, part: PartFile, about: SourceInfo) -> None:
         if not self._annotations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fractions
 import io
 import math
@@ -147,6 +148,18 @@ def test_a_comment_goes_into_the_metadata(tmp_path: Path) -> None:
 def test_a_lone_picture_lasts_as_long_as_the_recording(tmp_path: Path) -> None:
     about = info(CFR[:1], rate=None, duration=Fraction(5))
     assert abs(write(tmp_path / "a.mp4", CFR[:1], about).duration - 5) <= MILLISECOND
+
+
+@pytest.mark.parametrize("end", [Fraction(41, 100), Fraction(47, 100)])
+def test_the_last_picture_of_a_part_lasts_until_its_end(end: Fraction, tmp_path: Path) -> None:
+    times = [Fraction(i, 25) for i in range(11)]
+    whole = info(times, rate=Fraction(25), time_base=Fraction(1, 100), duration=Fraction(4))
+    deliver(VideoFile(tmp_path / "a.mp4"), dataclasses.replace(whole, end=end), frames(times))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        (film,) = container.streams.video
+        assert film.duration is not None
+        assert film.time_base is not None
+        assert film.duration * film.time_base == end
 
 
 def test_each_stride_frame_lasts_as_long_as_those_it_stands_for(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_a_summary_adds_up() -> None:
     assert summary.latency_p50 == pytest.approx(0.1, rel=0.011)
     assert feed.latencies.recent == pytest.approx(0.1)
     assert json.loads(json.dumps(summary.as_dict()))["mean_batch"] == 1.0
+    assert metrics.status() == feed.status() == "10.0 fps  100 ms  0 dropped"
 
 
 def test_work_before_the_model_was_warm_does_not_count() -> None:
@@ -124,7 +125,7 @@ def test_work_before_the_model_was_warm_does_not_count() -> None:
 
 
 def test_a_live_source_that_is_kept_up_with_is_the_limit() -> None:
-    metrics = Metrics(clock=Turned())
+    metrics = Metrics(["camera", "film"], Turned())
     feed = metrics.feeds[0]
     feed.source_is_live()
     assert metrics.summary().limited_by == "source"
@@ -150,10 +151,11 @@ def test_a_live_source_that_decodes_by_itself_is_busy_since_the_start() -> None:
     clock, metrics, feed = measured(camera := Camera())
     feed.source_is_live()
     metrics.start()
-    clock.now += 10
+    with feed.capture:  # which waits
+        clock.now += 10
     camera.worked, camera.damaged = 9.0, 3
     metrics.frame_delivered(0, clock.now, [])
-    assert metrics.summary().busy["capture"] == pytest.approx(0.2)
+    assert metrics.summary().busy["capture"] == pytest.approx(0.2, abs=0.01)
     assert metrics.summary().feeds[0].damaged == 3
 
 
@@ -226,8 +228,10 @@ def test_each_source_has_figures_of_its_own_that_add_up() -> None:
     clock.now += 4
     away.back()
     away.lost(Reason.REFUSED)
+    metrics.feeds[0].error = TimeoutError()
     summary = metrics.summary()
     door, yard = summary.feeds
+    assert (door.error, yard.error) == ("TimeoutError", None)
     assert (summary.captured, summary.delivered, summary.dropped) == (8, 3, 5)
     assert (door.name, door.captured, door.delivered, door.dropped, door.outages) == ("door", 1, 1, {}, {})
     assert (yard.captured, yard.delivered, yard.dropped) == (7, 2, {"late": 2, "missed": 3})

@@ -10,13 +10,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stream_seg.detections import Detections
+from stream_seg.detections import Crossings, Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame
 from stream_seg.geometry import paste
 from stream_seg.steady import APART, MISSED, OFTEN, REMEMBERED, SURE, Steady
 
-NAMES = ("cat", "dog")
+NAMES = ("cat", "dog", "fox")
 HERE = (10.0, 10.0, 50.0, 60.0)
 THERE = (200.0, 10.0, 260.0, 60.0)
 Box = tuple[float, float, float, float]
@@ -76,7 +76,7 @@ class Film:
 
 
 def test_what_is_sure_is_shown_at_once_and_the_rest_when_it_was_found_often() -> None:
-    assert Film().counts([found((HERE, SURE + 0.01))] * 2) == [1, 1]
+    assert Film().counts([found((HERE, SURE))] * 2) == [1, 1]
     assert Film().counts([UNSURE] * (OFTEN + 1)) == [0] * (OFTEN - 1) + [1, 1]
 
 
@@ -231,6 +231,7 @@ def test_nothing_is_held_back_where_nothing_is_known() -> None:
     assert len(film.first) == 1
     assert len(film.next(found((THERE, 0.5)))) == 0
     assert len(film.next(found((THERE, 0.5)), later=APART)) == 1
+    assert Film(gap=0).counts([UNSURE] * 2) == [1, 1]  # nor where time stands
     # Its time goes back, as when a camera was away and begins anew.
     assert len(film.next(UNSURE, later=-10)) == 1
 
@@ -238,6 +239,8 @@ def test_nothing_is_held_back_where_nothing_is_known() -> None:
 def test_frames_far_apart_and_images_of_their_own_are_shown_as_they_are() -> None:
     slow = Film(gap=APART + 0.01)
     assert slow.counts([UNSURE, NOTHING, UNSURE]) == [1, 0, 1]
+    follows = Film(gap=APART, first=found((HERE, 0.9)))
+    assert follows.counts([found((HERE, 0.9)), NOTHING, found((THERE, SURE - 0.1))]) == [1, 1, 0]
     film = Film(first=found((HERE, 0.9)))
     film.next(found((HERE, 0.9)))
     image = found((THERE, 0.41))
@@ -255,6 +258,19 @@ def test_objects_of_other_classes_than_before_continue_nothing() -> None:
     film = Film(first=found((HERE, 0.9), class_id=1))
     other = dataclasses.replace(found((THERE, 0.5)), class_names=("person",))
     assert film.next(other).names == ["person"]
+
+
+def test_a_frame_in_which_a_function_finds_nothing_of_no_classes_begins_no_other_film() -> None:
+    film, nothing = Film(first=found((HERE, 0.9))), Detections.none(())
+    assert [numbers(film.next(one)) for one in (nothing, found((HERE, 0.9)), nothing)] == [[], [1], [1]]
+    renamed = dataclasses.replace(found((HERE, 0.9)), class_names=("person", "dog"))
+    assert numbers(film.next(renamed)) == [2]
+
+
+def test_what_is_of_the_frame_is_passed_on() -> None:
+    of_it = {"lines": (Crossings((0, 0), (9, 9)),), "regions": (np.eye(3, 2, dtype=np.float32),), "occupancy": ({},)}
+    shown = Film().next(dataclasses.replace(UNSURE, **of_it))
+    assert {name: getattr(shown, name) for name in of_it} == of_it
 
 
 def test_boxes_without_a_place_do_no_harm() -> None:
@@ -399,13 +415,24 @@ class TestNames:
         assert [numbers(one) for one in shown] == [[1]] * len(shown)
         assert numbers(film.next(found((HERE, 0.9), (THERE, 0.9)))) == [1, 2]
 
-    def test_two_things_that_become_one_leave_it_the_number_of_the_likelier(self) -> None:
+    @pytest.mark.parametrize("third", [0.0, 0.99])
+    def test_two_things_that_become_one_leave_it_the_number_of_the_likelier(self, third: float) -> None:
         beside = (HERE[0] + 12, HERE[1], HERE[2] + 12, HERE[3])
+        scores = (0.3, 0.3, third) if third else (0.9, 0.8)
         apart = [found((HERE, 0.9)), found((beside, 0.8), class_id=1)]
-        parts = {name: np.concatenate([getattr(one, name) for one in apart]) for name in ONE_BY_ONE}
-        film = Film(first=Detections(**parts, class_names=NAMES))
+        one = [found((HERE, score), class_id=number) for number, score in enumerate(scores)]
+        first, later = (
+            Detections(
+                **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ONE_BY_ONE},
+                class_names=NAMES,
+            )
+            for parts in (apart, one)
+        )
+        film = Film(first=first)
         assert numbers(film.first) == [1, 2]
-        assert [numbers(film.next(self.both(0.9, 0.8))) for _ in range(5)][-3:] == [[1]] * 3
+        shown = [film.next(later) for _ in range(5)][-3:]
+        assert [numbers(one) for one in shown] == [[1]] * 3
+        assert {*shown[-1].names} == {"fox" if third else "cat"}
 
     def test_a_name_that_is_missed_for_a_frame_is_not_changed_for_it(self) -> None:
         film = Film(first=self.both(0.9, 0.8))

@@ -189,8 +189,9 @@ class TestSteady:
         steady(at(scene(), 0), Detections.none(NAMES))
         for i in range(1, OFTEN):
             assert len(steady(at(scene(), i / 10), unsure)) == 0
-            repeated = Frame(scene(), 0, Fraction(i, 10) + Fraction(1, 30), 0.0, is_unchanged=True)
-            assert len(steady(repeated, unsure)) == 0
+            for later in (Fraction(0), Fraction(1, 30)):
+                repeated = Frame(scene(), 0, Fraction(i, 10) + later, 0.0, is_unchanged=True)
+                assert len(steady(repeated, unsure)) == 0
         assert len(steady(at(scene(), OFTEN / 10), unsure)) == 1
 
     def test_what_is_shown_stays_as_it_is_however_long_nothing_changes(self) -> None:
@@ -200,11 +201,18 @@ class TestSteady:
         shown += [steady(frame, box(0.9)) for frame in later]
         assert {tuple(found.boxes.ravel().tolist()) for found in shown} == {HERE}
         assert [found.ids.tolist() for found in shown if found.ids is not None] == [[1]] * 60
-        shown[-1].boxes[:] = 0  # what is passed on is the caller's
-        assert steady(later[-1], box(0.9)).boxes.ravel().tolist() == list(HERE)
-        after = steady(at(scene(), 2), box(0.9))
-        assert after.ids is not None
-        assert after.ids.tolist() == [1]
+        assert shown[-1].ids is not None
+        shown[-1].boxes[:] = shown[-1].ids[:] = 0  # what is passed on is the caller's
+        again = steady(later[-1], box(0.9))
+        assert (again.boxes.ravel().tolist(), again.ids) == (list(HERE), [1])
+        assert steady(at(scene(), 2), box(0.9)).ids == [1]
+        steady(Frame(scene(), 0, Fraction(5, 2), 0.0, is_unchanged=True), box(0.9))
+        assert steady(at(scene(), 2.6), Detections.none(NAMES)).ids == [1]  # it was there a moment before
+
+    def test_a_frame_that_nothing_was_shown_before_has_what_was_found(self) -> None:
+        """As those that another pipeline has delivered begin."""
+        steady, repeated = Steady(), Frame(scene(), 0, Fraction(0), 0.0, is_unchanged=True)
+        assert len(steady(repeated, box(0.9))) == 1
 
 
 def test_a_camera_that_sees_the_same_lets_the_model_rest(tmp_path: Path) -> None:

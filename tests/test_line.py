@@ -111,6 +111,8 @@ def test_what_trembles_on_the_line_crosses_it_once_at_most() -> None:
     assert walked(Line(*ends), [ABOVE, *trembling, ABOVE]) == (0, 0)
     assert walked(Line(*ends), [ABOVE, *trembling, BELOW]) == (1, 0)
     assert walked(Line(*ends), [ABOVE, BELOW, *trembling, ABOVE]) == (1, 1)
+    assert walked(Line(*ends), [ABOVE, (60, 52)]) == (1, 0)  # a tenth of its size behind it
+    assert [walked(Line(*ends), [(60, 50), there]) for there in (ABOVE, BELOW)] == [(0, 1), (0, 0)]  # it came on it
 
 
 def test_where_it_came_over_counts_and_not_where_it_was_far_enough() -> None:

@@ -574,7 +574,7 @@ class Pipeline:
                 self._close_source(lane)
 
     def _open_sinks(self) -> list[Sink]:
-        return [sink for lane in self._lanes if lane.has_begun and not lane.is_closed for sink in lane.sinks]
+        return [sink for lane in self._lanes if lane.has_begun for sink in lane.sinks]
 
     def _close_everything(self) -> None:
         for lane in self._lanes:

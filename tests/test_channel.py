@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -69,6 +70,17 @@ def test_a_blocked_put_is_released_by_cancel() -> None:
     channel.cancel()
     thread.join(5)
     assert outcome == ["closed"]
+
+
+@pytest.mark.parametrize("end", ["close", "cancel"])
+def test_a_blocked_take_is_released_by_an_end(end: str) -> None:
+    channel = filled(0, 1)
+    thread = threading.Thread(target=list, args=(channel,))
+    thread.start()
+    time.sleep(0.02)  # until it waits
+    getattr(channel, end)()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_a_full_channel_passes_every_item_on_in_order() -> None:

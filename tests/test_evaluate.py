@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 import sys
 import zlib
 from collections.abc import Sequence
@@ -129,6 +130,8 @@ def test_a_loose_box_counts_up_to_its_overlap(folder: Path) -> None:
     """40 of 56 columns: IoU 0.714, enough for 5 of the 10 thresholds. The mask follows the box."""
     result = evaluate(finder(((4, 4, 44, 60), 0.9)), folder, truth(folder, annotation(LEFT)))
     assert figures(result) == pytest.approx((50, 100, 50, 100))
+    looser = evaluate(finder(((4, 4, 34, 60), 0.9)), folder, truth(folder, annotation(LEFT)))  # 0.536
+    assert figures(looser) == pytest.approx((10, 100, 10, 100))
 
 
 def test_masks_are_judged_apart_from_boxes(folder: Path) -> None:
@@ -259,6 +262,18 @@ def test_of_several_spellings_none_is_guessed(folder: Path) -> None:
     assert (result.unknown_to_model, result.not_annotated) == (("hot dog",), ("Hot-Dog", "hot_dog"))
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(("tv",), ("tv", "TV")), (("tv", "TV"), ("tv",)), (("tv", "hot_dog"), ("tv", "hot dog", "Hot-Dog"))],
+)
+def test_what_is_spelt_the_same_is_no_other_ones_partner(
+    folder: Path, ours: tuple[str, ...], theirs: tuple[str, ...]
+) -> None:
+    result = evaluate(finder((LEFT, 0.9), names=ours), folder, truth(folder, annotation(LEFT), names=theirs))
+    assert result.mean.box_ap == pytest.approx(100)
+    assert (result.unknown_to_model, result.not_annotated) == (theirs[1:], ours[1:])
+
+
 def test_letters_with_accents_are_the_same_however_they_are_written(folder: Path) -> None:
     path = truth(folder, annotation(LEFT), names=("v\u00e9lo",))
     result = evaluate(finder((LEFT, 0.9), names=("Ve\u0301lo",)), folder, path)
@@ -290,6 +305,8 @@ def test_classes_that_only_one_side_knows_change_nothing(folder: Path) -> None:
 
 def test_a_limit_takes_the_first_images_only(folder: Path) -> None:
     path = truth(folder, annotation(LEFT), annotation(LEFT, image=2))
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "images": document["images"][::-1]}))  # the first by their ids
     assert evaluate(finder((LEFT, 0.9)), folder, path, limit=1).mean.box_ap == pytest.approx(100)
     assert evaluate(finder((LEFT, 0.9)), folder, path).mean.box_ap == pytest.approx(5100 / 101)
 
@@ -329,11 +346,27 @@ def test_the_result_reads_as_json_and_as_a_table(folder: Path) -> None:
     assert len({len(line) for line in lines[:3]}) == 1
     assert lines[4] == "above a score of 0.5: boxes 1, right 100.0 % (IoU 0.50), objects found 100.0 %"
     assert lines[-1] == "not scored, not annotated: unicorn"
+    assert len([line for line in lines if line.startswith("not scored")]) == 1
 
 
 def test_no_class_in_common_is_said(folder: Path) -> None:
     with pytest.raises(UsageError, match="no class in common: it knows unicorn; annotated are person"):
         evaluate(finder(names=("unicorn",)), folder, truth(folder, *BOTH))
+
+
+def test_what_is_found_in_one_picture_is_not_taken_for_that_of_another(folder: Path) -> None:
+    cv2.imwrite(str(folder / "b.png"), np.full((80, 128, 3), 200, np.uint8))
+    slowly = finder((LEFT, 0.9))
+
+    class Slow(FunctionSegmenter):
+        def __call__(self, images: Sequence[Image]) -> list[Detections]:
+            time.sleep(0.01)
+            return slowly(images)
+
+    path = truth(folder, annotation(LEFT), annotation(LEFT, image=2))
+    result = evaluate(Slow(lambda image: Detections.none(()), ("person",)), folder, path)
+    assert figures(result) == pytest.approx([100] * 4)
+    assert result.fps < 100  # both count
 
 
 def test_images_without_any_object_to_find_are_refused(folder: Path) -> None:

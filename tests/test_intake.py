@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -13,6 +14,7 @@ from stream_seg import intake
 from stream_seg.channel import ChannelClosed, EndOfStream
 from stream_seg.frame import Frame
 from stream_seg.intake import LATE, REPLACED, Intake, Taken
+from tests.source_counts import until
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 
@@ -70,6 +72,17 @@ def test_a_feed_ends_when_as_many_frames_as_are_wanted_have_been_taken_and_drops
     assert desk.take() == [(1, 1)]
 
 
+def test_a_feed_that_has_fewer_frames_than_are_wanted_ends_as_well() -> None:
+    desk = Desk(False)
+    desk.intake.opened(0, live=False, most=5)
+    desk.put(0, frame(0), frame(1))
+    desk.intake.end(0)
+    assert [desk.intake.take(1).ended for _ in range(2)] == [[], [0]]
+    none = Intake(1, depth=4, dropped=lambda feed, cause: None, in_turns=True)
+    none.end(0)  # it could not be opened
+    assert none.take(1).ended == [0]
+
+
 def test_of_a_live_feed_the_newest_frame_waits_and_the_others_are_counted() -> None:
     desk = Desk(True, True)
     desk.put(0, *map(frame, range(5)))
@@ -82,6 +95,9 @@ def test_a_recorded_feed_waits_for_room_and_loses_nothing() -> None:
     desk = Desk(False, depth=2)
     writer = threading.Thread(target=desk.put, args=(0, *map(frame, range(20))))
     writer.start()
+    assert until(lambda: len(desk.intake._feeds[0].waiting) == 2)
+    time.sleep(0.01)
+    assert len(desk.intake._feeds[0].waiting) == 2
     taken = [index for _ in range(20) for _, one in desk.intake.take(1).frames for index in [one.index]]
     writer.join()
     assert taken == list(range(20))
@@ -183,7 +199,7 @@ def test_a_live_frame_that_is_too_old_is_left_out_and_a_recorded_one_never() -> 
     desk.now = 0.6
     assert desk.take(8) == [(1, 0)]
     assert desk.drops == {(0, LATE): 1}
-    desk.put(0, frame(1, captured_at=0.2))
+    desk.put(0, frame(1, captured_at=0.1))
     assert desk.take(8) == [(0, 1)]
 
 

@@ -142,6 +142,9 @@ def test_what_has_no_place_is_passed_on_and_what_leaves_the_picture_below_stands
     line = Line((0, 94), (128, 94))
     for place in ((60.0, 80.0), (np.nan, 90.0), (60.0, np.inf)):
         assert len(line(FRAME, standing(place))) == 1
+    assert walked(Line((0, 50), (128, 50)), [ABOVE, (np.nan, 90), BELOW]) == (1, 0)
+    inside_out = dataclasses.replace(standing(ABOVE), boxes=np.array([[70, 10, 50, 30]], np.float32))
+    assert len(line(FRAME, inside_out)) == 1
     assert walked(line, [(60, 80), (60, 300)]) == (0, 0)  # 1 pixel behind
     assert walked(Line((0, 90), (128, 90)), [(60, 80), (60, 300)]) == (1, 0)
 
@@ -156,10 +159,14 @@ def test_numbers_are_remembered_from_when_they_were_seen_last_and_not_for_ever()
     assert walked(line, [BELOW], number=2) == (1, 0)  # which is new again
 
 
-def test_images_of_their_own_are_passed_on_and_objects_without_numbers_refused() -> None:
+def test_images_of_their_own_are_passed_on_and_objects_without_numbers_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     line = Line((0, 50), (128, 50))
     found = dataclasses.replace(standing(ABOVE), ids=None)
-    assert line(dataclasses.replace(FRAME, is_still=True), found) is found
+    for one in (line, Line((300, 0), (300, 96))):  # of which it does not matter where it is
+        assert one(dataclasses.replace(FRAME, is_still=True), found) is found
+    assert not caplog.messages
     with pytest.raises(UsageError, match=r"a line counts objects by their numbers, .*; give it a Steady"):
         line(FRAME, found)
     nothing = line(FRAME, Detections.none(found.class_names))  # as a function may return it that has shown something

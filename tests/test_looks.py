@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from stream_seg.errors import UsageError
 from stream_seg.frame import Image
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
 from stream_seg.segmenters.batched import BatchedSegmenter
-from stream_seg.segmenters.looks import Sliced, TwoLooks, united
+from stream_seg.segmenters.looks import BothWays, Sliced, TwoLooks, united
 from stream_seg.segmenters.onnx_segmenter import Options
 from stream_seg.segmenters.session import Session
 from tests.tiny_models import LABELS, batched_model
@@ -163,6 +164,33 @@ class _Bright(ModelSegmenter):
         return found(((x1, y1, x2, y2), 0.5 + 0.4 * image.shape[1] / 1000, 0))
 
 
+@pytest.mark.parametrize(
+    ("looks", "expected", "models"),
+    [
+        (lambda inner: TwoLooks(inner, inner), [((100, 60), 3)] * 2, 2),
+        (lambda inner: BothWays(inner, 0.5), [((100, 60), 6)], 1),
+        (lambda inner: Sliced(inner, 2, 1), [((100, 60), 9), ((56, 60), 9)], 1),
+    ],
+)
+def test_all_looks_are_warmed_up_with_as_many_images_as_they_take_and_closed(
+    looks: Callable[[Any], ModelSegmenter], expected: list[tuple[tuple[int, int], int]], models: int
+) -> None:
+    class Warm(_Bright):
+        long_side = 64
+
+        def warm_up(self, size: tuple[int, int], max_batch: int | None = None) -> None:
+            warmed.append((size, max_batch))
+
+        def close(self) -> None:
+            closed.append(self)
+
+    closed: list[ModelSegmenter] = []
+    warmed: list[tuple[tuple[int, int], int | None]] = []
+    with looks(Warm()) as several:
+        several.warm_up((100, 60), 3)
+    assert (warmed, len(closed)) == (expected, models)
+
+
 class TestSliced:
     @pytest.mark.parametrize("slices", [(2, 2), (3, 1), (1, 2), (8, 8)])
     @pytest.mark.parametrize("size", [(1000, 600), (333, 77), (64, 64)])
@@ -197,10 +225,11 @@ class TestSliced:
             def __call__(self, images: Sequence[Image]) -> list[Detections]:
                 return [found(), *super().__call__(images[1:])]
 
-        image = np.zeros((600, 1000, 3), np.uint8)
-        image[550:600, 900:1000] = 255
-        (seen,) = Sliced(OnlyParts(), 2, 2)([image])
-        assert seen.boxes.tolist() == [[900, 550, 1000, 600]]
+        for x, y in ((900, 550), (0, 0)):
+            image = np.zeros((600, 1000, 3), np.uint8)
+            image[y : y + 50, x : x + 100] = 255
+            (seen,) = Sliced(OnlyParts(), 2, 2)([image])
+            assert seen.boxes.tolist() == [[x, y, x + 100, y + 50]]
 
     def test_images_of_one_call_keep_to_themselves(self) -> None:
         images = [np.zeros((60, 100, 3), np.uint8) for _ in range(3)]

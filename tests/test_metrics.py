@@ -19,7 +19,7 @@ from stream_seg.cli.report import text
 from stream_seg.detections import Detections
 from stream_seg.errors import Reason
 from stream_seg.frame import Frame, SourceInfo
-from stream_seg.metrics import KNOWN, STAGES, FeedMetrics, Histogram, Metrics, Peak, RateMeter
+from stream_seg.metrics import KNOWN, RECENT, STAGES, FeedMetrics, Histogram, Latencies, Metrics, Peak, RateMeter
 from stream_seg.pipeline import Pipeline
 from stream_seg.segmenters.function import FunctionSegmenter
 from stream_seg.sources import ListSource, open_source
@@ -57,7 +57,9 @@ def test_a_rate_below_one_in_a_window_is_told_until_events_stop(seconds: float) 
         meter.tick()
         clock.now += seconds
     assert meter.per_second == pytest.approx(1 / seconds)  # as the status line asks, before the next tick
-    clock.now += 1.1 * seconds
+    clock.now += 0.9 * seconds
+    assert meter.per_second == pytest.approx(1 / seconds)
+    clock.now += 0.2 * seconds
     assert meter.per_second == 0.0
 
 
@@ -190,6 +192,7 @@ def test_a_pipeline_asks_its_source_what_it_worked_and_left_out() -> None:
     class Camera(ListSource):
         worked = 0.0
         damaged = 2
+        dropped = 3
 
         def __iter__(self) -> Iterator[Frame]:
             for frame in super().__iter__():
@@ -201,12 +204,25 @@ def test_a_pipeline_asks_its_source_what_it_worked_and_left_out() -> None:
     pipeline = Pipeline(camera, FunctionSegmenter(lambda _: Detections.none(("x",)), ("x",)))
     summary = pipeline.run()
     assert summary.busy["capture"] * summary.seconds == pytest.approx(10, abs=1)
-    assert summary.feeds[0].damaged == 2
+    assert (summary.feeds[0].damaged, summary.feeds[0].dropped["missed"]) == (2, 3)
+
+
+def test_the_latency_of_the_moment_is_that_of_the_last_frames() -> None:
+    latencies = Latencies()
+    for seconds in [9.0] * 100 + [0.3, 0.1, 0.2] * (RECENT // 3):
+        latencies.add(seconds)
+    assert latencies.recent == 0.2
 
 
 def test_a_run_without_frames_has_no_figures() -> None:
-    summary = Metrics().summary()
-    assert summary.fps == 0.0
+    same_moment = RateMeter(clock=Turned())
+    same_moment.tick()
+    same_moment.tick()
+    assert same_moment.per_second == 0
+    metrics = Metrics()
+    metrics.start()
+    summary = metrics.summary()
+    assert (summary.seconds, summary.fps) == (0, 0)
     assert summary.latency_p99 is None
 
 
@@ -229,6 +245,7 @@ def test_each_source_has_figures_of_its_own_that_add_up() -> None:
     away.back()
     away.lost(Reason.REFUSED)
     metrics.feeds[0].error = TimeoutError()
+    metrics.feeds[0].source_dropped(0)
     summary = metrics.summary()
     door, yard = summary.feeds
     assert (door.error, yard.error) == ("TimeoutError", None)
@@ -257,6 +274,8 @@ def test_of_sources_in_turns_each_has_its_rate_from_its_own_turn_on_and_their_ca
     assert [feed.fps for feed in summary.feeds] == [pytest.approx(1 / 4)] * 2
     assert summary.fps == pytest.approx(2 / 8)
     assert summary.busy["capture"] == pytest.approx(1)
+    metrics.in_turns = False  # at the same time: the busiest one's
+    assert metrics.summary().busy["capture"] == pytest.approx(1 / 2)
 
 
 def test_the_summary_for_people_names_the_most_frequent_classes() -> None:
@@ -346,6 +365,8 @@ def test_numbers_are_remembered_from_when_they_were_seen_last_and_not_for_ever()
         feed.frame_delivered(0.0, ["car", "person"], [1, number])  # a parked car
     assert feed.distinct.counts == {"car": 1, "person": KNOWN + 98}
     assert len(feed.distinct._known) == KNOWN
+    feed.frame_delivered(0.0, ["person"], [KNOWN + 99])
+    assert feed.distinct.counts["person"] == KNOWN + 98
 
 
 def test_a_pipeline_counts_what_its_follower_numbers_and_photos_have_no_numbers(tmp_path: Path) -> None:

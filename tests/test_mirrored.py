@@ -97,7 +97,10 @@ class TestImages:
 class TestAgreed:
     def test_both_looks_say_how_likely_a_thing_is_and_where(self) -> None:
         seen = found((HERE, 0.9))
-        one = agreed(seen, found(((4.0, 10.0, 24.0, 40.0), 0.3)), 0.5)
+        other = found(((4.0, 10.0, 24.0, 40.0), 0.3))
+        other.masks[:] = 0.5
+        one = agreed(seen, other, 0.5)
+        assert one.masks[0, 0] == pytest.approx([0.875, 0.875, 0.125, 0.125])
         assert one.scores == pytest.approx([0.6 + 0.15 * 0.6 * 0.4])
         assert one.boxes.tolist() == [pytest.approx([4, 10, 21, 40])]
         assert seen.boxes.tolist() == [list(HERE)]  # which it was given, and left alone
@@ -108,6 +111,7 @@ class TestAgreed:
         for looks in ((seen, found()), (found(), seen)):
             assert len(agreed(*looks, 0.5)) == 0
             assert agreed(*looks, 0.3).scores == pytest.approx([0.4])
+            assert len(agreed(*looks, 0.4)) == 0  # which it is not above
         assert len(agreed(surely, found((HERE, 0.99), class_id=1), 0.49)) == 2
         assert len(agreed(seen, found((BACK, 0.8)), 0.5)) == 0
         assert len(agreed(found(), found(), 0.0)) == 0
@@ -297,6 +301,7 @@ class TestSteady:
     def test_what_is_doubtful_in_every_other_frame_stays(self) -> None:
         sure, doubtful = found((HERE, 0.7)), found((HERE, 0.5 * DOUBTFUL + 0.01))
         assert [len(one) for one in self.film(*[sure, doubtful] * 10)] == [1] * 20
+        assert self.film(sure, found((HERE, 0.5)))[1].scores == pytest.approx([0.6])  # the mean of the first looks
         assert [len(one) for one in self.film(*[doubtful] * 20)] == [0] * 20
 
     def test_what_is_shown_does_not_flicker_at_the_threshold(self) -> None:
@@ -315,7 +320,7 @@ class TestSteady:
 
     def test_an_image_of_its_own_is_shown_from_the_score_on(self) -> None:
         steady = Steady(shown_from=0.5)
-        one = steady(Frame.still(picture()), found((HERE, 0.45), (BACK, 0.55)))
+        one = steady(Frame.still(picture()), found((HERE, 0.5), (BACK, 0.55)))
         assert one.boxes.tolist() == [list(BACK)]
 
 

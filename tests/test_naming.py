@@ -74,6 +74,8 @@ def test_what_lost_its_name_takes_no_other_with_it() -> None:
     """Each is much like the next, and the first and the last are not."""
     row = [((100 + 14.0 * i, 100.0, 200 + 14.0 * i, 180.0), 0.9 - 0.1 * i, i, "both") for i in range(3)]
     assert remaining(*row) == [0, 2]
+    middle_last = found(*[(*row[i][:1], score, *row[i][2:]) for i, score in enumerate((0.9, 0.7, 0.8))])
+    assert best_named(middle_last, middle_last.scores).tolist() == [0, 0, 2]  # it is the likelier one's
 
 
 def test_empty_masks_boxes_without_area_and_nothing_do_no_harm() -> None:

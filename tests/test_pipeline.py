@@ -250,6 +250,8 @@ def test_a_result_that_cannot_be_finished_takes_nothing_from_the_others(first: b
         run_in_time(Pipeline(Numbers(3), Counting(), sinks=[bad, good] if first else [good, bad], renderer=same))
     assert good.indices == [0, 1, 2]
     assert good.outcomes == [Outcome.COMPLETE]
+    with pytest.raises(Boom, match="write"):  # which came first
+        run_in_time(Pipeline(Numbers(3), Counting(), sinks=[bad, Kept(fail_in="write")], renderer=same))
 
 
 def test_a_live_source_drops_the_oldest_and_accounts_for_all() -> None:
@@ -273,12 +275,35 @@ def test_a_live_source_drops_the_oldest_and_accounts_for_all() -> None:
 
 
 def test_a_sink_that_wants_the_end_gets_what_was_captured() -> None:
-    source, sink = Numbers(None), Kept(stop_at=10)
-    run_in_time(Pipeline(source, Counting(), sinks=[sink], renderer=same, batch_size=2))
+    class Asked(Kept):
+        asks = 0
+
+        def wants_stop(self) -> bool:
+            self.asks += 1
+            return super().wants_stop()
+
+    source, sink, other = Numbers(None), Asked(stop_at=10), Asked()
+    run_in_time(Pipeline(source, Counting(), sinks=[sink, other], renderer=same, batch_size=2))
     assert sink.indices == list(range(len(sink.indices)))
     assert len(sink.indices) >= 10
     assert sink.outcomes == [Outcome.STOPPED]
     assert source.closed == 1
+    assert sink.asks == other.asks  # who is asked can handle events, also while the rest is delivered
+
+
+def test_a_failure_ends_a_run_that_a_sink_holds() -> None:
+    class Holding(Kept):
+        def holds(self) -> bool:
+            return bool(self.indices)
+
+    def fail(call: int) -> None:
+        while call and not sink.indices:
+            time.sleep(0.001)
+        fail_from(1, "model")(call)
+
+    sink = Holding()
+    with pytest.raises(Boom, match="model"):
+        run_in_time(Pipeline(Numbers(None), Counting(fail), sinks=[sink], renderer=same))
 
 
 def test_stop_before_run_ends_at_once() -> None:
@@ -480,7 +505,8 @@ def test_a_sink_that_holds_after_the_end_can_still_be_stopped(feeds: int, stop_a
     assert max(sink.ends for sink in sinks) == ends
 
 
-def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_used() -> None:
+@pytest.mark.parametrize(("live", "most"), [(False, 3), (True, 1)])
+def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_used(live: bool, most: int) -> None:
     class Warm(Counting):
         warmed: tuple[tuple[int, int], int, int] | None = None
 
@@ -488,8 +514,8 @@ def test_the_segmenter_is_warmed_up_with_the_size_of_the_frames_before_it_is_use
             self.warmed = (size, max_batch, len(self.batches))
 
     segmenter = Warm()
-    run_in_time(Pipeline(Numbers(2), segmenter, renderer=same, batch_size=3))
-    assert segmenter.warmed == ((2, 2), 3, 0)
+    run_in_time(Pipeline(Numbers(2, live=live), segmenter, renderer=same, batch_size=3))
+    assert segmenter.warmed == ((2, 2), most, 0)
 
 
 class Several(Counting):
@@ -509,6 +535,7 @@ class Several(Counting):
             assert self.enough.wait(5)
             if self.fails:
                 raise Boom("model")
+        time.sleep(0.005)
         self.done.append(index)
         if len(self.done) == self.others:
             self.enough.set()
@@ -517,9 +544,11 @@ class Several(Counting):
 
 def test_frames_keep_their_order_when_a_later_call_is_done_earlier() -> None:
     segmenter, sink = Several(others=4), Kept()
-    run_in_time(Pipeline(Numbers(12), segmenter, sinks=[sink], renderer=same))
+    pipeline = Pipeline(Numbers(12), segmenter, sinks=[sink], renderer=same)
+    run_in_time(pipeline)
     assert segmenter.done.index(0) >= 4
     assert sink.indices == list(range(12))
+    assert pipeline.metrics.summary().busy["segment"] <= 1  # though three calls run at once
 
 
 def test_the_failure_of_one_of_several_calls_is_raised() -> None:

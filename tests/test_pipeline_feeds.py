@@ -19,9 +19,10 @@ import pytest
 from stream_seg.detections import Detections
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.frame import Frame, Image
-from stream_seg.metrics import Metrics
+from stream_seg.metrics import Metrics, told_apart
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.protocols import Outcome, Segmenter, Sink, Wall
+from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink, open_sink
@@ -178,7 +179,8 @@ def test_a_camera_that_fails_when_there_is_enough_of_it_is_no_failure() -> None:
             raise Boom("closed")
 
     camera = Numbers(None, live=True, ready=fail_once_closed)
-    pipeline = Pipeline([Feed(camera, [], same, "camera", 1), feed("film", Numbers(3), film := Kept())], Counting())
+    recording = Numbers(3, ready=lambda _: _until(lambda: camera.asked_to_end))  # soon, while others go on
+    pipeline = Pipeline([Feed(camera, [], same, "camera", 1), feed("film", recording, film := Kept())], Counting())
     run_in_time(pipeline)
     assert pipeline.failures == {}
     assert film.indices == [0, 1, 2]
@@ -325,6 +327,7 @@ def test_feeds_without_a_name_are_told_apart() -> None:
     run_in_time(pipeline)
     assert sorted(pipeline.failures) == ["source", "source-2"]
     assert [feed.name for feed in pipeline.metrics.feeds] == ["source", "source-2", "source-3"]
+    assert told_apart(["a", "A", "a-2", "a"]) == ["a", "A-2", "a-2-2", "a-3"]
 
 
 def test_a_source_that_ends_because_the_run_has_failed_is_not_said_to_have_failed(
@@ -423,10 +426,10 @@ def test_a_failing_sink_of_one_source_stops_all() -> None:
 
 def test_a_wall_gets_the_frames_of_all_and_hears_of_their_ends() -> None:
     wall = Shown()
-    feeds = [feed("a", Numbers(5)), feed("b", Numbers(8, fail_at=6))]
+    feeds = [feed("a", Numbers(5)), feed("b", Numbers(8, fail_at=6, ready=lambda index: time.sleep(0.002)))]
     run_in_time(Pipeline(feeds, Counting(), wall=wall))
     assert wall.calls[0] == "open"
-    assert sorted(wall.tiles) == [(0, n) for n in range(5)] + [(1, n) for n in range(6)]
+    assert wall.tiles == [*((number, n) for n in range(5) for number in (0, 1)), (1, 5)]  # side by side
     assert sorted(wall.ends) == [(0, None), (1, "source")]
     assert wall.outcome is Outcome.COMPLETE
 
@@ -443,6 +446,23 @@ def test_a_wall_is_kept_where_the_last_source_is_refused_by_its_follower() -> No
         run_in_time(pipeline)
     assert sorted(wall.tiles) == [(0, n) for n in range(6)]
     assert wall.outcome is Outcome.STOPPED
+
+
+def test_a_source_that_its_follower_refuses_is_told_to_end_and_takes_no_room_from_others() -> None:
+    segmenter, kept, nothing = Counting(), Kept(), Kept()
+    asked: list[bool] = []
+
+    def ready(index: int) -> None:
+        _until(lambda: len(segmenter.batches) >= index and (index < 2 or refused.asked_to_end))
+        asked.append(refused.asked_to_end)
+
+    refused = Numbers(3, live=True, ready=ready)
+    region = Region([(50, 0), (90, 9)])  # which says so of the first frame alone
+    other = Numbers(3, live=True, ready=lambda _: _until(lambda: refused.closed > 0))
+    pipeline = Pipeline([Feed(refused, [nothing], same, "a", follower=region), feed("b", other, kept)], segmenter)
+    run_in_time(pipeline)
+    assert list(pipeline.failures) == ["a"]
+    assert (asked[-1], nothing.indices, kept.indices[-1]) == (True, [], 2)
 
 
 def test_a_wall_is_open_before_any_source_is_and_can_end_the_run() -> None:

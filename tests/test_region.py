@@ -116,7 +116,9 @@ def test_of_a_region_within_another_those_are_counted_that_stand_in_both() -> No
     assert line(FRAME, FOUR).occupancy == ({"person": 2, "dog": 1},)
 
 
-@pytest.mark.parametrize("corners", [[(128, 0), (500, 72)], [(-9, -9), (0, 80)], [(0, 72), (128, 80)]])
+@pytest.mark.parametrize(
+    "corners", [[(128, 0), (500, 72)], [(-9, -9), (0, 80)], [(0, 72), (128, 80)], [(-9, -9), (-1, -1)]]
+)
 def test_a_region_outside_of_the_picture_is_refused(corners: Corners, caplog: pytest.LogCaptureFixture) -> None:
     places = "from {},{} to {},{}".format(*corners[0], *corners[1])
     words = f"the region {places} lies outside of the picture, which is 128x72 pixels"
@@ -140,6 +142,10 @@ def test_a_camera_that_comes_back_with_another_size_of_picture_is_told_of(caplog
     assert caplog.messages == [
         words.format(*sizes, place) for sizes in [("64x36", "128x72"), ("128x72", "64x36")] for place in places
     ]
+    caplog.clear()
+    for frame in (FRAME, smaller):
+        Region([(0, 0), (9, 9)], region)(dataclasses.replace(frame, is_still=True), found())
+    assert not caplog.messages  # images of their own may be of any
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def test_what_is_fast_is_the_same_object_though_its_boxes_hardly_overlap() -> No
     shown = [film.next(found((moved(30 * step), SURE - 0.1))) for step in range(OFTEN + 3)]
     assert [numbers(one) for one in shown] == [[]] * (OFTEN - 1) + [[1]] * 4
     assert shown[-1].boxes.tolist() == [list(moved(30 * (OFTEN + 2)))]
+    beside = film.next(found(*((moved(30 * step + 16), 0.9) for step in (OFTEN + 2, OFTEN + 3))))
+    assert sorted(numbers(beside)) == [1, 2]
 
 
 def test_what_comes_beside_an_object_at_rest_or_one_that_was_missed_is_another() -> None:
@@ -137,13 +139,18 @@ def test_what_comes_beside_an_object_at_rest_or_one_that_was_missed_is_another()
     assert [numbers(rests.next(one)) for one in (found((HERE, 0.9)), beside)] == [[1], [2, 1]]  # shown a moment longer
     missed = Film(first=found((HERE, 0.9)))
     assert [numbers(missed.next(one)) for one in (NOTHING, beside)] == [[], [2]]
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    assert numbers(film.next(found((HERE, 0.9), (moved(14), 0.8)))) == [1, 2]
 
 
 def test_scores_are_averaged_and_the_best_comes_first() -> None:
     film = Film(first=found((HERE, 0.9), (THERE, 0.8)))
-    after = film.next(found((THERE, 0.82), (HERE, 0.5)))
+    given = found((THERE, 0.82), (HERE, 0.5))
+    after = film.next(given)
     assert after.boxes.tolist() == [list(THERE), list(HERE)]
     assert after.scores.tolist() == pytest.approx([0.806, 0.78])
+    assert given.scores.tolist() == pytest.approx([0.82, 0.5])  # as they were given
 
 
 def test_a_box_that_trembles_is_held_and_one_that_moves_is_followed() -> None:
@@ -269,7 +276,10 @@ def test_a_frame_in_which_a_function_finds_nothing_of_no_classes_begins_no_other
 
 def test_what_is_of_the_frame_is_passed_on() -> None:
     of_it = {"lines": (Crossings((0, 0), (9, 9)),), "regions": (np.eye(3, 2, dtype=np.float32),), "occupancy": ({},)}
-    shown = Film().next(dataclasses.replace(UNSURE, **of_it))
+    film = Film(first=found((HERE, 0.9)))
+    film.next(found((HERE, 0.9)))
+    shown = film.next(dataclasses.replace(found((THERE, 0.9)), **of_it))  # beside what is missed in it
+    assert numbers(shown) == [2, 1]
     assert {name: getattr(shown, name) for name in of_it} == of_it
 
 
@@ -302,6 +312,7 @@ def test_looks_whose_masks_are_of_several_sizes_are_taken_together() -> None:
 def test_what_is_shown_from_no_score_is_refused(score: object) -> None:
     with pytest.raises(UsageError, match="shown_from must be a score between 0 and 1, not"):
         Steady(shown_from=score)  # type: ignore[arg-type]
+    assert [Steady(shown_from=bound).shown_from for bound in (0, 1.0)] == [0, 1]
 
 
 def test_masks_of_another_size_do_not_keep_what_is_gone() -> None:
@@ -311,6 +322,8 @@ def test_masks_of_another_size_do_not_keep_what_is_gone() -> None:
     after = film.next(found((THERE, 0.9), mask=14))
     assert after.boxes.tolist() == [list(THERE)]
     assert after.masks.shape == (1, 14, 14)
+    flat = dataclasses.replace(found((THERE, 0.9)), masks=np.full((1, 14, 28), 0.9, np.float32))
+    assert [film.next(flat).masks.shape for _ in range(2)] == [(1, 14, 28)] * 2
 
 
 def numbers(shown: Detections) -> list[int]:

@@ -75,7 +75,7 @@ def test_a_blocked_put_is_released_by_cancel() -> None:
 @pytest.mark.parametrize("end", ["close", "cancel"])
 def test_a_blocked_take_is_released_by_an_end(end: str) -> None:
     channel = filled(0, 1)
-    thread = threading.Thread(target=list, args=(channel,))
+    thread = threading.Thread(target=list, args=(channel,), daemon=True)
     thread.start()
     time.sleep(0.02)  # until it waits
     getattr(channel, end)()

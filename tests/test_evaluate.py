@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-import time
 import sys
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path

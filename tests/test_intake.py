@@ -230,6 +230,10 @@ def test_the_first_frame_can_be_looked_at_before_it_is_taken() -> None:
     desk.put(0, frame(7))
     assert desk.intake.first().index == 7
     assert desk.take() == [(0, 7)]
+    two = Desk(True, True)
+    two.intake.end(0)
+    threading.Timer(0.02, two.put, (1, frame(8))).start()
+    assert two.intake.first().index == 8  # for which the end of the other is none
     desk.intake.end(0)
     with pytest.raises(EndOfStream):
         desk.intake.first()

@@ -129,8 +129,6 @@ def test_what_is_fast_is_the_same_object_though_its_boxes_hardly_overlap() -> No
     shown = [film.next(found((moved(30 * step), SURE - 0.1))) for step in range(OFTEN + 3)]
     assert [numbers(one) for one in shown] == [[]] * (OFTEN - 1) + [[1]] * 4
     assert shown[-1].boxes.tolist() == [list(moved(30 * (OFTEN + 2)))]
-    beside = film.next(found(*((moved(30 * step + 16), 0.9) for step in (OFTEN + 2, OFTEN + 3))))
-    assert sorted(numbers(beside)) == [1, 2]
 
 
 def test_what_comes_beside_an_object_at_rest_or_one_that_was_missed_is_another() -> None:

@@ -79,6 +79,14 @@ def test_colours_are_those_of_the_film_also_after_a_cut(tmp_path: Path) -> None:
         assert np.abs(one[20:30].astype(int) - original[20:30])[(original[20:30] == (255, 0, 255)).all(2)].max() < 8
 
 
+def test_a_thin_line_of_a_colour_that_was_not_there_has_it(tmp_path: Path) -> None:
+    grey = cv2.cvtColor(cv2.cvtColor(cv2.resize(scene(1), (640, 480)), cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    boxed = cv2.rectangle(grey.copy(), (304, 204), (316, 216), (255, 0, 255), 2)
+    shown = film(tmp_path / "a.gif", [np.asarray(one, np.uint8) for one in (grey, boxed)])
+    line = (boxed == (255, 0, 255)).all(2)
+    assert np.abs(shown[1][line].astype(int) - (255, 0, 255)).max() < 8
+
+
 def test_other_decoders_see_the_same_after_a_cut(tmp_path: Path) -> None:
     shown = film(tmp_path / "a.gif", [with_square(scene(i // 3), 4 * i) for i in range(9)])
     pillow = pytest.importorskip("PIL.Image")

@@ -22,14 +22,15 @@ from stream_seg.sinks.colour import fit
 _NOISE = 6
 """Levels of 255 by which a pixel may differ from the one that is shown and not be written anew."""
 
-_SAMPLES = (64, 48)
-"""How many pixels, across and down, are asked whether the palette has their colour."""
+_SAMPLED = 180
+"""How many rows, or columns if there are fewer, are asked whether the palette has their colours."""
 
-_APART = 32.0
-"""How far a colour may be from the nearest in the palette, as a distance in levels of B, G and R."""
+_STRAYS = np.array([[32.0, 2e-3], [80.0, 5e-5]])
+"""Distances from the nearest colour of the palette, in levels of B, G and R, and the share of pixels that may be
+farther away, beyond that in its own picture: many may be of another shade, but few of another colour."""
 
-_STRAYS = 0.002
-"""The share of pixels, beyond that of the picture a palette was made for, whose colours it may lack."""
+_BITS = 3
+"""Colours are looked up without so many of their lowest bits."""
 
 _DITHER = "dither=bayer:bayer_scale=3"
 _SIDE = 16
@@ -45,18 +46,18 @@ class Paletted:
         """`size` is (width, height) of the images, and of the pictures."""
         self.size = size
         self._shown: NDArray[np.uint8] | None = None  # (H, W, 4), BGRA
-        self._colours = np.zeros((0, 3), np.float32)  # those of the palette
-        self._lacking = 0.0  # the share of pixels that its own picture lacks the colours of
+        self._step = max(1, min(size) // _SAMPLED)
+        self._distances = np.zeros((0, 0, 0), np.float32)  # [b, g, r] from the nearest colour of the palette
+        self._lacking = np.zeros(len(_STRAYS))  # the shares of its own picture's pixels
         self._user: _User | None = None
 
     def __call__(self, image: Image) -> av.VideoFrame:
         shown = self._update(np.asarray(cv2.cvtColor(fit(image, self.size), cv2.COLOR_BGR2BGRA), np.uint8))
-        samples = cv2.resize(shown, _SAMPLES, interpolation=cv2.INTER_NEAREST).reshape(-1, 4)[:, :3].astype(np.float32)
-        if self._user is None or self._lack(samples) > self._lacking + _STRAYS:
+        if self._user is None or (self._lack(shown) > self._lacking + _STRAYS[:, 1]).any():
             palette = _palette_of(shown)
             entries = palette.to_ndarray(format="bgra").reshape(-1, 4)
-            self._colours = entries[entries[:, 3] > 0, :3].astype(np.float32)
-            self._lacking = self._lack(samples)
+            self._distances = _distances_from(entries[entries[:, 3] > 0, :3].astype(np.float32))
+            self._lacking = self._lack(shown)
             self._user = _User(self.size, palette)
         return self._user.convert(shown)
 
@@ -69,11 +70,11 @@ class Paletted:
             cv2.copyTo(image, cv2.bitwise_not(is_same), self._shown)
         return self._shown
 
-    def _lack(self, samples: NDArray[np.float32]) -> float:
-        """The share of pixels, (N, 3), whose colours the palette lacks."""
-        # |a - b|^2 = |a|^2 - 2 a.b + |b|^2
-        nearest = ((self._colours**2).sum(1) - 2 * samples @ self._colours.T).min(1) + (samples**2).sum(1)
-        return float(np.mean(nearest > _APART**2))
+    def _lack(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The shares of pixels whose colours the palette lacks, by either distance."""
+        b, g, r = cv2.split(image[:: self._step, :: self._step, :3] >> _BITS)
+        distances = self._distances[b, g, r]
+        return np.array([np.mean(distances > limit) for limit in _STRAYS[:, 0]])
 
 
 class _User:
@@ -111,6 +112,14 @@ def _palette_of(image: NDArray[np.uint8]) -> av.VideoFrame:
     source.push(_picture(image, 0))
     source.push(None)
     return _pulled(output)
+
+
+def _distances_from(colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far all colours are from the nearest of these, (N, 3): a cube of B, G and R in steps of 2**_BITS levels."""
+    levels = np.arange(2 ** (_BITS - 1), 256, 2**_BITS, dtype=np.float32)
+    b, g, r = ((levels[:, None] - colours[:, channel]) ** 2 for channel in range(3))
+    plane = g[:, None] + r  # (G, R, N)
+    return np.asarray(np.sqrt(np.stack([(plane + one).min(2) for one in b])), np.float32)
 
 
 def _add_input(graph: Graph, size: tuple[int, int]) -> FilterContext:

@@ -32,7 +32,9 @@ farther away, beyond that in its own picture: many may be of another shade, but 
 _BITS = 3
 """Colours are looked up without so many of their lowest bits."""
 
-_DITHER = "dither=bayer:bayer_scale=3"
+_PLACING = "dither=bayer:bayer_scale=3:diff_mode=rectangle"
+"""Dots in order, and no work but around what has changed."""
+
 _SIDE = 16
 """A palette is a picture of 16x16."""
 
@@ -84,7 +86,7 @@ class _User:
         self._graph = Graph()  # which its filters do not keep alive
         self._input = _add_input(self._graph, size)
         colours = _add_input(self._graph, (_SIDE, _SIDE))
-        user = self._graph.add("paletteuse", _DITHER)
+        user = self._graph.add("paletteuse", _PLACING)
         self._output = self._graph.add("buffersink")
         self._input.link_to(user, 0, 0)
         colours.link_to(user, 0, 1)

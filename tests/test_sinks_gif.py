@@ -17,7 +17,7 @@ from stream_seg.cli import main
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.sinks import SegmentedVideo, VideoFile
-from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, image, info, read, record
+from tests.sink_films import CFR, NOTHING, VFR, deliver, frames, image, info, read, record, recording
 from tests.tiny_models import batched_model
 
 HUNDREDTH = Fraction(1, 100)
@@ -159,6 +159,13 @@ def test_frames_of_another_size_are_fitted_inside(tmp_path: Path) -> None:
     assert [one.shape for one in shown] == [(48, 64, 3)] * 2
     assert shown[1][:, 0].max() < 8
     assert shown[1][:, 32].max() > 100
+
+
+def test_pixels_that_are_not_square_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deliver(VideoFile(tmp_path / "a.gif"), *recording(record(tmp_path / "in.mp4", seconds=1, aspect=Fraction(4, 3))))
+    assert caplog.messages == [
+        "the pixels of in.mp4 are not square (4:3), which a GIF cannot tell; .mp4 can, or .mkv with h264"
+    ]
 
 
 def test_a_gif_is_not_had_in_segments(tmp_path: Path) -> None:

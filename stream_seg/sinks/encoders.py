@@ -155,9 +155,12 @@ class Encoder:
 
     @property
     def tells_aspect(self) -> bool:
-        """Whether pixels that are not square can be told: only by the codec where PyAV gives the container no word."""
+        """Whether pixels that are not square can be told: only by the codec where PyAV gives the container no word.
+
+        Of what a GIF has for it, browsers and most programs take no notice.
+        """
         by_codec = av.Codec(self.name, "w").canonical_name not in _SQUARE
-        return by_codec or self.container not in ("matroska", "webm")
+        return not self.is_gif and (by_codec or self.container not in ("matroska", "webm"))
 
     def add_to(
         self,

@@ -123,9 +123,14 @@ class Film:
             self._longest = _GIF_LONGEST_TICKS
         self._key_due = 0
         self._durations: dict[int, int] = {}
-        self._sound = Soundtrack(original, self._begin) if original is not None and original.is_there() else None
+        self._sound: Soundtrack | None = None
+        self._aspect: Fraction | None = None
+        if original is not None and original.is_there():
+            self._aspect = self._aspect_of(original, first.size)
+            if not encoder.is_gif:
+                self._sound = Soundtrack(original, self._begin)
         self._lead = lead
-        self._container, self._stream = self._open(first.size)
+        self._container, self._stream = self._open()
         self._packets = GifPackets(self._stream) if encoder.is_gif else self._stream
 
     def write(self, frame: Frame) -> None:
@@ -167,11 +172,11 @@ class Film:
             self._container.close()
             self._part.checkpoint()
 
-    def _open(self, size: tuple[int, int]) -> tuple[OutputContainer, VideoStream]:
+    def _open(self) -> tuple[OutputContainer, VideoStream]:
         """Open with the sound copied; if the container will not have that, encoded anew; or else without."""
         for copy in (True, False):
             try:
-                return self._start(size, copy=copy)
+                return self._start(copy=copy)
             except (av.FFmpegError, ValueError) as error:
                 if self._sound is None or self._part.error is not None:
                     raise
@@ -179,9 +184,9 @@ class Film:
                 self._part.empty()
         logger.warning("the sound of %s is left out: %s cannot hold it", self._info.name, self._encoder.path)
         self._sound = None
-        return self._start(size, copy=False)
+        return self._start(copy=False)
 
-    def _start(self, size: tuple[int, int], *, copy: bool) -> tuple[OutputContainer, VideoStream]:
+    def _start(self, *, copy: bool) -> tuple[OutputContainer, VideoStream]:
         """Open the container and write what stands before the first frame."""
         options = {**_COMMON_OPTIONS, **_MUXER_OPTIONS[self._encoder.container]}
         if self._pause is not None:
@@ -189,22 +194,27 @@ class Film:
         if "movflags" in options:
             options["movie_timescale"] = str(_clock(self._tick))
         container = av.open(self._part, "w", format=self._encoder.container, container_options=options)
-        aspect = None if self._sound is None else self._sound.original.pixel_aspect(size)
-        stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate, aspect)
+        stream = self._encoder.add_to(container, self._convert.size, self._tick, self._info.frame_rate, self._aspect)
         if self._comment is not None:
             container.metadata["comment"] = self._comment
         if self._sound is not None:
             if self._sound.original.title:
                 container.metadata["title"] = self._sound.original.title
             self._sound.attach(container, copy=copy)
-            if aspect is not None and not self._encoder.tells_aspect:
-                self._sound.original.warn(
-                    f"the pixels of {self._info.name} are not square ({aspect.numerator}:{aspect.denominator}), which "
-                    f"{self._encoder.name} in {self._encoder.container} cannot tell; .mp4 can, or .mkv with h264"
-                )
         container.start_encoding()
         self._part.begin()
         return container, stream
+
+    def _aspect_of(self, original: Original, size: tuple[int, int]) -> Fraction | None:
+        """The shape of the recording's pixels, where it is not square, with a warning if the file cannot tell it."""
+        aspect = original.pixel_aspect(size)
+        if aspect is not None and not self._encoder.tells_aspect:
+            kind = "a GIF" if self._encoder.is_gif else f"{self._encoder.name} in {self._encoder.container}"
+            original.warn(
+                f"the pixels of {self._info.name} are not square ({aspect.numerator}:{aspect.denominator}), which "
+                f"{kind} cannot tell; .mp4 can, or .mkv with h264"
+            )
+        return aspect
 
     def _place(self, time: Fraction) -> int:
         """When a picture begins in the film, in ticks, that begins at `time` of the source."""

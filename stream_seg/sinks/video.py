@@ -76,7 +76,8 @@ class VideoFile(Sink):
         self._target.refuse_taken()  # since it was made, as by a run before with the same sink
         self._info = info
         self._part = PartFile(self._target)
-        if self._opens_original and not self._encoder.is_gif:
+        # Nothing is fetched a second time for a GIF, which has no sound.
+        if self._opens_original and not (self._encoder.is_gif and info.path is None):
             self._original = original_of(info)
 
     def begin_with(self, lead: Sequence[Encoded]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def test_every_frame_keeps_its_time_to_the_hundredth(
     assert max(abs(a - b) for a, b in zip(film.times, apart, strict=True)) <= HUNDREDTH / 2
     assert film.picture.shape[:2] == (size[1], size[0])
     assert abs(film.duration - 2 * apart[-1] + apart[-2]) <= 2 * HUNDREDTH
+
+
+def test_the_last_frame_lasts_to_the_end_of_the_recording(tmp_path: Path) -> None:
+    times = [Fraction(0), Fraction(1, 25), Fraction(4)]
+    deliver(VideoFile(tmp_path / "a.gif"), replace(info(times), duration=Fraction(101, 25)), frames(times))
+    assert read(tmp_path / "a.gif").duration == pytest.approx(4.04)
 
 
 def test_it_is_shown_for_ever(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Film:
     """A video with the sound of `original`, if there is one that can be opened, written to `part`.
 
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file. Of a
-    GIF, frames within 20 ms of another are left out, with a warning, and the last lasts as long as the one before.
+    GIF, frames within 20 ms of another are left out, with a warning.
     `lead` are pictures before `first` that such an encoder has encoded already, from a key frame on. `comment` goes
     into the file's metadata. `pause` is how many milliseconds of it the muxer of Matroska may collect, where that is
     not what a killed process may lose.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fractions
+import gc
 import io
 import math
 import subprocess
 import sys
+import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import count, groupby, pairwise
 from pathlib import Path
 
@@ -24,8 +27,8 @@ from av.stream import Disposition, Stream
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
-from stream_seg.protocols import Outcome
-from stream_seg.sinks import VideoFile, soundtrack
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks import SegmentedVideo, VideoFile, soundtrack
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.original import Original
 from stream_seg.sinks.soundtrack import Soundtrack
@@ -345,6 +348,27 @@ def test_sound_that_outlasts_the_pictures_is_kept(tmp_path: Path) -> None:
     deliver(VideoFile(tmp_path / "out.mkv"), *recording(source))
     assert sounds(tmp_path / "out.mkv")[0].packets == sounds(source)[0].packets
     assert sounds(tmp_path / "out.mkv")[0].times[-1] > 1.9
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.STOPPED, Outcome.FAILED])
+@pytest.mark.parametrize("sort", [VideoFile, partial(SegmentedVideo, seconds=1.0)])
+def test_once_it_is_closed_a_sink_keeps_nothing_of_the_recording(
+    sort: Callable[[Path], Sink], outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, times = weakref.WeakSet[Original](), list[int]()
+    open_original = Original._open
+
+    def noted(original: Original) -> None:
+        opened.add(original)
+        times.append(len(opened))
+        open_original(original)
+
+    monkeypatch.setattr(Original, "_open", noted)
+    sink = sort(tmp_path / "out.mp4")
+    deliver(sink, *recording(record(tmp_path / "in.mp4")), outcome)
+    assert times == [1]
+    gc.collect()
+    assert not opened
 
 
 def remux(pictures: Path, sound: Path, path: Path) -> None:

@@ -348,6 +348,7 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
                 self._ahead = None
             if self._original is not None:
                 self._original.close()
+                self._original = None
 
     def _new(self, path: Path) -> VideoFile:
         return VideoFile(path, codec=self._encoder, comment=MARK, original=self._original)

@@ -130,6 +130,7 @@ class VideoFile(Sink):
                 self.kept = self.result = part.left
             if self._opens_original and self._original is not None:
                 self._original.close()
+            self._original = None  # the sinks of many films stay until the last of them is done
 
     def _publish(self, part: PartFile, film: Film | None, *, complete: bool, until: Fraction | None) -> None:
         if film is None:

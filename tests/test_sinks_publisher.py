@@ -148,6 +148,18 @@ def test_a_server_may_come_late_and_come_back(caplog: pytest.LogCaptureFixture) 
     assert again.pictures[0][0] < 2  # a stream of its own
 
 
+def test_one_that_is_used_again_sends_again() -> None:
+    publisher = Publisher(f"tcp://127.0.0.1:{free_port()}", attempts=0)
+    with pytest.raises(OutputError, match="connection refused"), sending(publisher):
+        send_until(publisher, threading.Event())
+    port = int(publisher._url.rpartition(":")[2])
+    for _ in range(2):
+        with Server("tcp", port) as server, sending(publisher):
+            assert publisher.result is None
+            send_until(publisher, server, count=5)
+            assert publisher.result == server.address
+
+
 def test_after_the_last_attempt_writing_fails_and_says_why() -> None:
     address = f"rtsp://me:secret@127.0.0.1:{free_port()}/x"
     publisher = Publisher(address, attempts=0)

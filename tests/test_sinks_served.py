@@ -102,6 +102,29 @@ def test_health_within_what_is_no_time_is_refused(page: Page, within: str) -> No
     assert (status, "within is a number of seconds, as in /health?within=30" in text) == (400, True)
 
 
+@pytest.mark.parametrize("has_objects", [False, True])
+def test_a_page_that_is_used_again_shows_and_tells_what_comes(*, has_objects: bool) -> None:
+    page = Page(0)
+    sinks = [page, *([page.objects()] if has_objects else [])]
+    for run in range(2):
+        for sink in sinks:
+            sink.open(INFO)
+        try:
+            assert status_of(page, "/health") == (503, {"status": "away", "seconds": None})
+            with following(page, "/objects.jsonl") as lines, look(page) as browser:
+                data = b""
+                for number in range(2):
+                    for sink in sinks:
+                        sink.write(frame(10 * run + number), TWO)
+                    assert json.loads(lines.readline())["frame"] == 10 * run + number
+                    while data.count(b"--frame") < number + 2:
+                        data += browser.recv(65536)
+            assert status_of(page, "/health")[1]["status"] == "ok"
+        finally:
+            for sink in sinks:
+                sink.close(Outcome.COMPLETE)
+
+
 def test_health_of_several_is_that_of_the_best() -> None:
     now = 100.0
     findings = Findings(lambda: now)

@@ -185,6 +185,14 @@ def test_other_keys_do_not_end_a_film(kind: str, screen: str) -> None:
 
 
 @on_a_screen
+def test_a_window_that_is_used_again_shows_the_next_film_too(screen: str) -> None:
+    with program(screen, "video", "40", "again") as (running, _):
+        out, _ = running.communicate(timeout=20)
+    numbers = [f"shown {number}" for number in range(40)]
+    assert out.splitlines() == [*numbers[1:], "ended", *numbers, "ended"]
+
+
+@on_a_screen
 def test_space_pauses_until_it_is_pressed_again(screen: str) -> None:
     with program(screen, "video", "40") as (running, _):  # not two seconds long
         xdotool(screen, "key", "space")

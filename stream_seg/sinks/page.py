@@ -63,8 +63,11 @@ class Page(Sink):
 
     def open(self, info: SourceInfo) -> None:
         """Begin to serve."""
+        self._newest = Newest()  # that of a run before has ended
+        self._findings.begin()
         if not self._findings.sources:
             self._own = ServedObjects(self._findings, None)
+        if self._own is not None:
             self._own.open(info)
         self._server = self._serve()
         self._port = self._server.server_address[1]

@@ -95,7 +95,6 @@ class Publisher(Sink):
             raise OutputError(
                 f"cannot send to an address of {scheme}; use one of {', '.join(FORMATS)}, or name a file or a folder"
             )
-        self.result: str | None = None
         self._name = shown_address(address)
         try:
             refuse_port(address, self._name)
@@ -113,6 +112,12 @@ class Publisher(Sink):
         self._attempts = attempts
         self._draw = draw
         self._info: SourceInfo | None = None
+        self._thread: threading.Thread | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Begin with nothing sent: a sink may be given to one run after the other."""
+        self.result: str | None = None
         self._frames: Channel[Frame] = Channel(_WAITING, Overflow.DROP_OLDEST)
         self._closing = threading.Event()
         self._error: Exception | None = None
@@ -122,10 +127,12 @@ class Publisher(Sink):
         self._said: set[Reason] = set()
         self._busy_since: float | None = None
         self._connection: _Connection | None = None
-        self._thread: threading.Thread | None = None
 
     def open(self, info: SourceInfo) -> None:
         """Begin to connect, once there is a frame."""
+        if self._thread is not None:
+            self._thread.join()  # of a run before, whose server took nothing and was left: it would go on in this one
+        self._start()
         self._info = info
         self._thread = threading.Thread(target=self._run, name=f"stream-seg-publisher {self._name}", daemon=True)
         self._thread.start()

@@ -34,6 +34,7 @@ class ServedObjects(Sink):
 
     def open(self, info: SourceInfo) -> None:
         self._is_live = info.is_live
+        self._findings.begun(self._source)
 
     def write(self, frame: Frame, detections: Detections) -> None:
         record = Record.of(frame, detections, is_live=self._is_live, source=self._source)
@@ -107,6 +108,16 @@ class Findings:
             if not self._is_over:
                 for follower in latest.followers:
                     follower.put(found)
+
+    def begin(self) -> None:
+        """Let there be followers, of another run, too."""
+        self._is_over = False
+
+    def begun(self, source: str | None) -> None:
+        """What is told of a source from now on is of another run. Those who follow it already go on."""
+        latest = self._latest[source]
+        with self._changing:
+            latest.found, latest.came, latest.has_ended = None, None, False
 
     def ended(self, source: str | None) -> None:
         """No more will come of a source."""

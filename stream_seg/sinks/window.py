@@ -52,9 +52,13 @@ class Window(Sink):
         self._wants_pace = paced
         self._pace: Pace | None = None
         self._screen = require_display() or _ASSUMED_SCREEN
-        self._image_size: tuple[int, int] | None = None
         self._shows_images = False
         self._is_live = False
+        self._start()
+
+    def _start(self) -> None:
+        """Begin without a window: a sink may be given to one run after the other."""
+        self._image_size: tuple[int, int] | None = None
         self._waiting: Frame | None = None
         self._shows_still = False
         self._looking = False
@@ -94,12 +98,11 @@ class Window(Sink):
         return self._is_busy()
 
     def close(self, outcome: Outcome) -> None:  # noqa: ARG002  the window goes either way
-        if self._has_lost_display():
-            self._is_open = self._is_lost = False
+        is_lost, was_open = self._has_lost_display(), self._is_open
+        self._start()  # now, for the next run asks whether to stop before it opens its sinks
+        if is_lost:
             raise DisplayError("the window was lost: its display has gone away; run with --no-show")
-        if self._is_open:
-            self._is_open = False
-            self._ended = True
+        if was_open:
             _destroy(self._title)
 
     def _is_busy(self) -> bool:

@@ -202,7 +202,7 @@ def test_what_is_remembered_is_bounded() -> None:
     """Of many objects, fast and for long, in frames with any times."""
     render: Any = Renderer("tinted", trails=60.0)
     stops = render._trails._stops
-    for i in range(3000):
+    for i in range(900):
         shown(render, i / 1000, {1: (10 + i * 37 % 300, 100)}, (320, 120))
     assert len(stops[1]) < 600
     for i in range(600):

@@ -27,8 +27,7 @@ from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import Boxes, continued, mirrored, mirrored_back, paste
 from stream_seg.ground_truth import GroundTruth, read_ground_truth
-from stream_seg.protocols import Segmenter
-from stream_seg.segmenters import load_segmenter
+from stream_seg.segmenters import ModelSegmenter, load_segmenter
 from stream_seg.segmenters.filter import ClassFilter
 from stream_seg.steady import DOUBTFUL, Steady
 
@@ -202,7 +201,7 @@ def main() -> None:
 
 
 def _film(
-    camera: Camera, truth: GroundTruth, picture: int, folder: Path, segmenter: Segmenter, rng: np.random.Generator
+    camera: Camera, truth: GroundTruth, picture: int, folder: Path, segmenter: ModelSegmenter, rng: np.random.Generator
 ) -> Film:
     entry = truth.boxes.imgs[picture]
     image = read_annotated(folder / entry["file_name"], (entry["height"], entry["width"]))
@@ -217,8 +216,11 @@ def _film(
     )
 
 
-def _looks(segmenter: Segmenter, image: Image) -> tuple[Detections, Detections]:
-    """What is found in an image, and what in its mirror image."""
+def _looks(segmenter: ModelSegmenter, image: Image) -> tuple[Detections, Detections]:
+    """What is found in an image, and what in its mirror image, where that is asked for; else the same."""
+    if not segmenter.alternates:
+        (found,) = segmenter([image])
+        return found, found
     one, other = segmenter([image, mirrored(image)])
     return one, mirrored_back(other, image.shape[1])
 

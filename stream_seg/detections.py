@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -133,6 +134,11 @@ class Detections:
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True))
         return f"Detections({len(self)}: {found}; masks {self.masks.shape})"
+
+
+def is_score(given: object) -> bool:
+    """Whether it is a number from 0 to 1, also one of NumPy's."""
+    return isinstance(given, Real) and 0 <= float(given) <= 1
 
 
 def check_found(found: object) -> None:

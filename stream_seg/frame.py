@@ -152,6 +152,11 @@ class SourceInfo:
         return self.kind == "live"
 
     @property
+    def has_stills(self) -> bool:
+        """Whether it is images of their own, each of which is to be looked at by itself."""
+        return self.kind == "images" and not self.is_film
+
+    @property
     def has_pace(self) -> bool:
         """Whether it is a recording, be it one of images, whose times say how fast it is to be shown."""
         return self.kind == "video" or self.is_film

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.detections import Detections, check_found
+from stream_seg.detections import Detections, check_found, is_score
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, check_frame
 from stream_seg.geometry import Boxes, continued, regridded, resize, sample_box
@@ -84,7 +84,7 @@ class Steady:
 
     def __init__(self, *, withhold: bool = True, shown_from: float | None = None) -> None:
         """Raise `UsageError` for a `shown_from` that is no score."""
-        if shown_from is not None and not _is_score(shown_from):
+        if shown_from is not None and not is_score(shown_from):
             raise UsageError(f"shown_from must be a score between 0 and 1, not {shown_from!r}")
         self.shown_from = shown_from
         self._withhold = withhold
@@ -300,10 +300,6 @@ class _Gone:
     def _keep(self, wanted: NDArray[np.bool_]) -> None:
         if not wanted.all():
             self._objects, self._known = self._objects[wanted], self._known[wanted]
-
-
-def _is_score(given: object) -> bool:
-    return isinstance(given, float | int | np.floating | np.integer) and bool(0 <= given <= 1)
 
 
 def _of_one_name(found: Detections) -> Detections:

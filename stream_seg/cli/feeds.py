@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, TypeVar
 
 from stream_seg.availability import Availability
 from stream_seg.cli.names import (
@@ -48,6 +48,7 @@ from stream_seg.pipeline import Feed, shortened
 from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
+from stream_seg.segmenters import Images
 from stream_seg.sinks import Crops, Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.files import films_in
@@ -76,7 +77,7 @@ class Plan:
     outputs: Sequence[Sink]
     screens: Sequence[Sink]
     in_turns: bool = False
-    images: Literal["films", "stills"] | None = None
+    images: Images | None = None
     mirror: bool | None = None
     steady: list[Steady] = field(default_factory=list)
 
@@ -171,9 +172,7 @@ def plan(
     return Plan(feeds, wall, metrics, written, screens, in_turns, images, mirror, kept)
 
 
-def _looked_at_as(
-    args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]
-) -> Literal["films", "stills"] | None:
+def _looked_at_as(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> Images | None:
     """What the segmenter is told that it looks at."""
     if are_images(specs, sources):
         return "stills"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Literal
 
 from stream_seg import catalog
 from stream_seg.cli.console import download_bar
 from stream_seg.cli.export import build_graph
 from stream_seg.cli.output import tell
 from stream_seg.errors import UsageError
-from stream_seg.segmenters import ModelSegmenter, load_segmenter
+from stream_seg.segmenters import Images, ModelSegmenter, load_segmenter
 from stream_seg.segmenters.device import choose, kind_of
 from stream_seg.segmenters.model_file import check_model
 
 
-def load_model(
-    args: argparse.Namespace, images: Literal["films", "stills"] | None = None, *, mirror: bool | None
-) -> ModelSegmenter:
+def load_model(args: argparse.Namespace, images: Images | None = None, *, mirror: bool | None) -> ModelSegmenter:
     """The segmenter that --model, --device and their like ask for; a named model is downloaded on first use.
 
     `images` and `mirror` are those of `load_segmenter`.

@@ -182,7 +182,7 @@ def refuse_crops_without_numbers(args: argparse.Namespace, specs: Sequence[Spec]
 def are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
     """Whether all sources are images of their own, as far as is known by now."""
     infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
-    return len(infos) == len(specs) and all(info.kind == "images" and not info.is_film for info in infos)
+    return len(infos) == len(specs) and all(info.has_stills for info in infos)
 
 
 def refuse_outside(

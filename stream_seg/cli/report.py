@@ -115,7 +115,7 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
 
 
 def _is_photos(info: SourceInfo | None) -> bool:
-    return info is not None and info.kind == "images" and not info.is_film
+    return info is not None and info.has_stills
 
 
 def _photos(summary: Summary) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.cli.places import of_source
+from stream_seg.cli.refusals import are_images
 from stream_seg.protocols import Source
 from stream_seg.render import BLACK_VIEWS, NAMING_VIEWS
 from stream_seg.sinks import is_address
@@ -45,7 +46,7 @@ def warn_of_unused(
     }
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
-    films = len(images) < len(specs) or any(source.info.is_film for source in images.values())
+    films = not are_images(specs, sources)
     lacks = {
         "--ids": "" if args.view in NAMING_VIEWS else "shows no names",
         "--trails": "shows objects alone, on black" if args.view in BLACK_VIEWS else "",
@@ -60,7 +61,7 @@ def warn_of_unused(
         elif lacks.get(option):
             logger.warning("--view %s %s: %s has no effect", args.view, lacks[option], option)
     for label, source in images.items() if films else ():
-        if not source.info.is_film and of_source(args.line, label):
+        if source.info.has_stills and of_source(args.line, label):
             logger.warning("--line is for films, and %s is none: it has no effect there", label)
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from stream_seg import catalog
+from stream_seg.detections import is_score
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.segmenters import (
     batched,
@@ -54,7 +54,8 @@ FAMILIES = (
 )
 """No model is claimed by two."""
 
-IMAGES = ("films", "stills")
+Images = Literal["films", "stills"]
+"""What a segmenter is for: frames that follow each other, or images of their own."""
 LONG_SIDES = range(64, 4097)
 THREADS = range(1, 257)
 
@@ -69,7 +70,7 @@ def load_segmenter(
     long_side: int | None = None,
     labels: str | Path | Sequence[str] | None = None,
     slices: tuple[int, int] | None = None,
-    images: Literal["films", "stills"] | None = None,
+    images: Images | None = None,
     mirror: bool | None = None,
 ) -> ModelSegmenter:
     """Open a model, an ONNX file or a name of the catalogue, with the adapter of its family; use it in `with`.
@@ -136,7 +137,7 @@ def understood() -> str:
 def _check(
     score_threshold: float | None, long_side: int | None, threads: int | None, slices: tuple[int, int] | None
 ) -> None:
-    if score_threshold is not None and not (isinstance(score_threshold, Real) and 0.0 <= score_threshold <= 1.0):
+    if score_threshold is not None and not is_score(score_threshold):
         raise UsageError(f"the score threshold must be a number between 0 and 1, not {score_threshold!r}")
     if long_side is not None and not _is_whole(long_side, LONG_SIDES):
         raise UsageError(
@@ -152,8 +153,8 @@ def _check(
 
 
 def _check_looks(images: object, mirror: object) -> None:
-    if images is not None and (not isinstance(images, str) or images not in IMAGES):
-        raise UsageError(f"images are {' or '.join(map(repr, IMAGES))}, or None for any, not {images!r}")
+    if images is not None and (not isinstance(images, str) or images not in get_args(Images)):
+        raise UsageError(f"images are {' or '.join(map(repr, get_args(Images)))}, or None for any, not {images!r}")
     if mirror is not None and not isinstance(mirror, bool | np.bool_):
         raise UsageError(f"mirror is True or False, or None for what suits the images, not {mirror!r}")
 

@@ -72,7 +72,7 @@ class Window(Sink):
         return "a window"
 
     def open(self, info: SourceInfo) -> None:
-        self._shows_images = info.kind == "images" and not info.is_film
+        self._shows_images = info.has_stills
         self._is_live = info.is_live
         self._pace = Pace() if self._wants_pace and info.has_pace else None
 

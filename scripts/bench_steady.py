@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.agreement import agreed
 from stream_seg.detections import Detections
 from stream_seg.evaluate import read_annotated
 from stream_seg.frame import Frame, Image
@@ -145,7 +146,12 @@ class Way:
     def _watch(self, film: Film) -> list[Detections]:
         follow = Steady(shown_from=self.threshold if self.mirrored else None)
         least = DOUBTFUL * self.threshold if self.mirrored else self.threshold
-        looks = [(frame, looks[i % 2] if self.mirrored else looks[0]) for i, (frame, *looks) in enumerate(film.frames)]
+        looks = [
+            (frame, other if self.mirrored and i % 2 else one) for i, (frame, one, other) in enumerate(film.frames)
+        ]
+        if self.mirrored:
+            first, one, other = film.frames[0]
+            looks[0] = first, agreed(one, other, least)
         kept = [(frame, found[found.scores > least]) for frame, found in looks]
         return [follow(frame, found) if self.steady else found for frame, found in kept]
 
@@ -181,7 +187,7 @@ def main() -> None:
             thresholds = (args.threshold, args.threshold + 0.05, args.threshold + 0.1)
             ways = [Way(f"each frame, {least:g}", least, steady=False) for least in thresholds]
             ways.append(Way(f"steady, {args.threshold:g}", args.threshold, steady=True))
-            if segmenter.alternates:
+            if segmenter.shown_from is not None:
                 ways.append(Way(f"steady, mirrored by turns, {args.threshold:g}", args.threshold, True, True))
             frames = objects = 0
             for picture in sorted(truth.boxes.imgs)[:: args.every]:
@@ -218,7 +224,7 @@ def _film(
 
 def _looks(segmenter: ModelSegmenter, image: Image) -> tuple[Detections, Detections]:
     """What is found in an image, and what in its mirror image, where that is asked for; else the same."""
-    if not segmenter.alternates:
+    if segmenter.shown_from is None:
         (found,) = segmenter([image])
         return found, found
     one, other = segmenter([image, mirrored(image)])

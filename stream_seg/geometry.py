@@ -63,13 +63,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How an image of `size` sits, scaled, in the top-left corner of a `canvas`; the rest is black.
+    """How an image of `size` sits, scaled, in the top-left corner of a `canvas`, or `at_end` in the bottom-right one.
 
     Sizes are (width, height) in pixels, at least 1. The scale is the largest at which the whole image fits.
     """
 
     size: tuple[int, int]
     canvas: tuple[int, int]
+    at_end: bool = False
 
     def __post_init__(self) -> None:
         if min(*self.size, *self.canvas) < 1:
@@ -78,7 +79,10 @@ class Letterbox:
     @property
     def placement(self) -> Placement:
         """Where the image is in the canvas, for boxes."""
-        return Placement(self.size, self.valid)
+        width, height = self.valid
+        return Placement(
+            self.size, self.valid, (self.canvas[0] - width, self.canvas[1] - height) if self.at_end else (0, 0)
+        )
 
     @property
     def valid(self) -> tuple[int, int]:
@@ -86,16 +90,21 @@ class Letterbox:
         scale = _scale(self.size, self.canvas)
         return max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))
 
-    def apply(self, image: Image, out: NDArray[np.uint8]) -> None:
-        """Scale a BGR `image` of `size` into the top-left corner of `out`, (canvas height, canvas width, 3), as RGB."""
-        width, height = self.valid
+    def apply(self, image: Image, out: NDArray[np.uint8], around: tuple[int, int, int] = (0, 0, 0)) -> None:
+        """Scale a BGR `image` of `size` into its corner of `out`, (canvas height, canvas width, 3), as RGB.
+
+        The rest of `out` gets the colour `around`, RGB.
+        """
+        (left, top), (width, height) = self.placement.corner, self.valid
         if image.shape[1::-1] != self.size or out.shape != (self.canvas[1], self.canvas[0], 3):
             raise ValueError(
                 f"expected an image of {self.size} and a canvas of {self.canvas}, got arrays {image.shape}, {out.shape}"
             )
-        cv2.cvtColor(resize_quickly(image, (width, height)), cv2.COLOR_BGR2RGB, dst=out[:height, :width])
-        out[height:] = 0
-        out[:height, width:] = 0
+        right, bottom = left + width, top + height
+        cv2.cvtColor(resize_quickly(image, (width, height)), cv2.COLOR_BGR2RGB, dst=out[top:bottom, left:right])
+        bar = np.full((self.canvas[0], 3), around, np.uint8)  # a row at once: NumPy copies colours one by one
+        out[:top] = out[bottom:] = bar
+        out[top:bottom, :left], out[top:bottom, right:] = bar[:left], bar[right:]
 
 
 def choose_canvas(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -106,6 +115,12 @@ def choose_canvas(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) ->
 def mirrored(image: Image) -> Image:
     """A view of `image`, left to right."""
     return image[:, ::-1]
+
+
+def is_mirrored(image: Image) -> bool:
+    """Whether it is a view as of `mirrored`, rather than one that was turned some other way."""
+    down, across, colour = image.strides
+    return down > 0 and across == -3 * colour
 
 
 def mirrored_back(found: Detections, width: int) -> Detections:
@@ -121,7 +136,7 @@ def resize(image: Image, size: tuple[int, int], *, averaging: bool = True) -> Im
     With `averaging` shrinking takes all pixels into account, as Pillow does; without it only the four nearest of each
     point, as OpenCV's INTER_LINEAR and PyTorch do.
     """
-    if _is_mirrored(image):
+    if is_mirrored(image):
         return _turned(resize(mirrored(image), size, averaging=averaging))
     if averaging:  # halving first is close to INTER_AREA from the start, at a third of its cost
         image = _halved(image, size)
@@ -135,7 +150,7 @@ def resize_quickly(image: Image, size: tuple[int, int]) -> Image:
 
     Averaging areas takes thrice as long, and gains nothing for a network or for the eye.
     """
-    if _is_mirrored(image):
+    if is_mirrored(image):
         return _turned(resize_quickly(mirrored(image), size))
     return np.asarray(cv2.resize(_halved(image, size), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
@@ -355,12 +370,8 @@ def _scale(size: tuple[int, int], canvas: tuple[int, int]) -> float:
     return min(canvas[0] / size[0], canvas[1] / size[1])
 
 
-def _is_mirrored(image: Image) -> bool:
-    """Whether it is a view as of `mirrored`, which is turned round where it is small: OpenCV would copy all of it."""
-    return image.strides[1] < 0
-
-
 def _turned(image: Image) -> Image:
+    """A small mirror image: of a large one OpenCV would copy all first."""
     return np.asarray(cv2.flip(image, 1), np.uint8)
 
 

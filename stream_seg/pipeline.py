@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from stream_seg.agreement import agreed
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.detections import Detections, check_found
 from stream_seg.errors import UsageError
@@ -37,7 +38,7 @@ from stream_seg.intake import Intake
 from stream_seg.metrics import FeedMetrics, Metrics, Stage, Summary, told_apart
 from stream_seg.protocols import Follower, Outcome, Renderer, Segmenter, Sink, Source, Wall
 from stream_seg.render import Renderer as DefaultRenderer
-from stream_seg.steady import APART
+from stream_seg.steady import APART, DOUBTFUL
 from stream_seg.unchanged import Unchanged
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ JOIN_SECONDS = 1.0
 
 POLL_SECONDS = 0.05
 """How often sinks are asked whether they want the end, while no frame comes."""
+
+AS_IT_IS, MIRRORED, BOTH_WAYS = (False,), (True,), (False, True)
+"""Looks at a frame: whether each is at its mirror image."""
 
 DEPTH = 4
 """Frames between two stages; enough to ride out one slow frame, few enough to keep memory small."""
@@ -109,16 +113,19 @@ class _Lane:
         metrics.availability = getattr(feed.source, "availability", None)
         metrics.source = feed.source
 
-    def alternates(self, frame: Frame) -> bool:
-        """Whether this frame, the next one, is to be looked at mirrored, as every other one of a film that is.
+    def looks(self, frame: Frame) -> tuple[bool, ...]:
+        """How this frame, the next one, is to be looked at, of a film every other one of which is mirrored (True).
 
-        One that is `APART` from the one before is not: what is found in it would be shown by itself, and flicker.
+        The first one is looked at both ways, for no other tells its ghosts apart. One that is `APART` from the one
+        before is not mirrored: what is found in it would be shown by itself, and flicker.
         """
         since, self.at = float(frame.pts) - self.at, float(frame.pts)
         if frame.is_still or frame.is_unchanged:
-            return False
+            return AS_IT_IS
+        if math.isinf(since):
+            return BOTH_WAYS
         self.was_mirrored = not self.was_mirrored and 0 < since <= APART
-        return self.was_mirrored
+        return MIRRORED if self.was_mirrored else AS_IT_IS
 
     def let_go(self) -> None:
         """Forget what is its own, once its last frame is through: a follower keeps a picture, and it may be the first
@@ -160,19 +167,21 @@ class _Ended:
 
 
 class _Taken(NamedTuple):
-    """A frame on its way to the segmenter, which `is_mirrored` there."""
+    """A frame on its way to the segmenter, whose `looks` at it are of the image as it is, or mirrored (True)."""
 
     lane: _Lane
     frame: Frame
-    is_mirrored: bool = False
+    looks: tuple[bool, ...] = AS_IT_IS
 
-    def image(self) -> Image:
+    def images(self) -> list[Image]:
         """What the segmenter gets."""
-        return mirrored(self.frame.image) if self.is_mirrored else self.frame.image
+        return [mirrored(self.frame.image) if turned else self.frame.image for turned in self.looks]
 
-    def placed(self, found: Detections) -> Detections:
-        """What it found there, where it is in the frame."""
-        return mirrored_back(found, self.frame.image.shape[1]) if self.is_mirrored else found
+    def placed(self, found: Iterator[Detections], least: float) -> Detections:
+        """What it found there, where it is in the frame; by both looks what has more than the score `least`."""
+        width = self.frame.image.shape[1]
+        one, *others = [mirrored_back(next(found), width) if turned else next(found) for turned in self.looks]
+        return agreed(one, others[0], least) if others else one
 
 
 @dataclass(slots=True)
@@ -252,7 +261,7 @@ class Pipeline:
         self._wall = wall
         self._batch_size = batch_size or segmenter.max_batch
         self._on_change = on_change
-        self._alternates = bool(getattr(segmenter, "alternates", False))
+        self._shown_from = getattr(segmenter, "shown_from", None)
         self._in_turns = self.metrics.in_turns = in_turns
         depth = max(DEPTH, self._batch_size)
         self._intake = Intake(
@@ -394,14 +403,14 @@ class Pipeline:
                 call = _Call([_Taken(self._lanes[number], frame) for number, frame in taken.frames])
                 if self._on_change:  # here, where frames are in order
                     call.frames = [self._compared(one) for one in call.frames if self._has_pixels(one)]
-                if self._alternates:
-                    call.frames = [one._replace(is_mirrored=one.lane.alternates(one.frame)) for one in call.frames]
+                if self._shown_from is not None:
+                    call.frames = [one._replace(looks=one.lane.looks(one.frame)) for one in call.frames]
                 self._calls.append(call)
                 self._calls.extend(_Ended(self._lanes[number]) for number in taken.ended)
             began = time.perf_counter()
             call.frames = [one for one in call.frames if self._has_pixels(one)]
             looked_at = [one for one in call.frames if not one.frame.is_unchanged]
-            images = [one.image() for one in looked_at]
+            images = [image for one in looked_at for image in one.images()]
             found = self._segmenter(images) if images else []
             if not isinstance(found, Sequence):  # Detections have a length, too
                 raise TypeError(
@@ -410,7 +419,8 @@ class Pipeline:
             if len(found) != len(images):
                 raise ValueError(f"the segmenter returned {len(found)} results for {len(images)} images")
             call.seconds = (time.perf_counter() - began) * share
-            call.found = [one.placed(each) for one, each in zip(looked_at, found, strict=True)]
+            results, least = iter(found), DOUBTFUL * (self._shown_from or 0)
+            call.found = [one.placed(results, least) for one in looked_at]
             self._hand_on_what_is_done()
 
     def _compared(self, taken: _Taken) -> _Taken:

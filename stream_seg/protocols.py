@@ -49,8 +49,9 @@ class Segmenter(Protocol):
 
     One that also has `concurrency`, a number above 1, is called on that many threads at a time; one that also has
     `warm_up(size, max_batch)` has it called before the first frame, with the (width, height) of the frames. One that
-    also has `alternates`, true, gets every other frame of a film mirrored, a view whose rows run backwards, unless they
-    are more than `steady.APART` apart.
+    also has `shown_from`, a score, gets every other frame of a film mirrored, a view whose rows run backwards, unless
+    they are more than `steady.APART` apart, and the first one both ways; it tells of what has `steady.DOUBTFUL` times
+    that score.
     """
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from hypothesis import settings
 
 from stream_seg.segmenters import session
 
@@ -18,6 +19,9 @@ BUILT_IN = Path(__file__).parents[1] / "models" / "compact"
 
 LONGEST = ("window", "graph_export", "sinks_distant", "graph", "segmenters", "sources_network", "sinks_video", "cli")
 """Files that take longest, after those with a longer timeout."""
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")  # on a busy machine, anything takes longer now and then
 
 # Many tests start the program, and each process would compile it again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

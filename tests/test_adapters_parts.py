@@ -278,7 +278,7 @@ def naive_suppress(boxes: Floats, scores: Floats, numbers: NDArray[np.int64]) ->
 
 
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_suppression_keeps_the_best_of_each_class(count: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     low = random.uniform(0, 20, (count, 2))
@@ -474,7 +474,7 @@ def torchvision_paste(mask: Floats, box: Floats, size: tuple[int, int]) -> Float
 @given(
     st.floats(0, 100), st.floats(0, 80), st.floats(60, 200), st.floats(60, 160), st.floats(0.5, 1.0), st.floats(3, 40)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_torchvision_pasted_is_found_again(
     left: float, top: float, width: float, height: float, radius: float, sharpness: float
 ) -> None:
@@ -512,7 +512,7 @@ def test_no_detections_give_no_masks() -> None:
 
 
 @given(st.floats(-30, 60), st.floats(-30, 40), st.floats(60, 160), st.floats(60, 160), st.floats(3, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_cropped_mask_is_pasted_where_the_whole_one_was(
     left: float, top: float, width: float, height: float, sharpness: float
 ) -> None:

@@ -124,7 +124,7 @@ def test_a_netrc_file_that_is_none_is_refused_in_one_line_without_its_words(tmp_
 # What is shown
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_whatever_the_user_and_password_the_shown_address_has_neither(user: str, word: str) -> None:
     marked = f"us\u0001er{user}", f"pa\u0001ss{word}"
@@ -172,7 +172,7 @@ def test_labels_are_short_and_all_different() -> None:
     assert label_of("\U00020000" * 300) == "\U00020000" * 30
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(), max_size=6))
 def test_labels_can_be_file_names(specs: list[str]) -> None:
     labels = labels_of(specs)

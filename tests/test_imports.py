@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "columns", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("geometry", "given", "line", "naming", "pace", "region", "render", "steady", "unchanged"),
+    ("agreement", "geometry", "given", "line", "naming", "pace", "region", "render", "steady", "unchanged"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -48,6 +48,7 @@ ALLOWED = {
     "protocols": set(),
     "pipeline": set(),
     "addresses": {"av"},
+    "agreement": set(),
     "geometry": {"cv2"},
     "given": set(),
     "line": set(),

@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from stream_seg.agreement import united
 from stream_seg.cli.arguments import _eval_parser
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Image
 from stream_seg.segmenters import ModelSegmenter, load_segmenter
 from stream_seg.segmenters.batched import BatchedSegmenter
-from stream_seg.segmenters.looks import BothWays, Sliced, TwoLooks, united
+from stream_seg.segmenters.looks import BothWays, Sliced, TwoLooks
 from stream_seg.segmenters.onnx_segmenter import Options
 from stream_seg.segmenters.session import Session
 from tests.tiny_models import LABELS, batched_model

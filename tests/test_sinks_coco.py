@@ -34,6 +34,8 @@ from tests.tiny_models import batched_model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
 ROOT = Path(__file__).parents[1]
+AS_EVAL = ("--device", "cpu", "--size", "416", "--no-mirror")
+"""Look at photos as `stream-seg eval` does."""
 
 
 def document(path: Path) -> dict[str, Any]:
@@ -246,8 +248,7 @@ def test_a_disk_that_takes_a_part_of_the_images_is_full(tmp_path: Path, monkeypa
 
 def test_the_command_writes_what_its_own_eval_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "found.json"
-    as_eval = ["--size", "416", "--no-mirror"]
-    assert main([str(ROOT / "samples" / "photo.jpg"), "-o", str(found), "--device", "cpu", *as_eval]) == 0
+    assert main([str(ROOT / "samples" / "photo.jpg"), "-o", str(found), *AS_EVAL]) == 0
     assert str(found) in capsys.readouterr().out
     argv = ["eval", "--images", str(ROOT / "samples"), "--annotations", str(found), "--device", "cpu"]
     assert main(argv) == 0
@@ -263,7 +264,7 @@ def test_it_reads_photos_turned_as_they_were_annotated(
     stored = cv2.imencode(".jpg", cv2.rotate(photo, back))[1].tobytes()
     (tmp_path / "a.jpg").write_bytes(with_orientation(stored, orientation))
     found = tmp_path / "found.json"
-    assert main([str(tmp_path / "a.jpg"), "-o", str(found), "--device", "cpu"]) == 0
+    assert main([str(tmp_path / "a.jpg"), "-o", str(found), *AS_EVAL]) == 0
     assert (document(found)["images"][0]["width"], document(found)["images"][0]["height"]) == (1280, 720)
     assert main(["eval", "--images", str(tmp_path), "--annotations", str(found), "--device", "cpu"]) == 0
     out = capsys.readouterr().out

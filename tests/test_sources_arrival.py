@@ -74,7 +74,7 @@ def test_pictures_without_a_time_stamp_are_taken_when_they_arrive() -> None:
     assert [times.taken_at(None, moment) for moment in (5.0, 5.5)] == [5.0, 5.5]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.none() | st.floats(-1e6, 1e6), st.floats(0, 30)), max_size=60))
 def test_whatever_comes_times_never_run_backwards_nor_ahead(pictures: list[tuple[float | None, float]]) -> None:
     times, now, taken = CaptureTimes(), 100.0, []

@@ -32,13 +32,15 @@ def batched_model(
     label: int = 1,
     masks: NDArray[np.float32] = MASKS,
     first_index: int = 0,
+    fractions: NDArray[np.float32] = FRACTIONS,
 ) -> Path:
     """A graph of our own batched family. `threshold` is an input that is "optional", "required" or "absent".
 
+    Boxes are `fractions` of where the image ends.
     `label`, `masks` and `first_index` are for graphs that answer nonsense.
     """
     constants: dict[str, NDArray[np.generic]] = {
-        "fractions": FRACTIONS,
+        "fractions": fractions,
         "grids": masks,
         "full": np.array(255, np.float32),
         "label": np.array(label, np.int64),

@@ -16,9 +16,9 @@ class ModelSegmenter(ABC):
 
     `class_names` without the background. `max_batch`: the most images one call gains from. `concurrency`: the most
     calls at a time that gain. `model_name` and `description` are for people, `provider` is ONNX Runtime's word
-    ("CPUExecutionProvider"), `device` is "cpu" or "cuda:N". `alternates`: whether it is to be given every other
-    frame of a film mirrored, and `shown_from` the score from which on its finds in such are then to be shown, taken
-    together, as `Steady` does: each may have less.
+    ("CPUExecutionProvider"), `device` is "cpu" or "cuda:N". One that has a score `shown_from` is to be given every
+    other frame of a film mirrored, and from that score on, taken together, its finds are then to be shown, as `Steady`
+    does: each may have less.
     """
 
     class_names: tuple[str, ...]
@@ -28,7 +28,6 @@ class ModelSegmenter(ABC):
     description: str = ""
     provider: str = "none"
     device: str = "cpu"
-    alternates: bool = False
     shown_from: float | None = None
 
     @abstractmethod
@@ -61,7 +60,6 @@ class Around(ModelSegmenter):
         self.model_name = inner.model_name
         self.provider = inner.provider
         self.device = inner.device
-        self.alternates = inner.alternates
         self.shown_from = inner.shown_from
         self.description = description
 

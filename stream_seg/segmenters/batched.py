@@ -12,10 +12,11 @@ import numpy as np
 from stream_seg.detections import Detections
 from stream_seg.errors import ModelError, UsageError
 from stream_seg.frame import Image
-from stream_seg.geometry import Letterbox, Placement
+from stream_seg.geometry import Boxes, Letterbox, Placement, is_mirrored
 from stream_seg.segmenters.base import ModelSegmenter
 from stream_seg.segmenters.classes import Classes, classes_at, classes_from, is_name
 from stream_seg.segmenters.exports import fixed_size
+from stream_seg.segmenters.full_masks import crop
 from stream_seg.segmenters.looks import TwoLooks
 from stream_seg.segmenters.onnx_segmenter import (
     DEFAULT_THRESHOLD,
@@ -36,6 +37,9 @@ UNDERSTOOD = "stream-seg's own graphs"
 
 LONG_SIDE = 416
 STRIDE = 32
+
+_BLACK, _MEAN = (0, 0, 0), (124, 116, 104)
+"""Around images: a graph takes what lies beyond their sizes for nothing, as it does ImageNet's mean colour."""
 
 _OUTPUTS = ("image_index", "boxes", "labels", "scores", "masks")
 
@@ -80,6 +84,9 @@ def open_batched(session: Session, options: Options) -> ModelSegmenter:
 class BatchedSegmenter(OnnxSegmenter):
     """Letterboxes images into canvases of a few fixed shapes and gives the graph their valid sizes.
 
+    What is mirrored, for another look, lies at the other end of its canvas: the grid of the network then lies otherwise
+    on it from top to bottom, too, which costs nothing where canvas and image have not quite one shape.
+
     Metadata it reads: `labels`; `canvases` ("416x256,256x416", width x height) or else `long_side` and `stride`.
     """
 
@@ -94,12 +101,12 @@ class BatchedSegmenter(OnnxSegmenter):
         super().__init__(session, _classes(session, options), _canvases(session, options), limit, floor)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
-        boxes = [Letterbox((image.shape[1], image.shape[0]), canvas) for image in images]
+        boxes = [Letterbox((image.shape[1], image.shape[0]), canvas, is_mirrored(image)) for image in images]
         rows = self.rows(len(images))
         pixels, sizes = self.buffer((rows, canvas[1], canvas[0], 3)), np.zeros((rows, 2), np.float32)
         for box, image, out, size in zip(boxes, images, pixels, sizes, strict=False):
-            box.apply(image, out)
-            size[:] = box.valid[::-1]
+            box.apply(image, out, _MEAN if box.at_end else _BLACK)
+            size[:] = np.add(box.valid, box.placement.corner)[::-1]
         flat = run({"images": pixels, "sizes": sizes, **self._feeds})
         self._check(flat, len(images))
         return [self._unpack(flat, i, box.placement) for i, box in enumerate(boxes)]
@@ -108,13 +115,10 @@ class BatchedSegmenter(OnnxSegmenter):
         mine = np.flatnonzero(flat["image_index"] == index)
         kept, ids = self.pick(flat["scores"][mine], flat["labels"][mine])
         mine = mine[kept]
-        return Detections(
-            placement.to_image(flat["boxes"][mine].astype(np.float32, copy=False)),
-            flat["scores"][mine].astype(np.float32, copy=False),
-            ids,
-            flat["masks"][mine].astype(np.float32, copy=False),
-            self.class_names,
-        )
+        boxes, masks = (flat[name][mine].astype(np.float32, copy=False) for name in ("boxes", "masks"))
+        scores = flat["scores"][mine].astype(np.float32, copy=False)
+        found = Detections(placement.to_image(boxes), scores, ids, masks, self.class_names)
+        return found if placement.corner == (0, 0) else _cut_off(found, boxes, placement)
 
     def _check(self, flat: Mapping[str, Array], images: int) -> None:
         """Raise `ModelError` where the outputs do not fit together or point at nothing."""
@@ -146,6 +150,12 @@ def _classes(session: Session, options: Options) -> Classes:
             f"{len(names)} labels were given, but {session.path} has {len(named)} classes: name all of them"
         )
     return classes_at(named, names)
+
+
+def _cut_off(found: Detections, boxes: Boxes, placement: Placement) -> Detections:
+    """What is `found`, whose `boxes` in the canvas may begin before the image does, where its network knows no end."""
+    cut = replace(found, masks=crop(found.masks, boxes, placement.to_canvas(found.boxes)))
+    return cut[np.flatnonzero((found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1))]
 
 
 def _within(values: Array, low: int, high: int) -> bool:

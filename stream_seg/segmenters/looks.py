@@ -1,4 +1,4 @@
-"""Owns looking at an image more than once, and what of several looks' finds is one object.
+"""Owns looking at an image more than once.
 
 A network finds best what has the size that it was trained with. In a large image small objects are best seen closely,
 and those that fill it from afar.
@@ -13,24 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.agreement import agreed, united
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
 from stream_seg.frame import Image
-from stream_seg.geometry import continued, mirrored, mirrored_back, pairwise_iou, regridded
+from stream_seg.geometry import mirrored, mirrored_back
 from stream_seg.segmenters.base import Around, ModelSegmenter
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter
-
-SAME_IOU = 0.5
-"""Finds of different looks that overlap more than that are one object, if they are of one class."""
 
 MOST_PARTS = 8
 """Columns or rows of parts: more than 64 looks at an image are a slip of the finger."""
 
 OVERLAP = 0.2
 """Of a part with the next one, in sides of parts: what is smaller is whole in one of them."""
-
-_AGREEING = 0.15
-"""By so much, as log odds, what two looks find is likelier than both say on average."""
 
 _CUT = 0.02
 """What ends so near to where a part was cut off, in sides of the part, goes on beyond it."""
@@ -103,11 +98,10 @@ class BothWays(Around):
 
 
 class Alternating(Around):
-    """A segmenter that a pipeline gives every other frame of a film mirrored; see `shown_from`."""
+    """A segmenter that a pipeline gives every other frame of a film mirrored, for `shown_from` says so."""
 
     def __init__(self, inner: ModelSegmenter, threshold: float) -> None:
         super().__init__(inner, f"{inner.description}, mirrored in every other frame")
-        self.alternates = True
         self.shown_from = threshold
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
@@ -154,62 +148,3 @@ def check_slices(columns: int, rows: int) -> None:
     """Raise `UsageError` for less than two parts, and for more than 8 beside or above each other."""
     if not (1 <= columns <= MOST_PARTS and 1 <= rows <= MOST_PARTS and columns * rows > 1):
         raise UsageError(f"slices must be 2x1, 1x2 or more, up to {MOST_PARTS}x{MOST_PARTS}, not {columns}x{rows}")
-
-
-def united(looks: Sequence[Detections]) -> Detections:
-    """What several looks at one image found, each object once: of finds that are one, the likeliest remains.
-
-    Boxes must be in the same pixels, and the names of the classes the same. What overlaps within one look is left to
-    the model.
-    """
-    counts = [len(found) for found in looks]
-    if sum(map(bool, counts)) < 2:
-        return looks[int(np.argmax(counts))]
-    boxes, scores, classes = (
-        np.concatenate([getattr(found, name) for found in looks]) for name in ("boxes", "scores", "class_ids")
-    )
-    look = np.repeat(np.arange(len(looks)), counts)
-    order = np.argsort(-scores, kind="stable")
-    remains = np.ones(len(boxes), bool)
-    for number in np.unique(classes):
-        mine = order[classes[order] == number]
-        rivals = (pairwise_iou(boxes[mine], boxes[mine]) > SAME_IOU) & (look[mine, None] != look[mine])
-        for i, of_this in zip(mine, rivals, strict=True):
-            if remains[i]:
-                remains[mine[of_this]] = False
-    best = order[remains[order]]
-    return Detections(boxes[best], scores[best], classes[best], _masks(looks)[best], looks[0].class_names)
-
-
-def agreed(one: Detections, other: Detections, threshold: float) -> Detections:
-    """What two looks at an image find, each object once, with a score of both looks, where one that misses it counts 0;
-    those above `threshold`.
-
-    Boxes must be in the same pixels. An object's box and mask are between those of both looks, nearer to the surer one.
-    """
-    which, _ = continued(one, other, SAME_IOU)
-    first = np.flatnonzero(which >= 0)
-    second, alone = which[first], np.setdiff1d(np.arange(len(other)), which)
-    boxes, scores = one.boxes.copy(), one.scores / 2
-    masks = _masks([one, other]) if len(one) or len(other) else one.masks
-    share = (other.scores[second] / np.maximum(one.scores[first] + other.scores[second], 1e-6))[:, None]
-    boxes[first] += share * (other.boxes[second] - boxes[first])
-    mean = scores[first] + other.scores[second] / 2
-    scores[first] = mean + _AGREEING * mean * (1 - mean)
-    masks[first] += share[..., None] * (masks[len(one) + second] - masks[first])
-    found = Detections(
-        np.concatenate([boxes, other.boxes[alone]]),
-        np.concatenate([scores, other.scores[alone] / 2]),
-        np.concatenate([one.class_ids, other.class_ids[alone]]),
-        np.delete(masks, len(one) + second, axis=0),
-        one.class_names,
-    )
-    order = np.argsort(-found.scores, kind="stable")
-    return found[order[found.scores[order] > threshold]]
-
-
-def _masks(looks: Sequence[Detections]) -> NDArray[np.float32]:
-    """Those of all looks, on the finest grid that one of them has."""
-    found = [look.masks for look in looks if len(look)]
-    finest = tuple(max(masks.shape[axis] for masks in found) for axis in (1, 2))
-    return np.concatenate([regridded(masks, finest) for masks in found])

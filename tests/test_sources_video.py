@@ -157,6 +157,46 @@ def test_a_transport_stream_does_not_begin_at_its_odd_clock(tmp_path: Path) -> N
     assert frames_of(path)[0].pts == 0
 
 
+def write_channel(path: Path, count: int) -> Path:
+    """Write numbered pictures and sound as one channel of a broadcast that names another, of which nothing is there."""
+    film = write_video(path.with_suffix(".mp4"), count, sound=True)
+    with av.open(str(film)) as source, av.open(str(path), "w") as broadcast:
+        (pictures,), (sound,) = source.streams.video, source.streams.audio
+        elsewhere, here, heard = (broadcast.add_stream_from_template(stream) for stream in (pictures, pictures, sound))
+        for packet in source.demux(pictures, sound):
+            if packet.dts is None:
+                continue
+            if packet.stream is pictures:
+                copy = Packet(bytes(packet))
+                copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, elsewhere
+                broadcast.mux(copy)
+            packet.stream = here if packet.stream is pictures else heard
+            broadcast.mux(packet)
+    data = path.read_bytes()
+    packets = (data[place : place + 188] for place in range(0, len(data), 188))
+    of_first = struct.pack(">H", 0x100)  # FFmpeg's first packet identifier, 13 bits
+    path.write_bytes(b"".join(packet for packet in packets if bytes([packet[1] & 31, packet[2]]) != of_first))
+    return path
+
+
+def test_of_a_broadcast_that_channel_is_shown_which_was_recorded(tmp_path: Path) -> None:
+    path = write_channel(tmp_path / "multiplex.ts", 50)
+    with av.open(str(path)) as container:
+        assert [film.codec_context.width for film in container.streams.video] == [0, SIZE[0]]
+    assert numbers_of(frames_of(path)) == list(range(50))
+
+
+def test_the_sound_of_a_part_of_a_recorded_channel_ends_with_its_pictures(tmp_path: Path) -> None:
+    path = write_channel(tmp_path / "multiplex.ts", 50)
+    segmenter = FunctionSegmenter(lambda _: Detections.none(("dog",)), ("dog",))
+    out = tmp_path / "out.mkv"
+    Pipeline(open_source(path, max_frames=25), segmenter, sinks=[VideoFile(out)]).run()
+    with av.open(str(out)) as container:
+        (sound,) = container.streams.audio
+        ends = [packet.pts * packet.time_base for packet in container.demux(sound) if packet.pts is not None]
+    assert 0.8 < ends[-1] < 1.2
+
+
 def test_a_raw_bitstream_without_any_times_is_spaced_evenly(tmp_path: Path) -> None:
     path = write_video(tmp_path / "film.h264", 10, container_format="h264")
     frames = frames_of(path)

@@ -286,6 +286,15 @@ def _learn(track: AudioStream, packet: Packet[AudioStream]) -> None:
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:
-    """The track of moving pictures that sources show: the first default one; cover art is none."""
+    """The track of moving pictures that sources show: the first default one that is there; cover art is none."""
     films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    return max(films, key=lambda film: (bool(film.disposition & Disposition.default), film.frames > 1), default=None)
+    return max(
+        films,
+        key=lambda film: (_is_there(film), bool(film.disposition & Disposition.default), film.frames > 1),
+        default=None,
+    )
+
+
+def _is_there(film: VideoStream) -> bool:
+    """Whether anything was seen of a track, as sources ask."""
+    return film.codec_context is None or film.codec_context.width > 0

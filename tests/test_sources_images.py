@@ -83,6 +83,14 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
             assert [frame.name for frame in source] == ["a.png", "linked/c.png", "year/b.png"]
 
 
+def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    (tmp_path / "b").mkdir()
+    save(tmp_path / "b" / "1.png", numbered(1))
+    with open_source(f"{tmp_path}/*/**/*.png") as source:
+        assert [frame.name for frame in source] == ["b/1.png"]
+
+
 def test_a_pattern_finds_images_in_folders_below(tmp_path: Path) -> None:
     for place in ("a", "b"):
         (tmp_path / place).mkdir()

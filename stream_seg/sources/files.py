@@ -218,9 +218,9 @@ def _found(pattern: Path) -> Iterator[Path]:
             yield from _found(Path(glob.escape(str(folder)), *parts[place + 1 :] or ("*",)))
 
 
-def _folders(top: Path, above: frozenset[Path]) -> Iterator[Path]:
+def _folders(top: Path, above: frozenset[str]) -> Iterator[Path]:
     """A folder and those in it, linked ones too, but for hidden ones and links to one of those `above`."""
-    itself = top.resolve()
+    itself = os.path.realpath(top)  # not Path.resolve: it raises an error for a link to itself
     if itself not in above:
         yield top
         for name in glob.glob(f"{glob.escape(str(top))}/*/"):  # noqa: PTH207  it passes over what it may not look into

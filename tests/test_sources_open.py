@@ -226,11 +226,13 @@ def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path: Path) -> None:
         open_source(link)
 
 
-def test_a_named_pipe_is_to_be_read_as_standard_input(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe.ts"
+@pytest.mark.parametrize("name", ["pipe.ts", "pipe.png"])
+def test_a_named_pipe_is_to_be_read_as_standard_input(name: str, tmp_path: Path) -> None:
+    pipe = tmp_path / name
     os.mkfifo(pipe)
-    with pytest.raises(SourceError, match="stream-seg - < "):
-        open_source(pipe)
+    for spec in (pipe, [pipe]):
+        with pytest.raises(SourceError, match="stream-seg - < "):
+            open_source(spec)
 
 
 def test_digits_that_are_no_numbers_can_be_in_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from stream_seg.sources.seen import Seen
 from stream_seg.sources.several import moves
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
 from stream_seg.sources.timeline import meant_rate
-from stream_seg.sources.video import Recording, refuse_missing
+from stream_seg.sources.video import Recording, refuse_missing, refuse_pipe
 from stream_seg.sources.watched import Watched
 from stream_seg.sources.webp import AnimatedWebP
 
@@ -168,6 +168,7 @@ def _photos(paths: Sequence[Path], rate: Fraction) -> Source:
         raise UsageError("the list of images is empty")
     for path in paths:
         refuse_missing(path)
+        refuse_pipe(path)
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} ... {paths[-1]}"
     return ImageFiles(paths, folder=common_folder(paths), name=name, rate=rate)
 
@@ -191,6 +192,7 @@ def _file(spec: str, start: Fraction, rate: Fraction, results: Sequence[str | Pa
 
 def _image(path: Path, name: str, start: Fraction, rate: Fraction) -> Source:
     """An image is one frame, but a film where it moves."""
+    refuse_pipe(path)
     data = path.read_bytes()
     if not moves(data):
         return ImageFiles([path], folder=path.parent, name=name, rate=rate)

@@ -43,8 +43,7 @@ class Recording(Decoded):
         super().__init__(str(path), start)
         self._path = Path(path)
         refuse_missing(self._path)
-        if self._path.is_fifo():  # it can be opened but once, and nobody can look into it first
-            raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
+        refuse_pipe(self._path)
         with reading(self.name), closing(Decoder(self._container, self.name)) as decoder:
             info = decoder.info("video", self._path)
             if info.duration is not None and start >= info.duration:  # which may be wrong
@@ -87,6 +86,12 @@ def refuse_missing(path: Path) -> None:
     if not path.parent.is_dir():
         raise SourceError(f"no such file: {path} (there is no folder {path.parent})")
     raise SourceError(f"no such file: {path}{did_you_mean(path.name, (item.name for item in path.parent.iterdir()))}")
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise `SourceError` for a named pipe: it can be opened but once, and nobody can look into it first."""
+    if path.is_fifo():
+        raise SourceError(f"{path} is a named pipe; read it as standard input: stream-seg - < {path}")
 
 
 def starting_at(info: SourceInfo, start: Fraction) -> SourceInfo:

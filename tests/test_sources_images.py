@@ -181,6 +181,21 @@ def test_a_transparent_colour_is_found_behind_long_descriptions(tmp_path: Path) 
     assert image.tolist() == [[[0, 0, 0], [0, 255, 0]]]
 
 
+@pytest.mark.parametrize(("depth", "clear"), [(1, 1), (2, 1), (4, 7), (8, 200), (16, 51400)])
+def test_a_transparent_grey_is_black(tmp_path: Path, depth: int, clear: int) -> None:
+    greys = (clear << 16 - depth).to_bytes(2) if depth < 8 else clear.to_bytes(depth // 8) + bytes([99] * (depth // 8))
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, 0, 0, 0, 0))  # 2x1, the second of another grey
+    told = png_chunk(b"tRNS", clear.to_bytes(2))
+    data = png_chunk(b"IDAT", zlib.compress(b"\0" + greys)) + png_chunk(b"IEND", b"")
+    path = tmp_path / "clear.png"
+    for chunks, seen in (b"", True), (told, False):
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunks + data)
+        image = read_image(path)
+        assert image is not None
+        assert bool(image[0, 0].any()) is seen
+        assert image[0, 1].tolist() == [0 if depth < 8 else 99] * 3
+
+
 def described(suffix: str, pixels: np.ndarray, orientation: int, order: str) -> bytes:
     """Return an image with alpha as a file that says in EXIF how it is to be turned."""
     exif = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(

@@ -25,6 +25,15 @@ def may_be_transparent(data: bytes) -> bool:
     return data[8:16] == b"WEBPVP8L"
 
 
+def transparent_grey(data: bytes) -> int | None:
+    """The grey that is transparent in a grey PNG file, as a number of 8 bits or of 16 where it has those, else None."""
+    if not is_png(data) or data[25:26] != b"\x00":
+        return None
+    told = next((int.from_bytes(content[:2]) for kind, content in chunks(data) if kind == b"tRNS"), None)
+    depth = data[24]
+    return told * 255 // ((1 << depth) - 1) if told is not None and depth < 8 else told
+
+
 def orientation_of(data: bytes) -> Orientation:
     """How the EXIF data of a PNG or WebP file say that its picture is to be turned."""
     exif = next((content for kind, content in chunks(data) if kind in (b"eXIf", b"EXIF")), b"")

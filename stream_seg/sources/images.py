@@ -17,7 +17,7 @@ import numpy as np
 
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Image, SourceInfo
-from stream_seg.sources.chunks import may_be_transparent, orientation_of
+from stream_seg.sources.chunks import may_be_transparent, orientation_of, transparent_grey
 from stream_seg.sources.heif import is_heif, read_heif
 from stream_seg.sources.picture import on_black
 from stream_seg.sources.several import has_pages, moves
@@ -118,6 +118,9 @@ def decoded(data: bytes, *, upright: bool = True) -> Image | None:
         return None
     if pixels is None:
         return None
+    clear = transparent_grey(data)
+    if clear is not None and pixels.ndim == 2:  # OpenCV tells of transparent colours, but not of greys
+        pixels[pixels == clear] = 0
     image = to_bgr(pixels)
     return orientation_of(data).apply(image) if has_alpha and upright else image
 

@@ -70,6 +70,19 @@ def test_hidden_files_of_a_folder_are_left_alone(tmp_path: Path, caplog: pytest.
     assert not caplog.messages
 
 
+def test_why_a_file_cannot_be_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, folder, gone = (tmp_path / name for name in ("a.png", "folder.png", "gone.png"))
+    folder.mkdir()
+    save(gone, numbered(2))
+    with open_source([save(first, numbered(1)), folder, gone]) as source:
+        gone.unlink()
+        assert [frame.name for frame in source] == ["a.png"]
+    assert caplog.messages == [
+        f"left out {folder}: it cannot be read: Is a directory",
+        f"left out {gone}: it cannot be read: No such file or directory",
+    ]
+
+
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     album, elsewhere = tmp_path / "album", tmp_path / "elsewhere"
     (album / "year").mkdir(parents=True)

@@ -76,11 +76,15 @@ class ImageFiles(Stoppable):
         for path in self._paths:
             if self._stopping.is_set():
                 break
-            data = _content(path)
+            data, why = b"", "it cannot be read as an image"
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                why = f"it cannot be read: {error.strerror}"
             image = decoded(data)
             if image is None:
                 self.damaged += 1
-                logger.warning("left out %s: it cannot be read as an image", path)
+                logger.warning("left out %s: %s", path, why)
                 continue
             if moves(data) or has_pages(data):
                 several.append(path)
@@ -94,15 +98,10 @@ class ImageFiles(Stoppable):
 
 def read_image(path: Path) -> Image | None:
     """Return an image as (H, W, 3) uint8 BGR, upright; None when it cannot be read."""
-    return decoded(_content(path))
-
-
-def _content(path: Path) -> bytes:
-    """What is in a file, nothing where it cannot be read."""
     try:
-        return path.read_bytes()  # not cv2.imread: it cannot open every name on Windows
+        return decoded(path.read_bytes())  # not cv2.imread: it cannot open every name on Windows
     except OSError:
-        return b""
+        return None
 
 
 def decoded(data: bytes, *, upright: bool = True) -> Image | None:

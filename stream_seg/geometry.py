@@ -120,7 +120,7 @@ def mirrored(image: Image) -> Image:
 def is_mirrored(image: Image) -> bool:
     """Whether it is a view as of `mirrored`, rather than one that was turned some other way."""
     down, across, colour = image.strides
-    return down > 0 and across == -3 * colour
+    return down > 0 and across == -3 * colour < 0
 
 
 def mirrored_back(found: Detections, width: int) -> Detections:

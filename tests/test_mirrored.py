@@ -15,7 +15,7 @@ from stream_seg.agreement import agreed
 from stream_seg.cli import main
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
-from stream_seg.geometry import Letterbox, mask_roi, mirrored, mirrored_back, paste, resize
+from stream_seg.geometry import Letterbox, is_mirrored, mask_roi, mirrored, mirrored_back, paste, resize
 from stream_seg.pipeline import Feed, Pipeline
 from stream_seg.segmenters import FunctionSegmenter, ModelSegmenter, load_segmenter
 from stream_seg.segmenters.looks import Alternating, BothWays, Sliced
@@ -81,6 +81,13 @@ class TestImages:
         assert mask[15, 9:15].all()
         assert not mask[:, :7].any()
         assert (columns.start, columns.stop, rows.start, rows.stop) == (4, 20, 10, 40)
+
+    def test_views_that_are_no_mirror_images_pass_for_none(self) -> None:
+        image = np.zeros((48, 64, 3), np.uint8)
+        assert is_mirrored(mirrored(image))
+        turned = (np.asarray(np.rot90(image, times), np.uint8) for times in range(4))
+        assert not any(map(is_mirrored, (*turned, image[::-1], image[:, :, ::-1], image[:, ::2])))
+        assert not is_mirrored(mirrored(mirrored(image)))
 
     @pytest.mark.parametrize("size", [(64, 48), (30, 22), (13, 48), (150, 100)])
     def test_a_mirror_image_is_scaled_as_one_that_was_copied(self, size: tuple[int, int]) -> None:

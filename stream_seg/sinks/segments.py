@@ -104,14 +104,14 @@ class Segmented(Sink, Generic[S, T]):
         self._events = None if events is None else Fraction(events)
         self._before = None if before is None else Fraction(before)
         self._target = Target(self.path, True, source_path)
-        Target(self._name(1, time.time()), True)  # the file system must take the longer names of segments, too
+        self._began = time.time()  # when the present file did, by the system's clock
+        Target(self._name(1), True)  # the file system must take the longer names of segments, too
         self._keep = keep
         self._segments = Segments(self.path)
         inputs = spared if source_path is None else [source_path, *spared]
         self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
         self._file: S | None = None
-        self._began = 0.0  # when it did, by the system's clock
         self._preroll: PreRoll[T] | None = None
         self._has_begun = False
         self._event_end: Fraction | None = None  # unless something is seen before
@@ -236,16 +236,16 @@ class Segmented(Sink, Generic[S, T]):
         first = None if self._preroll is None else self._preroll.first
         return time.time() - (float(frame.pts - first) if info.is_live and first is not None else 0)
 
-    def _free_name(self, began: float) -> Path:
+    def _free_name(self) -> Path:
         number = 1
-        while (path := self._name(number, began)).exists() or Target(path, True).part_path(1).exists():
+        while (path := self._name(number)).exists() or Target(path, True).part_path(1).exists():
             number += 1
         return path
 
     def _new_free(self) -> S:
         while True:
             with contextlib.suppress(TakenError):  # by another run since it was looked: the next number is free
-                return self._new(self._free_name(self._began))
+                return self._new(self._free_name())
 
     @contextlib.contextmanager
     def _numbered_if_taken(self) -> Iterator[None]:
@@ -261,7 +261,7 @@ class Segmented(Sink, Generic[S, T]):
     def _rename(self, part: Path) -> None:
         """Give the partial file of a segment that is whole a name nobody has."""
         while True:
-            path = self._free_name(self._began)
+            path = self._free_name()
             try:
                 rename_unless_taken(part, path)
             except FileExistsError:
@@ -272,9 +272,9 @@ class Segmented(Sink, Generic[S, T]):
                 ) from error
             return
 
-    def _name(self, number: int, began: float) -> Path:
-        """What the `number`th segment is called that began at a time of the system's clock."""
-        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(began))
+    def _name(self, number: int) -> Path:
+        """What the present segment is called; a `number` above 1 is for a name that is taken."""
+        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._began))
         counter = "" if number == 1 else f"-{number}"
         return self.path.with_name(f"{self.path.stem}_{when}{counter}{self.path.suffix}")
 

@@ -78,8 +78,14 @@ SENT = ("h264", "hevc")
 
 _TRIAL_SIZE = (640, 480)
 
-_MILLISECOND = Fraction(1, 1000)
-_HUNDREDTH = Fraction(1, 100)
+_TICKS = {"matroska": Fraction(1, 1000), "webm": Fraction(1, 1000), "gif": Fraction(1, 100)}
+"""What a container counts times in, in seconds, if it has but one unit."""
+
+_LONGEST_TICKS = 2**30
+"""How long one picture may last: MP4 has 32 bits for it, which a camera that is away overnight would overflow."""
+
+_FINEST_MADE = 20_000
+"""Ticks per second up to which MP4's muxer makes a coarse time base finer: it doubles it until there are 10,000."""
 
 _SQUARE = frozenset({"vp8", "vp9", "av1"})
 """Codecs whose encoders tell nothing of the shape of pixels."""
@@ -148,10 +154,17 @@ class Encoder:
         return self.container == "gif"
 
     def tick(self, time_base: Fraction) -> Fraction:
-        """What a file counts times in that are multiples of `time_base`: Matroska and WebM know but milliseconds."""
-        if self.is_gif:
-            return _HUNDREDTH
-        return _MILLISECOND if self.container in ("matroska", "webm") else time_base
+        """What a file counts times in that are multiples of `time_base`, in seconds."""
+        return _TICKS.get(self.container, time_base)
+
+    @property
+    def least_ticks(self) -> int:
+        """How many ticks a picture lasts at least: of a GIF, browsers show what lasts less for a tenth of a second."""
+        return 2 if self.is_gif else 1
+
+    def longest_ticks(self, tick: Fraction) -> int:
+        """How many ticks a picture may last, each of `tick` seconds."""
+        return 2**16 - 1 if self.is_gif else max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * tick)))
 
     @property
     def tells_aspect(self) -> bool:

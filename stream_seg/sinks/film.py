@@ -31,17 +31,6 @@ _DEFAULT_GAP = Fraction(1, 30)
 _LONGEST_LIVE_GAP = Fraction(1)
 """The longest that the last picture of a live source lasts, in seconds."""
 
-_LONGEST_TICKS = 2**30
-"""How long one picture may last: MP4 has 32 bits for it, which a camera that is away overnight would overflow."""
-
-_GIF_LONGEST_TICKS = 2**16 - 1
-
-_GIF_APART = 2
-"""How many hundredths of a second a picture of a GIF lasts at least: for less, browsers show it for a tenth."""
-
-_FINEST_MADE = 20_000
-"""Ticks per second up to which MP4's muxer makes a coarse time base finer: it doubles it until there are 10,000."""
-
 _FINEST_BEGUN = 10**6
 """Ticks per second up to which those of a recording are made finer for where its part begins: a picture may then last
 18 minutes before it is written again."""
@@ -87,8 +76,8 @@ class Film:
     A frame is held until the next one says how long it lasts. `finish` writes what is held and completes the file. Of a
     GIF, frames within 20 ms of another are left out, with a warning.
     `lead` are pictures before `first` that such an encoder has encoded already, from a key frame on. `comment` goes
-    into the file's metadata. `pause` is how many milliseconds of it the muxer of Matroska may collect, where that is
-    not what a killed process may lose.
+    into the file's metadata. `pause` is how many milliseconds of film the muxer of Matroska may collect before it
+    writes them, where that is not what a killed process may lose.
 
     Raises `av.FFmpegError`, `OSError` from writing, and `OutputError` when the encoder cannot be opened.
     """
@@ -118,9 +107,7 @@ class Film:
         self._least = 0  # the next picture cannot begin before
         self._leaves_out = False
         self._gap = Fraction(0) if info.frame_rate is None else 1 / info.frame_rate
-        self._longest = max(1, int(_LONGEST_TICKS / max(Fraction(1), _FINEST_MADE * self._tick)))
-        if encoder.is_gif:
-            self._longest = _GIF_LONGEST_TICKS
+        self._longest = encoder.longest_ticks(self._tick)
         self._key_due = 0
         self._durations: dict[int, int] = {}
         self._sound: Soundtrack | None = None
@@ -145,7 +132,7 @@ class Film:
         if self._held is not None:
             self._encode_until(self._held, picture.pts)
         self._held = picture
-        self._least = picture.pts + (_GIF_APART if self._encoder.is_gif else 1)
+        self._least = picture.pts + self._encoder.least_ticks
 
     def waits(self) -> bool:
         """Whether `write` would wait for sound that comes from an address. Returns within 50 ms."""
@@ -228,7 +215,7 @@ class Film:
         """Warn, once, of frames that come too soon after others."""
         if not self._leaves_out:
             self._leaves_out = True
-            most = 1 / (_GIF_APART * self._tick)
+            most = 1 / (self._encoder.least_ticks * self._tick)
             logger.warning("a GIF shows %d frames a second at most: some of %s are left out", most, self._info.name)
 
     def _mux_lead(self, until: Fraction) -> None:

@@ -169,10 +169,6 @@ class Original:
         """Have `next` return these again, in this order."""
         self._ahead.extendleft(reversed(items))
 
-    def leave_out_track(self, why: str) -> None:
-        """Warn that a track is in no film, or not in all of them."""
-        self.warn(f"a sound track of {self.name} is left out: {why}")
-
     def warn(self, why: str) -> None:
         """Warn once, not for each of the films."""
         if why not in self._reasons:

@@ -165,7 +165,7 @@ class Soundtrack:
     def _leave_out(self, index: int, why: str) -> None:
         if index not in self._left_out:
             self._left_out.add(index)
-            self.original.leave_out_track(why)
+            self.original.warn(f"a sound track of {self.original.name} is left out: {why}")
 
     def _is_in_order(self, packet: Packet[AudioStream]) -> bool:
         """Whether a packet follows the one before it, for no container takes two at one time.

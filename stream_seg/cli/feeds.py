@@ -118,11 +118,14 @@ def plan(
         sources = [_source_in_turn(args, spec, outputs) for spec in specs]
     else:
         sources = [_source(args, spec, outputs) for spec in ([named] if together else specs)]
-    warn_of_unused(args, specs, sources, labels)
+    stills = are_images(specs, sources)
+    warn_of_unused(args, specs, sources, labels, stills=stills)
     refuse_outside(args, specs, sources, labels)
-    refuse_images(args, specs, sources)
-    refuse_crops_without_numbers(args, specs, sources)
-    images, mirror = _looked_at_as(args, specs, sources), _mirrored(args)
+    if stills:
+        refuse_images(args)
+    else:
+        refuse_crops_without_numbers(args)
+    images, mirror = _looked_at_as(args, stills=stills), _mirrored(args)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -172,9 +175,9 @@ def plan(
     return Plan(feeds, wall, metrics, written, screens, in_turns, images, mirror, kept)
 
 
-def _looked_at_as(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> Images | None:
+def _looked_at_as(args: argparse.Namespace, *, stills: bool) -> Images | None:
     """What the segmenter is told that it looks at."""
-    if are_images(specs, sources):
+    if stills:
         return "stills"
     return "films" if args.steady else None
 

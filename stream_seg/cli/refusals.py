@@ -164,25 +164,22 @@ def _refuse_partial_names(names: Sequence[str], growing: Sequence[str]) -> None:
             raise UsageError(f"{name} is what {other} is called until it is whole; give one of them another name")
 
 
-def refuse_images(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
+def refuse_images(args: argparse.Namespace) -> None:
     """Refuse to show images where nobody can press a key for the next one."""
-    if args.serve is None and not any(map(is_address, args.output)):
-        return
-    if are_images(specs, sources):
+    if args.serve is not None or any(map(is_address, args.output)):
         option = "an address" if args.serve is None else "--serve"
         raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")
 
 
-def refuse_crops_without_numbers(args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source]) -> None:
-    """Refuse a picture of each object where nobody tells the objects of a film apart."""
-    if args.crops is not None and not args.steady and not are_images(specs, sources):
+def refuse_crops_without_numbers(args: argparse.Namespace) -> None:
+    """Refuse a picture of each object of films where nobody tells these apart."""
+    if args.crops is not None and not args.steady:
         raise UsageError("--crops tells objects apart by their numbers, which they have none of with --no-steady")
 
 
 def are_images(specs: Sequence[Spec], sources: Sequence[Source]) -> bool:
     """Whether all sources are images of their own, as far as is known by now."""
-    infos = [source.info for spec, source in zip(specs, sources, strict=True) if is_here(spec)]
-    return len(infos) == len(specs) and all(info.has_stills for info in infos)
+    return all(is_here(spec) and source.info.has_stills for spec, source in zip(specs, sources, strict=True))
 
 
 def refuse_outside(

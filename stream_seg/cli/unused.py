@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
 from stream_seg.cli.places import of_source
-from stream_seg.cli.refusals import are_images
 from stream_seg.protocols import Source
 from stream_seg.render import BLACK_VIEWS, NAMING_VIEWS
 from stream_seg.sinks import is_address
@@ -31,9 +30,9 @@ _ALSO_FOR_OUTPUTS = ("--transport", "--reconnect")
 
 
 def warn_of_unused(
-    args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source], labels: Sequence[str]
+    args: argparse.Namespace, specs: Sequence[Spec], sources: Sequence[Source], labels: Sequence[str], *, stills: bool
 ) -> None:
-    """Warn of each option that is for sources or outputs of which none was named."""
+    """Warn of each option that has no effect on the sources and outputs; `stills` tells that all sources are images."""
     sent = [output for output in args.output if is_address(output)]
     for option, concerns, words in _FOR_SOURCES:
         named = [*specs, *sent] if option in _ALSO_FOR_OUTPUTS else specs
@@ -46,7 +45,6 @@ def warn_of_unused(
     }
     if _given(args, "--frame-rate") and not images:
         logger.warning("--frame-rate is for images, of which none were named: a video keeps its times")
-    films = not are_images(specs, sources)
     lacks = {
         "--ids": "" if args.view in NAMING_VIEWS else "shows no names",
         "--trails": "shows objects alone, on black" if args.view in BLACK_VIEWS else "",
@@ -54,13 +52,13 @@ def warn_of_unused(
     for option in ("--ids", "--trails", "--on-change", "--line"):
         if not _value(args, option):
             continue
-        if not films:
+        if stills:
             logger.warning("%s is for films, of which none was named: it has no effect", option)
         elif option in lacks and not args.steady:
             logger.warning("with --no-steady objects have no numbers: %s has no effect", option)
         elif lacks.get(option):
             logger.warning("--view %s %s: %s has no effect", args.view, lacks[option], option)
-    for label, source in images.items() if films else ():
+    for label, source in () if stills else images.items():
         if source.info.has_stills and of_source(args.line, label):
             logger.warning("--line is for films, and %s is none: it has no effect there", label)
     if _given(args, "--codec") and not args.output:

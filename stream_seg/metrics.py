@@ -370,7 +370,6 @@ class Metrics:
         self._latencies = Latencies()
         self._rate = RateMeter(clock=clock)
         self._started: float | None = None
-        self._last = 0.0
         self.in_turns = False
         """Whether the sources are read one after the other, by one thread: each has its rate from its turn on."""
 
@@ -423,12 +422,11 @@ class Metrics:
 
         `ids` are their numbers, where they have some.
         """
-        self._last = self._clock()
-        self._latencies.add(self._last - captured_at)
+        now = self._clock()
+        self._latencies.add(now - captured_at)
         self._rate.tick()
-        own = self.feeds[feed]
-        own.last_delivery = self._last
-        own.frame_delivered(self._last - captured_at, names, ids)
+        self.feeds[feed].last_delivery = now
+        self.feeds[feed].frame_delivered(now - captured_at, names, ids)
 
     def status(self) -> str:
         """Rate, latency and drops of all sources together."""
@@ -436,7 +434,8 @@ class Metrics:
 
     def summary(self) -> Summary:
         """The figures up to now. Any thread may ask; what grows meanwhile is looked through as a copy."""
-        seconds = max(self._last - self._started, 0.0) if self._started is not None else 0.0
+        last = max(feed.last_delivery for feed in self.feeds)
+        seconds = 0.0 if self._started is None else max(last - self._started, 0.0)
         captured = [feed.busy for feed in self.feeds]
         work = {"capture": sum(captured) if self.in_turns else max(captured)}
         work |= {name: stage.busy for name, stage in self.stages.items()}

@@ -20,7 +20,6 @@ from stream_seg.sinks.part import Target
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
 
-
 _LISTED = 6
 """Classes of which the summary gives numbers, results that it names, and sources that were not begun."""
 
@@ -76,9 +75,9 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run in five lines, and one for what has numbers, for each region and line of an only source, and
-    for each of several sources. That of photos has how many there were and in what time: no rate of frames, and no
-    latency.
+    """The summary of a run: five lines, and one more for objects with numbers, for each region and line of a single
+    source, and for each of several sources. That of photos says how many there were and how long they took, but gives
+    no frame rate and no latency.
     """
     model = describe_segmenter(segmenter)
     rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
@@ -88,7 +87,7 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     only = infos[0] if is_alone else None
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
     limits = [f"  busy     {busy}; limited by {summary.limited_by}"]
-    are_photos = all(map(_is_photos, infos))
+    are_photos = all(info is not None and info.has_stills for info in infos)
     places = [f"  {place:<8} {counts}" for place, counts in _places(summary.feeds[0])] if is_alone else []
     if are_photos:
         counted, speed = _photos(summary)
@@ -112,10 +111,6 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         lines += [_line(feed, width, photos=are_photos, places=not is_alone) for feed in named]
         lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
-
-
-def _is_photos(info: SourceInfo | None) -> bool:
-    return info is not None and info.has_stills
 
 
 def _photos(summary: Summary) -> tuple[str, str]:
@@ -182,17 +177,15 @@ def _latency(figures: Summary | FeedSummary) -> str:
 
 def describe_source(info: SourceInfo | None, feed: FeedSummary) -> dict[str, object]:
     """A source and its figures; what is only known of an open source is None for one that never was."""
-    figures = asdict(feed)
-    label = figures.pop("name")
     return {
-        "label": label,
+        "label": feed.name,
         "name": None if info is None else info.name,
         "kind": None if info is None else info.kind,
         "width": None if info is None else info.size[0],
         "height": None if info is None else info.size[1],
         "frame_rate": None if info is None or info.frame_rate is None else float(info.frame_rate),
         "duration": None if info is None or info.duration is None else float(info.duration),
-        **{key: value for key, value in figures.items() if key != "live"},
+        **{key: value for key, value in asdict(feed).items() if key not in ("name", "live")},
     }
 
 

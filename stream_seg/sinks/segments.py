@@ -96,8 +96,12 @@ class Segmented(Sink, Generic[S, T]):
         for given in (seconds, events):
             if given is not None and not 0 < given < math.inf:
                 raise UsageError(f"a segment of {given:g} seconds cannot be; give it some length")
-        if before is not None:
-            _check_before(before, events)
+        if before is not None and events is None:
+            raise UsageError("what is kept from before an event needs events, as in events=10")
+        if before is not None and not 0 < before <= MOST_SECONDS:
+            raise UsageError(
+                f"{before:g} seconds before an event cannot be kept in memory; give more than 0, {MOST_SECONDS} at most"
+            )
         if keep is not None and not isinstance(keep, Keep):
             raise UsageError(f"what is kept is given as a Keep, as parse_keep('24h') gives, not {keep!r}")
         self._seconds = None if seconds is None else Fraction(seconds)
@@ -401,12 +405,3 @@ class SegmentedObjects(Segmented[ObjectsFile, tuple[Frame, Detections]]):
     def _begin_with(self, file: ObjectsFile, preroll: PreRoll[tuple[Frame, Detections]]) -> None:
         for frame, detections in preroll.take():
             file.write(frame, detections)
-
-
-def _check_before(before: float, events: float | None) -> None:
-    if events is None:
-        raise UsageError("what is kept from before an event needs events, as in events=10")
-    if not 0 < before <= MOST_SECONDS:
-        raise UsageError(
-            f"{before:g} seconds before an event cannot be kept in memory; give more than 0, {MOST_SECONDS} at most"
-        )

@@ -625,13 +625,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     words = with_files(argv)
     try:
         args = _parse_run([word.text for word in words])
-        args.words = words
-        return args
     except UsageError as error:
-        message = str(error)
-    place = place_of_failure(words, _failure)
-    # What an option got by mistake may be an address with a password in it.
-    raise UsageError(f"{'' if place is None else f'{place}: '}{safe_address(message)}")
+        place = place_of_failure(words, _failure)
+        # What an option got by mistake may be an address with a password in it.
+        raise UsageError(f"{'' if place is None else f'{place}: '}{safe_address(str(error))}") from None
+    args.words = words
+    return args
 
 
 def _failure(argv: Sequence[str]) -> str | None:

@@ -136,9 +136,9 @@ def refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequ
     """Refuse a file named for two results or for an input, and figures that could not be written at the end."""
     named = [name for name in outputs if name not in PIPED]
     names = [*named, *([] if args.metrics is None else [str(args.metrics)])]
-    paths = [os.path.realpath(name) for name in names]
     seen: set[str] = set()
-    for name, path in zip(names, paths, strict=True):
+    for name in names:
+        path = os.path.realpath(name)
         if path in seen:
             raise UsageError(f"{shown_address(name)} was named for two outputs; give each a name of its own")
         seen.add(path)

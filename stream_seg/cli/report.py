@@ -75,9 +75,8 @@ def written(outputs: Sequence[Sink]) -> list[str]:
 
 
 def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summary, outputs: Sequence[str]) -> str:
-    """The summary of a run: five lines, and one more for objects with numbers, for each region and line of a single
-    source, and for each of several sources. That of photos says how many there were and how long they took, but gives
-    no frame rate and no latency.
+    """The summary of a run: five lines, and more where objects have numbers, a single source has regions or lines, or
+    there are several sources. That of photos has no frame rate and no latency.
     """
     model = describe_segmenter(segmenter)
     rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
@@ -86,20 +85,11 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     is_alone = len(infos) == 1
     only = infos[0] if is_alone else None
     sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
-    limits = [f"  busy     {busy}; limited by {summary.limited_by}"]
     are_photos = all(info is not None and info.has_stills for info in infos)
+    counted, speed = _photos(summary) if are_photos else _frames(summary)
+    # One photo alone does not show which stages of a pipeline wait for each other.
+    limits = [] if are_photos and summary.captured < 2 else [f"  busy     {busy}; limited by {summary.limited_by}"]
     places = [f"  {place:<8} {counts}" for place, counts in _places(summary.feeds[0])] if is_alone else []
-    if are_photos:
-        counted, speed = _photos(summary)
-        if summary.captured < 2:  # which stages of a pipeline wait for each other shows in many
-            limits = []
-    else:
-        frames = [f"{summary.captured} captured", f"{summary.delivered} delivered", f"{summary.dropped} dropped"]
-        frames += [f"{summary.unchanged} unchanged"] if summary.unchanged else []
-        counted = f"  frames   {', '.join(frames)}{_objects(summary)}"
-        speed = (
-            f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms"
-        )
     lines = [f"{sources} -> {results}", counted, *places, speed, *limits]
     lines.append(f"  model    {model['name']} on {model['provider']}")
     if not is_alone or any(feed.outages for feed in summary.feeds):
@@ -111,6 +101,16 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
         lines += [_line(feed, width, photos=are_photos, places=not is_alone) for feed in named]
         lines += [f"  and {unread} more, which were not begun"] if unread > _LISTED else []
     return "\n".join(lines)
+
+
+def _frames(summary: Summary) -> tuple[str, str]:
+    """How many frames there were, with what in them, and at what rate and how late they were delivered."""
+    unchanged = f", {summary.unchanged} unchanged" if summary.unchanged else ""
+    counts = f"{summary.captured} captured, {summary.delivered} delivered, {summary.dropped} dropped{unchanged}"
+    return (
+        f"  frames   {counts}{_objects(summary)}",
+        f"  speed    {summary.fps:.1f} fps over {summary.seconds:.1f} s; latency p50/p95/p99 {_latency(summary)} ms",
+    )
 
 
 def _photos(summary: Summary) -> tuple[str, str]:

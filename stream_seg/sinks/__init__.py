@@ -104,7 +104,8 @@ def open_sink(
     where no video is written, for segments or events where no file is that can be had so, for `keep` or
     `before` without such, and for an empty name.
     """
-    if keep is not None and segment is None and events is None:
+    is_cutting = segment is not None or events is not None
+    if keep is not None and not is_cutting:
         raise UsageError(
             "--keep removes old segments of a recording; add their length, as in --segment 10m, or --events 10s"
         )
@@ -122,7 +123,38 @@ def open_sink(
         _refuse_cutting(segment, events, "an address")
         return Publisher(path, codec=codec, transport=transport, attempts=attempts)
     try:
-        return _choose(path, codec, overwrite, source_path, segment, events, before, keep, spared, transparent)
+        name, suffix = Path(path), _suffix(path)
+        if suffix not in _CUT:
+            _refuse_cutting(segment, events, path)
+        if is_cutting and suffix in CONTAINERS:
+            return SegmentedVideo(
+                name,
+                segment,
+                events=events,
+                before=before,
+                keep=keep,
+                codec=codec,
+                source_path=source_path,
+                spared=spared,
+            )
+        if suffix in CONTAINERS:
+            return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
+        if codec is not None:
+            raise UsageError(f"--codec {codec} is for videos, and {path} is none")
+        if is_cutting:
+            return SegmentedObjects(
+                name, segment, events=events, before=before, keep=keep, source_path=source_path, spared=spared
+            )
+        if suffix in _DATA:
+            return _DATA[suffix](name, overwrite=overwrite, source_path=source_path)
+        if suffix and suffix not in images.SUFFIXES:
+            known = [*CONTAINERS, *images.SUFFIXES, *_DATA]
+            raise OutputError(
+                f"cannot write {path}: '{suffix}' is not understood; "
+                f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
+            )
+        kind = ImageFolder if not suffix else NumberedImages if images.is_numbered(name) else ImageFile
+        return kind(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -163,50 +195,3 @@ def _refuse_cutting(segment: float | None, events: float | None, path: str | Pat
     for option, given in (("--segment", segment), ("--events", events)):
         if given is not None:
             raise UsageError(f"{option} is for video and {objects.SUFFIX} files, and {path} is neither")
-
-
-def _choose(
-    path: str | Path,
-    codec: str | None,
-    overwrite: bool,
-    source_path: str | Path | None,
-    segment: float | None,
-    events: float | None,
-    before: float | None,
-    keep: Keep | None,
-    spared: Iterable[str | Path],
-    transparent: bool,
-) -> Sink:
-    name, suffix = Path(path), _suffix(path)
-    is_cutting = segment is not None or events is not None
-    if suffix not in _CUT:
-        _refuse_cutting(segment, events, path)
-    if is_cutting and suffix in CONTAINERS:
-        return SegmentedVideo(
-            name,
-            segment,
-            events=events,
-            before=before,
-            keep=keep,
-            codec=codec,
-            source_path=source_path,
-            spared=spared,
-        )
-    if suffix in CONTAINERS:
-        return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
-    if codec is not None:
-        raise UsageError(f"--codec {codec} is for videos, and {path} is none")
-    if is_cutting:
-        return SegmentedObjects(
-            name, segment, events=events, before=before, keep=keep, source_path=source_path, spared=spared
-        )
-    if suffix in _DATA:
-        return _DATA[suffix](name, overwrite=overwrite, source_path=source_path)
-    if suffix and suffix not in images.SUFFIXES:
-        known = [*CONTAINERS, *images.SUFFIXES, *_DATA]
-        raise OutputError(
-            f"cannot write {path}: '{suffix}' is not understood; "
-            f"use one of {', '.join(known)}, or a folder{did_you_mean(suffix, known)}"
-        )
-    kind = ImageFolder if not suffix else NumberedImages if images.is_numbered(name) else ImageFile
-    return kind(name, overwrite=overwrite, source_path=source_path, spared=spared, transparent=transparent)

@@ -147,13 +147,13 @@ class Film:
         """
         try:
             if self._held is not None:
-                duration = self._last_duration(_ticks(self._held), until)
-                end = (_ticks(self._held) + duration) * self._tick
-                self._encode_until(self._held, _ticks(self._held) + duration)
+                begin = _ticks(self._held)
+                duration = self._last_duration(begin, until)
+                self._encode_until(self._held, begin + duration)
                 self._held = None
                 self._mux(self._packets.encode(None))
-                if until is not None:  # not to the tick: the sound that begins between the two would be in no segment
-                    end = until - self._begin
+                # Not to the tick where `until` is known: sound that begins between the two would be in no segment.
+                end = (begin + duration) * self._tick if until is None else until - self._begin
                 self._finish_sound(end, duration * self._tick, complete=complete)
         finally:
             self._container.close()

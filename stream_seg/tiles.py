@@ -305,8 +305,6 @@ class Grid:
     @classmethod
     def of(cls, count: int) -> Grid:
         """The grid whose tiles, in proportions of 16:9, are largest; among equals the one with fewest empty tiles."""
-        if count == 1:
-            return cls(1, 1, ALONE)
         grids = (cls._with(columns, count) for columns in range(1, count + 1))
         return max(grids, key=lambda grid: (grid.tile, -grid.columns * grid.rows, grid.columns))
 

@@ -256,9 +256,9 @@ class Tiles(Wall):
 
 
 class WallIfLive(Sink):
-    """The window of an only source of which is not known before it is open whether it is live.
+    """A window, page or address for the pictures of one source, which may turn out to be live only once it is open.
 
-    One that is goes through a wall of its own, so that outages are told over its last picture; a recording or images
+    A live one goes through a wall of its own, so that outages are told over its last picture; a recording or images
     are passed on to `sink` as they come. `name` is safe to print, `availability` the source's.
     """
 

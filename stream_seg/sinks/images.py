@@ -125,18 +125,18 @@ class ImageFile(_Images):
     def open(self, info: SourceInfo) -> None:
         super().open(info)
         self._target(self.path)
+        self._name = info.name
         # How many frames a part of a recording has is but an estimate: of two, one may be before it or behind it, and
         # where the time between frames varies, one may be several.
-        is_part = info.start > 0 or info.end is not None
-        if info.frame_count is not None and info.frame_count > 1 and not is_part:
-            raise self._too_many(info.name)
-        self._name = info.name
-        self._has_one = info.frame_count == 1 and not is_part
+        count = None if info.start > 0 or info.end is not None else info.frame_count
+        if count is not None and count > 1:
+            raise self._too_many()
+        self._has_one = count == 1
 
     def write(self, frame: Frame, detections: Detections) -> None:
         if self._has_written or self._waiting is not None:
             self._waiting = None
-            raise self._too_many(self._name)
+            raise self._too_many()
         if self._has_one:
             super().write(frame, detections)
         else:
@@ -151,9 +151,9 @@ class ImageFile(_Images):
     def _path_for(self, frame: Frame) -> Path:  # noqa: ARG002  there is but one
         return self.path
 
-    def _too_many(self, name: str) -> OutputError:
-        pattern = self.path.with_name(f"{self.path.stem}_%05d{self.path.suffix}")
-        return OutputError(f"{self.path} can hold one image, and {name} has more; write to a folder or to {pattern}")
+    def _too_many(self) -> OutputError:
+        path = self.path.with_name(f"{self.path.stem}_%05d{self.path.suffix}")
+        return OutputError(f"{self.path} can hold one image, and {self._name} has more; write to a folder or to {path}")
 
 
 class NumberedImages(_Images):

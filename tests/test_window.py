@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from stream_seg.sinks.window import fitting
 from tests.sink_close_button import press_close_button
+from tests.source_counts import until
 from tests.support import requires
 
 PROGRAM = "tests.sink_window_program"
@@ -99,6 +102,25 @@ def end_of(running: subprocess.Popen[str]) -> str:
     return out.splitlines()[-1]
 
 
+def printed_by(running: subprocess.Popen[str]) -> list[str]:
+    """What the program prints from now on, as it comes."""
+    lines: list[str] = []
+
+    def listen() -> None:
+        for line in running.stdout or ():
+            lines.append(line)  # noqa: PERF402  one by one, for others look meanwhile
+
+    threading.Thread(target=listen, daemon=True).start()
+    return lines
+
+
+def stands_for_a_second(lines: list[str]) -> bool:
+    """Whether nothing is shown for so long, in which a film shows 25 frames."""
+    shown = len(lines)
+    time.sleep(1)
+    return len(lines) == shown
+
+
 @on_a_screen
 @pytest.mark.parametrize(("kind", "key"), [("video", "q"), ("live", "Escape"), ("images", "q")])
 def test_a_key_ends_the_run(kind: str, key: str, screen: str) -> None:
@@ -178,28 +200,37 @@ def test_each_image_stays_until_a_key_is_pressed(screen: str) -> None:
 @pytest.mark.parametrize("kind", ["video", "sequence"])
 def test_other_keys_do_not_end_a_film(kind: str, screen: str) -> None:
     """The left arrow's keysym ends in the byte of a Q."""
-    with program(screen, kind, "40") as (running, _):
+    with program(screen, kind, ENOUGH) as (running, _):
+        lines = printed_by(running)
         for key in ("x", "Left", "shift", "alt"):
             xdotool(screen, "key", key)
-        assert end_of(running) == "ended"
+        shown = len(lines)
+        assert until(lambda: len(lines) >= shown + 10)  # each would have been seen by then
+        xdotool(screen, "key", "q")
+        assert running.wait(20) == 0
 
 
 @on_a_screen
-def test_a_window_that_is_used_again_shows_the_next_film_too(screen: str) -> None:
-    with program(screen, "video", "40", "again") as (running, _):
-        out, _ = running.communicate(timeout=20)
-    numbers = [f"shown {number}" for number in range(40)]
-    assert out.splitlines() == [*numbers[1:], "ended", *numbers, "ended"]
+@pytest.mark.parametrize("kind", ["video", "sequence"])
+def test_a_window_that_is_used_again_shows_the_next_film_too(kind: str, screen: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", PROGRAM, kind, "5", "again"],
+        capture_output=True, text=True, timeout=30, cwd=ROOT, check=True, env={**os.environ, "DISPLAY": screen},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [*(f"shown {number}" for number in range(5)), "ended"] * 2
 
 
 @on_a_screen
 def test_space_pauses_until_it_is_pressed_again(screen: str) -> None:
-    with program(screen, "video", "40") as (running, _):  # not two seconds long
+    with program(screen, "video", ENOUGH) as (running, _):
+        lines = printed_by(running)
         xdotool(screen, "key", "space")
-        with pytest.raises(subprocess.TimeoutExpired):
-            running.wait(2)
+        assert until(lambda: stands_for_a_second(lines))
+        shown = len(lines)
         xdotool(screen, "key", "space")
-        assert end_of(running) == "ended"
+        assert until(lambda: len(lines) >= shown + 10)
+        xdotool(screen, "key", "q")
+        assert running.wait(20) == 0
 
 
 @on_a_screen

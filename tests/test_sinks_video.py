@@ -50,6 +50,7 @@ from tests.sink_films import (
     taken,
 )
 from tests.source_files import write_video
+from tests.support import file_limit
 
 MILLISECOND = Fraction(1, 1000)
 COLOUR_TOLERANCE = 4
@@ -905,38 +906,42 @@ def test_after_a_failure_what_was_written_is_kept_and_plays(
     assert not (tmp_path / f"a.{suffix}").exists()
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of videos without and with sound whose processes were killed after their 50th frame."""
+    folder = tmp_path_factory.mktemp("killed")
+    source = record(folder / "in.mkv")
+    command = [sys.executable, "-m", "tests.sink_killed", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return folder
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "gif"])
-@pytest.mark.parametrize("sound", [False, True], ids=["silent", "sounding"])
-def test_a_killed_process_loses_less_than_a_second(suffix: str, sound: bool, tmp_path: Path) -> None:
-    source = record(tmp_path / "in.mkv") if sound else ""
-    codec = {"webm": "vp9", "gif": "gif"}.get(suffix, "h264")
-    run("tests.sink_killed", str(tmp_path / f"a.{suffix}"), codec, "25", "50", str(source))
-    film = read(tmp_path / f"a.part.{suffix}")
+@pytest.mark.parametrize("sound", ["silent", "sounding"])
+def test_a_killed_process_loses_less_than_a_second(suffix: str, sound: str, killed: Path) -> None:
+    film = read(killed / f"{sound}.part.{suffix}")
     assert len(film.times) >= 25
     assert film.times[: len(film.times)] == pytest.approx([i / 25 for i in range(len(film.times))], abs=0.025)
-    assert not (tmp_path / f"a.{suffix}").exists()
-
-
-def run(module: str, *args: str) -> str:
-    """Run a helper in a process of its own; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *args], capture_output=True, text=True, timeout=50, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout
+    assert not (killed / f"{sound}.{suffix}").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "gif"])
 def test_a_full_disk_ends_the_file_and_leaves_it_playable(suffix: str, tmp_path: Path) -> None:
-    whole = tmp_path / f"whole.{suffix}"
-    deliver(
-        VideoFile(whole), info(size=(160, 120)), [Frame(noise(i, (160, 120)), i, t, 0.0) for i, t in enumerate(CFR)]
-    )
+    whole, about = tmp_path / f"whole.{suffix}", info(size=(160, 120))
+    shown = [Frame(noise(i, (160, 120)), i, t, 0.0) for i, t in enumerate(CFR)]
+    deliver(VideoFile(whole), about, shown)
     size = whole.stat().st_size
     for limit in (size // 2, size - 50):  # in the middle; when all frames are written and only the index is not
         output = tmp_path / f"a{limit}.{suffix}"
-        message, kept = run("tests.sink_disk_full", str(output), str(limit)).splitlines()
-        assert message.startswith(f"cannot write {output}: File too large; what was written until then is in {kept}")
-        assert len(read(Path(kept)).times) > 10
+        sink = VideoFile(output)
+        with file_limit(limit):
+            with pytest.raises(OutputError) as caught:
+                deliver(sink, about, shown)
+            sink.close(Outcome.FAILED)
+        assert sink.kept is not None
+        said = f"cannot write {output}: File too large; what was written until then is in {sink.kept}"
+        assert str(caught.value).startswith(said)
+        assert len(read(sink.kept).times) > 10
         assert not output.exists()

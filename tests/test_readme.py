@@ -21,7 +21,7 @@ def blocks(mark: str, text: str = TEXT) -> list[str]:
 
 def execute(code: str) -> None:
     """Run a program, on the beginning of the clip."""
-    shortened = code.replace('open_source("samples/clip.mp4")', 'open_source("samples/clip.mp4", max_frames=20)')
+    shortened = re.sub(r'open_source\(("samples/clip\.mp4"|path)\)', r"open_source(\1, max_frames=20)", code)
     exec(shortened, {"__name__": "__main__"})
 
 

@@ -76,10 +76,16 @@ def room_of(path: Path) -> str:
 
 
 @cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All there is in a module."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Every module `path` imports, inside functions too, `from stream_seg import x` as stream_seg.x."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -126,7 +132,7 @@ def test_a_module_uses_only_the_packages_of_its_room(path: Path) -> None:
 
 def test_nothing_but_the_command_line_prints() -> None:
     for path in MODULES:
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
         printing = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("print", "exit")]
         assert not printing or room_of(path) == "cli", path
 

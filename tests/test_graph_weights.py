@@ -135,6 +135,7 @@ WRITERS: list[Writer] = [torch_zip, torch_legacy, safetensors]
 
 def read(folder: Path, data: bytes) -> State:
     path = folder / "weights.pth"
+    path.unlink(missing_ok=True)  # where a file is cut to nothing and written again, ext4 waits for the disk
     path.write_bytes(data)
     return read_weights(path).state
 

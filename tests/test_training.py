@@ -128,7 +128,7 @@ def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFacto
     measured = ["--data", shapes, "--sizes", "160", "--licence", "CC0-1.0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.import_module("card"), "ROUNDS", 1)  # how fast it is here, nobody wants to know
-        said = run("export", trained, folder, "--calibrate", shapes / "val" / "[0-3].png", *measured)
+        said = run("export", trained, folder, "--calibrate", shapes / "val" / "[01].png", *measured)
     assert re.search(r"^int8, long side 160: mask AP [\d.]+, AP50 [\d.]+; box AP .* \(mean of 3\)$", said, re.MULTILINE)
     return folder
 

@@ -451,6 +451,8 @@ def test_boxes_go_to_the_canvas_and_back(
     boxes = np.array([[0, 0, *size], [size[0] / 3, size[1] / 4, size[0] / 2, size[1]]], np.float32)
     back = placement.to_image(placement.to_canvas(boxes))
     np.testing.assert_allclose(back, boxes, atol=1e-3 * max(1, max(size) / min(inner)))
+    beyond = np.array([[-9, -9, *np.add(canvas, 99)]])
+    np.testing.assert_allclose(placement.visible(beyond), [[*corner, *np.add(corner, inner)]], rtol=1e-6)
 
 
 def test_sizes_are_rounded_half_up_and_to_strides() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.geometry import Letterbox, choose_canvas, mask_roi, outlines, paste
+from stream_seg.geometry import Letterbox, choose_canvas, mask_roi, outlines, pairwise_iou, paste, regridded, resize
 
 CANVASES = ((416, 256), (256, 416), (416, 320), (320, 416), (416, 416))
 
@@ -128,9 +128,23 @@ def test_shrinking_averages_like_area_interpolation() -> None:
     assert np.abs(out[:height, :width].astype(int) - 128).max() <= 1
 
 
+def test_every_pixel_counts_where_an_image_is_shrunk_with_averaging() -> None:
+    lines = np.zeros((90, 90, 3), np.uint8)
+    lines[:, ::3] = 255
+    assert resize(lines, (60, 60)).mean() == pytest.approx(85)
+
+
+def test_an_enlarged_image_is_interpolated_whether_averaged_or_not() -> None:
+    edge = np.repeat(np.array([[[0] * 3, [200] * 3]], np.uint8), 2, axis=0)
+    for averaging in (True, False):
+        assert resize(edge, (8, 2), averaging=averaging)[0, :, 0].tolist() == [0, 0, 25, 75, 125, 175, 200, 200]
+
+
 def test_an_image_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="expected an image of"):
         Letterbox((64, 48), (32, 32)).apply(np.zeros((64, 48, 3), np.uint8), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match="expected an image of"):
+        Letterbox((64, 48), (32, 24)).apply(np.zeros((48, 64, 3), np.uint8), np.zeros((32, 24, 3), np.uint8))
     with pytest.raises(ValueError, match="at least 1x1"):
         Letterbox((0, 48), (32, 32))
 
@@ -226,6 +240,26 @@ def test_a_box_without_pixels_gives_an_empty_region(box: tuple[float, ...]) -> N
     assert not paste(one(np.array(box, np.float32), np.ones((28, 28), np.float32)), (64, 48)).any()
 
 
+def test_a_mask_may_have_another_number_of_rows_than_of_columns() -> None:
+    lower = np.zeros((4, 28), np.float32)
+    lower[2:] = 1
+    box = np.array([10, 10, 50, 70], np.float32)
+    for mask, expected in ((lower, np.s_[40:70, 10:50]), (np.ascontiguousarray(lower.T), np.s_[10:70, 30:50])):
+        truth = np.zeros((80, 60), np.bool_)
+        truth[expected] = True
+        assert iou(paste(one(box, mask), (60, 80))[0], truth) > 0.95
+
+
+def test_boxes_without_area_overlap_nothing() -> None:
+    boxes = np.array([[5, 5, 5, 5], [3, 3, 3, 9], [0, 0, 6, 6]], np.float32)
+    assert pairwise_iou(boxes, boxes).tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_masks_on_another_grid_have_the_nearest_cells() -> None:
+    masks = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
+    assert regridded(masks, (2, 5)).tolist() == [[[0, 0, 1, 2, 2]] * 2]
+
+
 def test_no_detections_paste_to_no_bitmasks() -> None:
     assert paste(Detections.none(("thing",)), (64, 48)).shape == (0, 48, 64)
 
@@ -266,6 +300,12 @@ def test_outlines_that_are_filled_are_the_mask_to_within_a_pixel(extent: float) 
         assert sum(map(len, polygons)) < sum(map(len, edges)) / 10
 
 
+def test_outlines_of_what_is_thin_are_as_exact_as_it_needs() -> None:
+    found = one(np.array([7.3, 11.8, 11.8, 311.8], np.float32), small_ellipse())
+    (polygons,) = outlines(found, (330, 420))
+    assert iou(paste(found, (330, 420))[0], filled(polygons, (330, 420))) >= 0.99
+
+
 @pytest.mark.parametrize("corners", [(-40.0, -30.0, 20.0, 25.0), (90.0, 70.0, 200.0, 300.0), (10.2, 10.2, 11.0, 11.0)])
 def test_outlines_end_where_the_picture_does(corners: tuple[float, ...]) -> None:
     found = one(np.array(corners, np.float32), np.full((28, 28), 0.9, np.float32))
@@ -281,4 +321,6 @@ def test_what_has_no_pixel_has_no_outline() -> None:
     outside, thin = np.array([200, 10, 220, 30], np.float32), np.array([5, 5, 5, 9], np.float32)
     assert outlines(one(outside, mask), (100, 80)) == [[]]
     assert outlines(one(thin, mask), (100, 80)) == [[]]
-    assert outlines(one(np.array([5, 5, 30, 40], np.float32), np.zeros((28, 28), np.float32)), (100, 80)) == [[]]
+    for nowhere in (0.0, 0.5):
+        grid = np.full((28, 28), nowhere, np.float32)
+        assert outlines(one(np.array([5, 5, 30, 40], np.float32), grid), (100, 80)) == [[]]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream_seg.errors import StreamSegError
 
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class SessionsByShape:
@@ -45,7 +45,7 @@ class SessionsByShape:
     @contextmanager
     def lend(self, feeds: Mapping[str, NDArray[np.generic]]) -> Iterator[onnxruntime.InferenceSession]:
         """The session for inputs of these shapes."""
-        shapes = tuple(sorted((name, array.shape) for name, array in feeds.items()))
+        shapes = tuple(array.shape for array in feeds.values())
         with self._lock:
             if shapes not in self._of:
                 self._of[shapes] = self._another()
@@ -56,11 +56,10 @@ class SessionsByShape:
     def give_back(self) -> bool:
         """Close all but one, for their memory; it does the work of all from now on. False where there is but one."""
         with self._lock:
-            if len(self._of) + len(self._unused) < 2:
+            if len(self._of) < 2:
                 return False
             self._most = 1
             shapes, session = self._of.popitem()
-            self._unused.clear()
             self._of.clear()
             self._of[shapes] = session
             return True

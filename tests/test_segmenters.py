@@ -368,6 +368,18 @@ class TestOurGraphs:
     def test_a_light_model_gains_from_calls_at_the_same_time(self, tiny: ModelSegmenter) -> None:
         assert (tiny.max_batch, tiny.concurrency) == (1, 2)
 
+    def test_a_call_beside_another_has_a_thread_of_its_own_and_one_alone_has_all(self, tmp_path: Path) -> None:
+        sessions = Session(batched_model(tmp_path / "tiny.onnx"), "cpu", threads=2)._open()
+        for _ in range(2):
+            with sessions.lend({}) as alone, sessions.lend({}) as beside:
+                assert [alone, beside] == sessions.ways()
+                assert [one.get_session_options().intra_op_num_threads for one in (alone, beside)] == [2, 1]
+
+    def test_a_heavy_model_fills_all_threads_by_itself(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(session_module, "LIGHT_BYTES", 100)
+        session = Session(batched_model(tmp_path / "tiny.onnx"), "cpu", threads=2)
+        assert (session.concurrency, len(session.ways)) == (1, 1)
+
 
 @pytest.mark.parametrize("make", [_tiny, _tiny_one_thread, _filtered])
 def test_a_closed_segmenter_holds_no_session_and_says_so(

@@ -269,7 +269,7 @@ def _refusal(message: str) -> str:
     for pattern, sentence in _REFUSALS:
         match = re.search(pattern, message)
         if match:
-            return sentence.format(*[Path(group).name for group in match.groups() if group])
+            return sentence.format(*filter(None, match.groups()))
     return f"cannot be loaded: {cause(message)}"
 
 

@@ -127,7 +127,10 @@ def test_hevc_can_be_sent() -> None:
     assert server.codec == "hevc"
 
 
-def test_a_server_may_come_late_and_come_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_may_come_late_and_come_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_seg.sinks.publisher.STEADY_SECONDS", 0)
     caplog.set_level(logging.INFO, "stream_seg")
     port = free_port()
     with Server("tcp", port) as server, Relay(f"127.0.0.1:{port}") as relay:
@@ -139,6 +142,7 @@ def test_a_server_may_come_late_and_come_back(caplog: pytest.LogCaptureFixture) 
             server.__exit__()
             with Server("tcp", port) as again:
                 number = send_until(publisher, again, number, 5)
+                assert publisher._tries == 0  # once it holds, the next outage is the first
                 publisher.close(Outcome.STOPPED)
     said = [record.message for record in caplog.records]
     assert said[0] == f"sending to {address}"

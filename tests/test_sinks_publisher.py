@@ -258,10 +258,11 @@ def test_a_slash_in_a_password_is_told_how_to_write() -> None:
         send_until(publisher, threading.Event())
 
 
-def test_a_host_without_an_entry_is_named() -> None:
+def test_a_host_without_an_entry_is_named(caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher("rtmp://nobody.invalid/live/KEY", attempts=1, draw=lambda: 1)
     with pytest.raises(OutputError, match=r"no host named nobody\.invalid \(tried again 1x\)$"), sending(publisher):
         send_until(publisher, threading.Event())
+    assert [message.partition(" (")[2].partition(";")[0] for message in caplog.messages] == ["not found"]
 
 
 def test_a_server_that_takes_nothing_holds_up_neither_the_run_nor_its_end(

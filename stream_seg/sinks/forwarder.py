@@ -46,8 +46,7 @@ def forward(url: str, container: str, options: dict[str, str], patience: float) 
     probing = {"probesize": "32", "analyzeduration": "0"}
     with av.open("pipe:0", format="flv", options=probing) as taken:
         (source,) = taken.streams.video
-        with _within(patience):
-            sent = av.open(url, "w", format=container, options=options)
+        sent = av.open(url, "w", format=container, options=options)  # connects when the first packet is sent
         try:
             stream = sent.add_stream_from_template(source)
             is_first = True

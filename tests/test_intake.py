@@ -164,7 +164,9 @@ def test_recordings_that_are_to_stay_level_wait_for_the_slowest() -> None:
     desk.put(0, frame(0), frame(1), frame(2))
     assert desk.take(8) == []
     desk.put(1, frame(0))
+    desk.now = 10 * intake.PATIENCE_SECONDS
     assert desk.take(8) == [(0, 0), (1, 0)]
+    assert desk.take(8) == []  # counted from its last turn
     desk.put(1, frame(1))
     assert desk.take(8) == [(0, 1), (1, 1)]
     desk.intake.end(1)
@@ -217,11 +219,12 @@ def test_the_end_of_a_feed_comes_after_its_last_frame_and_the_end_of_all_after_t
 
 def test_close_hands_out_what_is_inside_and_cancel_does_not() -> None:
     for end, indices in (("close", [0, 1]), ("cancel", [])):
-        desk = Desk(False)
+        desk = Desk(False, depth=2)
         desk.put(0, frame(0), frame(1))
-        getattr(desk.intake, end)()
-        with pytest.raises(ChannelClosed):
-            desk.put(0, frame(2))
+        threading.Timer(0.02, getattr(desk.intake, end)).start()
+        for late in (2, 3):  # one that waits for room, and one that comes afterwards
+            with pytest.raises(ChannelClosed):
+                desk.put(0, frame(late))
         assert [one.index for _, one in desk.intake.take(8).frames] == indices
 
 
@@ -234,7 +237,7 @@ def test_the_first_frame_can_be_looked_at_before_it_is_taken() -> None:
     two.intake.end(0)
     threading.Timer(0.02, two.put, (1, frame(8))).start()
     assert two.intake.first().index == 8  # for which the end of the other is none
-    desk.intake.end(0)
+    threading.Timer(0.02, desk.intake.end, (0,)).start()
     with pytest.raises(EndOfStream):
         desk.intake.first()
 

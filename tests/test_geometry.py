@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
-from stream_seg.geometry import Letterbox, choose_canvas, mask_roi, outlines, pairwise_iou, paste, regridded, resize
+from stream_seg.geometry import (
+    Letterbox,
+    choose_canvas,
+    mask_roi,
+    outlines,
+    pairwise_iou,
+    paste,
+    regridded,
+    resize,
+    sample_box,
+)
 
 CANVASES = ((416, 256), (256, 416), (416, 320), (320, 416), (416, 416))
 
@@ -258,6 +268,12 @@ def test_boxes_without_area_overlap_nothing() -> None:
 def test_masks_on_another_grid_have_the_nearest_cells() -> None:
     masks = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
     assert regridded(masks, (2, 5)).tolist() == [[[0, 0, 1, 2, 2]] * 2]
+
+
+def test_beyond_the_edges_of_what_is_sampled_its_outermost_pixels_go_on() -> None:
+    pixels = np.array([[1, 2], [3, 4]], np.float32)
+    sampled = sample_box(pixels, np.array([-2, -2, 4, 4], np.float32), (6, 6))
+    assert sampled.tolist() == [[1, 1, 1, 2, 2, 2]] * 3 + [[3, 3, 3, 4, 4, 4]] * 3
 
 
 def test_no_detections_paste_to_no_bitmasks() -> None:

@@ -63,14 +63,15 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How an image of `size` sits, scaled, in the top-left corner of a `canvas`, or `at_end` in the bottom-right one.
+    """How an image of `size` sits, scaled, in the top-left corner of a `canvas`, or up to `shift` pixels right of and
+    below it, as far as there is room.
 
     Sizes are (width, height) in pixels, at least 1. The scale is the largest at which the whole image fits.
     """
 
     size: tuple[int, int]
     canvas: tuple[int, int]
-    at_end: bool = False
+    shift: int = 0
 
     def __post_init__(self) -> None:
         if min(*self.size, *self.canvas) < 1:
@@ -80,9 +81,8 @@ class Letterbox:
     def placement(self) -> Placement:
         """Where the image is in the canvas, for boxes."""
         width, height = self.valid
-        return Placement(
-            self.size, self.valid, (self.canvas[0] - width, self.canvas[1] - height) if self.at_end else (0, 0)
-        )
+        corner = min(self.shift, self.canvas[0] - width), min(self.shift, self.canvas[1] - height)
+        return Placement(self.size, self.valid, corner)
 
     @property
     def valid(self) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class Letterbox:
         return max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))
 
     def apply(self, image: Image, out: NDArray[np.uint8], around: tuple[int, int, int] = (0, 0, 0)) -> None:
-        """Scale a BGR `image` of `size` into its corner of `out`, (canvas height, canvas width, 3), as RGB.
+        """Scale a BGR `image` of `size` into its place in `out`, (canvas height, canvas width, 3), as RGB.
 
         The rest of `out` gets the colour `around`, RGB.
         """

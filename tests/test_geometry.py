@@ -65,16 +65,16 @@ def torchvision_paste(box: NDArray[np.float32], mask: NDArray[np.float32], size:
     return whole[2000 : 2000 + size[1], 2000 : 2000 + size[0]]
 
 
-@given(sizes, canvases, fractions, st.booleans())
+@given(sizes, canvases, fractions, st.integers(0, 500))
 def test_boxes_survive_the_way_to_the_canvas_and_back(
-    size: tuple[int, int], canvas: tuple[int, int], corners: list[float], at_end: bool
+    size: tuple[int, int], canvas: tuple[int, int], corners: list[float], shift: int
 ) -> None:
     boxes = (np.array([corners]) * (*size, *size)).astype(np.float32)
-    letterbox = Letterbox(size, canvas, at_end)
+    letterbox = Letterbox(size, canvas, shift)
     on_canvas = letterbox.placement.to_canvas(boxes)
     assert np.abs(letterbox.placement.to_image(on_canvas) - boxes).max() <= 1e-3 * max(1, max(size) / 4000)
-    ends = canvas if at_end else letterbox.valid
-    begins = np.subtract(ends, letterbox.valid)
+    begins = np.minimum(shift, np.subtract(canvas, letterbox.valid))
+    ends = np.add(begins, letterbox.valid)
     assert (on_canvas <= (*np.add(ends, 1e-3), *np.add(ends, 1e-3))).all()
     assert (on_canvas >= (*np.subtract(begins, 1e-3), *np.subtract(begins, 1e-3))).all()
 
@@ -94,17 +94,17 @@ def test_the_scaled_image_fits_the_canvas_touches_an_edge_and_keeps_its_shape(
 
 @pytest.mark.parametrize("size", [(1, 1), (1280, 720), (720, 1280), (321, 241), (1, 3000), (3000, 1), (40, 30)])
 @pytest.mark.parametrize("canvas", CANVASES)
-@pytest.mark.parametrize(("at_end", "around"), [(False, (0, 0, 0)), (True, (3, 2, 1))])
-def test_an_image_lands_in_its_corner_as_rgb_and_the_rest_has_one_colour(
-    size: tuple[int, int], canvas: tuple[int, int], at_end: bool, around: tuple[int, int, int]
+@pytest.mark.parametrize(("shift", "around"), [(0, (0, 0, 0)), (24, (3, 2, 1))])
+def test_an_image_lands_in_its_place_as_rgb_and_the_rest_has_one_colour(
+    size: tuple[int, int], canvas: tuple[int, int], shift: int, around: tuple[int, int, int]
 ) -> None:
     image = np.empty((size[1], size[0], 3), np.uint8)
     image[:] = (10, 120, 240)
     out = np.full((canvas[1], canvas[0], 3), 77, np.uint8)
-    letterbox = Letterbox(size, canvas, at_end)
-    letterbox.apply(image, out, *([around] if at_end else []))
+    letterbox = Letterbox(size, canvas, shift)
+    letterbox.apply(image, out, *([around] if shift else []))
     width, height = letterbox.valid
-    left, top = np.subtract(canvas, letterbox.valid) if at_end else (0, 0)
+    left, top = np.minimum(shift, np.subtract(canvas, letterbox.valid))
     inside = out[top : top + height, left : left + width]
     assert (inside == (240, 120, 10)).all()
     inside[:] = around

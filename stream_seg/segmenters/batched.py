@@ -38,6 +38,10 @@ UNDERSTOOD = "stream-seg's own graphs"
 LONG_SIDE = 416
 STRIDE = 32
 
+_SHIFT = 24
+"""Pixels, less than a `STRIDE`, after which the grid of the network lies on an image as before. Further down in its
+canvas a network finds less."""
+
 _BLACK, _MEAN = (0, 0, 0), (124, 116, 104)
 """Around images: a graph takes what lies beyond their sizes for nothing, as it does ImageNet's mean colour."""
 
@@ -84,8 +88,8 @@ def open_batched(session: Session, options: Options) -> ModelSegmenter:
 class BatchedSegmenter(OnnxSegmenter):
     """Letterboxes images into canvases of a few fixed shapes and gives the graph their valid sizes.
 
-    What is mirrored, for another look, lies at the other end of its canvas: the grid of the network then lies otherwise
-    on it from top to bottom, too, which costs nothing where canvas and image have not quite one shape.
+    What is mirrored, for another look, is shifted in its canvas, as far as there is room: the grid of the network then
+    lies otherwise on it from top to bottom, too, which costs nothing where canvas and image have not quite one shape.
 
     Metadata it reads: `labels`; `canvases` ("416x256,256x416", width x height) or else `long_side` and `stride`.
     """
@@ -101,11 +105,13 @@ class BatchedSegmenter(OnnxSegmenter):
         super().__init__(session, _classes(session, options), _canvases(session, options), limit, floor)
 
     def detect(self, run: Run, images: Sequence[Image], canvas: Size) -> list[Detections]:
-        boxes = [Letterbox((image.shape[1], image.shape[0]), canvas, is_mirrored(image)) for image in images]
+        boxes = [
+            Letterbox((image.shape[1], image.shape[0]), canvas, _SHIFT if is_mirrored(image) else 0) for image in images
+        ]
         rows = self.rows(len(images))
         pixels, sizes = self.buffer((rows, canvas[1], canvas[0], 3)), np.zeros((rows, 2), np.float32)
         for box, image, out, size in zip(boxes, images, pixels, sizes, strict=False):
-            box.apply(image, out, _MEAN if box.at_end else _BLACK)
+            box.apply(image, out, _MEAN if box.shift else _BLACK)
             size[:] = np.add(box.valid, box.placement.corner)[::-1]
         flat = run({"images": pixels, "sizes": sizes, **self._feeds})
         self._check(flat, len(images))

@@ -399,7 +399,8 @@ class Pipeline:
         """
         while True:
             with self._taking:
-                taken = self._intake.take(self._most_at_once())
+                most = self._most_at_once()
+                taken = self._intake.take(most)
                 call = _Call([_Taken(self._lanes[number], frame) for number, frame in taken.frames])
                 if self._on_change:  # here, where frames are in order
                     call.frames = [self._compared(one) for one in call.frames if self._has_pixels(one)]
@@ -411,17 +412,23 @@ class Pipeline:
             call.frames = [one for one in call.frames if self._has_pixels(one)]
             looked_at = [one for one in call.frames if not one.frame.is_unchanged]
             images = [image for one in looked_at for image in one.images()]
-            found = self._segmenter(images) if images else []
-            if not isinstance(found, Sequence):  # Detections have a length, too
-                raise TypeError(
-                    f"a segmenter returns a list of Detections, one for each image, got {type(found).__name__}"
-                )
-            if len(found) != len(images):
-                raise ValueError(f"the segmenter returned {len(found)} results for {len(images)} images")
+            # First frames are two images each: a call has no more of them, either, than was asked for and warmed up.
+            parts = [self._found(images[start : start + most]) for start in range(0, len(images), most)]
             call.seconds = (time.perf_counter() - began) * share
-            results, least = iter(found), DOUBTFUL * (self._shown_from or 0)
+            results, least = itertools.chain.from_iterable(parts), DOUBTFUL * (self._shown_from or 0)
             call.found = [one.placed(results, least) for one in looked_at]
             self._hand_on_what_is_done()
+
+    def _found(self, images: Sequence[Image]) -> Sequence[Detections]:
+        """What the segmenter, which may be of the user's, finds in some images."""
+        found = self._segmenter(images)
+        if not isinstance(found, Sequence):  # Detections have a length, too
+            raise TypeError(f"a segmenter returns a list of Detections, one for each image, got {type(found).__name__}")
+        if len(found) != len(images):
+            raise ValueError(f"the segmenter returned {len(found)} results for {len(images)} images")
+        for one in found:
+            check_found(one)
+        return found
 
     def _compared(self, taken: _Taken) -> _Taken:
         """The frame, marked where it shows what the last one did that was not."""
@@ -462,7 +469,6 @@ class Pipeline:
         for lane, frame, _ in call.frames:
             detections = lane.found if frame.is_unchanged else next(new)
             if self._on_change:
-                check_found(detections)
                 lane.found = detections[np.arange(len(detections))]  # a copy: whoever gets them may change them
             self._segmented.put(_Segmented(lane, frame, detections))
 

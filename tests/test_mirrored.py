@@ -270,6 +270,21 @@ class TestFilms:
         left = [one.masks[0, 0].tolist() for one in kept.detections]
         assert left == [[0.5] * 4] + [[0, 0, 1, 1], [1, 1, 0, 0]] * 3  # it finds masks on the left
 
+    @pytest.mark.parametrize(("batch_size", "sources"), [(1, 1), (3, 1), (None, 3), (2, 3)])
+    def test_a_first_frame_makes_no_call_larger(self, batch_size: int | None, sources: int) -> None:
+        inner = Bright()
+        calls: list[int] = []
+
+        class Counting(Alternating):
+            def __call__(self, images: Sequence[Image]) -> list[Detections]:
+                calls.append(len(images))
+                return super().__call__(images)
+
+        feeds = [Feed(ListSource([picture(number)] * 4), name=str(number)) for number in range(sources)]
+        Pipeline(feeds, Counting(inner, 0.5), batch_size=batch_size).run()
+        assert sum(calls) == 5 * sources
+        assert max(calls) <= (batch_size or inner.max_batch)
+
     def test_each_source_by_turns_of_its_own(self) -> None:
         inner = Bright()
         feeds = [Feed(ListSource([picture(left)] * 4), name=str(left)) for left in (10, 20, 30)]

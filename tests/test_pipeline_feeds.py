@@ -633,7 +633,9 @@ def test_a_function_that_forgets_to_return_what_it_shows_is_told_so(*, wants_pic
     def forgetful(*_: object) -> Detections:
         return None  # type: ignore[return-value]
 
-    for segmenter, follower in ((Counting(), forgetful), (FunctionSegmenter(forgetful, NAMES), None)):
+    turning = FunctionSegmenter(forgetful, NAMES)
+    turning.shown_from = 0.5
+    for segmenter, follower in ((Counting(), forgetful), (FunctionSegmenter(forgetful, NAMES), None), (turning, None)):
         pipeline = Pipeline(Numbers(1), segmenter, sinks=[kept], renderer=same, follower=follower)
         with pytest.raises(TypeError, match=words):
             run_in_time(pipeline)

@@ -51,7 +51,7 @@ def agreed(one: Detections, other: Detections, threshold: float) -> Detections:
     which, _ = continued(one, other, SAME_IOU)
     first = np.flatnonzero(which >= 0)
     second, alone = which[first], np.setdiff1d(np.arange(len(other)), which)
-    boxes, scores = one.boxes.copy(), one.scores / 2
+    boxes, scores = one.boxes.astype(np.float32), one.scores.astype(np.float32) / 2
     masks = _masks([one, other]) if len(one) or len(other) else one.masks
     share = (other.scores[second] / np.maximum(one.scores[first] + other.scores[second], 1e-6))[:, None]
     boxes[first] += share * (other.boxes[second] - boxes[first])
@@ -63,7 +63,7 @@ def agreed(one: Detections, other: Detections, threshold: float) -> Detections:
         np.concatenate([scores, other.scores[alone] / 2]),
         np.concatenate([one.class_ids, other.class_ids[alone]]),
         np.delete(masks, len(one) + second, axis=0),
-        one.class_names,
+        one.class_names if len(one) else other.class_names,
     )
     order = np.argsort(-found.scores, kind="stable")
     return found[order[found.scores[order] > threshold]]
@@ -73,4 +73,4 @@ def _masks(looks: Sequence[Detections]) -> NDArray[np.float32]:
     """Those of all looks, on the finest grid that one of them has."""
     found = [look.masks for look in looks if len(look)]
     finest = tuple(max(masks.shape[axis] for masks in found) for axis in (1, 2))
-    return np.concatenate([regridded(masks, finest) for masks in found])
+    return np.concatenate([regridded(masks, finest).astype(np.float32, copy=False) for masks in found])

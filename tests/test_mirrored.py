@@ -159,6 +159,22 @@ class TestAgreed:
     def test_scores_stay_below_one(self) -> None:
         assert agreed(found((HERE, 1.0)), found((HERE, 1.0)), 0.5).scores.tolist() == [1]
 
+    def test_looks_of_a_segmenter_of_ones_own_may_differ_in_kind(self) -> None:
+        """Masks of bytes, boxes and scores of whole numbers, and no names where nothing was found, are valid, too."""
+        seen = found((HERE, 0.9))
+        nothing = Detections.none(())
+        for one, other in ((seen, nothing), (nothing, seen)):
+            (alone,) = agreed(one, other, 0.35)
+            assert (alone.names, alone.scores.tolist()) == (["thing"], [pytest.approx(0.45)])
+        whole = Detections(
+            np.array([HERE], int), np.ones(1, int), np.zeros(1, int), np.ones((1, 4, 4), np.uint8), NAMES
+        )
+        both = agreed(whole, seen, 0.35)
+        assert both.boxes.tolist() == [list(HERE)]
+        assert both.scores.tolist() == [pytest.approx(0.95 + 0.15 * 0.95 * 0.05)]
+        assert both.masks[0, 0].tolist() == pytest.approx([1, 1, 1 / 1.9, 1 / 1.9])
+        assert agreed(whole, whole, 0.35).masks.tolist() == whole.masks.tolist()
+
 
 class TestPhotos:
     def test_each_is_looked_at_as_it_is_and_mirrored(self) -> None:

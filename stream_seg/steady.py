@@ -166,7 +166,7 @@ class Steady:
         known["stays"] = overlap >= _STILL
         if not self._withhold:
             known["shown"] = known["stays"] = True
-        scores, boxes, masks = found.scores.copy(), found.boxes, found.masks
+        scores, boxes, masks = found.scores.astype(np.float32), found.boxes, found.masks
         newest = self._newest()
         scores[again] += (1 - newest[before[again]]) * (self._objects.scores[before[again]] - scores[again])
         if self._withhold and again.any():
@@ -230,7 +230,9 @@ class Steady:
     def _newest(self) -> NDArray[np.float32]:
         """The share (N,) of the newest score of each object; with `shown_from`, new ones have the mean of looks."""
         newest = np.full(len(self._known), _NEWEST, np.float32)
-        return newest if self._least is None else np.maximum(newest, 1 / (1 + self._known["age"]))
+        if self._least is None:
+            return newest
+        return np.maximum(newest, 1 / (1 + self._known["age"]), dtype=np.float32)
 
     def _reach(self, found: Detections, before: NDArray[np.int64]) -> None:
         """Have what is left over continue objects that are left over, too, if these were found last, and not at rest.

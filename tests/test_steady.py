@@ -151,6 +151,15 @@ def test_scores_are_averaged_and_the_best_comes_first() -> None:
     assert given.scores.tolist() == pytest.approx([0.82, 0.5])  # as they were given
 
 
+@pytest.mark.parametrize(("shown_from", "averages"), [(None, [1, 1, 1]), (0.5, [1, 2 / 3, 2 / 3 + 0.3 / 3])])
+def test_scores_of_whole_numbers_are_averaged_too(shown_from: float | None, averages: list[float]) -> None:
+    certain = dataclasses.replace(found((HERE, 1.0)), scores=np.ones(1, int))
+    film = Film(first=certain, shown_from=shown_from)
+    shown = [film.next(one) for one in (certain, NOTHING, certain)]
+    assert [one.scores.dtype for one in shown] == [np.float32] * 3
+    assert [one.scores.item() for one in shown] == pytest.approx(averages)
+
+
 def test_a_box_that_trembles_is_held_and_one_that_moves_is_followed() -> None:
     film = Film(first=found((HERE, 0.9)))
     for step in (2, -2, 2, -2):

@@ -45,6 +45,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s --before 5s
   stream-seg rtsp://camera/stream --crops visitors/ --classes person
+  stream-seg rtsp://camera/stream --classes person --notify http://home:8123/api/webhook/door
   stream-seg photo.jpg -o m.png --view masks     coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
   stream-seg photos/ -o annotated/               a folder of images; or some, as in *.jpg -o annotated/
@@ -407,7 +408,8 @@ def _run_parser() -> Parser:
         "--events",
         type=duration,
         metavar="10s",
-        help="record only while something is seen and for this long after it, each time into a new file",
+        help="record only while something is seen and for this long after it, each time into a new file; and "
+        "how long after it --notify tells that it is gone",
     )
     group.add_argument(
         "--before",
@@ -433,6 +435,14 @@ def _run_parser() -> Parser:
         metavar="[HOST:]PORT",
         help="serve a page for browsers, as in --serve 8080, and for programs (/objects, /health); reachable from this "
         "machine only, unless HOST says otherwise (0.0.0.0: from all)",
+    )
+    group.add_argument(
+        "--notify",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="POST a small JSON document to this http(s) address when something appears, and when it is gone: not seen "
+        "for the time of --events, else 10s; repeatable",
     )
     group.add_argument(
         "--view",

@@ -32,6 +32,7 @@ _OPTIONS: Mapping[str, str] = {
         "--metrics": "--stats --report --benchmark",
         "--model": "-m --weights --checkpoint --config --config-file --engine",
         "--no-show": "--headless --no-display --no-window",
+        "--notify": "--webhook --webhook-url --callback --alert --on-event",
         "--output": "--project --save-dir",
         "--overwrite": "-y --force --exist-ok",
         "--quiet": "-q --silent",

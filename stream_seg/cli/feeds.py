@@ -49,7 +49,19 @@ from stream_seg.protocols import Follower, Sink, Source
 from stream_seg.region import Region
 from stream_seg.render import Renderer
 from stream_seg.segmenters import Images
-from stream_seg.sinks import Crops, Page, Pipe, PipedObjects, PipedVideo, Window, is_address, open_sink
+from stream_seg.sinks import (
+    Crops,
+    Notifier,
+    Page,
+    Pipe,
+    PipedObjects,
+    PipedVideo,
+    Webhook,
+    Window,
+    is_address,
+    open_sink,
+)
+from stream_seg.sinks.notifier import EVENT_SECONDS
 from stream_seg.sources import labels_of, open_source
 from stream_seg.sources.files import films_in
 from stream_seg.sources.paced import Paced
@@ -126,6 +138,7 @@ def plan(
     else:
         refuse_crops_without_numbers(args)
     images, mirror = _looked_at_as(args, stills=stills), _mirrored(args)
+    hooks = [Webhook(address) for address in dict.fromkeys(args.notify)]
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -151,6 +164,9 @@ def plan(
     for number, folder in enumerate(folders):
         shares = len(specs) > 1 and PLACE not in args.crops
         files[number].append(_crops(args, folder, specs[number], spared, labels[number] if shares else None))
+    gone_after = EVENT_SECONDS if args.events is None else args.events
+    for written, label in zip(files, labels, strict=True):
+        written += [Notifier(hook, events=gone_after, source=label) for hook in hooks]
     sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
     steady = [_steady(args) for _ in sources]
     feeds = [
@@ -208,7 +224,7 @@ def _named(args: argparse.Namespace) -> list[Spec]:
 
 def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
     """Whether the sources are recordings with results of their own each, which nobody watches side by side."""
-    is_alone = bool(_results(args)) and not args.show and args.serve is None
+    is_alone = bool(_results(args) or args.notify) and not args.show and args.serve is None
     own = all(path == PIPED_OBJECTS or (PLACE in path and not is_address(path)) for path in args.output)
     named = [*args.source, *args.webcam]
     # Of a folder of films there may be more the next time, and of what is skipped then there may be more to do.
@@ -251,9 +267,12 @@ def _outputs(
         )
     if args.before is not None and args.events is None:
         raise UsageError("--before records what comes before an event, so it needs --events, as in --events 10s")
-    for option, given in (("--segment", args.segment), ("--events", args.events)):
+    for option, given in (("--segment", args.segment), ("--events", None if args.notify else args.events)):
         if given is not None and not set(args.output) - set(PIPED):
             raise UsageError(f"{option} cuts a recording, so it needs an output, as in -o door.mp4")
+    for option, given in (("--before", args.before), ("--keep", args.keep)):
+        if given is not None and args.notify and not any(map(is_cut, args.output)):
+            raise UsageError(f"{option} is for recordings, so it needs an output, as in -o door.mp4")
     several = len(specs) > 1  # whose lines in a pipe tell which each is of
     shared = [path for path in args.output if PLACE not in path and several and path != PIPED_OBJECTS]
     for path in shared:
@@ -324,7 +343,7 @@ def _sink(
         overwrite=args.overwrite,
         source_path=source_path,
         segment=_meant(args.segment, is_cut, path, args),
-        events=_meant(args.events, is_cut, path, args),
+        events=None if args.notify and not is_cut(path) else _meant(args.events, is_cut, path, args),
         before=_meant(args.before, is_cut, path, args),
         keep=_meant(args.keep, is_cut, path, args),
         spared=spared,
@@ -350,7 +369,7 @@ def _screens(args: argparse.Namespace) -> list[Sink]:
     if args.serve is not None:
         host, port = args.serve
         page = [Page(port, host)]
-    show = not (_results(args) or page) if args.show is None else args.show
+    show = not (_results(args) or args.notify or page) if args.show is None else args.show
     if not show:
         return page
     try:

@@ -106,7 +106,7 @@ def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) 
 def refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Namespace) -> None:
     """Refuse results in the folder of the films, where another run would take them for such, or for what it reads."""
     has_own = any(PLACE in output or output == PIPED_OBJECTS for output in args.output)
-    if not has_own and (args.output or args.crops is None):
+    if not has_own and (args.output or not (args.crops is not None or args.notify)):
         raise SourceError(
             f"{spec} has {len(films)} videos and no images; give each a result of its own, as in "
             f"-o results/{PLACE}.mp4, or name the one that is meant"
@@ -165,7 +165,9 @@ def _refuse_partial_names(names: Sequence[str], growing: Sequence[str]) -> None:
 
 
 def refuse_images(args: argparse.Namespace) -> None:
-    """Refuse to show images where nobody can press a key for the next one."""
+    """Refuse to show images where nobody can press a key for the next one, and to tell when what is in them is gone."""
+    if args.notify:
+        raise UsageError("--notify is for films and cameras; what is in images is listed by -o found.jsonl")
     if args.serve is not None or any(map(is_address, args.output)):
         option = "an address" if args.serve is None else "--serve"
         raise UsageError(f"{option} is for films and cameras; write images to a folder, as in -o annotated/")

@@ -59,8 +59,9 @@ def warn_of_unused(
         elif lacks.get(option):
             logger.warning("--view %s %s: %s has no effect", args.view, lacks[option], option)
     for label, source in () if stills else images.items():
-        if source.info.has_stills and of_source(args.line, label):
-            logger.warning("--line is for films, and %s is none: it has no effect there", label)
+        for option, given in (("--line", of_source(args.line, label)), ("--notify", args.notify)):
+            if source.info.has_stills and given:
+                logger.warning("%s is for films, and %s is none: it has no effect there", option, label)
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
 

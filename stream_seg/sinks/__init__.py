@@ -19,6 +19,7 @@ from stream_seg.sinks.data_file import DataFile
 from stream_seg.sinks.encoders import CONTAINERS, GIF
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
+from stream_seg.sinks.notifier import Notifier
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
 from stream_seg.sinks.pipe import Pipe
@@ -27,6 +28,7 @@ from stream_seg.sinks.publisher import Publisher
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedObjects, SegmentedVideo
 from stream_seg.sinks.video import VideoFile
+from stream_seg.sinks.webhook import Webhook
 from stream_seg.sinks.window import Window
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "ImageFolder",
     "Keep",
     "ListSink",
+    "Notifier",
     "NumberedImages",
     "ObjectsFile",
     "Page",
@@ -47,6 +50,7 @@ __all__ = [
     "SegmentedObjects",
     "SegmentedVideo",
     "VideoFile",
+    "Webhook",
     "Window",
     "grows",
     "is_address",

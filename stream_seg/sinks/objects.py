@@ -58,6 +58,11 @@ class Told(NamedTuple):
     score: float
     box: list[float]
 
+    def entry(self) -> dict[str, object]:
+        """The same under its keys (docs/objects.md)."""
+        known: dict[str, object] = {} if self.id is None else {"id": self.id}
+        return known | {"class": self.name, "score": self.score, "box": self.box}
+
 
 def told(detections: Detections) -> Iterator[Told]:
     """What is told of each of them, all of which are finite."""
@@ -107,13 +112,7 @@ class Record:
         detections = self.detections.finite()
         entry = dict(self.about)
         objects = [
-            ({} if one.id is None else {"id": one.id})
-            | {
-                "class": one.name,
-                "score": one.score,
-                "box": one.box,
-                "outline": [points.tolist() for points in outline],
-            }
+            one.entry() | {"outline": [points.tolist() for points in outline]}
             for one, outline in zip(told(detections), outlines(detections, self.size), strict=True)
         ]
         if detections.lines:

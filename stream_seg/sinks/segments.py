@@ -34,7 +34,7 @@ from stream_seg.sinks.video import VideoFile
 
 logger = logging.getLogger(__name__)
 
-_LATEST_SECONDS = 10.0
+LATEST_SECONDS = 10.0
 """By how much later than usual a frame of a live source may come and still be of the event that it was taken in: a
 network that hung delivers them afterwards."""
 
@@ -175,7 +175,7 @@ class Segmented(Sink, Generic[S, T]):
         file = self._begin(frame, self._info, self._origin) if self._file is None else self._file
         file.write(frame, detections)
         if self._event_end is not None and self._info.is_live:
-            self._over = time.monotonic() + float(self._event_end - frame.pts) + _LATEST_SECONDS
+            self._over = time.monotonic() + float(self._event_end - frame.pts) + LATEST_SECONDS
 
     def wants_stop(self) -> bool:
         """Never. The file of an event that is over is finished meanwhile: its live source may be away for long."""

@@ -903,6 +903,22 @@ def test_a_name_that_standard_output_has_no_letters_for_costs_nothing(tiny: Path
     assert b"2-caf\\udce9.png: nothing found" in done.stdout
 
 
+def test_no_name_gives_orders_to_the_terminal(
+    tiny: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "to\x9b1m\x07"
+    folder.mkdir()
+    photo.rename(folder / "a\x1b[31m\n.jpg")
+    (folder / "b\x1b[0m.jpg").write_bytes(b"no image")
+    assert main([str(folder / "*"), "-o", str(out), "--model", str(tiny)]) == 0
+    assert main([str(folder / "b*"), "-o", str(out / "b")]) == 3
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0].startswith(r"a\x1b[31m\n.jpg: ")
+    assert told.out.splitlines()[1].endswith(r"to\x9b1m\x07")
+    assert [r"b\x1b[0m.jpg" in line for line in told.err.splitlines()] == [True, True]
+    assert all(character == "\n" or character.isprintable() for character in told.out + told.err)
+
+
 def test_cutouts_are_transparent_in_images_that_can_be(photo: Path, tmp_path: Path) -> None:
     cut = [tmp_path / name for name in ("cut.png", "cut_%d.webp", "cut.jpg")]
     outputs = [word for path in cut for word in ("-o", str(path))]

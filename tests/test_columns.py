@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stream_seg.cli import report
-from stream_seg.columns import columns, padded
+from stream_seg.columns import columns, legible, legible_name, padded
 from stream_seg.detections import Detections
 from stream_seg.evaluate import Accuracy, _table
 from stream_seg.metrics import Metrics
@@ -23,6 +23,11 @@ def test_letters_take_as_many_columns_as_in_a_terminal(text: str, width: int) ->
 
 def test_a_text_that_is_too_wide_is_left_as_it_is() -> None:
     assert padded("日本語", 4) == "日本語"
+
+
+def test_control_characters_are_told_and_not_obeyed() -> None:
+    assert legible("日本語 \x1b[1mdoor\n\x9b1m\t\x7f\\") == "日本語 \\x1b[1mdoor\n\\x9b1m\\t\\x7f\\"
+    assert legible_name("two\nlines\r") == r"two\nlines\r"
 
 
 def test_the_table_of_an_evaluation_is_straight_whatever_the_names_of_classes() -> None:

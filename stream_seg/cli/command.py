@@ -13,6 +13,7 @@ from pathlib import Path
 from stream_seg.cli.options_file import Word, place_of_mention
 from stream_seg.cli.output import forget_output, forget_unwritten_errors
 from stream_seg.cli.signals import Interrupted, interruptions_end_at_once
+from stream_seg.columns import legible
 from stream_seg.errors import StreamSegError
 
 logger = logging.getLogger(__name__)
@@ -84,4 +85,4 @@ def _prepare_streams() -> None:
 
 def _say(message: str) -> None:
     with suppress(OSError):  # nobody can be told, except by the exit code
-        print(f"stream-seg: {' '.join(message.split())}", file=sys.stderr)
+        print(f"stream-seg: {legible(' '.join(message.split()))}", file=sys.stderr)

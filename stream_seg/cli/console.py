@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from tqdm import tqdm
 
 from stream_seg.cli.output import tell_beside_bars
+from stream_seg.columns import legible, legible_name
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.metrics import Metrics
@@ -37,7 +38,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):  # a full disk or a reader that has gone: a run of days must not end for a line
             # Through tqdm, so that a line does not tear the bar.
-            tqdm.write(f"stream-seg: {self.format(record)}", file=sys.stderr)
+            tqdm.write(f"stream-seg: {legible(self.format(record))}", file=sys.stderr)
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
@@ -130,7 +131,7 @@ class Listing(Sink):
     def write(self, frame: Frame, detections: Detections) -> None:
         if frame.name is not None:
             found = ", ".join(f"{n} {s:.2f}" for n, s in zip(detections.names, detections.scores, strict=True))
-            tell_beside_bars(f"{frame.name}: {found or 'nothing found'}")
+            tell_beside_bars(f"{legible_name(frame.name)}: {found or 'nothing found'}")
 
 
 @contextmanager

@@ -8,25 +8,28 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
 from stream_seg.cli.names import PIPE
+from stream_seg.columns import legible
 from stream_seg.errors import OutputError
 
 
 def tell(text: object) -> None:
     """Print one result. Raises `OutputError` when it cannot be written, `BrokenPipeError` when nobody reads it.
 
-    On a terminal that has gone nobody reads it either, but that is told by a signal, and to some runs is all the same.
+    Of text that is for people control characters are made legible; a `Path` is for programs and stays as it is. On a
+    terminal that has gone nobody reads it either, but that is told by a signal, and to some runs is all the same.
     """
-    _write(lambda: print(text))
+    _write(lambda: print(text if isinstance(text, Path) else legible(str(text))))
 
 
 def tell_beside_bars(text: str) -> None:
     """As `tell`, without tearing a progress bar."""
-    _write(lambda: tqdm.write(text, file=sys.stdout))
+    _write(lambda: tqdm.write(legible(text), file=sys.stdout))
 
 
 def _write(write: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stream_seg.columns import columns, padded
+from stream_seg.columns import columns, legible_name, padded
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, FeedSummary, Summary
@@ -80,11 +80,11 @@ def text(infos: Sequence[SourceInfo | None], segmenter: Segmenter, summary: Summ
     """
     model = describe_segmenter(segmenter)
     rest = [f"and {len(outputs) - _LISTED} more"] if len(outputs) > _LISTED else []
-    results = ", ".join([*outputs[:_LISTED], *rest]) or "nothing was written"
+    results = ", ".join([*map(legible_name, outputs[:_LISTED]), *rest]) or "nothing was written"
     busy = ", ".join(f"{name} {summary.busy[name]:.0%}" for name in STAGES)
     is_alone = len(infos) == 1
     only = infos[0] if is_alone else None
-    sources = f"{len(infos)} sources" if only is None else f"{only.name} ({only.size[0]}x{only.size[1]})"
+    sources = f"{len(infos)} sources" if only is None else f"{legible_name(only.name)} ({only.size[0]}x{only.size[1]})"
     are_photos = all(info is not None and info.has_stills for info in infos)
     counted, speed = _photos(summary) if are_photos else _frames(summary)
     # One photo alone does not show which stages of a pipeline wait for each other.
@@ -166,7 +166,7 @@ def _line(feed: FeedSummary, width: int, *, photos: bool, places: bool) -> str:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in feed.outages.items())
         parts.append(f"away {feed.seconds_away:.1f} s ({reasons})")
     if feed.error is not None:
-        parts.append(f"failed: {feed.error}")
+        parts.append(f"failed: {legible_name(feed.error)}")
     return f"  {padded(feed.name, width)} {'; '.join(parts)}"
 
 

@@ -653,6 +653,17 @@ def test_closed_streams_do_not_cost_the_result(tiny: Path, tmp_path: Path) -> No
     assert frames_in(out) == 3
 
 
+@pytest.mark.parametrize("output", ["-", "-.jsonl"])
+def test_a_closed_standard_output_is_none_to_write_to(output: str, tiny: Path) -> None:
+    argv = [*COMMAND, "synthetic:64x64@30x3", "-o", output, "--device", "cpu", "--model", str(tiny)]
+    for end, code in ((">&-", 6), (">/dev/null", 0)):
+        command = ["sh", "-c", f'exec "$@" {end}', "sh", *argv, "--quiet"]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert done.returncode == code
+        assert len(done.stderr.splitlines()) == (code != 0)
+        assert "standard output cannot be had" in done.stderr or not code
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>404</html>"])
 def test_info_says_what_a_file_is_that_is_no_model(
     body: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -50,14 +50,17 @@ def _write(write: Callable[[], None]) -> None:
 def standard_output_as_pipe(output: str) -> Iterator[IO[bytes]]:
     """Give standard output to `output`, one of `PIPED`; meanwhile all that is printed goes to standard error.
 
-    Raises `OutputError` where it is a terminal, or none that can be handed on.
+    Raises `OutputError` where it is a terminal, was closed, or is none that can be handed on.
     """
     what, program = ("a video", "ffplay -") if output == PIPE else ("a list of objects", "jq .")
+    unavailable = OutputError(f"standard output cannot be had for {what}; name a file")
+    if getattr(sys.stdout, "name", None) == os.devnull:  # it was closed; what > /dev/null redirects has another name
+        raise unavailable
     try:
         standard, other = sys.stdout.fileno(), sys.stderr.fileno()
         is_terminal = os.isatty(standard)
     except (OSError, ValueError) as error:  # ValueError: closed, or replaced by what has no descriptor
-        raise OutputError(f"standard output cannot be had for {what}; name a file") from error
+        raise unavailable from error
     if is_terminal:
         raise OutputError(f"{what} would fill the terminal; pipe it into a program, as in -o {output} | {program}")
     sys.stdout.flush()

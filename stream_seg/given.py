@@ -1,8 +1,14 @@
-"""Owns what a pipeline makes of the parts it is given: what is easily taken for one is refused in plain words."""
+"""Owns what the library makes of what it is given: what is easily taken for a part of a pipeline, a number or a name is
+refused in plain words.
+"""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Sequence
+from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import cast
 
@@ -106,3 +112,26 @@ def picture_of(drawn: object) -> Frame:
     if not isinstance(drawn, Frame):
         raise TypeError(f"a renderer returns a Frame, frame.with_image(image), got {type(drawn).__name__}")
     return drawn
+
+
+def is_whole(given: object, allowed: range) -> bool:
+    """Whether it is a whole number of these, also one of NumPy's: 2.0 is one for Python, but not for what counts."""
+    return isinstance(given, int | np.integer) and not isinstance(given, bool) and int(given) in allowed
+
+
+def check_count(name: str, given: object, least: int = 1) -> None:
+    """Raise `UsageError` for what is no whole number of at least `least`."""
+    if not is_whole(given, range(least, sys.maxsize)):
+        raise UsageError(f"{name} must be a whole number of at least {least}, got {given!r}")
+
+
+def check_seconds(name: str, given: object) -> None:
+    """Raise `UsageError` for what is no number, or one that is not more than 0, or endless."""
+    if not isinstance(given, Real) or not 0 < float(given) < math.inf:
+        raise UsageError(f"{name} must be more than 0 seconds, got {given!r}")
+
+
+def refuse_no_path(what: str, given: object) -> None:
+    """Raise `UsageError` for what is neither text nor a path, as `what` says."""
+    if not isinstance(given, str | PathLike):
+        raise UsageError(f"{what} is given by its name, a str or Path, not {given!r}")

@@ -26,6 +26,8 @@ from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, SourceInfo, check_frame
 from stream_seg.geometry import mirrored, mirrored_back
 from stream_seg.given import (
+    check_count,
+    check_seconds,
     each_sink,
     picture_of,
     refuse_no_segmenter,
@@ -78,8 +80,10 @@ class Feed:
         refuse_no_source(self.source)
         refuse_no_step("renderer", self.renderer)
         refuse_no_step("follower", self.follower)
-        if self.max_frames is not None and self.max_frames < 1:
-            raise UsageError(f"max_frames must be at least 1, got {self.max_frames}")
+        if not isinstance(self.name, str):
+            raise UsageError(f"the name of a Feed is a str, not {self.name!r}")
+        if self.max_frames is not None:
+            check_count("max_frames", self.max_frames)
 
 
 class _Lane:
@@ -230,8 +234,10 @@ class Pipeline:
         in_turns: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        if max_age is not None:
+            check_seconds("max_age", max_age)
         if in_turns and wall is not None:
             raise UsageError("what a wall shows side by side is read so, too: in_turns is for sources without one")
         if isinstance(source, Feed):

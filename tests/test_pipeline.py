@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
+import math
 import signal
 import sys
 import threading
@@ -572,10 +573,16 @@ def test_a_call_that_takes_long_does_not_let_the_others_run_far_ahead() -> None:
     assert 2 <= before < 20
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_of_nothing_is_refused(batch_size: int) -> None:
-    with pytest.raises(UsageError, match="at least 1"):
-        Pipeline(Numbers(3), Counting(), batch_size=batch_size)
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2"])
+def test_a_batch_of_nothing_is_refused(batch_size: object) -> None:
+    with pytest.raises(UsageError, match=f"batch_size must be a whole number of at least 1, got {batch_size!r}"):
+        Pipeline(Numbers(3), Counting(), batch_size=batch_size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("max_age", [0, -1.0, math.nan, "1"])
+def test_an_age_that_no_frame_can_have_is_refused(max_age: object) -> None:
+    with pytest.raises(UsageError, match=f"max_age must be more than 0 seconds, got {max_age!r}"):
+        Pipeline(Numbers(3), Counting(), max_age=max_age)  # type: ignore[arg-type]
 
 
 def test_a_pipeline_runs_once() -> None:

@@ -189,6 +189,13 @@ def test_a_camera_that_fails_when_there_is_enough_of_it_is_no_failure() -> None:
 def test_less_than_a_frame_cannot_be_wanted() -> None:
     with pytest.raises(UsageError, match="at least 1, got 0"):
         Feed(Numbers(3), max_frames=0)
+    with pytest.raises(UsageError, match=r"whole number of at least 1, got 2\.5"):
+        Feed(Numbers(3), max_frames=2.5)  # type: ignore[arg-type]
+
+
+def test_a_number_is_no_name_of_a_feed() -> None:
+    with pytest.raises(UsageError, match="the name of a Feed is a str, not 0"):
+        Feed(Numbers(3), name=0)  # type: ignore[arg-type]
 
 
 class Looked(Kept):

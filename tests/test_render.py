@@ -486,6 +486,9 @@ def test_an_unknown_view_is_refused_with_a_suggestion() -> None:
         match=r"unknown view 'mask'; use both, boxes, tinted, masks, cutouts, blurred \(did you mean 'masks'\?\)",
     ):
         Renderer(wrong)
+    wrong = 5
+    with pytest.raises(UsageError, match="unknown view '5'; use both"):
+        Renderer(wrong)
     assert get_args(View) == VIEWS
 
 

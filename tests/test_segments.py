@@ -718,8 +718,8 @@ def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="give it some length"):
             SegmentedVideo(tmp_path / "a.mp4", seconds)
-    for options in ({"segment": "10m"}, {"events": "10s"}, {"events": 10, "before": "5s"}):
-        with pytest.raises(UsageError, match=r"numbers of seconds, as parse_duration\('10m'\) gives, not '"):
+    for options in ({"segment": "10m"}, {"events": "10s"}, {"events": 10, "before": "5s"}, {"segment": [10]}):
+        with pytest.raises(UsageError, match=r"numbers of seconds, as parse_duration\('10m'\) gives, not ['\[]"):
             open_sink(tmp_path / "a.mp4", **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"a Keep, as parse_keep\('24h'\) gives, not '20GB'"):
         open_sink(tmp_path / "a.jsonl", segment=1.0, keep="20GB")  # type: ignore[arg-type]

@@ -180,6 +180,17 @@ def test_an_empty_name_is_not_taken_for_the_current_folder() -> None:
         open_sink("")
 
 
+@pytest.mark.parametrize("given", [None, 0, b"a.mp4", ["a.mp4"]])
+def test_what_is_no_name_is_no_output(given: object) -> None:
+    with pytest.raises(UsageError, match=r"^an output is given by its name, a str or Path, not "):
+        open_sink(given)  # type: ignore[arg-type]
+
+
+def test_a_codec_has_a_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a codec is given by its name, as in 'h264', not 5"):
+        open_sink(tmp_path / "a.mp4", codec=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_an_image_comes_back_as_it_was_shown(suffix: str, tmp_path: Path) -> None:
     shown = frames(CFR[:1])

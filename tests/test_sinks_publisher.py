@@ -384,6 +384,12 @@ def test_an_address_is_no_folder_though_its_host_is_missing_or_a_folder_is_calle
     assert isinstance(open_sink("rtsp:/film.mp4"), VideoFile)
 
 
+@pytest.mark.parametrize("options", [{"attempts": "3"}, {"attempts": 1.5}, {"attempts": -1}, {"transport": "sctp"}])
+def test_tries_and_ways_that_cannot_be_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"attempts must be a whole number of at least 0|must be tcp or udp, got sctp"):
+        open_sink("rtsp://cam/door", **options)  # type: ignore[arg-type]
+
+
 def test_what_servers_do_not_take_is_refused() -> None:
     with pytest.raises(OutputError, match=r"^cannot send av1 to an address; use --codec h264 or hevc$"):
         open_sink("rtsp://cam/door", codec="av1")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -60,6 +61,18 @@ def test_an_empty_name_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert type(open_source(".")) is ImageFiles
 
 
+@pytest.mark.parametrize("spec", [None, 1.5, b"film.mp4", ["a.png", None], [0, 1]])
+def test_what_is_no_name_is_no_source(spec: object) -> None:
+    with pytest.raises(UsageError, match=r"is given by its name.*, not (None|1\.5|b'film\.mp4'|0)$"):
+        open_source(spec)  # type: ignore[arg-type]
+
+
+def test_numbers_may_be_those_of_numpy() -> None:
+    options: dict[str, Any] = {"stride": np.int64(2), "max_frames": np.int32(3), "open_timeout": np.float32(5)}
+    with open_source("synthetic:64x48@30x9", **options) as source:
+        assert len(list(source)) == 3
+
+
 def test_files_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 2)
     cv2.imwrite(str(tmp_path / "photo.png"), numbered(1))
@@ -77,9 +90,13 @@ def test_a_file_that_is_named_like_a_number_can_be_had_by_its_path(tmp_path: Pat
         ({"start": -1}, "start must not be negative"),
         ({"start": 2, "end": 2}, "the end must come after the start"),
         ({"end": 0}, "the end must come after the start"),
-        ({"stride": 0}, "stride must be at least 1"),
+        ({"stride": 0}, "stride must be a whole number of at least 1, got 0"),
+        ({"stride": 1.5}, "stride must be a whole number of at least 1, got 1.5"),
+        ({"stride": True}, "stride must be a whole number of at least 1, got True"),
         ({"max_fps": 0}, "max_fps must be more than 0"),
-        ({"max_frames": 0}, "max_frames must be at least 1"),
+        ({"max_frames": 0}, "max_frames must be a whole number of at least 1, got 0"),
+        ({"max_frames": "3"}, "max_frames must be a whole number of at least 1, got '3'"),
+        ({"start": "1/0"}, "start must be a number"),
         ({"start": float("nan")}, "start must be a number"),
         ({"end": float("inf")}, "end must be a number"),
         ({"sequence_rate": 0}, "sequence_rate must be more than 0"),
@@ -87,12 +104,19 @@ def test_a_file_that_is_named_like_a_number_can_be_had_by_its_path(tmp_path: Pat
         ({"open_timeout": 0}, "open_timeout must be more than 0 seconds, got 0"),
         ({"stall_timeout": float("nan")}, "stall_timeout must be more than 0 seconds, got nan"),
         ({"stall_timeout": float("inf")}, "stall_timeout must be more than 0 seconds"),
+        ({"open_timeout": "3"}, "open_timeout must be more than 0 seconds, got '3'"),
+        ({"reconnect": "3"}, "reconnect must be 0 or a whole number of times, got '3'"),
         ({"reconnect": -1}, "reconnect must be 0 or a whole number of times, got -1"),
         ({"reconnect": 1.5}, "reconnect must be 0 or a whole number of times"),
         ({"reconnect": float("nan")}, "reconnect must be 0 or a whole number of times"),
+        ({"camera_size": 640}, r"camera_size must be \(width, height\) in pixels, as in \(1280, 720\), got 640"),
+        ({"camera_size": "640x480"}, "camera_size must be .*, got '640x480'"),
+        ({"camera_size": (640.0, 480)}, "camera_size must be .*, got .640.0, 480"),
+        ({"camera_fps": "fast"}, "camera_fps must be a number, got fast"),
+        ({"camera_fps": 0}, "camera_fps must be more than 0"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(options: dict[str, float | str], words: str) -> None:
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_source("synthetic:64x48", **options)  # type: ignore[arg-type]
 

@@ -70,7 +70,7 @@ class Renderer:
         trails: float | None = None,
     ) -> None:
         if view not in VIEWS:
-            raise UsageError(f"unknown view '{view}'; use {', '.join(VIEWS)}{did_you_mean(view, VIEWS)}")
+            raise UsageError(f"unknown view '{view}'; use {', '.join(VIEWS)}{did_you_mean(str(view), VIEWS)}")
         self._view = view
         self._hud = hud
         self._least_letters = least_letters

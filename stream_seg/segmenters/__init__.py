@@ -12,6 +12,7 @@ import numpy as np
 from stream_seg import catalog
 from stream_seg.detections import is_score
 from stream_seg.errors import ModelError, UsageError
+from stream_seg.given import is_whole
 from stream_seg.segmenters import (
     batched,
     detectron2_export,
@@ -139,11 +140,11 @@ def _check(
 ) -> None:
     if score_threshold is not None and not is_score(score_threshold):
         raise UsageError(f"the score threshold must be a number between 0 and 1, not {score_threshold!r}")
-    if long_side is not None and not _is_whole(long_side, LONG_SIDES):
+    if long_side is not None and not is_whole(long_side, LONG_SIDES):
         raise UsageError(
             f"the long side must be a whole number, {LONG_SIDES[0]} to {LONG_SIDES[-1]} pixels, not {long_side}"
         )
-    if threads is not None and not _is_whole(threads, THREADS):
+    if threads is not None and not is_whole(threads, THREADS):
         raise UsageError(f"threads must be a whole number, {THREADS[0]} to {THREADS[-1]}, not {threads}")
     if slices is not None:
         pair = np.asarray(slices)
@@ -157,11 +158,6 @@ def _check_looks(images: object, mirror: object) -> None:
         raise UsageError(f"images are {' or '.join(map(repr, get_args(Images)))}, or None for any, not {images!r}")
     if mirror is not None and not isinstance(mirror, bool | np.bool_):
         raise UsageError(f"mirror is True or False, or None for what suits the images, not {mirror!r}")
-
-
-def _is_whole(number: object, allowed: range) -> bool:
-    """Whether it is a whole number of these: 2.0 is one for Python, but not for ONNX Runtime."""
-    return isinstance(number, int | np.integer) and number in allowed
 
 
 def _names(labels: str | Path | Sequence[str] | None) -> tuple[str, ...] | None:

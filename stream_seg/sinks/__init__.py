@@ -10,6 +10,7 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 
 from stream_seg.addresses import Transport
 from stream_seg.errors import OutputError, UsageError, did_you_mean
+from stream_seg.given import refuse_no_path
 from stream_seg.protocols import Sink
 from stream_seg.sinks import coco_file, csv_file, images, objects
 from stream_seg.sinks.coco_file import CocoFile
@@ -115,6 +116,7 @@ def open_sink(
         )
     if before is not None and events is None:
         raise UsageError("--before records what comes before an event; add --events, as in --events 10s --before 5s")
+    refuse_no_path("an output", path)
     if path == "":  # as an unset variable gives
         raise UsageError("the name of an output is empty; the current folder is written .")
     if (piped := {"-": "PipedVideo", "-.jsonl": "PipedObjects"}.get(str(path))) is not None:

@@ -20,7 +20,7 @@ from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from stream_seg.errors import OutputError, did_you_mean
+from stream_seg.errors import OutputError, UsageError, did_you_mean
 from stream_seg.sinks import colour
 
 GIF = ".gif"
@@ -115,6 +115,8 @@ class Encoder:
                 f"use one of {', '.join(CONTAINERS)}{did_you_mean(self.path.suffix, CONTAINERS)}"
             )
         codec = self.codec or {"webm": "vp9", "gif": "gif"}.get(container, "h264")
+        if not isinstance(codec, str):
+            raise UsageError(f"a codec is given by its name, as in 'h264', not {codec!r}")
         object.__setattr__(self, "container", container)
         object.__setattr__(self, "name", CODECS.get(codec.lower(), codec.lower()))
         self._check(codec)

@@ -8,6 +8,7 @@ import re
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
+from stream_seg.given import is_whole
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.page_server import LOCAL, Newest, PageServer
 from stream_seg.sinks.served import Findings, ServedObjects
@@ -35,7 +36,7 @@ class Page(Sink):
     """
 
     def __init__(self, port: int, host: str = LOCAL) -> None:
-        if not isinstance(port, int) or port not in PORTS:
+        if not is_whole(port, PORTS):
             raise UsageError(f"a port is a whole number, {PORTS[0]} to {PORTS[-1]}, not {port!r}")
         self._host = host
         self._port = port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import random
 import re
 import subprocess
@@ -19,7 +20,7 @@ from typing import IO
 import av
 from av.video.frame import PictureType
 
-from stream_seg.addresses import Transport
+from stream_seg.addresses import Transport, check_transport
 from stream_seg.addresses.backoff import STEADY_SECONDS, delay_before
 from stream_seg.addresses.credentials import SPLIT_PASSWORD, has_split_password, safe_address, with_password
 from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
@@ -27,6 +28,7 @@ from stream_seg.channel import Channel, Overflow
 from stream_seg.detections import Detections
 from stream_seg.errors import OutputError, Reason, SourceError
 from stream_seg.frame import Frame, SourceInfo
+from stream_seg.given import check_count
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import forwarder
 from stream_seg.sinks.colour import Yuv420
@@ -73,7 +75,7 @@ class Publisher(Sink):
     `addresses.credentials` says.
 
     Raises `OutputError` from the constructor for an address of another kind, for one whose port is missing or none, and
-    for a codec that cannot be sent.
+    for a codec that cannot be sent, `UsageError` for what is no `transport` or number of `attempts`.
     """
 
     of_one_feed = True
@@ -87,6 +89,9 @@ class Publisher(Sink):
         attempts: int | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        check_transport(transport)
+        if attempts not in (None, math.inf):
+            check_count("attempts", attempts, least=0)
         scheme, _, rest = address.partition(":")
         scheme = scheme.lower()
         if scheme in FORMATS and not rest.startswith("//"):

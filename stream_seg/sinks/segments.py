@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -91,7 +92,7 @@ class Segmented(Sink, Generic[S, T]):
         if seconds is None and events is None:
             raise UsageError("a recording in segments needs their length, or events")
         for given in (seconds, events, before):
-            if isinstance(given, str):
+            if given is not None and not isinstance(given, Real):
                 raise UsageError(f"lengths are numbers of seconds, as parse_duration('10m') gives, not {given!r}")
         for given in (seconds, events):
             if given is not None and not 0 < given < math.inf:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
-from typing import get_args
 
 import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and the other way round windows hang
 
-from stream_seg.addresses import Transport
+from stream_seg.addresses import Transport, check_transport
 from stream_seg.addresses.credentials import label_of, labels_of
 from stream_seg.errors import SourceError, UsageError
+from stream_seg.given import check_count, check_seconds, is_whole, refuse_no_path
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam, is_webcam
 from stream_seg.sources.chunks import is_webp
@@ -96,12 +97,14 @@ def open_source(
     begin, stop = seconds("start", start), None if end is None else seconds("end", end)
     if stop is not None and stop <= begin:
         raise UsageError(f"the end must come after the start, got start {begin} s and end {stop} s")
-    if stride < 1:
-        raise UsageError(f"stride must be at least 1, got {stride}")
-    if max_frames is not None and max_frames < 1:
-        raise UsageError(f"max_frames must be at least 1, got {max_frames}")
+    check_count("stride", stride)
+    if max_frames is not None:
+        check_count("max_frames", max_frames)
     most = None if max_fps is None else meant_rate("max_fps", seconds("max_fps", max_fps))
     rate = meant_rate("sequence_rate", seconds("sequence_rate", sequence_rate))
+    pace = None if camera_fps is None else float(meant_rate("camera_fps", seconds("camera_fps", camera_fps)))
+    if camera_size is not None:
+        _refuse_no_size(camera_size)
     _refuse_senseless(transport, open_timeout, stall_timeout, reconnect)
 
     def reconnecting(make: Callable[[float], Source], *, at_start: bool) -> Source:
@@ -113,17 +116,16 @@ def open_source(
             stall_timeout=stall_timeout,
         )
 
+    paths = None if isinstance(spec, str | int | Path) else _paths(spec)
     name = str(spec)
     if not name:  # which a path takes for the current folder
         raise UsageError("the name of a source is empty; the current folder is written .")
     source: Source
-    if not isinstance(spec, str | int | Path):
-        source = _told(name, lambda: _photos([Path(path) for path in spec], rate))
+    if paths is not None:
+        source = _told(name, lambda: _photos(paths, rate))
     elif is_webcam(name):
         device = int(name) if name.isdecimal() else name
-        source = reconnecting(
-            lambda _: Webcam(device, size=camera_size, fps=camera_fps), at_start=reconnect is not None
-        )
+        source = reconnecting(lambda _: Webcam(device, size=camera_size, fps=pace), at_start=reconnect is not None)
     elif "://" in name:
         seen = Seen()
 
@@ -146,13 +148,30 @@ def open_source(
 
 
 def _refuse_senseless(transport: str, open_timeout: float, stall_timeout: float, reconnect: float | None) -> None:
-    if transport not in get_args(Transport):
-        raise UsageError(f"the transport must be tcp or udp, got {transport}")
+    check_transport(transport)
     for name, value in (("open_timeout", open_timeout), ("stall_timeout", stall_timeout)):
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} must be more than 0 seconds, got {value:g}")
-    if reconnect is not None and not (reconnect >= 0 and (math.isinf(reconnect) or reconnect == int(reconnect))):
-        raise UsageError(f"reconnect must be 0 or a whole number of times, got {reconnect:g}")
+        check_seconds(name, value)
+    if reconnect is not None and not (
+        isinstance(reconnect, Real) and reconnect >= 0 and (math.isinf(reconnect) or reconnect == int(reconnect))
+    ):
+        raise UsageError(f"reconnect must be 0 or a whole number of times, got {reconnect!r}")
+
+
+def _refuse_no_size(given: object) -> None:
+    """Raise `UsageError` for what is not (width, height)."""
+    sides = list(given) if isinstance(given, Iterable) else []
+    if len(sides) != 2 or not all(is_whole(side, range(1, 1 << 31)) for side in sides):
+        raise UsageError(f"camera_size must be (width, height) in pixels, as in (1280, 720), got {given!r}")
+
+
+def _paths(given: object) -> list[Path]:
+    """The images of a list. Raise `UsageError` for what is none."""
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        raise UsageError(f"a source is given by its name or number, or as a list of images, not {given!r}")
+    paths = list(given)
+    for path in paths:
+        refuse_no_path("an image", path)
+    return [Path(path) for path in paths]
 
 
 def _told(name: str, make: Callable[[], Source]) -> Source:
@@ -203,7 +222,7 @@ def seconds(name: str, value: float | Fraction) -> Fraction:
     """Return an option as an exact number, 1.1 as 11/10; raise `UsageError` for a negative or endless one."""
     try:
         exact = Fraction(str(value))
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         raise UsageError(f"{name} must be a number, got {value}") from None
     if exact < 0:
         raise UsageError(f"{name} must not be negative, got {value}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import os
 from collections import Counter
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pycocotools.coco import COCO, _Dataset
 
     _Segmentation = list[list[int]] | _EncodedRLE
+
+logger = logging.getLogger(__name__)
 
 _Entry = dict[str, Any]
 
@@ -64,7 +67,15 @@ def read_ground_truth(path: Path) -> GroundTruth:
     except ImportError as error:
         raise StreamSegError("eval needs pycocotools; run: pip install 'stream-seg[eval]'") from error
     document = read_document(path)
-    annotations = [_completed(entry) for entry in document["annotations"]]
+    listed = {category["id"] for category in document["categories"]}
+    annotations = [_completed(entry) for entry in document["annotations"] if entry["category_id"] in listed]
+    if lacking := len(document["annotations"]) - len(annotations):
+        logger.warning(
+            "left out %d of %d annotations: %s has no category of their category_id",
+            lacking,
+            len(document["annotations"]),
+            path,
+        )
     try:
         outlined = _outlined(document["images"], annotations)
     except ValueError as error:

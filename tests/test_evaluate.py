@@ -438,6 +438,12 @@ def test_entries_that_cannot_be_told_apart_are_refused(
         evaluate(finder((LEFT, 0.9)), folder, path)
 
 
+def test_annotations_of_categories_that_are_not_listed_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = truth(folder, *BOTH, annotation(LEFT, category=7), annotation(LEFT, category=8))
+    assert figures(evaluate(finder((LEFT, 0.9), (RIGHT, 0.8)), folder, path)) == pytest.approx((100, 100, 100, 100))
+    assert caplog.messages == [f"left out 2 of 4 annotations: {path} has no category of their category_id"]
+
+
 def test_of_categories_of_one_name_that_no_object_has_one_is_left(folder: Path) -> None:
     path = truth(folder, *BOTH, names=("person", "dog", "dog"))
     document = json.loads(path.read_text())

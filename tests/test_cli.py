@@ -29,6 +29,7 @@ from stream_seg.cli.signals import Interrupted, ending_signals, interruptions_en
 from stream_seg.detections import Detections
 from stream_seg.frame import Image
 from stream_seg.segmenters import FunctionSegmenter, load_segmenter
+from tests.support import file_limit, needs_limits
 from tests.tiny_models import LABELS, batched_model
 
 COMMAND = [sys.executable, "-m", "stream_seg"]
@@ -599,6 +600,31 @@ def test_the_result_of_eval_is_kept_unless_told_otherwise(tmp_path: Path, capsys
     code, line = failure(capsys, *argv, "--json", str(tmp_path / "old.json"), "--overwrite")
     assert (code, "a.json cannot be read" in line) == (3, True)
     assert (tmp_path / "old.json").read_text() == "mine"
+
+
+@needs_limits
+def test_of_figures_that_cannot_be_finished_nothing_is_left(
+    tiny: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with load_segmenter(tiny, device="cpu") as segmenter:
+        names = segmenter.class_names
+    annotations = {
+        "images": [{"id": 1, "file_name": photo.name, "width": 512, "height": 512}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [9, 9, 99, 99]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(annotations))
+    (tmp_path / "old.json").write_text("of before")
+    scores = ["eval", "--images", str(tmp_path), "--annotations", str(tmp_path / "a.json"), "--json"]
+    found = ["synthetic:64x64@30x1", "-o", "{tmp}/found.csv", "--classes", names[2], "--metrics"]
+    for number, argv in enumerate((scores, found)):
+        options = [word.format(tmp=tmp_path) for word in argv]
+        for path in (tmp_path / f"{number}.json", tmp_path / "old.json"):
+            with file_limit(300):
+                got = failure(capsys, *options, str(path), "--model", str(tiny), "--device", "cpu", "--overwrite")
+            assert got == (6, f"stream-seg: cannot write {path}: File too large")
+    assert (tmp_path / "old.json").read_text() == "of before"
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.json", "old.json"]
 
 
 def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -33,9 +34,10 @@ from stream_seg.sinks import (
     VideoFile,
     open_sink,
 )
-from stream_seg.sinks.part import PartFile, Target
+from stream_seg.sinks.part import PartFile, Target, write_text
 from stream_seg.sources import open_source
 from tests.sink_films import CFR, NOTHING, deliver, frames, image, info
+from tests.support import file_limit, needs_limits
 
 ABOUT = SourceInfo("a film", (64, 48), "video")
 
@@ -624,3 +626,27 @@ def test_a_folder_filled_by_a_camera_takes_no_memory_for_each_frame(tmp_path: Pa
         tracemalloc.stop()
     assert held[2] - held[1] < 20_000  # a path takes half a kilobyte
     assert len(list((tmp_path / "out").iterdir())) == 401
+
+
+@needs_limits
+def test_a_text_that_cannot_be_written_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    write_text(path, "of before")
+    with file_limit(10), pytest.raises(OutputError, match=r"cannot write .*found\.json: File too large"):
+        write_text(path, "x" * 99)
+    assert path.read_text() == "of before"
+    write_text(path, "anew")
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("anew", [path])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
+def test_a_text_goes_to_what_is_no_file_and_to_what_is_printed_to(tmp_path: Path) -> None:
+    said = "import sys; from stream_seg.sinks.part import write_text; from pathlib import Path; "
+    call = [sys.executable, "-c", f"{said}write_text(Path(sys.argv[1]), 'it'); print(' and more')"]
+    assert subprocess.check_output([*call, "/dev/stdout"], text=True) == "it and more\n"
+    with (tmp_path / "printed").open("a") as printed:
+        subprocess.run([*call, "/dev/stdout"], stdout=printed, check=True)
+    assert (tmp_path / "printed").read_text() == "it and more\n"
+    ended = subprocess.run([*call, "/dev/full"], capture_output=True, text=True, check=False)
+    assert "OutputError: cannot write /dev/full: No space left on device" in ended.stderr
+    assert Path("/dev/full").is_char_device()

@@ -10,7 +10,6 @@ import math
 import random
 import shutil
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -501,29 +500,3 @@ def test_a_folder_is_packed_in_parts_with_what_its_links_lead_to(tmp_path: Path)
     found = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*.png")}
     assert found == {"-h.png", "d.png", "photos/a b.png", "photos/c.png"}
     assert not (tmp_path / "there" / "d.png").is_symlink()
-
-
-def test_what_a_command_cannot_write_leaves_the_file_that_was_there(
-    scripts: dict[str, ModuleType], tmp_path: Path
-) -> None:
-    write, path = scripts["commands"].write, tmp_path / "found.json"
-    write(path, "of before")
-    with file_limit(10), pytest.raises(OutputError, match=r"cannot write .*found\.json: File too large"):
-        write(path, "x" * 99)
-    assert path.read_text() == "of before"
-    write(path, "anew")
-    assert (path.read_text(), list(tmp_path.iterdir())) == ("anew", [path])
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only: a device that is always full")
-def test_a_command_writes_to_what_is_no_file_and_to_what_it_prints_to(tmp_path: Path) -> None:
-    said = "import sys; sys.path.insert(0, sys.argv[1]); from commands import write; from pathlib import Path; "
-    call = [sys.executable, "-c", f"{said}write(Path(sys.argv[2]), 'it'); print(' and more')"]
-    script = str(ROOT / "scripts" / "train")
-    assert subprocess.check_output([*call, script, "/dev/stdout"], text=True) == "it and more\n"
-    with (tmp_path / "printed").open("a") as printed:
-        subprocess.run([*call, script, "/dev/stdout"], stdout=printed, check=True)
-    assert (tmp_path / "printed").read_text() == "it and more\n"
-    ended = subprocess.run([*call, script, "/dev/full"], capture_output=True, text=True, check=False)
-    assert "OutputError: cannot write /dev/full: No space left on device" in ended.stderr
-    assert Path("/dev/full").is_char_device()

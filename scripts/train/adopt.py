@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from annotations import read_annotations
-from commands import carry_out, data_parser, refuse_existing, write
+from commands import carry_out, data_parser, refuse_existing
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.geometry import pairwise_iou
 from stream_seg.ground_truth import is_box, is_number, read_document
+from stream_seg.sinks.part import write_text
 
 SAME_IOU = 0.7
 """Two finds that overlap so are of one object, whatever their classes: the surer one counts."""
@@ -96,7 +97,7 @@ def _adopt(args: argparse.Namespace) -> None:
             absent += len(also)
     _number(added, document["annotations"])
     document["annotations"] += added
-    write(args.out, json.dumps(document))
+    write_text(args.out, json.dumps(document))
     regions = sum(one["iscrowd"] for one in added)
     print(
         f"{len(added) - regions} boxes and {regions} regions to ignore were added, and {absent} times a class is known "

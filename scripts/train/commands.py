@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from stopping import interrupted_by_all
 from stream_seg.cli.arguments import natural
 from stream_seg.cli.signals import Interrupted
 from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
-from stream_seg.sinks.part import PartFile, Target
 
 NOTED = frozenset({"steps", "minutes", "pictures", "objects", "sources", "options"})
 """What the model card tells of a run."""
@@ -134,36 +131,6 @@ def device(text: str) -> str:
     if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
         raise argparse.ArgumentTypeError(f"this PyTorch sees no device {text}: give cpu")
     return text
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; until it is, what was there before stays. Raises OutputError.
-
-    What is no file, such as a pipe, is written to as it is, and so is what the command prints to, as /dev/stdout is.
-    """
-    try:
-        if path.exists() and (not path.is_file() or _is_printed_to(path)):
-            path.write_text(text, "utf-8")
-            return
-        part = PartFile(Target(path, overwrite=True))
-        try:
-            part.write(text.encode())
-        except BaseException:  # also of an interruption
-            part.discard()
-            raise
-        part.publish()
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _is_printed_to(path: Path) -> bool:
-    """Whether a file is where standard output or errors go: replaced, it would lack what is printed from then on."""
-    found = path.stat()
-    for descriptor in (1, 2):
-        with suppress(OSError):  # of one that is closed
-            if os.path.samestat(found, os.fstat(descriptor)):
-                return True
-    return False
 
 
 def read_run(path: Path) -> dict[str, Any]:

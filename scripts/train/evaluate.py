@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from commands import carry_out, device, long_sides, write
+from commands import carry_out, device, long_sides
 from segmenter import NetSegmenter
 from tqdm import tqdm
 from weights import read_weights, start_from
@@ -19,6 +19,7 @@ from weights import read_weights, start_from
 from stream_seg.cli.arguments import whole
 from stream_seg.errors import OutputError
 from stream_seg.evaluate import Result, evaluate
+from stream_seg.sinks.part import write_text
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def _evaluate_all(args: argparse.Namespace) -> None:
     results = {size: _evaluate(args, size) for size in args.sizes}
     if args.out:
         by_size = {size: json.loads(result.to_json()) for size, result in results.items()}
-        write(args.out, json.dumps(by_size, indent=2))
+        write_text(args.out, json.dumps(by_size, indent=2))
 
 
 def _evaluate(args: argparse.Namespace, size: int) -> Result:

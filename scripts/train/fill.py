@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from annotations import Segmentation, read_annotations
 from cache import bitmask
-from commands import carry_out, data_parser, refuse_existing, write
+from commands import carry_out, data_parser, refuse_existing
 from numpy.typing import NDArray
 
 from stream_seg.errors import SourceError, UsageError
 from stream_seg.ground_truth import read_document, usable_outline
+from stream_seg.sinks.part import write_text
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def _fill(args: argparse.Namespace) -> None:
         and (outline := usable_outline(one)) is not None
     ]
     grown = sum(_fill_one(one, outline, sizes[one["image_id"]], args.gap) for one, outline in todo)
-    write(args.out, json.dumps(document))
+    write_text(args.out, json.dumps(document))
     print(f"{grown} of {len(todo)} outlines were filled; written to {args.out}")
 
 

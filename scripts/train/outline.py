@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from annotations import Picture, Segmentation, read_annotations
-from commands import carry_out, data_parser, device, refuse_existing, share, write
+from commands import carry_out, data_parser, device, refuse_existing, share
 from numpy.typing import NDArray
 from sam2 import Sam2
 from segmenter import NetSegmenter
@@ -39,6 +39,7 @@ from stream_seg.evaluate import encoded, read_annotated
 from stream_seg.frame import Image
 from stream_seg.geometry import Boxes
 from stream_seg.ground_truth import read_document, run_lengths, usable_outline
+from stream_seg.sinks.part import write_text
 
 if TYPE_CHECKING:
     from pycocotools import _EncodedRLE
@@ -84,7 +85,7 @@ def _outline(args: argparse.Namespace) -> None:
     drawer = Sam2(*args.sam) if args.sam else _Itself(args, document["categories"])
     draw = partial(_draw, drawer, drawer.least_sure if args.sure is None else args.sure)
     part = args.out.with_name(f"{args.out.name}.part")
-    write(part, "")  # drawing takes long: see that it can be kept before it is done
+    write_text(part, "")  # drawing takes long: see that it can be kept before it is done
     ids = [image["id"] for image in document["images"]]
     todo = [(picture, lacking[i], given.get(i, [])) for picture, i in zip(pictures, ids, strict=True) if i in lacking]
     drawn, failure = 0, None
@@ -99,7 +100,7 @@ def _outline(args: argparse.Namespace) -> None:
                 part.unlink()
                 raise
             failure = error
-        write(part, json.dumps(document))
+        write_text(part, json.dumps(document))
         part.replace(args.out)
     print(
         f"{drawn} of {sum(len(boxes) for _, boxes, _ in todo)} boxes without an outline got one; written to {args.out}"

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from annotations import read_annotations
-from commands import carry_out, data_parser, refuse_existing, write
+from commands import carry_out, data_parser, refuse_existing
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -31,6 +31,7 @@ from stream_seg.errors import OutputError, SourceError
 from stream_seg.evaluate import read_picture
 from stream_seg.frame import Image
 from stream_seg.ground_truth import read_document
+from stream_seg.sinks.part import write_text
 
 ROWS, COLUMNS, SIDE = 7, 10, 144
 ROOM, LEAST = 1.9, 76.0
@@ -124,7 +125,7 @@ def _apply(args: argparse.Namespace) -> None:
     gone = {id(one) for one in (*wrong, *doubtful)}
     document["annotations"] = [one for one in document["annotations"] if id(one) not in gone]
     absent = _note_absent(document, wrong, doubtful)
-    write(args.out, json.dumps(document))
+    write_text(args.out, json.dumps(document))
     print(
         f"{len(looked_at)} are right, {len(wrong)} wrong and {len(doubtful)} doubtful; {absent} times a class is known "
         f"not to be in a picture; written to {args.out}"

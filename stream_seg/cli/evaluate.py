@@ -10,8 +10,9 @@ from stream_seg.cli.console import Bar
 from stream_seg.cli.models import load_model
 from stream_seg.cli.output import tell
 from stream_seg.cli.report import refuse_figures
-from stream_seg.errors import OutputError, UsageError
+from stream_seg.errors import UsageError
 from stream_seg.opencv import be_silent
+from stream_seg.sinks.part import write_text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,8 +42,5 @@ def run(args: argparse.Namespace) -> int:
             tell(result)
             tell(f"model {segmenter.model_name} on {segmenter.provider}")
     if args.json is not None:
-        try:
-            args.json.write_text(result.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"the result could not be written to '{args.json}': {error.strerror}") from error
+        write_text(args.json, result.to_json() + "\n")
     return 0

@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stream_seg.columns import columns, legible_name, padded
-from stream_seg.errors import OutputError, UsageError
+from stream_seg.errors import UsageError
 from stream_seg.frame import SourceInfo
 from stream_seg.metrics import STAGES, FeedSummary, Summary
 from stream_seg.protocols import Segmenter, Sink
-from stream_seg.sinks.part import Target
+from stream_seg.sinks.part import Target, write_text
 
 PACKAGES = ("stream-seg", "onnxruntime-gpu", "onnxruntime", "opencv-python", "av", "numpy")
 
@@ -62,10 +62,7 @@ def write_figures(
         "versions": versions(),
         "machine": machine(),
     }
-    try:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    except OSError as failure:
-        raise OutputError(f"the figures could not be written to '{path}': {failure.strerror}") from failure
+    write_text(path, json.dumps(figures, indent=2) + "\n")
 
 
 def written(outputs: Sequence[Sink]) -> list[str]:

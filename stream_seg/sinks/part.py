@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -242,6 +243,37 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
         written = 0
         while written < len(rest):
             written += os.write(descriptor, rest[written:])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; until it is, what was there before stays. Raises OutputError.
+
+    What is no file, such as a pipe, is written to as it is, and so is what the command prints to, as /dev/stdout may
+    be.
+    """
+    try:
+        if path.exists() and (not path.is_file() or _is_printed_to(path)):
+            path.write_text(text, "utf-8")
+            return
+        part = PartFile(Target(path, overwrite=True))
+        try:
+            part.write(text.encode())
+        except BaseException:  # also of an interruption
+            part.discard()
+            raise
+        part.publish()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _is_printed_to(path: Path) -> bool:
+    """Whether a file is where standard output or errors go: replaced, it would lack what is printed from then on."""
+    found = path.stat()
+    for descriptor in (1, 2):
+        with suppress(OSError):  # of one that is closed
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return True
+    return False
 
 
 def is_being_written(path: Path) -> bool:

@@ -99,13 +99,20 @@ class Region(Placed):
         if self._follower is not None:
             found = self._follower(frame, found)
         regions = (*found.regions, *self._points)
-        rows = [[_holds(corners, place) for corners in regions] for place in feet(found, frame.size)]
-        within = np.array(rows, np.bool_).reshape(-1, len(regions))
+        within = standing(found, regions, frame.size)
         kept = np.flatnonzero(within[:, len(found.regions) :].any(1))
         found, within = found[kept], within[kept]
         names = found.names
         occupancy = tuple(dict(Counter(itertools.compress(names, column))) for column in within.T.tolist())
         return replace(found, regions=regions, occupancy=occupancy)
+
+
+def standing(found: Detections, regions: Sequence[NDArray[np.float32]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which of `found` stand in which of the regions, polygons as in `Detections.regions`, in a frame of `size` (width,
+    height): (N, regions).
+    """
+    rows = [[_holds(corners, place) for corners in regions] for place in feet(found, size)]
+    return np.array(rows, np.bool_).reshape(len(found), len(regions))
 
 
 def polygon(corners: Corners) -> NDArray[np.float32]:

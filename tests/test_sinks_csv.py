@@ -20,6 +20,7 @@ from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import paste
 from stream_seg.protocols import Outcome
+from stream_seg.region import Region
 from stream_seg.sinks import CsvFile
 from stream_seg.sinks.csv_file import COLUMNS
 from tests.sink_films import BROKEN, CFR, NOTHING, TWO, deliver, frames, image, info, write_all
@@ -46,9 +47,9 @@ def test_a_table_has_a_row_for_each_object_of_each_frame(tmp_path: Path) -> None
     assert areas[0] < 30 * 34  # it has a hole
     assert sink.path.read_bytes().decode("ascii") == (
         f"{HEADER}"
-        f"a film,7,0.033367,7,dog,0.912,4.0,6.0,34.0,40.0,{areas[0]},,,,64,48\r\n"
-        f"a film,7,0.033367,3,person,0.5,30.0,2.0,60.0,48.0,{areas[1]},,,,64,48\r\n"
-        f"a film,10,0.333333,,person,0.5,30.0,2.0,60.0,48.0,{areas[1]},,,,64,48\r\n"
+        f"a film,7,0.033367,7,dog,0.912,4.0,6.0,34.0,40.0,{areas[0]},,,,,64,48\r\n"
+        f"a film,7,0.033367,3,person,0.5,30.0,2.0,60.0,48.0,{areas[1]},,,,,64,48\r\n"
+        f"a film,10,0.333333,,person,0.5,30.0,2.0,60.0,48.0,{areas[1]},,,,,64,48\r\n"
     )
 
 
@@ -79,6 +80,17 @@ def test_what_crosses_lines_says_which_way_and_of_several_which_one(tmp_path: Pa
         sink.write(frame, replace(TWO, ids=np.array([7, 3]), lines=lines))
     sink.close(Outcome.COMPLETE)
     assert [row["crossed"] for row in rows(sink.path)] == ["", "in", "", "", "2 out", "1 in, 2 out"]
+
+
+def test_of_each_object_it_is_told_in_which_regions_it_stands(tmp_path: Path) -> None:
+    regions = [[(0, 0), (32, 48)], [(0, 0), (64, 48)], [(60, 0), (64, 9)]]
+    sink = CsvFile(tmp_path / "a.csv")
+    sink.open(info())
+    for frame, given in zip(frames(CFR[:2]), (regions, regions[:1]), strict=True):
+        sink.write(frame, Region(given)(frame, TWO))
+    sink.close(Outcome.COMPLETE)
+    told = [(row["class"], row["regions"]) for row in rows(sink.path)]
+    assert told == [("dog", "1, 2"), ("person", "2"), ("dog", "1")]
 
 
 def test_of_cameras_the_time_of_day_is_told(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from stream_seg.detections import Crossings, Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.geometry import mask_roi
+from stream_seg.region import standing
 from stream_seg.sinks.data_file import DataFile
 from stream_seg.sinks.objects import Record, told
 from stream_seg.sinks.part import PartFile
@@ -18,7 +19,7 @@ from stream_seg.sinks.part import PartFile
 SUFFIX = ".csv"
 
 COLUMNS = (
-    *("source", "frame", "time", "id", "class", "score", "x1", "y1", "x2", "y2", "area", "crossed"),
+    *("source", "frame", "time", "id", "class", "score", "x1", "y1", "x2", "y2", "area", "crossed", "regions"),
     *("image", "captured", "width", "height"),
 )
 """The same of every source and with all options, so that tables can be put together."""
@@ -44,13 +45,16 @@ def _rows(frame: Frame, detections: Detections, about: SourceInfo) -> list[dict[
     record = Record.of(frame, detections, is_live=about.is_live, source=about.name)
     width, height = record.size
     crossed = _crossed(detections.lines)
+    within = standing(detections, detections.regions, record.size)
     rows: list[dict[str, object]] = []
-    for one, box, mask in zip(told(detections), detections.boxes, detections.masks, strict=True):
+    for one, box, mask, regions in zip(told(detections), detections.boxes, detections.masks, within, strict=True):
         x1, y1, x2, y2 = one.box
         found = {"id": one.id, "class": one.name, "score": one.score, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
         area = np.count_nonzero(mask_roi(box, mask, record.size)[2])
         which = ", ".join(crossed.get(one.id, ()))
-        rows.append({**record.about, **found, "area": area, "crossed": which, "width": width, "height": height})
+        where = ", ".join(str(number) for number in np.flatnonzero(regions) + 1)
+        rest = {"area": area, "crossed": which, "regions": where, "width": width, "height": height}
+        rows.append({**record.about, **found, **rest})
     return rows
 
 

@@ -22,6 +22,7 @@ from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image
 from stream_seg.geometry import paste
 from stream_seg.render import VIEWS, Renderer, View
+from stream_seg.render import labels as labels_module
 from stream_seg.render.labels import Labels, Rect, writable
 from stream_seg.render.notice import announce, caption, dimmed
 from stream_seg.render.palette import Shades, colour, ink
@@ -289,6 +290,21 @@ def test_the_end_of_a_long_name_with_its_score_is_seen_in_a_narrow_picture() -> 
     assert (label("car 40%")[10, 100:] == 0).all()
 
 
+def test_labels_of_huge_photos_are_not_remembered_beyond_measure() -> None:
+    def remembered(labels: Labels) -> int:
+        return sum(patch.nbytes for patch in labels._known.values())
+
+    labels, image = Labels(), np.zeros((400, 4000, 3), np.uint8)
+    for number in range(1200):
+        labels.start((0, 0, 0, 0))
+        labels.draw(image, f"person {number}%", (0, 0, 100, 100), 11 if number < 1100 else 200, (90, 90, 250))
+        assert remembered(labels) == labels._known_bytes <= 40_000_000
+        assert len(labels._known) == min(number + 1, 1024) or number >= 1100
+    label, last = labels._known.popitem()
+    assert label[0] == "person 1199%"
+    assert len(labels._known) + 1 == 40_000_000 // last.nbytes
+
+
 def test_where_all_places_are_taken_a_label_is_not_looked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a crowd of 300 it took three quarters of the time of drawing."""
     asked: list[Rect] = []
@@ -453,14 +469,19 @@ def test_letters_that_are_read_from_the_right_stand_there(text: str, from_left_t
     assert writable(text) == from_left_to_right
 
 
-def test_labels_are_remembered() -> None:
+def test_labels_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are rounded, so that the same labels come again."""
+    made: list[str] = []
+    make = labels_module._label
+    monkeypatch.setattr(labels_module, "_label", lambda text, *rest: made.append(text) or make(text, *rest))
+    wanted: list[str] = []
+    look_up = Labels._label
+    monkeypatch.setattr(Labels, "_label", lambda self, text, *rest: wanted.append(text) or look_up(self, text, *rest))
     renderer = Renderer("boxes")
     for _ in range(5):
         renderer(frame((320, 240)), SCENE)
-    cached: Any = renderer._labels._label
-    assert cached.cache_info().misses == len(SCENE)
-    assert cached.cache_info().hits == 4 * len(SCENE)
+    assert len(made) == len(SCENE)
+    assert len(wanted) == 5 * len(SCENE)
 
 
 @pytest.mark.parametrize("view", ["both", "blurred"])

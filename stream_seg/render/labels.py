@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import unicodedata
+from collections import OrderedDict
 
 import cv2
 import numpy as np
@@ -27,14 +27,18 @@ _LEFTWARD_RUN = re.compile(rf"[(\[{{]*{_LEFTWARD}(?:[\W\d_]*{_LEFTWARD})*[)\]}}]
 _CLUSTER = re.compile(r"\d+(?:[.,:/]\d+)*|.", re.DOTALL)  # numbers are written from left to right there, too
 _MIRRORED = str.maketrans("()[]{}<>", ")(][}{><")
 
-_CACHED = 1024  # labels: a dozen colours times the scores seen; about 10 kB each at 1080p
+_MOST = 1024
+"""Labels that are remembered: a dozen colours times the scores seen; about 10 kB each at 1080p."""
+_MOST_BYTES = 40_000_000
+"""They take no more than this together: as many fit at 4K, while one on a photo of 100 megapixels takes 0.3 MB."""
 
 
 class Labels:
     """Makes labels and puts them on one picture after another, remembering how they look."""
 
     def __init__(self) -> None:
-        self._label = functools.lru_cache(_CACHED)(_label)
+        self._known: OrderedDict[tuple[str, int, Colour, int], Image] = OrderedDict()
+        self._known_bytes = 0
         self._taken: list[Rect] = []
         self._choices: dict[int, int] = {}
         self._choices_before: dict[int, int] = {}
@@ -70,6 +74,18 @@ class Labels:
         patch = self._label(text, height, colour, image.shape[1])
         x = max(sides[0], min(start[0], sides[1] - patch.shape[1]))
         self._put(image, patch, self._below(_clamp(x, start[1], patch.shape[1], patch.shape[0], image), image))
+
+    def _label(self, text: str, height: int, colour: Colour, widest: int) -> Image:
+        """As the function `_label` makes it, from memory if it was wanted not long ago."""
+        wanted = text, height, colour, widest
+        if (patch := self._known.get(wanted)) is not None:
+            self._known.move_to_end(wanted)
+            return patch
+        patch = self._known[wanted] = _label(*wanted)
+        self._known_bytes += patch.nbytes
+        while len(self._known) > _MOST or self._known_bytes > _MOST_BYTES:
+            self._known_bytes -= self._known.popitem(last=False)[1].nbytes
+        return patch
 
     def _put(self, image: Image, patch: Image, place: Rect) -> None:
         """Copy `patch` to its place; what does not fit the frame is left out."""

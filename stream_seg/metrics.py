@@ -235,6 +235,8 @@ class FeedMetrics:
         self.captured = 0
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
+        self.dropped_at_start = 0
+        """Those that a live run drops before its first frame is through, however fast it is."""
         self.unchanged = 0
         self.classes: Counter[str] = Counter()
         self.distinct = Distinct()
@@ -287,6 +289,8 @@ class FeedMetrics:
 
     def frame_delivered(self, latency: float, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
         """Count one frame that every sink has taken, `latency` seconds after it was captured, and what it shows."""
+        if not self.delivered:
+            self.dropped_at_start = self.dropped.total()
         self.delivered += 1
         self.classes.update(names)
         if ids is not None:
@@ -463,10 +467,11 @@ class Metrics:
         )
 
     def _limit(self, busy: dict[str, float]) -> str:
-        # A live run drops some frames while it starts; it keeps up if it drops hardly any.
-        if self.is_live and self.dropped <= self.captured / 50:
-            return "source"
-        return max(busy, key=lambda name: busy[name])
+        busiest = max(busy, key=lambda name: busy[name])
+        at_start = sum(feed.dropped_at_start for feed in self.feeds)
+        keeps_up = self.dropped - at_start <= (self.captured - at_start) / 50
+        # What is idle for half of the time could do twice as much: frames were dropped for coming all at once, or late.
+        return "source" if self.is_live and (keeps_up or busy[busiest] < 0.5) else busiest
 
 
 def _status(fps: float, latency: float | None, dropped: int) -> str:

@@ -126,15 +126,27 @@ def test_work_before_the_model_was_warm_does_not_count() -> None:
     assert metrics.summary().busy["capture"] == pytest.approx(0.25)
 
 
-def test_a_live_source_that_is_kept_up_with_is_the_limit() -> None:
-    metrics = Metrics(["camera", "film"], Turned())
+@pytest.mark.parametrize(
+    ("at_start", "dropped", "busy", "limit"),
+    [(0, 0, 0.9, "source"), (20, 2, 0.9, "source"), (0, 3, 0.9, "render"), (0, 3, 0.4, "source")],
+)
+def test_a_live_source_that_is_kept_up_with_is_the_limit(at_start: int, dropped: int, busy: float, limit: str) -> None:
+    clock = Turned()
+    metrics = Metrics(["camera", "film"], clock)
+    metrics.start()
     feed = metrics.feeds[0]
     feed.source_is_live()
     assert metrics.summary().limited_by == "source"
-    feed.captured, feed.dropped["replaced"] = 100, 3
-    metrics.stages["render"].busy = 1.0
-    metrics.start()
-    assert metrics.summary().limited_by != "source"
+    feed.captured = feed.dropped["replaced"] = at_start
+    for frame in range(100):
+        clock.now += 0.1
+        feed.captured += 1
+        if 0 < frame <= dropped:
+            feed.dropped["late"] += 1
+        else:
+            metrics.frame_delivered(0, clock.now, [])
+    metrics.stages["render"].busy = 10 * busy
+    assert metrics.summary().limited_by == limit
 
 
 def measured(source: object) -> tuple[Turned, Metrics, FeedMetrics]:

@@ -139,6 +139,15 @@ def test_h264_in_avi_where_times_are_in_another_order_gives_each_picture_once(
     assert not caplog.records
 
 
+def test_each_picture_of_h264_in_avi_is_shown_for_as_long(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.avi", 100, options={"bf": "3", "b_strategy": "0", "g": "10"})
+    frames = frames_of(path)
+    assert {after.pts - before.pts for before, after in pairwise(frames)} == {Fraction(1, RATE)}
+    part = frames_of(path, frames[70].pts)
+    assert [frame.pts for frame in part] == [frame.pts for frame in frames[70:]]
+    assert numbers_of(part) == numbers_of(frames)[70:] == list(range(70, 100))
+
+
 def test_times_count_from_the_start_of_the_container_so_that_sound_stays_in_sync(tmp_path: Path) -> None:
     path = tmp_path / "late.mkv"
     write_video(path, 5, pts=[500, 540, 580, 620, 660], sound=True)

@@ -110,6 +110,7 @@ class Decoder:
             self._stream = video_stream(self._container, self.name)
             self._share_work()
             self._units = access_units(self._container, self._stream) if self.live else None
+            self._has_no_times = self.format == "avi" and self._stream.codec_context.name == "h264"
             self._timeline = timeline_of(self._container, self._stream, live=self.live)
             self.damaged = 0
             self._hung_up: av.FFmpegError | None = None
@@ -165,12 +166,19 @@ class Decoder:
 
     def _stamps(self, picture: VideoFrame) -> tuple[int | None, int | None]:
         """When a picture is shown and when decoded, as stored; none where the next one shows that to be damaged."""
-        if not self.live and picture.pts is not None and self._timeline.leaps(picture.pts):
+        shown = self._stamp(picture)
+        if not self.live and shown is not None and self._timeline.leaps(shown):
             following = self._pictures.peek()
-            stamp = None if following is None else following.pts
-            if stamp is not None and self._timeline.strays(picture.pts, stamp):
+            stamp = None if following is None else self._stamp(following)
+            if stamp is not None and self._timeline.strays(shown, stamp):
                 return None, None
-        return picture.pts, picture.dts
+        return shown, picture.dts
+
+    def _stamp(self, picture: VideoFrame) -> int | None:
+        """When a picture is shown, as stored; of H.264 in .avi files, which say only in which order it is decoded, when
+        it comes out of the codec: FFmpeg guesses the other from that as if none were shown later than it is decoded.
+        """
+        return picture.dts if self._has_no_times else picture.pts
 
     def image(self, picture: VideoFrame) -> Image:
         """Return the pixels of a picture, upright, (H, W, 3) uint8 BGR."""
@@ -197,8 +205,8 @@ class Decoder:
 
     def seek(self, start: Fraction) -> None:
         """Go on from the last picture that allows decoding whatever is shown from `start` seconds on."""
-        first = self._pictures.peek()
-        if first is None or first.pts is None or self._timeline.at(first.pts) >= start:
+        first = self._first()
+        if first is None or self._timeline.at(first) >= start:
             return
         way = self._way_to(start) if self.format in UNINDEXED else (start, math.inf)
         if way is not None and any(self._enter(*way, back) for back in SEEK_BACK):
@@ -233,11 +241,16 @@ class Decoder:
         if packet is None or (packet.pos or 0) > end:
             return False
         self._pictures = _Peekable(self._decoded(itertools.chain([packet], packets)))
-        first = self._pictures.peek()
-        if first is None or first.pts is None or self._timeline.at(first.pts) > start - SETTLED:
+        first = self._first()
+        if first is None or self._timeline.at(first) > start - SETTLED:
             return False
-        self._timeline.restart(first.pts)
+        self._timeline.restart(first)
         return True
+
+    def _first(self) -> int | None:
+        """When the next picture is shown, as stored; None where there is none, or it does not say."""
+        picture = self._pictures.peek()
+        return None if picture is None else self._stamp(picture)
 
     def _decoded(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         try:

@@ -335,3 +335,17 @@ def test_the_pattern_that_is_named_for_folders_finds_what_is_in_them(tmp_path: P
 def test_no_images_at_all_is_an_error(tmp_path: Path, spec: str, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         open_source(tmp_path / spec)
+
+
+def test_measurements_in_an_image_file_are_not_called_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, said = (
+        tmp_path / "heights.tif",
+        "cannot be read as an image: its samples are float32; convert them to 8 or 16",
+    )
+    assert cv2.imwrite(str(path), np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(48, 64))
+    with pytest.raises(SourceError, match=rf"heights\.tif {said}"):
+        open_source(path)
+    cv2.imwrite(str(tmp_path / "photo.tif"), np.zeros((48, 64), np.uint16))
+    with open_source(tmp_path) as source:
+        assert [frame.name for frame in source] == ["photo.tif"]
+    assert caplog.messages == [f"left out {path}: it {said} bits"]

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -76,7 +77,7 @@ class ImageFiles(Stoppable):
         for path in self._paths:
             if self._stopping.is_set():
                 break
-            data, why = b"", "it cannot be read as an image"
+            data, why = b"", ""
             try:
                 data = path.read_bytes()
             except OSError as error:
@@ -84,6 +85,7 @@ class ImageFiles(Stoppable):
             image = decoded(data)
             if image is None:
                 self.damaged += 1
+                why = why or f"it cannot be read as an image{_foreign_samples(data)}"
                 logger.warning("left out %s: %s", path, why)
                 continue
             if moves(data) or has_pages(data):
@@ -135,5 +137,21 @@ def to_bgr(pixels: np.ndarray) -> Image:
 
 def _unreadable(paths: Sequence[Path], folder: Path) -> str:
     if len(paths) == 1:
-        return f"{paths[0]} cannot be read as an image; is it damaged?"
+        why = "; is it damaged?"
+        with suppress(OSError):
+            why = _foreign_samples(paths[0].read_bytes()) or why
+        return f"{paths[0]} cannot be read as an image{why}"
     return f"none of the {len(paths)} images in {folder} can be read"
+
+
+def _foreign_samples(data: bytes) -> str:
+    """What a file that cannot be read as an image has instead of colours, such as heights in a TIFF file; "" if that is
+    not why.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.dtype in (np.uint8, np.uint16):
+        return ""
+    return f": its samples are {pixels.dtype}; convert them to 8 or 16 bits"

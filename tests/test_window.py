@@ -18,6 +18,7 @@ from stream_seg.sinks.window import fitting
 from tests.sink_close_button import press_close_button
 from tests.source_counts import until
 from tests.support import requires
+from tests.x_server import display_of_our_own
 
 PROGRAM = "tests.sink_window_program"
 WALL = "tests.sink_wall_program"
@@ -26,22 +27,6 @@ ENOUGH = "100000"
 ROOT = Path(__file__).parent.parent
 
 on_a_screen = requires("Xvfb", "xdotool")
-
-
-@contextmanager
-def display_of_our_own() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Its name and its server, which does not start afresh, and refuse the next program, when one ends."""
-    reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"]
-    server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        name = f":{answer.readline().strip()}"
-    try:
-        yield name, server
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.fixture(scope="module")

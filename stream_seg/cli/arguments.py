@@ -28,6 +28,7 @@ from stream_seg.segmenters.looks import check_slices
 from stream_seg.segmenters.onnx_segmenter import DEFAULT_THRESHOLD
 from stream_seg.sinks.page import parse_host_and_port
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
+from stream_seg.sources.screen import parse_screen
 from stream_seg.version import __version__
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 EXAMPLES = """\
 examples:
   stream-seg --webcam 0                          live in a window; q quits
+  stream-seg --screen --serve 8080               what is on the screen (X11), in a browser
   stream-seg holiday.mp4 -o annotated.mp4        every frame, sound and timing kept
   stream-seg rtsp://camera/stream -o door.mp4    record a camera feed; Ctrl-C ends and finishes the file
   stream-seg rtsp://a/1 rtsp://b/1 --webcam 0    several in one window; one that fails comes back
@@ -230,6 +232,13 @@ def camera_index(text: str) -> int:
     return int(text)
 
 
+def screen(text: str) -> str:
+    """The source that is a part of the screen, `1280x720+100+50`, or all of it where that is empty."""
+    spec = f"screen:{text}" if text else "screen"
+    _told(parse_screen, spec)
+    return spec
+
+
 def rate(text: str) -> float:
     """A positive number of frames per second."""
     return _checked(text, lambda value: 0 < value <= 1000, "frame rate; write frames per second, as in 30")
@@ -381,6 +390,17 @@ def _run_parser() -> Parser:
     parser.add_argument(
         "--webcam", type=camera_index, action="append", default=[], metavar="N", help="camera number N as a source"
     )
+    parser.add_argument(
+        "--screen",
+        type=screen,
+        action="append",
+        nargs="?",
+        const="",
+        default=[],
+        metavar="WxH+X+Y",
+        help="what is on the X11 screen ($DISPLAY) as a source, or in a part of it: width, height, and x and y of its "
+        "upper left corner; 30 pictures a second, or --max-fps",
+    )
     parser.add_argument("--version", action="version", version=f"stream-seg {__version__}")
     add_common(parser)
 
@@ -484,8 +504,8 @@ def _run_parser() -> Parser:
         "--reconnect",
         type=natural,
         metavar="N",
-        help="attempts in a row to reconnect to a lost source or server, 0 for none (default: for ever; webcams only "
-        "once they have worked)",
+        help="attempts in a row to reconnect to a lost source or server, 0 for none (default: for ever; webcams and "
+        "screens only once they have worked)",
     )
     group.add_argument("--transport", type=transport, metavar="tcp|udp", help="transport of RTSP (tcp)")
     group.add_argument("--open-timeout", type=span, metavar="S", help="seconds to wait for an answer (10)")
@@ -664,7 +684,10 @@ def _parse_run(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _joined(argv: Sequence[str]) -> Sequence[str]:
-    """`-o -.jsonl`, and `--line -20,360,1300,360`, as one word: argparse takes the second of two for an option."""
+    """`-o -.jsonl`, and `--line -20,360,1300,360`, as one word: argparse takes the second of two for an option.
+
+    And `--screen clip.mp4` as two that are none, for it would take a source for the part of the screen.
+    """
     words: list[str] = []
     for word in argv:
         before = words[-1] if words else ""
@@ -677,6 +700,8 @@ def _joined(argv: Sequence[str]) -> Sequence[str]:
         elif before in ("--region", "--line") and re.match(r"-[\d.]", word):
             words[-1] = f"{before}={word}"
         else:
+            if before == "--screen" and not re.fullmatch(r"[\d+][\dxX*+,.-]*", word):
+                words[-1] = "--screen="
             words.append(word)
     return words
 

@@ -40,6 +40,7 @@ _OPTIONS: Mapping[str, str] = {
         "--region": "--roi --zone --polygon --area",
         "--score-threshold": "-t --conf --confidence --threshold --confidence-threshold --conf-thres --conf-thresh "
         "--score-thresh --min-score --min-confidence --prob-threshold",
+        "--screen": "--desktop --monitor --screen-capture",
         "--segment": "--split",
         "--serve": "--web --http --port",
         "--show": "--display --window --view-img",

@@ -111,7 +111,7 @@ def plan(
 
     Raises `UsageError` for options that contradict each other, and what sources and sinks raise.
     """
-    named = [*_named(args), *args.webcam]
+    named = [*_named(args), *args.webcam, *args.screen]
     together = len(named) > 1 and all(map(is_photo, named)) and not any(PLACE in path for path in _results(args))
     specs = named[:1] if together else named  # the first of photos that are one source stands for all
     in_turns = _go_in_turns(args, specs)
@@ -226,7 +226,7 @@ def _go_in_turns(args: argparse.Namespace, specs: Sequence[Spec]) -> bool:
     """Whether the sources are recordings with results of their own each, which nobody watches side by side."""
     is_alone = bool(_results(args) or args.notify) and not args.show and args.serve is None
     own = all(path == PIPED_OBJECTS or (PLACE in path and not is_address(path)) for path in args.output)
-    named = [*args.source, *args.webcam]
+    named = [*args.source, *args.webcam, *args.screen]
     # Of a folder of films there may be more the next time, and of what is skipped then there may be more to do.
     may_be_several = len(specs) > 1 or specs != named or args.skip_existing
     return is_alone and own and may_be_several and all(map(is_recording, specs)) and not all(map(is_photo, specs))

@@ -10,6 +10,7 @@ from stream_seg import sinks
 from stream_seg.sources.camera import is_webcam
 from stream_seg.sources.files import is_image, is_numbered
 from stream_seg.sources.network import RTSP_SCHEMES, names_a_file
+from stream_seg.sources.screen import is_screen
 from stream_seg.sources.synthetic import is_synthetic
 
 Spec = str | int
@@ -30,12 +31,13 @@ PLACE = "{source}"
 
 def is_feed(spec: Spec) -> bool:
     """Whether a source is live, or may be away for a while: also an HTTP address, unless it looks like a file's."""
-    return is_webcam(spec) or ("://" in str(spec) and not names_a_file(str(spec)))
+    return is_webcam(spec) or is_screen(spec) or ("://" in str(spec) and not names_a_file(str(spec)))
 
 
 def may_be_live(spec: Spec) -> bool:
     """Whether a source may turn out to be live, or to be away for a while."""
-    return is_webcam(spec) or "://" in str(spec) or (is_synthetic(str(spec)) and ",live" in str(spec))
+    is_made_live = is_synthetic(str(spec)) and ",live" in str(spec)
+    return is_webcam(spec) or is_screen(spec) or "://" in str(spec) or is_made_live
 
 
 def is_here(spec: Spec) -> bool:
@@ -61,7 +63,7 @@ def is_recording(spec: Spec) -> bool:
 
 def files_among(specs: Sequence[Spec]) -> list[Path]:
     """What may be a file among the sources."""
-    return [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec]
+    return [Path(spec) for spec in specs if isinstance(spec, str) and "://" not in spec and not is_screen(spec)]
 
 
 def is_rtsp(spec: Spec) -> bool:

@@ -19,11 +19,11 @@ _FOR_SOURCES: Sequence[tuple[str, Callable[[Spec], bool], str]] = (
     ("--camera-size", is_webcam, "webcams"),
     ("--camera-fps", is_webcam, "webcams"),
     ("--transport", is_rtsp, "rtsp:// addresses"),
-    ("--reconnect", may_be_live, "webcams and addresses"),
-    ("--max-age", may_be_live, "webcams and addresses"),
-    ("--max-fps", may_be_live, "webcams and addresses"),
-    ("--open-timeout", may_be_live, "webcams and addresses"),
-    ("--stall-timeout", may_be_live, "webcams and addresses"),
+    ("--reconnect", may_be_live, "webcams, screens and addresses"),
+    ("--max-age", may_be_live, "webcams, screens and addresses"),
+    ("--max-fps", may_be_live, "webcams, screens and addresses"),
+    ("--open-timeout", may_be_live, "webcams, screens and addresses"),
+    ("--stall-timeout", may_be_live, "webcams, screens and addresses"),
 )
 
 _ALSO_FOR_OUTPUTS = ("--transport", "--reconnect")

@@ -32,6 +32,7 @@ from stream_seg.sources.memory import ListSource
 from stream_seg.sources.network import OPEN_TIMEOUT, STALL_TIMEOUT, NetworkStream, names_a_file
 from stream_seg.sources.pipe import Pipe
 from stream_seg.sources.reconnecting import Reconnecting
+from stream_seg.sources.screen import Screen, grab_rate, is_screen, parse_screen
 from stream_seg.sources.seen import Seen
 from stream_seg.sources.several import moves
 from stream_seg.sources.synthetic import Synthetic, is_synthetic, parse_synthetic
@@ -48,6 +49,7 @@ __all__ = [
     "Pipe",
     "Reconnecting",
     "Recording",
+    "Screen",
     "Synthetic",
     "Watched",
     "Webcam",
@@ -74,19 +76,20 @@ def open_source(
     reconnect: float | None = None,
     results: Iterable[str | Path] = (),
 ) -> Source:
-    """Return the source that `spec` names: a webcam, an address, a pipe, images or a video file.
+    """Return the source that `spec` names: a webcam, the screen, an address, a pipe, images or a video file.
 
-    `spec`: a number or /dev/video* is a webcam, `-` standard input, `synthetic:...` a made-up picture, `scheme://...`
-    an address, a folder, glob, numbered sequence (`img_%04d.png`) or image file images, anything else a video file.
+    `spec`: a number or /dev/video* is a webcam, `screen` or `screen:1280x720+100+50` (width, height, x, y) what an X11
+    screen ($DISPLAY) shows, `-` standard input, `synthetic:...` a made-up picture, `scheme://...` an address, a folder,
+    glob, numbered sequence (`img_%04d.png`) or image file images, anything else a video file.
     A list is image files, one source in this order, whose names are told from the folder that all are in.
     `start` and `end` are seconds, `end` not included; `stride` keeps each n-th frame, `max_frames` so many at most,
-    `max_fps` so many a second of a live source.
+    `max_fps` so many a second of a live source; so often a screen is captured, 30 times by default.
     `camera_size` (width, height) and `camera_fps` are wishes to a webcam, `sequence_rate` images per second.
 
-    Webcams and addresses are given `open_timeout` seconds to answer and `stall_timeout` seconds for each frame;
-    `transport`, "tcp" or "udp", is how RTSP carries them. `reconnect` is how often in a row one that fails is opened
-    again, also at the start: 0 never, `math.inf` for ever. By default for ever, but a webcam only when it once
-    delivered. Recordings, wherever they are, are never opened again.
+    Webcams, screens and addresses are given `open_timeout` seconds to answer and `stall_timeout` seconds for each
+    frame; `transport`, "tcp" or "udp", is how RTSP carries them. `reconnect` is how often in a row one that fails is
+    opened again, also at the start: 0 never, `math.inf` for ever. By default for ever, but a webcam or a screen only
+    when it once delivered. Recordings, wherever they are, are never opened again.
 
     Of videos, and of folders with more images, that lie beside the images of a folder a warning says that they are left
     out, unless they are `results`: what was, and will be, written there.
@@ -126,6 +129,9 @@ def open_source(
     elif is_webcam(name):
         device = int(name) if name.isdecimal() else name
         source = reconnecting(lambda _: Webcam(device, size=camera_size, fps=pace), at_start=reconnect is not None)
+    elif is_screen(name):
+        part, fps = parse_screen(name), grab_rate(most, stall_timeout)
+        source = reconnecting(lambda patience: Screen(part, fps=fps, timeout=patience), at_start=reconnect is not None)
     elif "://" in name:
         seen = Seen()
 

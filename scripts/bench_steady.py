@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -118,7 +118,8 @@ class Way:
         self.numbers += len(numbers)
         placed = [_in_picture(shown.boxes, view) for shown, view in zip(shows, film.views, strict=True)]
         drawn = [_masks_in_picture(masks, view, film.size) for masks, view in zip(pasted, film.views, strict=True)]
-        for i, (before, after) in enumerate(pairwise(shows)):
+        resting = [replace(shown, boxes=boxes.astype(np.float32)) for shown, boxes in zip(shows, placed, strict=True)]
+        for i, (before, after) in enumerate(pairwise(resting)):
             which, _ = continued(after, before, SAME)
             kept = which >= 0
             self.wavers += sum(1 - _shared(drawn[i + 1][j], drawn[i][which[j]]) for j in np.flatnonzero(kept))

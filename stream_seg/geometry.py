@@ -318,14 +318,20 @@ def continued(found: Detections, before: Detections, least: float) -> tuple[NDAr
     which, overlaps = np.full(len(found), -1, np.int64), np.zeros(len(found), np.float32)
     if not (len(found) and len(before)):
         return which, overlaps
-    overlap = pairwise_iou(found.boxes, before.boxes)
-    overlap[found.class_ids[:, None] != before.class_ids] = 0
+    overlap = overlaps_of_class(found, before)
     for i in range(len(found)):
         best = int(overlap[i].argmax())
         if overlap[i, best] > least:
             which[i], overlaps[i] = best, overlap[i, best]
             overlap[:, best] = 0
     return which, overlaps
+
+
+def overlaps_of_class(found: Detections, others: Detections) -> NDArray[np.float32]:
+    """Intersection over union (N, M) of the boxes of each two of one class, 0 for those of two."""
+    overlaps = pairwise_iou(found.boxes, others.boxes)
+    overlaps[found.class_ids[:, None] != others.class_ids] = 0
+    return overlaps
 
 
 def regridded(masks: NDArray[np.float32], cells: tuple[int, ...]) -> NDArray[np.float32]:

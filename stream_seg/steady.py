@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from stream_seg.detections import Detections, check_found, is_score
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, check_frame
-from stream_seg.geometry import Boxes, continued, regridded, resize, sample_box
+from stream_seg.geometry import Boxes, continued, overlaps_of_class, regridded, resize, sample_box
+from stream_seg.motion import picture_motion
 from stream_seg.naming import best_named
 
 SURE = 0.65
@@ -45,6 +46,7 @@ _ALIKE = 0.3  # and of a cell of a mask: so much of one that is as before, all o
 
 _KEEPS_ITS_NAME = 0.1  # by so much another name must be likelier than the one in the frame before
 
+_NOWHERE = np.zeros(2, np.float32)  # what has moved so far has not moved
 _NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
 _KNOWN = np.dtype(
     [
@@ -64,7 +66,8 @@ first, in how many of them it was found, and missed since; whether it is shown, 
 class Steady:
     """Makes what a segmenter finds in the frames of a film into what is shown. Use one per film.
 
-    Scores are averaged over the frames of an object, and so are boxes and masks, the more so the less they change.
+    Scores are averaged over the frames of an object, and so are boxes and masks, the more so the less they change. What
+    a camera moves by panning or shaking goes with the picture, see `motion`: it keeps its number, and is held there.
     Of a thing that has several names the best is shown, see `naming`. Images of their own are else shown as they are,
     and so are the first frame, one that comes more than `APART` after the one before, and one whose classes have other
     names: nothing is known then that tells ghosts apart.
@@ -118,9 +121,12 @@ class Steady:
         if begins:
             self._gone.add(self._objects, self._known)
             self._objects, self._latest, self._known = found[:0], found[:0], self._known[:0]
+        moved = _NOWHERE
         if is_another:
             self._gone = _Gone()
-        self._add(found, frame.image, now)
+        elif self._withhold:
+            moved = self._go_along(frame.image, found)
+        self._add(found, frame.image, now, moved)
         self._image, self._at = frame.image, now
         self._names = found.class_names if len(found) else self._names
         if begins:
@@ -132,8 +138,30 @@ class Steady:
             remains = self._named(objects, shown)
             if not remains.all():
                 objects, shown = objects[remains], shown[remains]
+        if moved.any():
+            objects = _inside(objects, frame.image)
         self._places, self._shown = shown, self._numbered(shown)
         return self._of_frame(objects, found)
+
+    def _go_along(self, image: Image, found: Detections) -> NDArray[np.float32]:
+        """Have what is known move with the picture, as far (x, y) as a camera has moved that since the frame before.
+
+        Objects that are rather `found` where they were stay: most of the picture may be something large that moves.
+        """
+        if not len(self._objects) and not len(self._gone):
+            return _NOWHERE
+        moved = picture_motion(self._image, image)
+        if moved.any():
+            self._gone.move(moved)
+            along = _moved_by(moved, self._objects)
+            if len(found) and len(along):
+                there, here = (overlaps_of_class(found, some).max(0) for some in (along, self._objects))
+                moves = (there > _SAME) | (here < _STILL)
+            else:
+                moves = np.ones(len(along), np.bool_)
+            step = moves[:, None] * moved
+            self._objects, self._latest = _moved_by(step, self._objects), _moved_by(step, self._latest)
+        return moved
 
     def _as_before(self, frame: Frame, found: Detections) -> Detections:
         """What the frame before showed, of which nothing new is known: it was found once, not twice."""
@@ -149,8 +177,11 @@ class Steady:
             objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions, occupancy=found.occupancy
         )
 
-    def _add(self, found: Detections, image: Image, now: float) -> None:
-        """Put what is found in the place of the objects that it continues, and let go of others that are gone."""
+    def _add(self, found: Detections, image: Image, now: float, moved: NDArray[np.float32]) -> None:
+        """Put what is found in the place of the objects that it continues, and let go of others that are gone.
+
+        The picture has `moved` by (x, y).
+        """
         before, overlap = continued(found, self._objects, _SAME)
         self._reach(found, before)
         again = before >= 0
@@ -183,7 +214,7 @@ class Steady:
         missed[before[again]] = False
         self._known["missed"] += 1
         for i in np.flatnonzero(missed & self._known["stays"] & self._withhold):
-            self._known["stays"][i] = _looks_alike(self._image, image, self._objects.boxes[i])
+            self._known["stays"][i] = _looks_alike(self._image, image, self._objects.boxes[i], moved)
         gone = ~missed
         gone[before[again]] = False
         if gone.any():
@@ -299,6 +330,13 @@ class _Gone:
         self._keep(left)
         return numbers
 
+    def move(self, step: NDArray[np.float32]) -> None:
+        """Have them go with a picture that has moved by (x, y)."""
+        self._objects = _moved_by(step, self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
     def _keep(self, wanted: NDArray[np.bool_]) -> None:
         if not wanted.all():
             self._objects, self._known = self._objects[wanted], self._known[wanted]
@@ -310,20 +348,41 @@ def _of_one_name(found: Detections) -> Detections:
     return found if remains.all() else found[remains]
 
 
+def _moved_by(step: NDArray[np.float32], objects: Detections) -> Detections:
+    """The objects (x, y) further: all, or each by a step of its own, (N, 2)."""
+    return replace(objects, boxes=objects.boxes + np.tile(step, 2))
+
+
+def _inside(objects: Detections, image: Image) -> Detections:
+    """As much of each object as is in the image."""
+    boxes = objects.boxes.clip(0, np.array(2 * image.shape[1::-1], np.float32))
+    cut = (boxes != objects.boxes).any(1)
+    if not cut.any():
+        return objects
+    masks = objects.masks.copy()
+    masks[cut] = _seen_in(boxes[cut], objects.boxes[cut], masks[cut])
+    return replace(objects, boxes=boxes, masks=masks)
+
+
 def _grown(found: Detections) -> Detections:
     """What is found in boxes of twice the width and height."""
     more = (found.boxes[:, 2:] - found.boxes[:, :2]) / 2
     return replace(found, boxes=np.concatenate([found.boxes[:, :2] - more, found.boxes[:, 2:] + more], 1))
 
 
-def _looks_alike(before: Image, after: Image, box: NDArray[np.float32]) -> bool:
-    """Whether two images show about the same in a box; after a cut they do not."""
-    x1, y1, x2, y2 = (int(edge) for edge in box.clip(0, [*after.shape[1::-1]] * 2))
-    pair = [image[y1 : y2 + 1, x1 : x2 + 1] for image in (before, after)]
-    if not pair[0].size:
+def _looks_alike(before: Image, after: Image, box: NDArray[np.float32], moved: NDArray[np.float32]) -> bool:
+    """Whether an image shows in a box about what the one before did where that has `moved` from; after a cut not."""
+    pair = [_part_of(before, box - np.tile(moved, 2)), _part_of(after, box)]
+    if not (pair[0].size and pair[1].size):
         return False
     one, other = (resize(image, _CELLS).astype(np.int16) for image in pair)
     return bool(np.abs(one - other).mean() < _CHANGED)
+
+
+def _part_of(image: Image, box: NDArray[np.float32]) -> Image:
+    """All pixels of which a part is in the box."""
+    x1, y1, x2, y2 = (int(edge) for edge in box.clip(0, [*image.shape[1::-1]] * 2))
+    return image[y1 : y2 + 1, x1 : x2 + 1]
 
 
 def _share_before(old: Boxes, new: Boxes) -> NDArray[np.float32]:

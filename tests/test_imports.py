@@ -19,7 +19,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "columns", "errors", "heap", "opencv", "version"),
     ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
-    ("agreement", "geometry", "given", "line", "naming", "pace", "region", "render", "steady", "unchanged"),
+    ("agreement", "geometry", "given", "line", "motion", "naming", "pace", "region", "render", "steady", "unchanged"),
     ("addresses", "catalog", "ground_truth"),
     ("sources", "segmenters", "sinks"),
     ("pipeline", "tiles", "evaluate"),
@@ -52,6 +52,7 @@ ALLOWED = {
     "geometry": {"cv2"},
     "given": set(),
     "line": set(),
+    "motion": {"cv2"},
     "naming": set(),
     "pace": set(),
     "region": {"cv2"},

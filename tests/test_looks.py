@@ -89,7 +89,7 @@ class TestTwoLooks:
         ("metadata", "long_side", "twice"),
         [
             ({"overview": "64"}, 96, True),
-            ({"overview": "64"}, 64, False),
+            ({"overview": "65"}, 96, False),
             ({"overview": "64"}, None, True),
             ({"overview": "999"}, None, False),
             ({"overview": "64", "canvases": "96x64,64x96"}, None, True),

@@ -145,12 +145,15 @@ class TestAgreed:
         assert len(agreed(surely, found((HERE, 0.99), class_id=1), 0.49)) == 2
         assert len(agreed(seen, found((BACK, 0.8)), 0.5)) == 0
         assert len(agreed(found(), found(), 0.0)) == 0
+        assert agreed(seen, found(cells=8), 0.3).masks.shape == (1, 4, 4)  # as its model made them
 
     def test_the_likeliest_comes_first_with_its_own_mask(self) -> None:
         one = found((HERE, 0.7), ((30.0, 0.0, 40.0, 10.0), 0.6))
         other = found(((30.0, 0.0, 40.0, 10.0), 0.9), (BACK, 0.85), (HERE, 0.4), cells=8)
         other.masks[1] = 0.25
+        other.class_ids[1] = one.class_ids[0] + 1
         both = agreed(one, other, 0.3)
+        assert both.class_ids.tolist() == [0, 0, 1]
         assert both.boxes.tolist() == [[30, 0, 40, 10], list(HERE), list(BACK)]
         assert both.masks.shape == (3, 8, 8)
         assert (both.masks[2] == 0.25).all()
@@ -158,6 +161,7 @@ class TestAgreed:
 
     def test_scores_stay_below_one(self) -> None:
         assert agreed(found((HERE, 1.0)), found((HERE, 1.0)), 0.5).scores.tolist() == [1]
+        assert len(agreed(found((HERE, 0.0)), found((HERE, 0.0)), 0.0)) == 0
 
     def test_looks_of_a_segmenter_of_ones_own_may_differ_in_kind(self) -> None:
         """Masks of bytes, boxes and scores of whole numbers, and no names where nothing was found, are valid, too."""
@@ -237,6 +241,9 @@ class TestPhotos:
                 assert segmenter.shown_from == (0.5 if kind is Alternating else None)
         with load_segmenter(model, device="cpu", images="stills", long_side=64) as segmenter:
             assert "64 px" in segmenter.description
+        silent = batched_model(tmp_path / "c.onnx", metadata={"labels": LABELS, "canvases": "160x96,96x160"})
+        with load_segmenter(silent, device="cpu", images="stills") as segmenter:
+            assert "160 px" in segmenter.description
 
     def test_a_graph_of_one_size_takes_photos_in_it_and_says_nothing_of_another(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,9 +28,9 @@ from stream_seg.frame import Image
 from stream_seg.graph.labels import COCO_LABELS
 from stream_seg.segmenters import ClassFilter, FunctionSegmenter, ModelSegmenter, load_segmenter, read_labels
 from stream_seg.segmenters import session as session_module
-from stream_seg.segmenters.batched import BatchedSegmenter
+from stream_seg.segmenters.batched import BatchedSegmenter, matches, open_batched
 from stream_seg.segmenters.onnx_segmenter import OnnxSegmenter, Options
-from stream_seg.segmenters.session import Session
+from stream_seg.segmenters.session import Session, Tensor
 from tests.tiny_models import (
     DEFAULT_THRESHOLD,
     FRACTIONS,
@@ -195,6 +196,38 @@ class TestOurGraphs:
         found = tiny([flat((0, 0, 0)), flat((255, 0, 0)), flat((0, 0, 0))])
         assert [len(one) for one in found] == [0, 1, 0]
         assert found[0].masks.shape == (0, 28, 28)
+
+    def test_what_is_nearly_one_is_none(self, tmp_path: Path) -> None:
+        ours = Session(batched_model(tmp_path / "t.onnx"), "cpu", 1).signature
+        assert matches(ours)
+        images, sizes = ours.inputs["images"], ours.inputs["sizes"]
+        for other in (
+            replace(images, type="float"),
+            replace(images, shape=("N", 96)),
+            replace(images, shape=(*images.shape, 1)),
+            replace(images, shape=("N", 3, "H", "W")),
+            replace(sizes, shape=("N",)),
+            Tensor("anchors", "float", (4,)),
+        ):
+            assert not matches(replace(ours, inputs={**ours.inputs, other.name: other}))
+        for name in ours.inputs:
+            assert not matches(replace(ours, inputs={key: value for key, value in ours.inputs.items() if key != name}))
+        for name in ours.outputs:
+            assert not matches(
+                replace(ours, outputs={key: value for key, value in ours.outputs.items() if key != name})
+            )
+
+    @pytest.mark.parametrize("made_for", ["cpu", "cuda"])
+    @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+    def test_a_graph_for_a_cpu_is_not_for_cuda(
+        self, device: str, made_for: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        session = Session(batched_model(tmp_path / "t.onnx", metadata={"labels": LABELS, "device": made_for}), "cpu")
+        session.device = device
+        open_batched(session, Options())
+        assert [message.partition(",")[0] for message in caplog.messages] == (
+            ["t.onnx is made for a CPU"] if (device, made_for) == ("cuda:0", "cpu") else []
+        )
 
     @pytest.mark.parametrize("threshold", ["optional", "required", "absent"])
     def test_the_score_threshold_holds_however_the_graph_takes_it(self, tmp_path: Path, threshold: str) -> None:

@@ -268,9 +268,12 @@ def test_an_outage_tells_of_its_tries_and_the_next_one(monkeypatch: pytest.Monke
 
 
 def test_the_log_says_each_reason_once_and_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
-    acts = (Reason.TIMEOUT, Reason.REFUSED, Reason.REFUSED, Reason.TIMEOUT, frames(2), Reason.REFUSED, frames(9))
+    acts = (Reason.TIMEOUT, Reason.REFUSED, Reason.REFUSED, Reason.TIMEOUT, frames(2), Reason.REFUSED, frames(10**6))
     with caplog.at_level(logging.INFO, "stream_seg"), Reconnecting(Flaky(*acts)) as source:
-        list(itertools.islice(source, 3))
+        taken = iter(source)
+        list(itertools.islice(taken, 3))
+        source.close()
+        assert not list(taken)
     said = [message.partition(" in 0.")[0].partition(" after ")[0] for message in caplog.messages]
     assert said == [
         "door is timeout; sorry (timeout; trying again",
@@ -321,7 +324,13 @@ def test_no_tries_mean_errors_and_ends_as_they_are(caplog: pytest.LogCaptureFixt
         Reconnecting(Flaky(Reason.REFUSED), attempts=0).__enter__()
     with caplog.at_level(logging.INFO, "stream_seg"), Reconnecting(Flaky(frames(3)), attempts=0) as source:
         assert len(list(source)) == 3
-    assert caplog.messages == ["door ended the stream"]
+        assert caplog.messages == ["door ended the stream"]
+    with caplog.at_level(logging.INFO, "stream_seg"), Reconnecting(Flaky(frames(10**6)), attempts=0) as source:
+        taken = iter(source)
+        next(taken)
+        source.close()
+        assert not list(taken)
+    assert len(caplog.messages) == 1
     with Reconnecting(Flaky(frames(3, then=Reason.STALLED)), attempts=0) as source, pytest.raises(SourceError):
         list(source)
 
@@ -359,6 +368,8 @@ def test_a_camera_that_was_there_before_stays_unplugged_rather_than_missing() ->
     with Viewer(Reconnecting(Flaky(*acts))) as viewer:
         assert until(lambda: (viewer.availability.outage or 0) and viewer.availability.outage.attempts > 2)
         assert viewer.reason is Reason.UNPLUGGED
+    with Viewer(Reconnecting(Flaky(frames(2, then=Reason.STALLED), Reason.NOT_FOUND))) as viewer:
+        assert viewer.away(Reason.NOT_FOUND)
 
 
 @pytest.mark.parametrize("at", ["start", "later"])
@@ -372,9 +383,39 @@ def test_closing_ends_the_wait_for_the_next_try(at: str, monkeypatch: pytest.Mon
         viewer.source.close()
         assert viewer.ended()
         assert time.monotonic() - began < 2
+        assert len(flaky.made) == 1
         if at == "start":
             assert str(viewer.error) == "door was closed before it answered"
             viewer.error = None
+
+
+@pytest.mark.parametrize("at", ["start", "later"])
+def test_closing_ends_a_try_under_way_without_a_word(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    trying = threading.Event()
+    made: list[Connection] = []
+
+    class Mute(Connection):
+        def _open(self) -> None:
+            trying.set()
+            self.wait(60)
+            raise SourceError("door does not answer")
+
+    def make(_: float) -> Connection:
+        made.append((Mute if made or at == "start" else Connection)(frames(2), None))
+        return made[-1]
+
+    with Viewer(Reconnecting(make, attempts=1)) as viewer:
+        assert trying.wait(10)
+        outage, said = viewer.availability.outage, list(caplog.messages)
+        assert (outage is not None) == (at == "later")
+        assert outage is None or outage.retry_at is None
+        viewer.source.close()
+        assert viewer.ended()
+        assert (viewer.error is None) == (at == "later")
+        viewer.error = None
+    assert caplog.messages == said
+    assert isinstance(made.pop(), Mute)
+    assert len(made) == (at == "later")
 
 
 def test_a_hung_reader_is_left_behind_but_never_more_than_two(release: threading.Event) -> None:
@@ -417,10 +458,13 @@ def test_a_hung_reader_that_returns_soon_is_waited_for(release: threading.Event)
 def test_a_try_that_is_not_answered_costs_little_but_a_slow_source_gets_its_time() -> None:
     acts = [frames(2), Reason.REFUSED, Reason.TIMEOUT, Reason.TIMEOUT, Reason.TIMEOUT, frames(2), Reason.ENDED]
     flaky = Flaky(*acts, frames(10**6))
-    with Viewer(Reconnecting(flaky)) as viewer:
+    source = Reconnecting(flaky)
+    with Viewer(source) as viewer:
         assert until(lambda: len(flaky.made) == 8 or viewer.error is not None)
         assert viewer.sees(5)
     assert flaky.patience == [10, 3, 3, 6, 10, 10, 3, 3]
+    source._unanswered = 10**6  # a camera that is away for a year
+    assert source._patience() == 10
 
 
 def test_the_first_try_that_is_not_answered_is_followed_by_the_next_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

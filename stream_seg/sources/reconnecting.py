@@ -186,7 +186,7 @@ class Reconnecting:
             except SourceError as error:
                 failure = error.with_traceback(None)
             else:
-                return not self._stopping.is_set()
+                return True
             if self._stopping.is_set():
                 return False
 

@@ -274,6 +274,7 @@ def test_the_log_says_each_reason_once_and_when_it_is_back(caplog: pytest.LogCap
         list(itertools.islice(taken, 3))
         source.close()
         assert not list(taken)
+    assert all(float(message.split()[-2]) < 60 for message in caplog.messages if "is back" in message)
     said = [message.partition(" in 0.")[0].partition(" after ")[0] for message in caplog.messages]
     assert said == [
         "door is timeout; sorry (timeout; trying again",

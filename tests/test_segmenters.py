@@ -232,8 +232,9 @@ class TestOurGraphs:
     @pytest.mark.parametrize("threshold", ["optional", "required", "absent"])
     def test_the_score_threshold_holds_however_the_graph_takes_it(self, tmp_path: Path, threshold: str) -> None:
         model = batched_model(tmp_path / "tiny.onnx", threshold=threshold)
-        with load_segmenter(model, device="cpu", score_threshold=0.5) as segmenter:
-            assert segmenter([flat((100, 200, 140))])[0].names == ["green", "red"]
+        for least, names in ((0.5, ["green", "red"]), (0.1, ["green", "red", "blue"])):
+            with load_segmenter(model, device="cpu", score_threshold=least) as segmenter:
+                assert segmenter([flat((60, 200, 140))])[0].names == names
 
     def test_without_a_threshold_the_default_of_the_graph_holds(self, tiny: ModelSegmenter) -> None:
         just_above, just_below = (round(255 * DEFAULT_THRESHOLD) + step for step in (1, -1))
@@ -314,17 +315,23 @@ class TestOurGraphs:
         model = batched_model(tmp_path / "tiny.onnx")
         with load_segmenter(model, device="cpu", labels=tmp_path / "names.txt") as segmenter:
             assert segmenter([flat((0, 0, 255))])[0].names == ["rouge"]
-        with load_segmenter(model, device="cpu", labels=str(tmp_path / "names.txt")) as segmenter:
+        nameless = batched_model(tmp_path / "nameless.onnx", metadata={})
+        with load_segmenter(nameless, device="cpu", labels=str(tmp_path / "names.txt")) as segmenter:
             assert segmenter.class_names == ("rouge", "vert", "bleu")
 
     def test_the_canvases_come_from_the_user_then_the_metadata(self, tmp_path: Path) -> None:
-        model = batched_model(tmp_path / "t.onnx", metadata={"labels": LABELS, "canvases": "160x96,96x160"})
+        metadata = {"labels": LABELS, "canvases": "160x96,80x96", "stride": "16"}
+        model = batched_model(tmp_path / "t.onnx", metadata=metadata)
         with (
             load_segmenter(model, device="cpu") as by_model,
             load_segmenter(model, device="cpu", long_side=64) as by_user,
         ):
             assert "160 px" in by_model.description
             assert "64 px" in by_user.description
+            assert isinstance(by_model, BatchedSegmenter)
+            assert isinstance(by_user, BatchedSegmenter)
+            assert by_model.canvas_for((320, 192)) == (160, 96)
+            assert by_user.canvas_for((320, 192)) == (64, 48)
             assert all(
                 same(*pair) for pair in zip(by_model([photo((320, 192))]), by_user([photo((320, 192))]), strict=True)
             )
@@ -344,7 +351,7 @@ class TestOurGraphs:
         [
             {"canvases": "large", "stride": "-3", "long_side": "wide"},
             {"canvases": "0x0,64x0", "stride": "0", "long_side": "\u00b2"},
-            {"canvases": "999999x999999", "stride": "100000", "long_side": "9" * 5000},
+            {"canvases": "123456x64,64x123456,999999x999999", "stride": "100000", "long_side": "9" * 5000},
         ],
     )
     def test_junk_in_the_metadata_leaves_the_defaults(self, junk: dict[str, str], tmp_path: Path) -> None:
@@ -464,9 +471,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("nonsense", "message"),
         [
-            ({"label": 3}, "a class beyond the 3 it has names for.*--labels"),
+            ({"label": 2}, "a class beyond the 3 it has names for.*--labels"),
             ({"label": 0}, "a class beyond"),
             ({"first_index": 1}, "more images than the 1"),
+            ({"first_index": -1}, "more images than the 1"),
             ({"masks": np.zeros((3, 5), np.float32)}, r"do not fit together: .*masks \(3, 5\)"),
         ],
     )
@@ -558,9 +566,11 @@ class TestRefusals:
 
     def test_more_or_fewer_labels_than_the_model_has_classes(self, tmp_path: Path) -> None:
         labels = tmp_path / "names.txt"
-        labels.write_text("background\na\nb\n")
-        with pytest.raises(UsageError, match=r"2 labels were given, but .*t\.onnx has 3 classes"):
-            load_segmenter(batched_model(tmp_path / "t.onnx"), labels=labels)
+        for names in ("ab", "abcd"):
+            labels.write_text("\n".join(["background", *names]))
+            words = rf"{len(names)} labels were given, but .*t\.onnx has 3 classes"
+            with pytest.raises(UsageError, match=words):
+                load_segmenter(batched_model(tmp_path / "t.onnx"), labels=labels)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import pytest
 
 from stream_seg.cli import main
 from stream_seg.detections import Detections
-from stream_seg.errors import OutputError, UsageError
+from stream_seg.errors import OutputError, Reason, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import Publisher, VideoFile, forwarder, open_sink
@@ -52,6 +52,7 @@ class Server:
         self.scheme = scheme
         self.port = free_port() if port is None else port
         self.pictures: list[tuple[float | None, int]] = []
+        self.keys: list[float] = []
         self.codec = ""
         self._thread = threading.Thread(target=self._take, daemon=True)
 
@@ -76,6 +77,8 @@ class Server:
             for picture in container.decode(stream):
                 grey = picture.to_ndarray(format="gray")
                 self.pictures.append((picture.time, round(float(grey.mean()))))
+                if picture.key_frame and picture.time is not None:
+                    self.keys.append(picture.time)
 
 
 def frame(number: int) -> Frame:
@@ -122,10 +125,15 @@ def test_what_is_sent_arrives_with_its_times(scheme: str, monkeypatch: pytest.Mo
     assert np.allclose(steps, 0.04, atol=0.0011)  # FLV counts in milliseconds
 
 
-def test_hevc_can_be_sent() -> None:
+def test_hevc_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_seg.sinks.publisher._WAITING", 1000)
     with Server("tcp") as server, sending(Publisher(server.address, codec="hevc", draw=lambda: 1)) as publisher:
         send_until(publisher, server, count=3)
+        send_until(publisher, server, 100, 3)
     assert server.codec == "hevc"
+    assert len(server.keys) < len(server.pictures)
+    first, *_, last = server.keys
+    assert first < 2 < last  # after a pause, too, whoever comes then need not wait long
 
 
 def test_a_server_may_come_late_and_come_back(
@@ -139,6 +147,7 @@ def test_a_server_may_come_late_and_come_back(
         relay.cut()
         with sending(Publisher(address, draw=lambda: 1)) as publisher:
             number = send_until(publisher, server, count=5)
+            publisher._said = set(Reason)  # of an outage before
             relay.cut()
             server.__exit__()
             with Server("tcp", port) as again:
@@ -249,7 +258,9 @@ def test_a_signal_to_all_processes_of_a_service_leaves_it_to_the_run_to_end(capl
     with Server("tcp") as server, sending(Publisher(server.address, draw=lambda: 1)) as publisher:
         number = send_until(publisher, server, count=1)
         assert publisher._connection is not None
-        os.kill(publisher._connection._process.pid, signal.SIGTERM)
+        process = publisher._connection._process.pid
+        assert os.getsid(process) == process  # Ctrl-C in a terminal does not reach it
+        os.kill(process, signal.SIGTERM)
         send_until(publisher, server, number, 3)
     assert not [one for one in caplog.records if one.levelno > logging.INFO and "refused" not in one.message]
 

@@ -305,9 +305,7 @@ class _Connection:
         self._number = 0
         self._listener = threading.Thread(target=self._listen, name="stream-seg-publisher answers", daemon=True)
         self._listener.start()
-        self._container = av.open(
-            _Straight(self._pipe), "w", format=self.FORMAT, options={"flush_packets": "1", **_ENDLESS_FLV}
-        )
+        self._container = av.open(_Straight(self._pipe), "w", format=self.FORMAT, options=_ENDLESS_FLV)
         try:
             with self._sending():
                 # Not as arguments, which every user of the machine can see.

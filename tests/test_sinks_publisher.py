@@ -172,10 +172,15 @@ def test_one_that_is_used_again_sends_again() -> None:
         send_until(publisher, server, count=5)
         assert publisher.result == server.address
         assert until(lambda: publisher._busy_since is None)  # that no frame comes is no fault of the server
-    with socket.create_server(("127.0.0.1", port)), sending(publisher):
-        assert publisher.result is None
-        publisher.write(frame(0), NOTHING)
-    assert publisher.result == server.address  # of a single picture, too
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        with sending(publisher):
+            assert publisher.result is None
+            for number in (0, 25 * 86400 * 21, 25 * 86400 * 22):
+                publisher.write(frame(number), NOTHING)
+        assert publisher.result == server.address  # of a single picture, too
+        listener.settimeout(5)
+        for _ in range(2):  # before milliseconds no longer fit their 32 bits
+            listener.accept()[0].close()
 
 
 def test_after_the_last_attempt_writing_fails_and_says_why() -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import ModelError
-from stream_seg.segmenters import load_segmenter
+from stream_seg.segmenters import load_segmenter, session
 from stream_seg.segmenters.model_file import check_model
 from tests.tiny_models import batched_model, external_model, identity_model
+
+NO_MEMORY = "finds too little memory on the device: free some, or use another device"
 
 
 def refusal(model: Path) -> str:
@@ -195,6 +197,26 @@ def test_weights_outside_the_folder_of_the_model_are_refused(tmp_path: Path, loc
 )
 def test_what_onnx_runtime_does_not_know_is_named(tmp_path: Path, options: dict[str, str], words: str) -> None:
     assert words in refusal(identity_model(tmp_path / "model.onnx", **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("No Op registered for Spell with domain_version of 17", "uses the unknown operator Spell"),
+        ("Fatal error: my.magic:Spell(-1) is not a registered function/op", "uses the unknown operator my.magic:Spell"),
+        ("Could not find an implementation for Trilu(14) node", "uses the operator Trilu(14), which onnxruntime lacks"),
+        ("Failed to find kernel for QMoE(1) (node:'')", "uses the operator QMoE(1), which onnxruntime lacks"),
+        ("Exception during initialization: std::bad_alloc", NO_MEMORY),
+        ("Exception during initialization: bad allocation", NO_MEMORY),
+        ("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1", NO_MEMORY),
+        ("Available memory of 0 is smaller than requested bytes of 1024", NO_MEMORY),
+        ("CUDA failure 2: out of memory ; GPU=0", NO_MEMORY),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", NO_MEMORY),
+        ("something else\nin two lines", "cannot be loaded: something else in two lines"),
+    ],
+)
+def test_what_onnx_runtime_says_is_told_in_a_sentence(message: str, said: str) -> None:
+    assert session._refusal(message) == said
 
 
 def test_an_unknown_family_is_told_with_its_inputs_and_outputs(tmp_path: Path) -> None:

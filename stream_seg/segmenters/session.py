@@ -61,7 +61,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 """Its own have no base in common, and new versions have new ones."""
 
-_NO_MEMORY = "(?i)out of memory|failed to allocate|bad allocation|ALLOC_FAILED|smaller than requested"
+_NO_MEMORY = "(?i)out of memory|failed to allocate|bad.alloc|ALLOC_FAILED|smaller than requested"
 
 _NO_GRAPH = r"Protobuf parsing failed|No graph was found"
 

@@ -413,7 +413,15 @@ class TestOurGraphs:
         for _ in range(2):
             with sessions.lend({}) as alone, sessions.lend({}) as beside:
                 assert [alone, beside] == sessions.ways()
-                assert [one.get_session_options().intra_op_num_threads for one in (alone, beside)] == [2, 1]
+                options = [one.get_session_options() for one in (alone, beside)]
+                assert [one.intra_op_num_threads for one in options] == [2, 1]
+                spinning = [one.get_session_config_entry("session.intra_op.allow_spinning") for one in options]
+                assert spinning == ["0", "0"]
+
+    def test_of_many_threads_no_more_are_taken_than_a_light_model_can_use(self, tmp_path: Path) -> None:
+        model = batched_model(tmp_path / "tiny.onnx")
+        assert Session(model, "cpu", threads=99).concurrency == session_module.MOST_WORKERS
+        assert len(Session(model, "cpu", threads=1).ways) == 1
 
     def test_a_heavy_model_fills_all_threads_by_itself(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(session_module, "LIGHT_BYTES", 100)

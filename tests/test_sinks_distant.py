@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -19,7 +20,7 @@ from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import SegmentedVideo, VideoFile, distant
-from stream_seg.sinks.original import Original
+from stream_seg.sinks.original import Original, Sound
 from stream_seg.sources import network, open_source
 from tests.misbehaving_server import (
     Behaviour,
@@ -302,6 +303,43 @@ def test_a_reader_that_hangs_is_left_behind(tmp_path: Path, caplog: pytest.LogCa
     assert caplog.messages == ["the sound of http://host/in.mp4 is left out: the server did not answer within 0.2 s"]
 
 
+def test_nothing_is_waited_for_that_is_known_to_be_there_or_not_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing more is read: of two tracks one begins at 6 s, and until 20 s there is no other sound."""
+    monkeypatch.setattr(distant, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(distant, "HURRY_SECONDS", 0.02)
+    hangs = threading.Event()
+
+    def open_() -> av.container.InputContainer:
+        hangs.wait()
+        raise av.error.OSError(5, "Input/output error")
+
+    sound = distant.Distant(network.Reopening("http://host/in.mp4", open_, 9, 9), Fraction(0), None)
+    sound._tracks = {1: None, 2: None}  # type: ignore[dict-item]
+    sound._ahead.append(Sound(Fraction(6), SimpleNamespace(stream_index=1)))  # type: ignore[arg-type]
+    assert [sound.waits_for(Fraction(time)) for time in (6, 7)] == [False, True]
+    assert sound.waits_from(Fraction(0))  # it is not open yet
+    sound._is_open = True
+    assert [sound.waits_from(Fraction(start)) for start in (1, 2)] == [False, True]
+    sound._tracks.pop(2)
+    assert [sound.waits_from(Fraction(start)) for start in (6, 7)] == [False, True]
+    sound.silent_until = Fraction(20)
+    assert [sound.waits_for(Fraction(time)) for time in (14, 15)] == [False, True]
+    assert [sound.waits_from(Fraction(start)) for start in (9, 10)] == [False, True]
+    sound.waits_for(Fraction(0))
+    sound.picture_seen = Fraction(3)
+    sound.wait_for_picture(Fraction(2))
+    assert not sound._is_over
+    sound.hurry()
+    due = sound._deadline
+    sound.hurry()
+    assert sound._deadline == due
+    sound.wait_for_picture(Fraction(3))
+    assert sound._is_over
+    sound._is_open = False
+    hangs.set()
+    sound.close()
+
+
 class Impatient(Sink):
     """Ends the run when nothing was shown for a while."""
 
@@ -381,25 +419,30 @@ def test_a_run_that_is_stopped_does_not_wait_for_sound_that_trickles_in(tmp_path
     assert sounds(tmp_path / "out.mkv")[0].times[-1] < 10
 
 
-def test_nothing_more_is_fetched_once_the_file_is_closed_though_no_sound_came_yet(tmp_path: Path) -> None:
+def test_nothing_more_is_fetched_once_it_is_closed_though_no_sound_came_yet(tmp_path: Path) -> None:
     source = record(tmp_path / "in.ts", seconds=20)
     data = source.read_bytes()
-    fetched_whole = threading.Event()
-
-    def slowly(handler: Handler) -> None:
-        trickling(data, len(data) // 100, 0.03)(handler)
-        fetched_whole.set()
-
     with MisbehavingServer() as server:
         address = server.behave("/film.ts", without_range(data))
         about, _ = taken(address, start=19.5)
-        server.behave("/film.ts", slowly)
-        sink = VideoFile(tmp_path / "out.mkv")
-        sink.open(about)
-        assert sink.holds()
-        sink.close(Outcome.STOPPED)
-        assert until(lambda: not any(thread.name.startswith("stream-seg") for thread in threading.enumerate()))
-        assert not fetched_whole.is_set()
+        server.behave("/film.ts", trickling(data, len(data) // 100, 0.05))
+        sound = distant.original_of(about)
+        assert sound is not None
+        assert sound.waits_from(about.start)
+        sound.close()
+        assert until(lambda: not any(thread.name.startswith("stream-seg") for thread in threading.enumerate()), 2.5)
+
+
+def test_a_reader_that_is_far_ahead_ends_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distant, "AHEAD", 4)
+    record(tmp_path / "in.mkv", "pcm_s16le", seconds=1)
+    with file_server(tmp_path) as host:
+        about, _ = taken(f"http://{host}/in.mkv", max_frames=1)
+        assert about.reopening is not None
+        sound = distant.Distant(about.reopening, about.start, about.end)
+        assert until(lambda: len(sound._sounds) == 4)
+        sound.close()
+        assert until(lambda: not sound._reader.is_alive())
 
 
 def test_a_recording_without_sound_is_not_fetched_twice(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_what_a_server_is_not_ready_for_is_sent_again(
 
 
 def test_failures_are_told_once_until_it_has_worked_again(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "stream_seg")
     hub.answers = [404, 503, 503, 503, 404, 200, 401]
     deliver(Notifier(hub.url), [(20 * number, SOMETHING) for number in range(3)])
     shown = f"http://{hub.host}/***"

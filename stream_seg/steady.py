@@ -96,7 +96,7 @@ class Steady:
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
-        self._places = np.zeros(0, np.int64)  # of what the frame before showed, among the objects
+        self._displayed = self._objects  # what the frame before showed
         self._shown = np.zeros(0, np.int64)  # its numbers
         self._names: tuple[str, ...] = ()
         self._image = _NOTHING
@@ -140,8 +140,8 @@ class Steady:
                 objects, shown = objects[remains], shown[remains]
         if moved.any():
             objects = _inside(objects, frame.image)
-        self._places, self._shown = shown, self._numbered(shown)
-        return self._of_frame(objects, found)
+        self._displayed, self._shown = objects, self._numbered(shown)
+        return self._of_frame(found)
 
     def _go_along(self, image: Image, found: Detections) -> NDArray[np.float32]:
         """Have what is known move with the picture, as far (x, y) as a camera has moved that since the frame before.
@@ -168,13 +168,13 @@ class Steady:
         now = float(frame.pts)
         self._known["seen"] += now - self._at
         self._image, self._at = frame.image, now
-        objects = self._objects[self._places]
-        return self._of_frame(objects, found)
+        return self._of_frame(found)
 
-    def _of_frame(self, objects: Detections, found: Detections) -> Detections:
-        """The objects with their numbers, and with what else was `found` that is of the frame rather than of them."""
+    def _of_frame(self, found: Detections) -> Detections:
+        """What is shown with its numbers, and with what else was `found` that is of the frame rather than of it."""
+        shown = self._displayed[np.arange(len(self._displayed))]  # a copy: whoever gets it may change it
         return replace(
-            objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions, occupancy=found.occupancy
+            shown, ids=self._shown.copy(), lines=found.lines, regions=found.regions, occupancy=found.occupancy
         )
 
     def _add(self, found: Detections, image: Image, now: float, moved: NDArray[np.float32]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -121,6 +122,17 @@ class TestObjects:
         is_there = left.masks[left.boxes[:, 0].argmin(), 14] > 0.5
         assert is_there.sum() == pytest.approx(9, abs=1)  # of 28 cells: its left half without a quarter of the box
         assert len(self.film(15, missing=tuple(range(8, 15)))[-1]) == 0
+
+    def test_a_frame_that_is_unchanged_shows_as_much_of_them(self) -> None:
+        picture, steady = scene(), Steady(shown_from=0.5)
+        for number in range(7):
+            image, box = seen(picture, 26 * number, 0), np.array([(150 - 26 * number, 60, 174 - 26 * number, 90)])
+            shown = steady(at(number, image), found(box if number < 6 else box[:0]))
+        again = steady(replace(at(7, image), is_unchanged=True), found(box[:0]))
+        assert shown.boxes[0, 0] == 0
+        assert again.boxes.tolist() == shown.boxes.tolist()
+        again.boxes[:] = again.masks[:] = 0  # theirs who have got it
+        assert steady(replace(at(8, image), is_unchanged=True), found(box[:0])).boxes.tolist() == shown.boxes.tolist()
 
     def test_what_comes_back_into_the_picture_is_known(self) -> None:
         picture, steady = scene(), Steady(shown_from=0.5)

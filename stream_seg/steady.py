@@ -9,6 +9,7 @@ all that gives is in docs/performance.md, as scripts/bench_steady.py measures it
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -96,10 +97,11 @@ class Steady:
         self._known = np.zeros(0, _KNOWN)
         self._gone = _Gone()
         self._numbers = 0
-        self._displayed = self._objects  # what the frame before showed
+        self._places = np.zeros(0, np.int64)  # of what the frame before showed, among the objects
         self._shown = np.zeros(0, np.int64)  # its numbers
         self._names: tuple[str, ...] = ()
         self._image = _NOTHING
+        self._has_moved = False  # what is known, with the picture
         self._at = 0.0
 
     def __call__(self, frame: Frame, found: Detections) -> Detections:
@@ -121,6 +123,7 @@ class Steady:
         if begins:
             self._gone.add(self._objects, self._known)
             self._objects, self._latest, self._known = found[:0], found[:0], self._known[:0]
+            self._has_moved = False
         moved = _NOWHERE
         if is_another:
             self._gone = _Gone()
@@ -138,10 +141,8 @@ class Steady:
             remains = self._named(objects, shown)
             if not remains.all():
                 objects, shown = objects[remains], shown[remains]
-        if moved.any():
-            objects = _inside(objects, frame.image)
-        self._displayed, self._shown = objects, self._numbered(shown)
-        return self._of_frame(found)
+        self._places, self._shown = shown, self._numbered(shown)
+        return self._of_frame(objects, frame, found)
 
     def _go_along(self, image: Image, found: Detections) -> NDArray[np.float32]:
         """Have what is known move with the picture, as far (x, y) as a camera has moved that since the frame before.
@@ -152,6 +153,7 @@ class Steady:
             return _NOWHERE
         moved = picture_motion(self._image, image)
         if moved.any():
+            self._has_moved = True
             self._gone.move(moved)
             along = _moved_by(moved, self._objects)
             if len(found) and len(along):
@@ -168,13 +170,15 @@ class Steady:
         now = float(frame.pts)
         self._known["seen"] += now - self._at
         self._image, self._at = frame.image, now
-        return self._of_frame(found)
+        objects = self._objects[self._places]
+        return self._of_frame(objects, frame, found)
 
-    def _of_frame(self, found: Detections) -> Detections:
-        """What is shown with its numbers, and with what else was `found` that is of the frame rather than of it."""
-        shown = self._displayed[np.arange(len(self._displayed))]  # a copy: whoever gets it may change it
+    def _of_frame(self, objects: Detections, frame: Frame, found: Detections) -> Detections:
+        """The objects with their numbers, and with what else was `found` that is of the frame rather than of them."""
+        if self._has_moved:  # and what is known may reach beyond the picture, also once that rests
+            objects = _inside(objects, frame.image)
         return replace(
-            shown, ids=self._shown.copy(), lines=found.lines, regions=found.regions, occupancy=found.occupancy
+            objects, ids=self._shown.copy(), lines=found.lines, regions=found.regions, occupancy=found.occupancy
         )
 
     def _add(self, found: Detections, image: Image, now: float, moved: NDArray[np.float32]) -> None:
@@ -380,9 +384,9 @@ def _looks_alike(before: Image, after: Image, box: NDArray[np.float32], moved: N
 
 
 def _part_of(image: Image, box: NDArray[np.float32]) -> Image:
-    """All pixels of which a part is in the box."""
-    x1, y1, x2, y2 = (int(edge) for edge in box.clip(0, [*image.shape[1::-1]] * 2))
-    return image[y1 : y2 + 1, x1 : x2 + 1]
+    """All pixels of which a part is in the box; none where it is outside of the image."""
+    left, top, right, bottom = box.clip(0, [*image.shape[1::-1]] * 2).tolist()
+    return image[int(top) : math.ceil(bottom), int(left) : math.ceil(right)]
 
 
 def _share_before(old: Boxes, new: Boxes) -> NDArray[np.float32]:

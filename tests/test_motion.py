@@ -134,6 +134,26 @@ class TestObjects:
         again.boxes[:] = again.masks[:] = 0  # theirs who have got it
         assert steady(replace(at(8, image), is_unchanged=True), found(box[:0])).boxes.tolist() == shown.boxes.tolist()
 
+    @pytest.mark.parametrize("is_unchanged", [False, True])
+    def test_it_does_not_reach_beyond_the_picture_once_that_rests(self, is_unchanged: bool) -> None:
+        picture, steady = scene(), Steady()
+        for number in range(2):
+            steady(at(number, seen(picture, 0, 0)), found(((10, 60, 60, 120),)))
+        moved = steady(at(2, seen(picture, 30, 0)), found(()))
+        resting = steady(replace(at(3, seen(picture, 30, 0)), is_unchanged=is_unchanged), found(()))
+        assert moved.boxes == pytest.approx(np.array([(0, 60, 30, 120)]), abs=1)
+        assert resting.boxes.tolist() == moved.boxes.tolist()
+        assert (resting.masks == moved.masks).all()
+
+    @pytest.mark.parametrize("step", [(30, 0), (-30, 0), (0, 30), (0, -30)])
+    def test_what_has_left_the_picture_is_not_shown_as_nothing_at_its_edge(self, step: tuple[int, int]) -> None:
+        picture, steady = np.asarray(64 + scene((900, 600)) // 4, np.uint8), Steady()
+        edges = ((4, 60, 20, 120), (300, 60, 316, 120), (60, 4, 120, 20), (60, 220, 120, 236))
+        leaving = edges[[(30, 0), (-30, 0), (0, 30), (0, -30)].index(step)]
+        for number in range(2):
+            assert len(steady(at(number, seen(picture, 200, 200)), found((leaving,)))) == 1
+        assert len(steady(at(2, seen(picture, 200 + step[0], 200 + step[1])), found(()))) == 0
+
     def test_what_comes_back_into_the_picture_is_known(self) -> None:
         picture, steady = scene(), Steady(shown_from=0.5)
         numbers = []

@@ -169,7 +169,7 @@ class Steady:
         """What the frame before showed, of which nothing new is known: it was found once, not twice."""
         now = float(frame.pts)
         self._known["seen"] += now - self._at
-        self._image, self._at = frame.image, now
+        self._at = now  # the image stays that which was looked at: from there on, what is known goes with the picture
         objects = self._objects[self._places]
         return self._of_frame(objects, frame, found)
 

@@ -145,6 +145,16 @@ class TestObjects:
         assert resting.boxes.tolist() == moved.boxes.tolist()
         assert (resting.masks == moved.masks).all()
 
+    def test_what_crept_while_nobody_looked_has_moved_since_the_last_look(self) -> None:
+        picture, steady = scene(), Steady(shown_from=0.5)
+        for number, x in enumerate((0, 0, 0, 2, 4, 6, 8, 10, 12)):
+            crept = 0 < x < 12
+            there = found(((150 - x, 60, 158 - x, 90),)) if not crept else found(((150, 60, 158, 90),))
+            shown = steady(replace(at(number, seen(picture, x, 0)), is_unchanged=crept), there)
+            assert shown.ids is not None
+            assert shown.ids.tolist() == [1]
+        assert shown.boxes == pytest.approx(np.array([(138, 60, 146, 90)]), abs=0.5)
+
     @pytest.mark.parametrize("step", [(30, 0), (-30, 0), (0, 30), (0, -30)])
     def test_what_has_left_the_picture_is_not_shown_as_nothing_at_its_edge(self, step: tuple[int, int]) -> None:
         picture, steady = np.asarray(64 + scene((900, 600)) // 4, np.uint8), Steady()

@@ -305,6 +305,13 @@ def test_names_and_passwords_are_sent_and_not_shown(hub: Hub, monkeypatch: pytes
     assert sink.result == f"http://***@{hub.host}/***"
 
 
+def test_bytes_that_are_no_text_are_sent_as_they_are(hub: Hub) -> None:
+    """As where a terminal of another encoding gave them."""
+    deliver(Notifier(f"http://m\udcfc:p@{hub.host}/\udcfc?a=\udcfc"), [(0, SOMETHING)])
+    assert hub.paths == ["/%FC?a=%FC"] * 2
+    assert [told["Authorization"] for told in hub.headers] == ["Basic bfw6cA=="] * 2
+
+
 @requires("openssl")
 def test_a_certificate_nobody_vouches_for_is_told(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -332,6 +339,9 @@ def test_a_certificate_nobody_vouches_for_is_told(
         ("http:///KEY", r"cannot notify http:///\*\*\*: it names no host"),
         ("http://home:x/KEY", r"^http://home:x/\*\*\* has a port that cannot be"),
         ("http://me:KEY/KEY@home/KEY", r"^cannot notify http://\*\*\*@home/\*\*\*: in a password, / "),
+        ("http://home..local/KEY", r"^cannot notify http://home..local/\*\*\*: a host cannot have this name"),
+        (f"http://{'x' * 64}/KEY", "a host cannot have this name"),
+        ("http://h\udcfc/KEY", "a host cannot have this name"),
         ("http://[::1/KEY", r"^cannot read http://\[::1/\*\*\*: this is no address"),
     ],
 )

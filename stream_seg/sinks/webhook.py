@@ -71,14 +71,21 @@ class Webhook:
             raise OutputError(str(error).replace(safe_address(address), self.name)) from None
         self._address = address
         user, _, host = parts.netloc.rpartition("@")
-        if not _HOST.fullmatch(host):
+        named = _HOST.fullmatch(host)
+        if named is None:
             hint = SPLIT_PASSWORD if has_split_password(address) else "it names no host"
             raise OutputError(f"cannot notify {self.name}: {hint}")
-        wanted = quote(parts._replace(scheme="", netloc="", fragment="").geturl(), safe="%/:=&?~+!$,;'@()*[]|")
+        try:
+            named[1].encode("idna")
+        except UnicodeError:  # which is no failure to connect for those who would come upon it later
+            raise OutputError(f"cannot notify {self.name}: a host cannot have this name") from None
+        wanted = parts._replace(scheme="", netloc="", fragment="").geturl()
+        wanted = quote(wanted, safe="%/:=&?~+!$,;'@()*[]|", errors="surrogateescape")  # bytes of no text as they are
         self._url = f"{parts.scheme}://{host}{wanted if wanted.startswith('/') else f'/{wanted}'}"
         self._headers = {"Content-Type": "application/json", "User-Agent": "stream-seg"}
         if user:
-            basic = base64.b64encode(unquote(user if ":" in user else f"{user}:").encode()).decode()
+            pair = unquote(user if ":" in user else f"{user}:").encode(errors="surrogateescape")
+            basic = base64.b64encode(pair).decode()
             self._headers["Authorization"] = f"Basic {basic}"
         self._opener = urllib.request.build_opener(_NoRedirects)
         self.users: set[object] = set()

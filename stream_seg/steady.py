@@ -38,6 +38,7 @@ keeps it in any case: a model that takes longer than that for a frame shows noth
 
 _SAME = 0.3  # intersection over union with the box before
 _STILL = 0.6  # the same of an object that may be shown where it is missed: the outline of one that moves would lag
+_RATHER = 0.1  # by so much it is less of one that went with the picture, where something large took that for its own
 _CELLS, _CHANGED = (8, 8), 30.0  # a box in so few cells differs by this much of 255 where there is something else
 _NEWEST = 0.3  # share of the newest score in the one that is shown
 _STAYS = 0.9  # times the score that objects are shown from: what is shown stays so from this one on
@@ -158,7 +159,7 @@ class Steady:
             along = _moved_by(moved, self._objects)
             if len(found) and len(along):
                 there, here = (overlaps_of_class(found, some).max(0) for some in (along, self._objects))
-                moves = (there > _SAME) | (here < _STILL)
+                moves = (there > here - _RATHER) | (here < _STILL)
             else:
                 moves = np.ones(len(along), np.bool_)
             step = moves[:, None] * moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -188,6 +189,17 @@ class TestObjects:
         before = seen(picture, 0, 0)
         before[20:220, 20:300] = large[:, 180:460]
         assert picture_motion(before, image)[0] == pytest.approx(-30, abs=2)  # which it did take for the picture's
+
+    @pytest.mark.parametrize("step", [5, 8])
+    def test_nor_does_it_when_it_is_slow(self, step: int) -> None:
+        picture, large, steady = scene(), scene((1200, 200), seed=1), Steady(shown_from=0.5)
+        resting = ((2.0, 2.0, 40.0, 50.0), (290.0, 190.0, 318.0, 238.0))
+        images = [seen(picture, 0, 0) for _ in range(8)]
+        for number, image in enumerate(images):
+            image[20:220, 45:285] = large[:, step * number : step * number + 240]
+            assert steady(at(number, image), found(resting)).boxes == pytest.approx(np.array(resting))
+        steps = [picture_motion(*pair)[0] for pair in itertools.pairwise(images)]
+        assert min(steps) < -2  # of the picture, for which it was taken
 
     def test_what_is_hidden_stays_hidden_where_it_was(self) -> None:
         before, after = self.film(4, missing=(3,), withhold=False)[2:]

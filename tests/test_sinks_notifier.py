@@ -151,6 +151,12 @@ def test_what_comes_back_in_time_was_not_gone_and_what_comes_later_is_another_ev
     assert {document["source"] for document in hub.documents} == {"a film"}
 
 
+@pytest.mark.parametrize("events", [2, Fraction(2), np.float32(2), np.int64(2)])
+def test_its_length_is_any_number(events: float, hub: Hub) -> None:
+    deliver(Notifier(hub.url, events=events), [(0, SOMETHING), (2, NOTHING), (3, SOMETHING)])
+    assert hub.events == ["appeared", "gone"] * 2
+
+
 def test_nothing_is_sent_where_nothing_is_seen_and_images_are_no_events(hub: Hub) -> None:
     sink = Notifier(hub.url)
     deliver(sink, [(0, NOTHING)], close=False)
@@ -351,8 +357,8 @@ def test_an_address_that_cannot_be_is_refused_without_its_secrets(address: str, 
     assert "KEY" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("events", [0, -1.0, float("inf"), float("nan"), "10s"])
-def test_how_long_nothing_is_seen_must_be_some_time(events: float | str) -> None:
+@pytest.mark.parametrize("events", [0, -1.0, float("inf"), float("nan"), "10s", None, [5]])
+def test_how_long_nothing_is_seen_must_be_some_time(events: object) -> None:
     with pytest.raises(UsageError, match=r"seconds is not|parse_duration"):
         Notifier("http://home/a", events=events)  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Real
 
 from stream_seg.detections import Detections
 from stream_seg.errors import UsageError
@@ -48,13 +49,14 @@ class Notifier(Sink):
     wants_pictures = False
 
     def __init__(self, address: str | Webhook, *, events: float = EVENT_SECONDS, source: str | None = None) -> None:
-        if isinstance(events, str):
+        given: object = events
+        if not isinstance(given, Real):
             raise UsageError(f"lengths are numbers of seconds, as parse_duration('10m') gives, not {events!r}")
         if not 0 < events < math.inf:
             raise UsageError(f"what is gone was not seen for some time, which {events:g} seconds is not")
         self._hook = address if isinstance(address, Webhook) else Webhook(address)
         self._hook.users.add(self)
-        self._gap = Fraction(events)
+        self._gap = Fraction(str(events))  # also of a float32
         self._source = source
         self._info: SourceInfo | None = None
         self._event: _Event | None = None

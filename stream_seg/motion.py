@@ -26,20 +26,33 @@ _AT_REST = 0.5
 _Small = NDArray[np.float32]
 
 
-def picture_motion(before: Image, after: Image) -> NDArray[np.float32]:
-    """How far (x, y), in pixels, what both images show is moved in the second; zeros where that explains nothing.
+class PictureMotion:
+    """Compares each image with the one before it; how that looks small is remembered."""
 
-    Both have one size. Turning and zooming are not told.
-    """
-    one, other = _small(before), _small(after)
-    height, width = one.shape
-    if cv2.norm(one, other, cv2.NORM_L1) < _AT_REST * one.size:
-        return np.zeros(2, np.float32)
-    window = _window(width, height)
-    (x, y), _ = cv2.phaseCorrelate(one * window, other * window)  # given the window it would change the pictures
-    if abs(x) <= _FARTHEST * width and abs(y) <= _FARTHEST * height and _explains(x, y, one, other):  # and no NaN
+    def __init__(self) -> None:
+        self._image: Image | None = None
+        self._small: _Small = np.zeros((0, 0), np.float32)
+
+    def __call__(self, before: Image, after: Image) -> NDArray[np.float32]:
+        """How far (x, y), in pixels, what both images show is moved in the second; zeros where that explains nothing.
+
+        Both have one size. Turning and zooming are not told.
+        """
+        one = self._small if self._image is before else _small(before)
+        self._image, self._small = after, _small(after)
+        height, width = one.shape
+        x, y = _step(one, self._small)
         return np.array((x * before.shape[1] / width, y * before.shape[0] / height), np.float32)
-    return np.zeros(2, np.float32)
+
+
+def _step(one: _Small, other: _Small) -> tuple[float, float]:
+    height, width = one.shape
+    if cv2.norm(one, other, cv2.NORM_L1) >= _AT_REST * one.size:
+        window = _window(width, height)
+        (x, y), _ = cv2.phaseCorrelate(one * window, other * window)  # given the window it would change the pictures
+        if abs(x) <= _FARTHEST * width and abs(y) <= _FARTHEST * height and _explains(x, y, one, other):  # and no NaN
+            return x, y
+    return 0.0, 0.0
 
 
 def _explains(x: float, y: float, one: _Small, other: _Small) -> bool:

@@ -19,7 +19,7 @@ from stream_seg.detections import Detections, check_found, is_score
 from stream_seg.errors import UsageError
 from stream_seg.frame import Frame, Image, check_frame
 from stream_seg.geometry import Boxes, continued, overlaps_of_class, regridded, resize, sample_box
-from stream_seg.motion import picture_motion
+from stream_seg.motion import PictureMotion
 from stream_seg.naming import best_named
 
 SURE = 0.65
@@ -102,6 +102,7 @@ class Steady:
         self._shown = np.zeros(0, np.int64)  # its numbers
         self._names: tuple[str, ...] = ()
         self._image = _NOTHING
+        self._motion = PictureMotion()
         self._has_moved = False  # what is known, with the picture
         self._at = 0.0
 
@@ -150,20 +151,16 @@ class Steady:
 
         Objects that are rather `found` where they were stay: most of the picture may be something large that moves.
         """
-        if not len(self._objects) and not len(self._gone):
+        if not (len(self._objects) or len(self._gone)):
             return _NOWHERE
-        moved = picture_motion(self._image, image)
+        moved = self._motion(self._image, image)
         if moved.any():
             self._has_moved = True
             self._gone.move(moved)
-            along = _moved_by(moved, self._objects)
-            if len(found) and len(along):
-                there, here = (overlaps_of_class(found, some).max(0) for some in (along, self._objects))
-                moves = (there > here - _RATHER) | (here < _STILL)
-            else:
-                moves = np.ones(len(along), np.bool_)
-            step = moves[:, None] * moved
-            self._objects, self._latest = _moved_by(step, self._objects), _moved_by(step, self._latest)
+            along = _shifted(moved, self._objects)
+            there, here = (overlaps_of_class(found, some).max(0, initial=0) for some in (along, self._objects))
+            step = ((there > here - _RATHER) | (here < _STILL))[:, None] * moved
+            self._objects, self._latest = _shifted(step, self._objects), _shifted(step, self._latest)
         return moved
 
     def _as_before(self, frame: Frame, found: Detections) -> Detections:
@@ -337,7 +334,7 @@ class _Gone:
 
     def move(self, step: NDArray[np.float32]) -> None:
         """Have them go with a picture that has moved by (x, y)."""
-        self._objects = _moved_by(step, self._objects)
+        self._objects = _shifted(step, self._objects)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -353,7 +350,7 @@ def _of_one_name(found: Detections) -> Detections:
     return found if remains.all() else found[remains]
 
 
-def _moved_by(step: NDArray[np.float32], objects: Detections) -> Detections:
+def _shifted(step: NDArray[np.float32], objects: Detections) -> Detections:
     """The objects (x, y) further: all, or each by a step of its own, (N, 2)."""
     return replace(objects, boxes=objects.boxes + np.tile(step, 2))
 

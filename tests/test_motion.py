@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image
-from stream_seg.motion import picture_motion
+from stream_seg.motion import PictureMotion
 from stream_seg.steady import Steady
 
 SIZE = (320, 240)
@@ -47,6 +47,10 @@ def found(boxes: NDArray[np.float64] | tuple[Box, ...]) -> Detections:
     return Detections(corners, np.full(count, 0.9, np.float32), np.zeros(count, np.int64), masks, ("thing",))
 
 
+def picture_motion(before: Image, after: Image) -> NDArray[np.float32]:
+    return PictureMotion()(before, after)
+
+
 def at(number: int, image: Image) -> Frame:
     return Frame(image, number, Fraction(number, 30), 0.0)
 
@@ -60,6 +64,13 @@ class TestPicture:
             step = np.multiply(share, size)
             told = picture_motion(seen(picture, *start, size=size), seen(picture, *(start - step), size=size))
             assert told == pytest.approx(step, abs=0.004 * max(size))
+
+    def test_it_is_told_of_each_image_and_the_one_before_it_whichever_those_are(self) -> None:
+        motion, images = PictureMotion(), [seen(scene(), x, 0) for x in (0, 10, 30, 60)]
+        for one, other in ((0, 1), (1, 2), (0, 3), (3, 2), (2, 2), (2, 0)):
+            told = motion(images[one], images[other])
+            assert told == pytest.approx(picture_motion(images[one], images[other]))
+            assert told[0] == pytest.approx((0, 10, 30, 60)[one] - (0, 10, 30, 60)[other], abs=2)
 
     def test_what_moves_in_a_part_of_it_does_not_move_it(self) -> None:
         picture, other = scene(), scene(seed=1)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from stream_seg.frame import Frame, Image
+from tests.tiny_models import batched_model
 
 SIZE = (64, 48)
 """(width, height) of the pictures."""
@@ -213,3 +214,12 @@ def matroska(count: int = 10) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(index), "bgr24")))
         container.mux(stream.encode(None))
     return out.getvalue()
+
+
+def films_and_a_photo(folder: Path) -> list[str]:
+    """Write clips/a.mp4, clips/b.mp4 and photo.png, and return options that name a model which is loaded at once."""
+    (folder / "clips").mkdir()
+    for name in ("a", "b"):
+        write_video(folder / "clips" / f"{name}.mp4", count=6)
+    cv2.imwrite(str(folder / "photo.png"), np.full((SIZE[1], SIZE[0], 3), 120, np.uint8))
+    return ["--model", str(batched_model(folder / "tiny.onnx")), "--device", "cpu"]

@@ -25,9 +25,8 @@ from stream_seg.sinks import Crops, ListSink, crops
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sources import ListSource, open_source
 from stream_seg.steady import Steady
-from tests.source_files import write_video
+from tests.source_files import films_and_a_photo
 from tests.test_cli import failure
-from tests.tiny_models import batched_model
 
 SIZE = (320, 240)
 FILM = SourceInfo("a film", SIZE, "video")
@@ -419,13 +418,9 @@ def test_the_picture_is_as_it_was_taken_also_beside_what_is_drawn(tmp_path: Path
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """For the command, in a folder with two films and a photo, and a model that is loaded at once."""
+    """For the command, in a folder with something to look at."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clips").mkdir()
-    for name in ("a", "b"):
-        write_video(tmp_path / "clips" / f"{name}.mp4", count=6)
-    cv2.imwrite(str(tmp_path / "photo.png"), grey(120))
-    return ["--model", str(batched_model(tmp_path / "tiny.onnx")), "--device", "cpu"]
+    return films_and_a_photo(tmp_path)
 
 
 @pytest.mark.parametrize(

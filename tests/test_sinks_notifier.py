@@ -17,7 +17,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -32,11 +31,10 @@ from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink, Notifier, Webhook, notifier, webhook
 from stream_seg.sources import ListSource
 from tests.sink_films import BROKEN, NOTHING, SOMETHING, TWO, image
-from tests.source_files import write_video
+from tests.source_files import films_and_a_photo
 from tests.source_servers import free_port
 from tests.support import requires
 from tests.test_cli import failure
-from tests.tiny_models import batched_model
 
 FILM = SourceInfo("a film", (64, 48), "video")
 CAMERA = SourceInfo("a camera", (64, 48), "live")
@@ -376,14 +374,9 @@ def test_a_pipeline_tells_it_and_draws_nothing_for_it(hub: Hub) -> None:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """For the command, in a folder with two films and a photo, and a model that is loaded at once."""
+    """For the command, in a folder with something to look at, and a model that finds much in it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clips").mkdir()
-    for name in ("a", "b"):
-        write_video(tmp_path / "clips" / f"{name}.mp4", count=6)
-    cv2.imwrite("photo.png", image(0))
-    model = str(batched_model(tmp_path / "tiny.onnx"))
-    return ["--model", model, "--device", "cpu", "--score-threshold", "0.1"]
+    return [*films_and_a_photo(tmp_path), "--score-threshold", "0.1"]
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,12 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition, Stream
+from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 
 from stream_seg.frame import Reopening
 from stream_seg.sinks.joints import Joints
+from stream_seg.tracks import films_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Original:
     def _use(self, container: InputContainer) -> None:
         self._input = container
         self._begin = Fraction(container.start_time or 0, av.time_base)
-        self._video = _pictures(container)
+        self._video = next(iter(films_of(container)), None)
         sound = _sound_tracks(container, self._video)
         self._chosen: list[Stream] = [*sound, *([self._video] if self._video else [])]
         self._tracks = {track.index: track for track in sound}
@@ -279,18 +280,3 @@ def _learn(track: AudioStream, packet: Packet[AudioStream]) -> None:
     with contextlib.suppress(av.FFmpegError):
         decoder.decode(packet)
         context.sample_rate, context.layout = decoder.sample_rate, decoder.layout
-
-
-def _pictures(container: InputContainer) -> VideoStream | None:
-    """The track of moving pictures that sources show: the first default one that is there; cover art is none."""
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    return max(
-        films,
-        key=lambda film: (_is_there(film), bool(film.disposition & Disposition.default), film.frames > 1),
-        default=None,
-    )
-
-
-def _is_there(film: VideoStream) -> bool:
-    """Whether anything was seen of a track, as sources ask."""
-    return film.codec_context is None or film.codec_context.width > 0

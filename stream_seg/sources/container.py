@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from stream_seg.addresses.failures import reason_of, words_of
 from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
+from stream_seg.tracks import films_of
 
 TEXT_FORMATS = frozenset({"tty"})
 """What FFmpeg takes a text file for: it would draw the letters."""
@@ -54,16 +55,13 @@ def no_answer(name: str, seconds: float) -> SourceError:
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Return the track to show: the first default one that is there, and a film rather than a picture."""
+    """Return the track to show, the only one that is read from then on."""
     if container.format.name in TEXT_FORMATS:
         raise SourceError(f"{name} is a text file, not a video", Reason.CODEC)
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    films = films_of(container)
     if not films:
         raise SourceError(f"{name} holds no video{_but(container)}", Reason.CODEC)
-    # An animated AVIF file has its cover beside the film, as a track of one picture.
-    chosen = max(
-        films, key=lambda film: (_is_there(film), bool(film.disposition & Disposition.default), film.frames > 1)
-    )
+    chosen = films[0]
     if not chosen.disposition & Disposition.default and any(film.disposition & Disposition.dependent for film in films):
         raise SourceError(
             f"{name} is a photo in tiles (HEIC, as of phones), which is read from a file whose name ends in .heic",
@@ -75,11 +73,6 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
         if stream is not chosen:
             stream.discard = Discard.all  # of an HLS playlist's qualities, only the one shown is downloaded
     return chosen
-
-
-def _is_there(film: VideoStream) -> bool:
-    """Whether anything was seen of a track: a broadcast names those of other channels, which may not be recorded."""
-    return film.codec_context is None or film.codec_context.width > 0
 
 
 def _but(container: InputContainer) -> str:

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.feed_sound import FeedSound
+
 Image = NDArray[np.uint8]
 """Pixels: (height, width, 3) uint8, BGR, C-contiguous."""
 
@@ -128,7 +130,8 @@ class SourceInfo:
     `frame_count` is exact or an estimate (for progress), after `start`/`end`/stride. `duration` is the length of the
     recording in seconds. `time_base` is a unit every `pts` is a whole multiple of. `path` is the local file, if there
     is one: the place to read sound from; of another recording, `reopening` says how that is had, None where it cannot
-    be. `files` are the images it reads, which no output may replace, and `is_film` says that they follow each other.
+    be; of a live source, `sound` is where it is heard, None where it is not. `files` are the images it reads, which no
+    output may replace, and `is_film` says that they follow each other.
     `start` is the pts that an output begins with, `end` the pts it stops before.
     """
 
@@ -143,6 +146,7 @@ class SourceInfo:
     files: tuple[Path, ...] = field(default=(), repr=False, kw_only=True)
     is_film: bool = field(default=False, kw_only=True)
     reopening: Reopening | None = field(default=None, repr=False, compare=False, kw_only=True)
+    sound: FeedSound | None = field(default=None, repr=False, compare=False, kw_only=True)
     start: Fraction = Fraction(0)
     end: Fraction | None = None
 

@@ -406,6 +406,8 @@ def test_a_mistake_gets_one_line_and_its_exit_code(
             ["--reconnect is for webcams, screens and addresses", "--frame-rate is for images"],
         ),
         (["--codec", "hevc"], ["--codec is for videos"]),
+        (["--sound"], ["--sound: no video file is written, so it has no effect"]),
+        (["--no-sound"], ["--no-sound: no video file is written, so it has no effect"]),
         (["--ids"], []),
         (["--ids", "--no-steady"], ["with --no-steady objects have no numbers"]),
         (["--ids", "--view", "masks"], ["--view masks shows no names: --ids has no"]),

@@ -18,7 +18,7 @@ PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "columns", "errors", "heap", "opencv", "version"),
-    ("frame", "detections", "availability", "channel", "intake", "locking", "metrics", "protocols"),
+    ("frame", "detections", "availability", "feed_sound", "channel", "intake", "locking", "metrics", "protocols"),
     (
         "agreement",
         "geometry",
@@ -75,6 +75,7 @@ ALLOWED = {
     "segmenters": {"onnxruntime"},
     "sinks": {"cv2", "av"},
     "evaluate": {"cv2"},
+    "feed_sound": set(),
     "ground_truth": set(),
     "steady": set(),
     "unchanged": {"cv2"},

@@ -20,7 +20,9 @@ from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import SegmentedVideo, VideoFile, distant
-from stream_seg.sinks.original import Original, Sound
+from stream_seg.sinks.original import Sound
+from stream_seg.sinks.originals import original_of
+from stream_seg.sinks.recorded import Recorded
 from stream_seg.sources import network, open_source
 from tests.misbehaving_server import (
     Behaviour,
@@ -149,7 +151,7 @@ def test_a_playlist_may_have_its_sound_in_files_of_its_own(part: dict[str, float
         '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="Deutsch",LANGUAGE="deu",DEFAULT=YES,URI="sound.m3u8"\n'
         '#EXT-X-STREAM-INF:BANDWIDTH=100000,AUDIO="a"\npictures.m3u8\n'
     )
-    original = Original(film, Fraction(0), None)
+    original = Recorded(film, Fraction(0), None)
     behind = [original.picture_seen - sound.time for sound in iter(original.next, None)]
     assert max(behind) < 1  # the bytes of the ones are not compared with those of the others
     original.close()
@@ -426,7 +428,7 @@ def test_nothing_more_is_fetched_once_it_is_closed_though_no_sound_came_yet(tmp_
         address = server.behave("/film.ts", without_range(data))
         about, _ = taken(address, start=19.5)
         server.behave("/film.ts", trickling(data, len(data) // 100, 0.05))
-        sound = distant.original_of(about)
+        sound = original_of(about)
         assert sound is not None
         assert sound.waits_from(about.start)
         sound.close()

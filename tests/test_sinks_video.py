@@ -30,7 +30,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import SegmentedVideo, VideoFile, soundtrack
 from stream_seg.sinks.encoders import Encoder
-from stream_seg.sinks.original import Original
+from stream_seg.sinks.recorded import Recorded
 from stream_seg.sinks.soundtrack import Soundtrack
 from stream_seg.sources import Recording
 from tests.sink_films import (
@@ -356,15 +356,15 @@ def test_sound_that_outlasts_the_pictures_is_kept(tmp_path: Path) -> None:
 def test_once_it_is_closed_a_sink_keeps_nothing_of_the_recording(
     sort: Callable[[Path], Sink], outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, times = weakref.WeakSet[Original](), list[int]()
-    open_original = Original._open
+    opened, times = weakref.WeakSet[Recorded](), list[int]()
+    open_original = Recorded._open
 
-    def noted(original: Original) -> None:
+    def noted(original: Recorded) -> None:
         opened.add(original)
         times.append(len(opened))
         open_original(original)
 
-    monkeypatch.setattr(Original, "_open", noted)
+    monkeypatch.setattr(Recorded, "_open", noted)
     sink = sort(tmp_path / "out.mp4")
     deliver(sink, *recording(record(tmp_path / "in.mp4")), outcome)
     assert times == [1]
@@ -400,13 +400,13 @@ def test_a_track_that_begins_long_after_another_is_left_out_with_a_word(
 ) -> None:
     source = record(tmp_path / "in.mkv", seconds=8, tracks=2, rate=5)
     about, shown = recording(source)
-    read_packets = Original._demux
+    read_packets = Recorded._demux
 
-    def late(recorded: Original) -> Iterator[Packet[Stream]]:
+    def late(recorded: Recorded) -> Iterator[Packet[Stream]]:
         return (packet for packet in read_packets(recorded) if packet.stream_index < 2 or (packet.pts or 0) > 6000)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Original, "_demux", late)
+        patch.setattr(Recorded, "_demux", late)
         deliver(VideoFile(tmp_path / "out.mp4"), about, shown)
     assert [track.language for track in sounds(tmp_path / "out.mp4")] == ["deu"]
     (said,) = caplog.messages
@@ -516,7 +516,7 @@ def test_a_start_in_recordings_glued_together_has_the_sound_of_there(
 def test_what_is_read_on_the_way_to_a_start_is_counted_in_ticks(tmp_path: Path) -> None:
     """Two hours are half a million packets, and fractions of each took several times what reading them takes."""
     source = record(tmp_path / "in.ts", seconds=20)
-    original = Original(source, Fraction(18), None)
+    original = Recorded(source, Fraction(18), None)
     calls: Counter[str] = Counter()
     sys.setprofile(lambda frame, event, _: calls.update([frame.f_code.co_filename] if event == "call" else ()))
     try:
@@ -597,15 +597,15 @@ def test_sound_that_alone_jumps_back_is_left_out_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = record(tmp_path / "in.ts", seconds=4), tmp_path / "out.mp4"
-    read_packets = Original._demux
+    read_packets = Recorded._demux
 
-    def jumping(recorded: Original) -> Iterator[Packet[Stream]]:
+    def jumping(recorded: Recorded) -> Iterator[Packet[Stream]]:
         for packet in read_packets(recorded):
             if isinstance(packet.stream, AudioStream) and packet.pts is not None and packet.pts > 180_000:
                 packet.pts = packet.dts = packet.pts - 180_000
             yield packet
 
-    monkeypatch.setattr(Original, "_demux", jumping)
+    monkeypatch.setattr(Recorded, "_demux", jumping)
     deliver(VideoFile(out), *taken(source))
     assert sounds(out)[0].times[-1] == pytest.approx(2, abs=0.1)
     assert len(read(out).times) == 100
@@ -639,7 +639,7 @@ def test_all_sound_behind_the_last_of_few_pictures_is_kept_at_its_time(suffix: s
 
 def test_sound_in_packets_shorter_than_a_tick_is_kept(tmp_path: Path) -> None:
     """As TrueHD in Matroska: six packets of 0.83 ms have five times in milliseconds, and no duration."""
-    recorded = Original(record(tmp_path / "in.mkv"), Fraction(0), None)
+    recorded = Recorded(record(tmp_path / "in.mkv"), Fraction(0), None)
     packets: list[Packet[AudioStream]] = [Packet(b"sound") for _ in range(60)]
     for number, packet in enumerate(packets):
         packet.pts = packet.dts = number * 5 // 6

@@ -481,6 +481,12 @@ def _run_parser() -> Parser:
         help="draw the path that each object in videos has taken for so long, up to 1m",
     )
     group.add_argument("--no-hud", action="store_true", help="no status line on live video")
+    group.add_argument(
+        "--sound",
+        action=argparse.BooleanOptionalAction,
+        help="record the sound of feeds (rtsp:, http:, rtmp:, udp: ...) as well; or, with --no-sound, not even that of "
+        "recordings, which is copied by default",
+    )
     group.add_argument("--codec", metavar="h264|hevc|av1|...", help="video codec (default: h264; vp9 in .webm)")
     group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     group.add_argument(

@@ -10,7 +10,6 @@ _DATA = "what was found is an output: -o found.jsonl, found.json (COCO) or found
 _OVERLAPS = "the model decides which of two that overlap is left, and how many are"
 _ADDRESS = "the name stands in the address, the password there or in STREAM_SEG_PASSWORD"
 _DRAWN = "--view says what is drawn: with boxes are names and scores, as in both and boxes, with tinted neither"
-_SOUND = "sound is copied; ffmpeg -i annotated.mp4 -an -c copy silent.mp4 leaves it out"
 
 _OPTIONS: Mapping[str, str] = {
     name: here
@@ -33,6 +32,7 @@ _OPTIONS: Mapping[str, str] = {
         "--model": "-m --weights --checkpoint --config --config-file --engine",
         "--no-show": "--headless --no-display --no-window",
         "--notify": "--webhook --webhook-url --callback --alert --on-event",
+        "--no-sound": "-an --no-audio --mute",
         "--output": "--project --save-dir",
         "--overwrite": "-y --force --exist-ok",
         "--quiet": "-q --silent",
@@ -45,6 +45,7 @@ _OPTIONS: Mapping[str, str] = {
         "--serve": "--web --http --port",
         "--show": "--display --window --view-img",
         "--size": "--imgsz --img --img-size --image-size --input-size",
+        "--sound": "--audio --with-audio --record-audio",
         "--skip-existing": "--resume --continue",
         "--slices": "--sahi",
         "--start": "-ss --from --begin",
@@ -77,7 +78,6 @@ _SENTENCES: Mapping[str, str] = {
         ("--half --fp16 --int8", "a model has one precision; stream-seg export --precision makes one of another"),
         ("--exclude --ignore", "name what is to be shown with --classes"),
         ("--username --user --password", _ADDRESS),
-        ("--no-audio --no-sound --mute", _SOUND),
         ("-c --flagfile --options-file --args-file", "options in a file are named as in stream-seg @cameras.txt"),
         ("--list-models", "stream-seg models lists them"),
         ("--list-classes", "stream-seg models info compact lists those of the built-in model"),

@@ -242,6 +242,7 @@ def _source(args: argparse.Namespace, spec: Spec | Sequence[str], outputs: Seque
         "stall_timeout": args.stall_timeout,
         "reconnect": args.reconnect,
         "max_fps": args.max_fps,
+        "sound": args.sound,
     }
     wishes = {name: value for name, value in given.items() if value is not None}
     return open_source(spec, start=args.start, end=args.end, stride=args.stride, results=outputs, **wishes)
@@ -331,7 +332,7 @@ def _sink(
 ) -> Sink:
     codec = _meant(args.codec, takes_codec, path, args)
     if path == PIPE and pipe is not None:
-        return PipedVideo(pipe, codec=codec)
+        return PipedVideo(pipe, codec=codec, sound=args.sound is not False)
     if path == PIPED_OBJECTS and pipe is not None:
         if codec is not None:
             raise UsageError(f"--codec {codec} is for videos, and {path} is none")
@@ -350,6 +351,7 @@ def _sink(
         transport=args.transport or "tcp",
         attempts=args.reconnect,
         transparent=args.view == "cutouts",
+        sound=args.sound is not False,
     )
 
 

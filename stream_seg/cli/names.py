@@ -81,6 +81,11 @@ def takes_codec(output: str) -> bool:
     return is_encoded(output) and not _says(sinks.is_gif, output)
 
 
+def has_sound(output: str) -> bool:
+    """Whether an output is a video that has the sound of its source."""
+    return takes_codec(output) and not sinks.is_address(output)
+
+
 def is_one_file(output: str) -> bool:
     """Whether an output is a single file that has its name once it is whole, rather than many, or none."""
     is_many = output.endswith("/") or is_numbered(output) or not Path(output).suffix

@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 
-from stream_seg.cli.names import Spec, is_here, is_rtsp, may_be_live
+from stream_seg.cli.names import PLACE, Spec, has_sound, is_here, is_rtsp, may_be_live
 from stream_seg.cli.places import of_source
 from stream_seg.protocols import Source
 from stream_seg.render import BLACK_VIEWS, NAMING_VIEWS
@@ -62,8 +62,22 @@ def warn_of_unused(
         for option, given in (("--line", of_source(args.line, label)), ("--notify", args.notify)):
             if source.info.has_stills and given:
                 logger.warning("%s is for films, and %s is none: it has no effect there", option, label)
+    if _given(args, "--sound") and (why := _why_silent(args, specs)) is not None:
+        logger.warning("--%s: %s, so it has no effect", "sound" if args.sound else "no-sound", why)
     if _given(args, "--codec") and not args.output:
         logger.warning("--codec is for videos, of which none is written: it has no effect")
+
+
+def _why_silent(args: argparse.Namespace, specs: Sequence[Spec]) -> str | None:
+    """Why no video that is written could have sound; None where one could."""
+    videos = [output for output in args.output if has_sound(output)]
+    if not videos:
+        return "no video file is written"
+    if len(specs) > 1 and not any(PLACE in output for output in videos):
+        return "a video of several sources has no sound"
+    if args.sound and not any("://" in str(spec) for spec in specs):
+        return "no address of a feed was named"
+    return None
 
 
 def _given(args: argparse.Namespace, option: str) -> bool:

@@ -93,6 +93,7 @@ def open_sink(
     transport: Transport = "tcp",
     attempts: int | None = None,
     transparent: bool = False,
+    sound: bool = True,
 ) -> Sink:
     """Return the sink for a file name: a video (.mp4, .mkv, .gif ...), an image, numbered images (%05d.png), a folder,
     what was found, as lines of JSON (.jsonl), one COCO document (.json) or a table (.csv), or an address that videos
@@ -103,7 +104,7 @@ def open_sink(
     it, and begins `before` seconds earlier; only those within `keep` stay. Files that are `spared`, such as what the
     run reads, stay in any case, and no image replaces one. With `transparent`, for the view "cutouts", PNG and WebP
     images are transparent where no object is; other outputs stay black. `transport` and `attempts` are those of a
-    `Publisher`.
+    `Publisher`. Without `sound`, video files are silent.
 
     Raises `OutputError` for any other suffix, and when what is there already forbids writing; `UsageError` for a codec
     where no video is written, for segments or events where no file is that can be had so, for `keep` or
@@ -142,9 +143,10 @@ def open_sink(
                 codec=codec,
                 source_path=source_path,
                 spared=spared,
+                sound=sound,
             )
         if suffix in CONTAINERS:
-            return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path)
+            return VideoFile(name, codec=codec, overwrite=overwrite, source_path=source_path, sound=sound)
         if codec is not None:
             raise UsageError(f"--codec {codec} is for videos, and {path} is none")
         if is_cutting:

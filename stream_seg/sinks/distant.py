@@ -1,7 +1,4 @@
-"""Distant: the sound of a recording at an address, read ahead by a thread of its own.
-
-`original_of` chooses: an `Original` for a file, this for an address.
-"""
+"""Distant: the sound of a recording at an address, read ahead by a thread of its own."""
 
 from __future__ import annotations
 
@@ -20,8 +17,9 @@ from av.stream import Stream
 
 from stream_seg.channel import Channel, ChannelClosed, EndOfStream
 from stream_seg.errors import SourceError
-from stream_seg.frame import Reopening, SourceInfo
-from stream_seg.sinks.original import LOOK_AHEAD_SECONDS, Original, Sound
+from stream_seg.frame import Reopening
+from stream_seg.sinks.original import Sound
+from stream_seg.sinks.recorded import LOOK_AHEAD_SECONDS, Recorded
 
 logger = logging.getLogger(__name__)
 
@@ -44,21 +42,21 @@ JOIN_SECONDS = 0.5
 """How long closing waits for the reader; FFmpeg sits in a read until data or its timeout comes."""
 
 
-class Distant(Original):
-    """As an `Original`, of a recording at an address: opened, read and closed by a daemon thread.
+class Distant(Recorded):
+    """As a `Recorded`, of a recording at an address: opened, read and closed by a daemon thread.
 
     What sinks want next is mostly there. Where it is not, `waits_from` and `waits_for` say so, and what is asked for
     nevertheless is waited for. When nothing comes for longer than the recording's timeouts, the rest of the sound is
     left out with a warning. Whoever was told to wait and does not is in a hurry, as the pipeline is once it is stopped.
     """
 
-    def __init__(self, source: Reopening, start: Fraction, end: Fraction | None) -> None:
+    def __init__(self, source: Reopening, start: Fraction, end: Fraction | None, *, sound: bool = True) -> None:
         self._open_timeout = source.open_timeout
         self._stall_timeout = source.stall_timeout
         self._sounds: Channel[Sound] = Channel(AHEAD)
         self._is_open = False
         self._is_over = False  # nothing more comes from the reader
-        self._silent = Fraction(-1)  # `silent_until` as of what was taken
+        self._silent: Fraction | float = Fraction(-1)  # `silent_until` as of what was taken
         self._told_to_wait = False
         self._waited = 0.0
         self._looked = time.monotonic()
@@ -66,7 +64,7 @@ class Distant(Original):
         self._has_arrived = False  # anything, since `_looked`
         self._closing = threading.Event()
         self._reader = threading.Thread(target=self._run, name=f"stream-seg-sound {source.name}", daemon=True)
-        super().__init__(source, start, end)
+        super().__init__(source, start, end, sound=sound)
 
     def tracks_from(self, start: Fraction) -> dict[int, tuple[AudioStream, Sound]]:
         self._wait(lambda: self._knows_tracks(start))
@@ -211,18 +209,3 @@ def _copied(track: AudioStream, copies: OutputContainer) -> AudioStream:
     copy.metadata.update(track.metadata)
     copy.disposition = track.disposition
     return copy
-
-
-def original_of(info: SourceInfo) -> Original | None:
-    """Return what goes over from the input, if it is a recording that can be opened a second time."""
-    if info.kind != "video":
-        return None
-    if info.path is None:
-        return None if info.reopening is None else Distant(info.reopening, info.start, info.end)
-    if not info.path.is_file():
-        return None
-    try:
-        return Original(info.path, info.start, info.end)
-    except (av.FFmpegError, OSError) as error:
-        logger.warning("the sound of %s is left out: %s", info.path, error.strerror)
-        return None

@@ -112,6 +112,8 @@ class Film:
         self._durations: dict[int, int] = {}
         self._sound: Soundtrack | None = None
         self._aspect: Fraction | None = None
+        if original is not None:
+            original.see(first)
         if original is not None and original.is_there():
             self._aspect = self._aspect_of(original, first.size)
             if not encoder.is_gif:

@@ -16,11 +16,11 @@ from stream_seg.detections import Detections
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
 from stream_seg.sinks.objects import Record
 from stream_seg.sinks.original import Original
+from stream_seg.sinks.originals import original_of
 from stream_seg.sinks.pipe import Pipe
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class _Piped(Sink):
 class PipedVideo(_Piped):
     """Writes frames as Matroska to `file`, which has a descriptor and stays open: a pipe, `process.stdin`, a socket.
 
-    All is as in a `VideoFile` of that kind: times, the sound of a recording, `codec`. A frame is in the pipe once the
+    All is as in a `VideoFile` of that kind: times, `sound`, `codec`. A frame is in the pipe once the
     third after it has come. While the reader takes nothing, frames of live sources are left out, and recordings wait,
     as `holds` tells: whoever does not ask waits in `write`. A reader that goes away ends the run, as closing a window
     does.
@@ -103,15 +103,16 @@ class PipedVideo(_Piped):
 
     _rest = "the end of the video is"
 
-    def __init__(self, file: IO[bytes] | Pipe, *, codec: str | None = None) -> None:
+    def __init__(self, file: IO[bytes] | Pipe, *, codec: str | None = None, sound: bool = True) -> None:
         self._encoder = Encoder(Path("-.mkv"), codec)
         super().__init__(file)
+        self._has_sound = sound
         self._original: Original | None = None
         self._film: Film | None = None
 
     def open(self, info: SourceInfo) -> None:
         super().open(info)
-        self._original = original_of(info)
+        self._original = original_of(info, sound=self._has_sound)
 
     def write(self, frame: Frame, detections: Detections) -> None:  # noqa: ARG002  the pictures show them
         if self._info is None:

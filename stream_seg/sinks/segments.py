@@ -24,10 +24,10 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.heap import trim
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks.colour import fit
-from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.original import Original
+from stream_seg.sinks.originals import original_of
 from stream_seg.sinks.part import TakenError, Target, rename_unless_taken
 from stream_seg.sinks.preroll import MOST_SECONDS, Ahead, Encoded, PreRoll
 from stream_seg.sinks.retention import MARK, Keep, Segments
@@ -293,7 +293,7 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
 
     Each begins with a key frame, at its time 0, and its last picture lasts until the first of the next, so that no
     frame and no moment is lost between them, unless only `events` are wanted. All have the size of the first frame. The
-    sound of a recording goes on from file to file; between two events it is in none.
+    `sound` goes on from file to file; between two events it is in none.
 
     What may come `before` an event is encoded all the time, which costs what recording it does, and kept in memory so.
     """
@@ -309,11 +309,13 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
         codec: str | None = None,
         source_path: str | Path | None = None,
         spared: Iterable[str | Path] = (),
+        sound: bool = True,
     ) -> None:
         self._encoder = Encoder(Path(path), codec)
         if self._encoder.is_gif:  # which has no room for the mark of a segment
             raise UsageError(f"{path} cannot be had in segments; name a video, as in {Path(path).stem}.mp4")
         super().__init__(path, seconds, events=events, before=before, keep=keep, source_path=source_path, spared=spared)
+        self._has_sound = sound
         self._ahead: Ahead | None = None
         self._original: Original | None = None
         self._size: tuple[int, int] | None = None
@@ -326,10 +328,12 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
     def open(self, info: SourceInfo) -> None:
         super().open(info)
         self._size = None
-        self._original = original_of(info)
+        self._original = original_of(info, sound=self._has_sound)
 
     def write(self, frame: Frame, detections: Detections) -> None:
         self._size = self._size or frame.size
+        if self._original is not None:
+            self._original.see(frame)
         super().write(frame.with_image(fit(frame.image, self._size)), detections)
 
     def holds(self) -> bool:

@@ -1,4 +1,4 @@
-"""Soundtrack: the sound of a recording in one film made from it, handed over in step with the pictures."""
+"""Soundtrack: the sound of a source in one film made from it, handed over in step with the pictures."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ others it cannot be written without."""
 _LONGEST_WAIT = 600
 """How many seconds after its beginning a film in one of these may have its first sound."""
 
+_LATEST = 5
+"""How many seconds after its time the first sound of a track is still waited for. A live source may fall silent just
+when a film begins."""
+
 _LEAST_FILLED = Fraction(1, 10)
 """Seconds that samples without times may be early before silence is put in: not for what is but rounded."""
 
@@ -68,7 +72,7 @@ class Soundtrack:
         self.original = original
         self._start = start
         self._tracks: dict[int, Track] = {}
-        self._unheard: dict[int, Packet[AudioStream]] = {}
+        self._unheard: dict[int, Sound] = {}
         self._left_out: set[int] = set()
         self._order: dict[int, int] = {}
         self._heard: dict[int, int] = {}  # by track, when its last packet begins, in ticks
@@ -89,14 +93,19 @@ class Soundtrack:
                 self._leave_out(index, str(error))
                 continue
             if waits:
-                self._unheard[index] = _copy_of(first.packet)
+                self._unheard[index] = Sound(first.time, _copy_of(first.packet))
 
     def waits_for(self, time: Fraction) -> bool:
         """Whether sound that begins before `time` is still on its way. Returns within 50 ms."""
         return bool(self._tracks) and self.original.waits_for(self._start + time)
 
-    def copy_until(self, time: Fraction | float) -> None:
-        """Hand over the sound that begins before `time`."""
+    def copy_until(self, time: Fraction) -> None:
+        """Hand over the sound that begins before `time`, in step with the pictures."""
+        self._hand_over(time)
+        for sound in [sound for sound in self._unheard.values() if self._start + time - sound.time > _LATEST]:
+            self._put(self._start + time, sound.packet)
+
+    def _hand_over(self, time: Fraction | float) -> None:
         if self._tracks:
             self.original.wait_for(self._start + time)
         while self._tracks and (item := self.original.next()) is not None:
@@ -117,7 +126,7 @@ class Soundtrack:
         while self._tracks and not self._goes_on(time + tolerance) and (item := self.original.next()) is not None:
             rest.append(item)
         self.original.put_back(rest)
-        self.copy_until(time if self._goes_on(time + tolerance) else math.inf)
+        self._hand_over(time if self._goes_on(time + tolerance) else math.inf)
 
     def _goes_on(self, time: Fraction) -> bool:
         """Whether the recording has pictures after `time`, as far as it was read."""
@@ -125,8 +134,8 @@ class Soundtrack:
 
     def finish(self, time: Fraction) -> None:
         """Write what encoders still hold, and at `time`, the end of the film, what the header may still wait for."""
-        for packet in list(self._unheard.values()):
-            self._put(self._start + time, packet)
+        for sound in list(self._unheard.values()):
+            self._put(self._start + time, sound.packet)
         for track in self._tracks.values():
             track.finish()
 
@@ -264,6 +273,7 @@ class _Encode:
         self._stream = stream
         self._resampler: av.AudioResampler | None = None
         self._setup: tuple[str, str, int] | None = None
+        self._end: Fraction | None = None  # of what was encoded
         _describe(source, self._stream)
 
     def put(self, packet: Packet[AudioStream]) -> None:
@@ -271,9 +281,23 @@ class _Encode:
             frames = packet.decode()
         except av.InvalidDataError:
             return  # a damaged packet is silence
-        for frame in frames:
+        for frame in filter(self._follows, frames):
             for fitting in self._as_the_encoder_takes_it(frame):
                 self._output.mux(self._stream.encode(fitting))
+
+    def _follows(self, frame: AudioFrame) -> bool:
+        """Whether a frame is heard after what was there already, at whose end one that lies over it begins: an encoder
+        takes no time twice."""
+        if frame.pts is None or not frame.time_base:
+            return True
+        begin = frame.pts * frame.time_base
+        end = begin + Fraction(frame.samples, frame.rate)
+        if self._end is not None and begin < self._end:
+            if end <= self._end:
+                return False
+            frame.pts = math.ceil(self._end / frame.time_base)
+        self._end = max(begin, self._end or begin) + end - begin
+        return True
 
     def _as_the_encoder_takes_it(self, frame: AudioFrame) -> list[AudioFrame]:
         """Broadcasts go over from stereo to 5.1 and back, which neither an encoder does nor a resampler."""

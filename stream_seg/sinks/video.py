@@ -12,10 +12,10 @@ import av
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
-from stream_seg.sinks.distant import original_of
 from stream_seg.sinks.encoders import Encoder
 from stream_seg.sinks.film import Film
 from stream_seg.sinks.original import Original
+from stream_seg.sinks.originals import original_of
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.preroll import Encoded
 
@@ -27,10 +27,10 @@ class VideoFile(Sink):
     h264_nvenc, or an `Encoder` chosen already. Pictures are yuv420p, BT.709; an odd width or height grows by one
     repeated column or row; a frame of another size than the first is fitted between black bars. Every frame keeps its
     time exactly in mp4 and mov, to the nearest millisecond in mkv and webm, which count in those. The sound of a
-    recording, in a file or at an address, is copied as it is, or encoded anew where the container refuses its codec;
-    `holds` tells that it is still on its way from an address, and writing nevertheless does without it. `comment` goes
-    into the file's metadata. `original` is the recording where it is open already, so that its sound goes on from file
-    to file.
+    recording, in a file or at an address, and of a live source that was opened with it, is copied as it is, or encoded
+    anew where the container refuses its codec, unless `sound` is False; `holds` tells that it is still on its way from
+    an address, and writing nevertheless does without it. `comment` goes into the file's metadata. `original` is what
+    the sound is read from where that is open already, so that it goes on from file to file.
 
     A gif is shown over and over. It has no sound, pictures of their own size in at most 256 colours, and times to the
     nearest hundredth of a second; frames within 20 ms of another, which browsers would slow down, are left out, with a
@@ -56,6 +56,7 @@ class VideoFile(Sink):
         source_path: str | Path | None = None,
         comment: str | None = None,
         original: Original | None = None,
+        sound: bool = True,
     ) -> None:
         self.path = Path(path)
         self.kept: Path | None = None
@@ -64,6 +65,7 @@ class VideoFile(Sink):
         self._comment = comment
         self._original = original
         self._opens_original = original is None
+        self._has_sound = sound
         self._target = Target(self.path, overwrite, source_path)
         self._part: PartFile | None = None
         self._info: SourceInfo | None = None
@@ -78,7 +80,7 @@ class VideoFile(Sink):
         self._part = PartFile(self._target)
         # Nothing is fetched a second time for a GIF, which has no sound.
         if self._opens_original and not (self._encoder.is_gif and info.path is None):
-            self._original = original_of(info)
+            self._original = original_of(info, sound=self._has_sound)
 
     def begin_with(self, lead: Sequence[Encoded]) -> None:
         """Have the film begin with pictures that are encoded already; to be called before the first frame."""

@@ -13,6 +13,7 @@ import cv2 as _cv2  # noqa: F401  before PyAV: both bring an X11 library, and th
 from stream_seg.addresses import Transport, check_transport
 from stream_seg.addresses.credentials import label_of, labels_of
 from stream_seg.errors import SourceError, UsageError
+from stream_seg.feed_sound import FeedSound
 from stream_seg.given import check_count, check_seconds, is_whole, refuse_no_path
 from stream_seg.protocols import Source
 from stream_seg.sources.camera import Webcam, is_webcam
@@ -74,6 +75,7 @@ def open_source(
     open_timeout: float = OPEN_TIMEOUT,
     stall_timeout: float = STALL_TIMEOUT,
     reconnect: float | None = None,
+    sound: bool = False,
     results: Iterable[str | Path] = (),
 ) -> Source:
     """Return the source that `spec` names: a webcam, the screen, an address, a pipe, images or a video file.
@@ -89,7 +91,8 @@ def open_source(
     Webcams, screens and addresses are given `open_timeout` seconds to answer and `stall_timeout` seconds for each
     frame; `transport`, "tcp" or "udp", is how RTSP carries them. `reconnect` is how often in a row one that fails is
     opened again, also at the start: 0 never, `math.inf` for ever. By default for ever, but a webcam or a screen only
-    when it once delivered. Recordings, wherever they are, are never opened again.
+    when it once delivered. Recordings, wherever they are, are never opened again. With `sound`, what is heard from a
+    live address goes into the videos made from it, as that of a recording always does.
 
     Of videos, and of folders with more images, that lie beside the images of a folder a warning says that they are left
     out, unless they are `results`: what was, and will be, written there.
@@ -133,7 +136,7 @@ def open_source(
         part, fps = parse_screen(name), grab_rate(most, stall_timeout)
         source = reconnecting(lambda patience: Screen(part, fps=fps, timeout=patience), at_start=reconnect is not None)
     elif "://" in name:
-        seen = Seen()
+        seen, heard = Seen(), FeedSound() if sound else None
 
         def stream(patience: float) -> NetworkStream:
             return NetworkStream(
@@ -143,6 +146,7 @@ def open_source(
                 open_timeout=patience,
                 stall_timeout=stall_timeout,
                 seen=seen,
+                sound=heard,
             )
 
         source = reconnecting(stream, at_start=not names_a_file(name))

@@ -19,13 +19,16 @@ import av
 from av.container import Flags as ContainerFlags
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError, StreamSegError
+from stream_seg.feed_sound import FeedSound
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
 from stream_seg.sources.access_units import AccessUnits
 from stream_seg.sources.container import frame_rate, timeline_of, video_stream
+from stream_seg.sources.hearing import Hearing, hearing_of
 from stream_seg.sources.length import duration_of, is_cut_off, promised_end
 from stream_seg.sources.packets import Packets, is_last
 from stream_seg.sources.picture import Orientation, PictureConverter
@@ -76,9 +79,9 @@ class Decoder:
     Iterate to get `(time, picture)`, every picture once, in presentation order, those still inside the codec at the end
     included; `image` gives the pixels of a picture. `damaged` counts what could not be read and was left out.
     `stopping` is asked before each packet, and ends the iteration. A container that `is_live` is decoded without the
-    delay that threads working on several pictures at once bring. What is sent of one that `is_lossless` also arrives,
-    so that reads within a picture need no watch. `threads` decode, 0 for as many as suit. Close it on the thread that
-    used it.
+    delay that threads working on several pictures at once bring, and what is heard from it goes to `sound`, once
+    `hearing` is told when its pictures came. What is sent of one that `is_lossless` also arrives, so that reads within
+    a picture need no watch. `threads` decode, 0 for as many as suit. Close it on the thread that used it.
 
     Raises `SourceError` when there is no video in the container, not one picture can be decoded, it is encrypted, or
     `stopping` ends it before the first picture.
@@ -92,6 +95,7 @@ class Decoder:
         stopping: Callable[[], bool] = lambda: False,
         is_live: Callable[[InputContainer], bool] = lambda _: False,
         is_lossless: bool = False,
+        sound: FeedSound | None = None,
         threads: int = 0,
     ) -> None:
         self._open = open_
@@ -99,6 +103,7 @@ class Decoder:
         self._stopping = stopping
         self._is_live = is_live
         self._is_lossless = is_lossless
+        self._sound = sound
         self._threads = threads
         self._begin()
 
@@ -108,6 +113,7 @@ class Decoder:
         try:
             self.live = self._is_live(self._container)
             self._stream = video_stream(self._container, self.name)
+            self.hearing = self._heard()
             self._share_work()
             self._units = access_units(self._container, self._stream) if self.live else None
             self._has_no_times = self.format == "avi" and self._stream.codec_context.name == "h264"
@@ -119,6 +125,12 @@ class Decoder:
         except BaseException:
             self._container.close()
             raise
+
+    def _heard(self) -> Hearing | None:
+        """Have sound read with the pictures, if it is wanted; to be called before the first packet."""
+        if self._sound is None or not self.live:
+            return None
+        return hearing_of(self._container, self._stream, self._sound, self.name)
 
     def _share_work(self) -> None:
         """Say how many threads decode; to be called before the first packet."""
@@ -324,7 +336,8 @@ class Decoder:
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         failed = 0
-        packets = Packets(self._container, self._stream)
+        hearing = self.hearing
+        packets = Packets(self._container, self._stream, [] if hearing is None else [hearing.track])
         read = packets.next if self._units is None else partial(self._read, packets, self._units)
         while failed < MOST_FAILED_READS and not self._stopping():  # asked first: once closed, reading would crash
             try:
@@ -338,18 +351,22 @@ class Decoder:
                     raise
                 # How FFmpeg calls the end of what an HTTP server sends without saying how long it is.
                 self._hung_up = error
-                packet = cast("Packet[VideoStream]", Packet())
+                packet = Packet()
             if packet is None:
                 return
             failed = 0
+            if hearing is not None and packet.stream_index == hearing.track.index:
+                if not self._stopping():  # it may have been left behind, and another reads by now
+                    hearing.hear(packet, time.monotonic())
+                continue
             if not self.live and packet.has_sidedata("encryption_info"):  # a decoder calls it damaged
                 raise SourceError(f"{self.name} is encrypted, as what is rented or streamed is", Reason.CODEC)
             if packet.size or is_last(packet):  # the codec takes any empty one for the end
-                yield packet
+                yield cast("Packet[VideoStream]", packet)
             if self._hung_up is not None:
                 return
 
-    def _read(self, packets: Packets, units: AccessUnits) -> Packet[VideoStream] | None:
+    def _read(self, packets: Packets, units: AccessUnits) -> Packet[Stream] | None:
         """Read without a watch on the time, and with the turn held, only what follows within a picture."""
         if units.goes_on and self._is_lossless:
             return packets.next()

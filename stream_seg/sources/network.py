@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 
@@ -25,6 +25,7 @@ from stream_seg.addresses.credentials import (
 )
 from stream_seg.addresses.failures import reason_of, refuse_port, unknown_host, words_of
 from stream_seg.errors import Reason, SourceError
+from stream_seg.feed_sound import FeedSound
 from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.pace import Pace
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
@@ -47,8 +48,8 @@ RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 
 RTMP_SCHEMES = frozenset({"rtmp", "rtmps"})
 
-ONLY_VIDEO = "allowed_media_types"
-"""The option that leaves all but the video of an RTSP address where it is."""
+MEDIA = "allowed_media_types"
+"""The option that leaves what is not wanted of an RTSP address where it is."""
 
 FLAGS = "fflags"
 """The option that turns FFmpeg's parsers off, for an RTSP address."""
@@ -56,6 +57,9 @@ FLAGS = "fflags"
 SHORT_LOOK = {"analyzeduration": "100000", "fpsprobesize": "0"}
 """Look at a tenth of a second to find out what comes. FFmpeg looks at five where there may be sound, which may never
 come, as in FLV; of plain JPEGs, that tell no time, at 50 to 125 pictures."""
+
+SHORT_LISTEN = SHORT_LOOK | {"analyzeduration": "1000000"}
+"""The same where sound is wanted: a second, if none comes."""
 
 LONG_LOOK = (*(suffix for suffix in VIDEO_SUFFIXES if suffix != ".flv"), ".m3u8")
 """How HTTP addresses end that send neither."""
@@ -96,7 +100,7 @@ class NetworkStream(Decoded):
     of a live HLS playlist, whose server publishes seconds of them at once, at the pace at which they were taken. An
     HTTP(S) address with a known length, of a file also in bytes, is a recording: every frame, exact times, from `start`
     seconds on. `transport` is how RTSP carries its packets. `seen` is what the connections to one playlist share, so
-    that none gives what another has given.
+    that none gives what another has given. What is heard from a camera goes to `sound`; without, it is not fetched.
 
     Reading blocks, for `open_timeout` and `stall_timeout` seconds and sometimes longer: FFmpeg's own timeouts do not
     hold in all its protocols. `Watched` gives up in time. A live stream that its sender ends ends the iteration.
@@ -113,13 +117,19 @@ class NetworkStream(Decoded):
         open_timeout: float = OPEN_TIMEOUT,
         stall_timeout: float = STALL_TIMEOUT,
         seen: Seen | None = None,
+        sound: FeedSound | None = None,
     ) -> None:
         super().__init__(safe_address(url), start)
         self._scheme = scheme_of(url)
         refuse_port(url, self.name)
         self._url = with_password(f"{self._scheme}:{url.partition(':')[2]}")  # FFmpeg knows no HTTP, only http
+        self._sound = sound
         self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
-        self._short_look = SHORT_LOOK if suits_short_look(self._url) else {}
+        if sound is not None and MEDIA in self._options:
+            self._options[MEDIA] = "video+audio"
+        self._short_look: Mapping[str, str] = {}
+        if suits_short_look(self._url):
+            self._short_look = SHORT_LOOK if sound is None else SHORT_LISTEN
         self._transport = transport
         self._timeout = open_timeout, stall_timeout
         self._format = ""
@@ -155,7 +165,7 @@ class NetworkStream(Decoded):
                 self._decoder = self._new_decoder(ONE_BY_ONE)
             info = self._decoder.info("live" if self._decoder.live else "video")
             if self._decoder.live:
-                self._info = live_info(info)
+                self._info = dataclasses.replace(live_info(info), sound=self._sound)
             else:
                 self._info = part_of(dataclasses.replace(info, reopening=self._reopening()), self._start)
                 self._decoder.seek(self._start)
@@ -173,13 +183,14 @@ class NetworkStream(Decoded):
             stopping=self._stopping.is_set,
             is_live=self._is_live,
             is_lossless=self._transport == "tcp",
+            sound=self._sound,
         )
 
     def _connect(self, format: str | None) -> InputContainer:
         try:
             # Else FFmpeg looks at 50 pictures to find out a rate, of which nothing is told.
             look = {"analyzeduration": "1"} if format == ONE_BY_ONE else self._short_look
-            options = self._options | look
+            options = {**self._options, **look}
             opened = open_container(self._url, self.name, options=options, timeout=self._timeout, format=format)
             if self._short_look and not self._saw_all(opened):
                 opened.close()
@@ -222,7 +233,7 @@ class NetworkStream(Decoded):
 
     def _refuse_sound_alone(self) -> None:
         """Raise `SourceError` where an RTSP server has no video: one that is asked for nothing else refuses to play."""
-        container = self._connect_without(ONLY_VIDEO)
+        container = self._connect_without(MEDIA)
         if container is not None:
             with contextlib.closing(container):
                 video_stream(container, self.name)
@@ -250,7 +261,10 @@ class NetworkStream(Decoded):
         for index, (pts, picture) in enumerate(decoder if pace is None else self._seen.unseen(decoder)):
             if pace is not None and self._stopping.wait(pace.wait(pts, time.monotonic())):
                 return
-            captured_at = times.taken_at(self._stamp(picture), time.monotonic())
+            arrived = time.monotonic()
+            if decoder.hearing is not None:
+                decoder.hearing.see(picture.time, arrived)
+            captured_at = times.taken_at(self._stamp(picture), arrived)
             yield Frame(decoder.deferred(picture), index, clock.pts(captured_at), captured_at)
 
     def _stamp(self, picture: VideoFrame) -> float | None:
@@ -315,8 +329,8 @@ def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, 
     if scheme in RTSP_SCHEMES:
         # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`. FFmpeg then
         # also hands over what is to be discarded, so that the sound of a camera whose pictures stall keeps a read from
-        # ever returning: only the video is asked for.
-        whole = {FLAGS: "noparse", ONLY_VIDEO: "video"}
+        # ever returning: only what is wanted is asked for.
+        whole = {FLAGS: "noparse", MEDIA: "video"}
         carried = {"rtsp_transport": transport, "timeout": str(round(silence * 1e6))}
         return quick | whole | carried | (UDP_OPTIONS if transport == "udp" else {})
     if scheme == "udp":

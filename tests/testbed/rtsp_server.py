@@ -9,7 +9,8 @@ gstreamer1.0-plugins-{base,good,bad,ugly}. Port 0, the default, takes a free one
 All who watch one mount share one encoder, so that many feeds cost little. TCP and UDP are both served.
 
 The top 16 rows hold the wall clock in milliseconds as 44 light or dark blocks, each WIDTH // 44 pixels wide, lowest bit
-first, so that a reader can measure how old a picture is. Lines on standard input are obeyed:
+first, so that a reader can measure how old a picture is. The sound is a tone of 1 kHz in the first 0.2 s of each
+second. Lines on standard input are obeyed:
 
     freeze      no more pictures come, the server, its connections and the sound stay
     resume      they come again
@@ -31,6 +32,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 CLOCK_BITS, CLOCK_ROWS = 44, 16
+TONE_SECONDS = 0.2
 ENCODERS = {
     "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} bitrate=3000 "
     "! h264parse ! rtph264pay name=pay0 pt=96 config-interval=1",
@@ -39,7 +41,7 @@ ENCODERS = {
 
 # The tee goes on where nobody wants the sound.
 SOUND = (
-    "appsrc name=sound is-live=true do-timestamp=true format=time caps=audio/x-alaw,rate=8000,channels=1 "
+    "appsrc name=sound is-live=true format=time caps=audio/x-alaw,rate=8000,channels=1 "
     "! tee allow-not-linked=true ! queue ! rtppcmapay pt=8 name="
 )
 
@@ -70,9 +72,18 @@ def push_pictures(source: Gst.Element, size: tuple[int, int], fps: int, ended: t
 
 
 def push_sound(source: Gst.Element, ended: threading.Event) -> None:
-    while not ended.wait(0.04):
-        if source.current_state == Gst.State.PLAYING:
-            source.emit("push-buffer", Gst.Buffer.new_wrapped(b"\xd5" * 320))  # silence
+    silence, tone = b"\xd5" * 320, (b"\xaa" * 4 + b"\x2a" * 4) * 40
+    while source.current_state != Gst.State.PLAYING:
+        if ended.wait(0.04):
+            return
+    began, number = time.time(), 0
+    first = source.get_clock().get_time() - source.get_base_time()
+    while not ended.wait(max(0.0, began + (number + 1) * 0.04 - time.time())):
+        captured = began + number * 0.04
+        buffer = Gst.Buffer.new_wrapped(tone if captured % 1 < TONE_SECONDS else silence)
+        buffer.pts, buffer.duration = first + number * 40 * Gst.MSECOND, 40 * Gst.MSECOND
+        source.emit("push-buffer", buffer)
+        number += 1
 
 
 def lose(pad: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:

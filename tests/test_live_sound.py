@@ -1,0 +1,346 @@
+"""What is heard from a live source, from the packets of a connection into the files that record it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.audio.stream import AudioStream
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from stream_seg import sinks
+from stream_seg.cli import main
+from stream_seg.feed_sound import MOST_PIECES, FeedSound, Piece
+from stream_seg.frame import Frame, SourceInfo
+from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks import SegmentedVideo, VideoFile, live_original
+from stream_seg.sinks.live_original import LiveOriginal
+from stream_seg.sources import open_source
+from stream_seg.sources.clock import LiveClock
+from stream_seg.sources.hearing import Hearing
+from tests.sink_films import NOTHING, SOMETHING, read, segments, sounds
+from tests.source_counts import readers_end
+from tests.source_servers import clock_of, needs_rtsp, rtsp_camera
+from tests.tiny_models import batched_model
+
+RATE = 25
+SECONDS = 4
+BEGAN = 5000.0
+"""The `time.monotonic()` at which a connection is made."""
+
+
+def clap(path: Path, codec: str = "aac", rate: int = 48000) -> Path:
+    """Make a film whose pictures are white, and whose sound is a tone, in the first 0.2 s of each second."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "tune": "zerolatency"})
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        track = container.add_stream(codec, rate=rate, layout="mono")
+        for index in range(SECONDS * RATE):
+            is_on = index % RATE < RATE // 5
+            picture = VideoFrame.from_ndarray(np.full((48, 64, 3), 255 * is_on, np.uint8), "bgr24")
+            picture.pts, picture.time_base = index, Fraction(1, RATE)
+            container.mux(pictures.encode(picture))
+            samples = np.arange(index, index + 1, RATE / rate)[: rate // RATE] / RATE
+            wave = (20000 * is_on * np.sin(2 * np.pi * 1000 * samples)).astype(np.int16)[None]
+            heard = av.AudioFrame.from_ndarray(wave, "s16", "mono")
+            heard.sample_rate, heard.pts, heard.time_base = rate, index * rate // RATE, Fraction(1, rate)
+            container.mux(track.encode(heard))
+        for stream in (pictures, track):
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clap(tmp_path_factory.mktemp("film") / "clap.mp4")
+
+
+def connection(
+    film: Path,
+    sound: FeedSound,
+    clock: LiveClock,
+    *,
+    began: float = BEGAN,
+    delay: Sequence[float] = (0.0,),
+    sound_ahead: float = 0.0,
+    is_silent: bool = False,
+) -> Iterator[Frame]:
+    """The frames of a camera that sends the film from `began` on, while what is heard goes to `sound`.
+
+    Its pictures come by each of `delay` late in turn. Its sound has stamps that are `sound_ahead` later by its clock.
+    """
+    with av.open(str(film)) as container:
+        track = container.streams.audio[0]
+        ear = Hearing(sound, track, "rtsp://door")
+        packets = [packet for packet in container.demux() if packet.size]
+        index = 0
+        for packet in sorted(packets, key=lambda one: ((one.dts or 0) * one.time_base, one.stream.type)):
+            arrived = began + float((packet.dts or 0) * packet.time_base)
+            if isinstance(packet.stream, AudioStream):
+                packet.pts = (packet.pts or 0) + round(sound_ahead / packet.time_base)
+                if not is_silent:
+                    ear.hear(packet, arrived + 0.02)
+                continue
+            for picture in packet.decode():
+                assert isinstance(picture, VideoFrame)
+                assert picture.time is not None
+                late = arrived + delay[index % len(delay)]
+                ear.see(picture.time, late)
+                yield Frame(picture.to_ndarray(format="bgr24").astype(np.uint8), index, clock.pts(late), late)
+                index += 1
+
+
+def write(sink: Sink, sound: FeedSound, *runs: Iterator[Frame]) -> None:
+    """Run a sink as the pipeline does; something is seen in its white frames."""
+    sink.open(SourceInfo("rtsp://door", (64, 48), "live", Fraction(RATE), sound=sound))
+    for frames in runs:
+        for frame in frames:
+            assert not sink.holds()
+            sink.write(frame, SOMETHING if frame.image.mean() > 128 else NOTHING)
+    sink.close(Outcome.COMPLETE)
+
+
+def begins(values: NDArray[np.float64], times: NDArray[np.float64], pause: float) -> list[float]:
+    """When `values` become large after so many seconds in which they were not."""
+    large = times[values > 0.1]
+    return [float(time) for time, gap in zip(large, np.diff(large, prepend=-1.0), strict=True) if gap > pause]
+
+
+def flashes(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        shown = [
+            (frame.time or 0.0, frame.to_ndarray(format="gray").mean() / 255) for frame in container.decode(video=0)
+        ]
+    times, values = map(np.array, zip(*shown, strict=True))
+    return begins(values, times, 0.3)
+
+
+def tones(path: Path) -> list[float]:
+    times, values = [], []
+    with av.open(str(path)) as container:
+        loudness = av.AudioResampler("flt", "mono", 48000)
+        for decoded in container.decode(audio=0):
+            for frame in loudness.resample(decoded):
+                values.append(np.abs(frame.to_ndarray()[0]))
+                times.append((frame.time or 0.0) + np.arange(frame.samples) / 48000)
+    return begins(np.concatenate(values), np.concatenate(times), 0.3)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_sound_is_copied_as_it_is_and_is_heard_with_its_pictures(film: Path, suffix: str, tmp_path: Path) -> None:
+    sound, out = FeedSound(), tmp_path / f"door.{suffix}"
+    write(VideoFile(out), sound, connection(film, sound, LiveClock()))
+    assert sounds(out)[0].codec == "aac"
+    sent = sounds(film)[0].packets
+    kept = sounds(out)[0].packets
+    assert kept == sent[-len(kept) :]
+    assert len(sent) - len(kept) < 5  # what came before the first picture
+    assert flashes(out) == pytest.approx([0, 1, 2, 3], abs=0.001)
+    assert tones(out)[1:] == pytest.approx([1, 2, 3], abs=0.03)
+
+
+@pytest.mark.parametrize(("codec", "rate", "suffix"), [("aac", 48000, "webm"), ("pcm_alaw", 8000, "mp4")])
+def test_sound_that_a_container_refuses_is_encoded_anew(codec: str, rate: int, suffix: str, tmp_path: Path) -> None:
+    sound, out = FeedSound(), tmp_path / f"door.{suffix}"
+    write(VideoFile(out), sound, connection(clap(tmp_path / "in.mov", codec, rate), sound, LiveClock()))
+    assert sounds(out)[0].codec != codec
+    assert tones(out)[-3:] == pytest.approx(flashes(out)[-3:], abs=0.03)
+
+
+def test_it_goes_on_from_segment_to_segment(film: Path, tmp_path: Path) -> None:
+    sound = FeedSound()
+    write(SegmentedVideo(tmp_path / "door.mp4", 1.4), sound, connection(film, sound, LiveClock()))
+    files = segments(tmp_path)
+    parts = [packet for file in files for packet in sounds(file)[0].packets]
+    assert parts == sounds(film)[0].packets[-len(parts) :]
+    assert len(sounds(film)[0].packets) - len(parts) < 5
+    assert [len(flashes(file)) for file in files] == [2, 1, 1]
+    assert [tones(file)[-1] for file in files] == pytest.approx([flashes(file)[-1] for file in files], abs=0.03)
+
+
+def test_a_file_that_begins_before_its_event_has_the_sound_of_that(film: Path, tmp_path: Path) -> None:
+    sound = FeedSound()
+    frames = (frame for frame in connection(film, sound, LiveClock()) if not 0.5 < frame.pts < 2)  # one flash less
+    write(SegmentedVideo(tmp_path / "door.mkv", events=0.5, before=1.0), sound, frames)
+    late = segments(tmp_path)[-1]
+    assert tones(late) == pytest.approx(flashes(late), abs=0.03)
+    assert sounds(late)[0].times[0] < 0.05
+
+
+def test_after_an_outage_it_goes_on_where_the_pictures_do(film: Path, tmp_path: Path) -> None:
+    sound, clock, out = FeedSound(), LiveClock(), tmp_path / "door.mkv"
+    runs = [connection(film, sound, clock, began=began) for began in (BEGAN, BEGAN + 100)]
+    write(VideoFile(out), sound, *runs)
+    assert flashes(out)[-4:] == pytest.approx([100, 101, 102, 103], abs=0.002)
+    assert tones(out)[-3:] == pytest.approx([101, 102, 103], abs=0.03)
+
+
+def test_another_kind_of_sound_after_an_outage_is_in_the_next_file(
+    film: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound, clock = FeedSound(), LiveClock()
+    other = clap(tmp_path / "in.mp4", "aac", 44100)
+    runs = [connection(film, sound, clock), connection(other, sound, clock, began=BEGAN + 5)]
+    write(SegmentedVideo(tmp_path / "door.mp4", 7), sound, *runs)
+    first, second = segments(tmp_path)
+    assert tones(first)[-1] == pytest.approx(3, abs=0.03)
+    assert tones(second)[-1] == pytest.approx(flashes(second)[-1], abs=0.03)
+    assert "rtsp://door came back with sound of another kind, left out until the next file" in caplog.text
+
+
+@pytest.mark.parametrize("delay", [(0.0, 0.03, 0.012), (0.0, *[0.2] * 24)])
+def test_pictures_that_are_late_now_and_then_do_not_move_it(
+    film: Path, delay: tuple[float, ...], tmp_path: Path
+) -> None:
+    sound, out = FeedSound(), tmp_path / "door.mp4"
+    write(VideoFile(out), sound, connection(film, sound, LiveClock(), delay=delay))
+    assert np.ptp(np.diff(sounds(out)[0].times)) < 1e-4
+
+
+def test_sound_before_a_better_estimate_of_the_delay_is_moved_and_none_is_heard_twice(
+    film: Path, tmp_path: Path
+) -> None:
+    sound, out = FeedSound(), tmp_path / "door.mp4"
+    write(VideoFile(out), sound, connection(film, sound, LiveClock(), delay=[0.3] * 30 + [0.1] * 1000))
+    steps = np.diff(sounds(out)[0].times)
+    assert np.sum(np.abs(steps - 1024 / 48000) > 1e-3) == 1
+    assert steps.min() > 0.01
+    assert len(sounds(out)[0].packets) == pytest.approx(len(sounds(film)[0].packets) - 0.2 * 48000 / 1024, abs=3)
+
+
+@pytest.mark.parametrize("ahead", [-30000.0, 30000.0])
+def test_sound_with_a_clock_of_its_own_is_heard_when_it_comes(film: Path, ahead: float, tmp_path: Path) -> None:
+    sound, out = FeedSound(), tmp_path / "door.mkv"
+    write(VideoFile(out), sound, connection(film, sound, LiveClock(), sound_ahead=ahead))
+    assert tones(out)[1:] == pytest.approx([1, 2, 3], abs=0.05)
+
+
+def test_a_microphone_that_falls_silent_when_a_film_begins_holds_up_no_picture(film: Path, tmp_path: Path) -> None:
+    sound, clock, out = FeedSound(), LiveClock(), tmp_path / "door.mp4"
+    sink, size = VideoFile(out), []
+    sink.open(SourceInfo("rtsp://door", (64, 48), "live", Fraction(RATE), sound=sound))
+    for began in (0, 4):
+        for frame in connection(film, sound, clock, began=BEGAN + began, is_silent=began > 0):
+            if frame.pts > 3:  # sound was heard until just before
+                sink.write(frame, NOTHING)
+                size.append((tmp_path / "door.part.mp4").stat().st_size)
+            if frame.pts > 3.02:
+                sound.put = lambda _: None  # type: ignore[method-assign]
+    sink.close(Outcome.COMPLETE)
+    assert len(read(out).times) == len(size)
+    assert len(sounds(out)[0].packets) < 8
+
+
+def test_a_source_without_sound_is_not_waited_for_and_one_with_it_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, now = FeedSound(), [7.0]
+    monkeypatch.setattr(live_original.time, "monotonic", lambda: now[0])
+    original = LiveOriginal("rtsp://door", sound)
+    assert not original.waits_from(Fraction(0))
+    sound.is_expected = True
+    assert original.waits_from(Fraction(0))
+    now[0] += 0.9
+    assert original.waits_from(Fraction(0))
+    now[0] += 0.2
+    assert not original.waits_from(Fraction(0))
+    now[0] -= 1
+    assert original.waits_from(Fraction(0))
+    sound.put(Piece(b"", Fraction(0), Fraction(0), b""))
+    assert not original.waits_from(Fraction(0))
+    original.close()
+
+
+def test_a_sink_that_takes_none_keeps_the_latest_and_one_that_has_left_gets_none() -> None:
+    sound = FeedSound()
+    one, other = sound.listen(), sound.listen()
+    for number in range(MOST_PIECES + 5):
+        sound.put(Piece(b"", Fraction(number), Fraction(1), b""))
+    assert [one[0].begins, len(one)] == [5, MOST_PIECES]
+    sound.leave(one)
+    sound.leave(one)
+    sound.put(Piece(b"", Fraction(-1), Fraction(1), b""))
+    assert [one[-1].begins, other[-1].begins] == [MOST_PIECES + 4, -1]
+
+
+def test_sound_that_cannot_be_described_is_left_out_with_a_word(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    sound = FeedSound()
+    heard = sound.listen()
+    list(connection(clap(tmp_path / "in.nut", "g726", 8000), sound, LiveClock()))
+    assert not heard
+    assert not sound.is_expected
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "the sound of rtsp://door is left out: " in caplog.text
+
+
+@pytest.mark.parametrize("make", [VideoFile, partial(SegmentedVideo, seconds=60), partial(sinks.open_sink, segment=60)])
+def test_a_sink_without_sound_is_silent(film: Path, make: object, tmp_path: Path) -> None:
+    sound = FeedSound()
+    assert callable(make)
+    write(make(tmp_path / "door.mp4", sound=False), sound, connection(film, sound, LiveClock()))
+    (out,) = tmp_path.glob("door*.mp4")
+    assert len(read(out).times) == SECONDS * RATE
+    assert not sounds(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--sound", "-o", "{tmp}/a.mp4"], "--sound: no address of a feed was named"),
+        (["--no-sound", "-o", "{tmp}/a.mp4"], None),
+        (["--no-sound", "-o", "{tmp}/a.gif"], "--no-sound: no video file is written"),
+        (["synthetic:64x64@30x2", "--sound", "-o", "{tmp}/a.mp4"], "--sound: a video of several sources has no sound"),
+    ],
+)
+def test_where_it_has_no_effect_a_warning_says_so(
+    words: list[str], why: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = batched_model(tmp_path / "tiny.onnx")
+    argv = ["synthetic:64x64@30x3", *(word.replace("{tmp}", str(tmp_path)) for word in words)]
+    assert main([*argv, "--model", str(model), "--device", "cpu", "--quiet"]) == 0
+    assert capsys.readouterr().err == (f"stream-seg: {why}, so it has no effect\n" if why else "")
+
+
+@needs_rtsp()
+def test_the_command_records_the_sound_of_an_rtsp_camera(tmp_path: Path) -> None:
+    model = batched_model(tmp_path / "tiny.onnx")
+    files = [tmp_path / name for name in ("door.mp4", "door.mkv")]
+    with rtsp_camera(size="320x240", sound="too") as server:
+        words = [
+            f"rtsp://{server.host}/cam",
+            "--sound",
+            "--end",
+            "2.2",
+            "--score-threshold",
+            "1",
+            "--no-hud",
+            "--model",
+            str(model),
+        ]
+        assert main([*words, "-o", str(files[0]), "-o", str(files[1]), "--device", "cpu", "--quiet"]) == 0
+    for file in files:
+        with av.open(str(file)) as container:
+            began = np.median(
+                [clock_of(f.to_ndarray(format="bgr24")) - (f.time or 0) for f in container.decode(video=0)]
+            )
+        assert (tones(file)[-1] + began + 0.5) % 1 - 0.5 == pytest.approx(0, abs=0.15)
+
+
+@needs_rtsp()
+def test_a_camera_whose_pictures_stall_while_it_is_heard_stalls() -> None:
+    with rtsp_camera(size="320x240", sound="too") as server:
+        with open_source(f"rtsp://{server.host}/cam", stall_timeout=0.5, reconnect=0, sound=True) as source:
+            frames = iter(source)
+            for _ in range(5):
+                next(frames)
+            server.tell("freeze")
+            with pytest.raises(Exception, match=r"no new frame for 0\.5 s"):
+                list(frames)
+        assert readers_end(5)

@@ -112,13 +112,16 @@ class Reopening:
     """How a recording that is no local file is opened once more, for its sound beside its pictures.
 
     `name` is safe to print. `open` gives it as an `av.container.InputContainer`, after `open_timeout` seconds at the
-    most, of which each read may take `stall_timeout`; it raises `SourceError` in words that tell no credentials.
+    most, of which each read may take `stall_timeout`; it raises `SourceError` in words that tell no credentials. In
+    what comes through a pipe nobody `can_seek`, and `is_ahead` tells that reading on waits for the pictures.
     """
 
     name: str
     open: Callable[[], object] = field(repr=False)
     open_timeout: float
     stall_timeout: float
+    can_seek: bool = True
+    is_ahead: Callable[[], bool] = field(default=lambda: False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

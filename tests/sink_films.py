@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -85,7 +85,7 @@ def info(
     return SourceInfo("a film", size, "video", rate, len(times), duration=duration, time_base=time_base, path=path)
 
 
-def deliver(sink: Sink, about: SourceInfo, shown: Sequence[Frame], outcome: Outcome = Outcome.COMPLETE) -> None:
+def deliver(sink: Sink, about: SourceInfo, shown: Iterable[Frame], outcome: Outcome = Outcome.COMPLETE) -> None:
     """Run a sink as the pipeline does."""
     sink.open(about)
     for frame in shown:

@@ -10,13 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from stream_seg.errors import SourceError
-from stream_seg.sources import Pipe
+from stream_seg.protocols import Outcome
+from stream_seg.sinks import VideoFile
+from stream_seg.sinks.recorded import Recorded
+from stream_seg.sources import Clip, Pipe
+from stream_seg.sources import tee as tee_module
+from stream_seg.sources.tee import Tee
+from tests.sink_films import NOTHING, copied, deliver, noise, read, record, sounds
 from tests.source_files import matroska, numbers_of, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -136,3 +144,130 @@ def test_an_mp4_that_must_be_read_from_its_end_is_refused(tmp_path: Path) -> Non
         Pipe(reading).__enter__()
     os.close(reading)
     writer.join()
+
+
+@contextlib.contextmanager
+def writer_of(data: bytes) -> Iterator[int]:
+    """The end to read from of a pipe into which this is written."""
+    reading, writing = os.pipe()
+    thread = threading.Thread(target=write_all, args=(writing, data))
+    thread.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        thread.join()
+
+
+@pytest.mark.parametrize(("name", "codec"), [("in.ts", "aac"), ("in.mkv", "libopus")])
+def test_its_sound_goes_into_each_file_made_of_it(name: str, codec: str, tmp_path: Path) -> None:
+    film = record(tmp_path / name, codec, seconds=4)
+    files = [tmp_path / "a.mkv", tmp_path / "b.mp4"]
+    with writer_of(film.read_bytes()) as reading, Pipe(reading, sound=True) as source:
+        outputs = [VideoFile(file) for file in files]
+        for output in outputs:
+            output.open(source.info)
+        for frame in source:
+            for output in outputs:
+                output.write(frame, NOTHING)
+        for output in outputs:
+            output.close(Outcome.COMPLETE)
+    expected = Recorded(film, Fraction(0), None)
+    begins = [float(sound.time) for sound in iter(expected.next, None)]
+    expected.close()
+    for file in files:
+        assert len(read(file).times) == 100
+        assert sounds(file)[0].times == pytest.approx(begins, abs=0.0011)
+    if codec == "libopus":  # in a .ts, each packet of AAC has its setup before it
+        assert sounds(files[0])[0].packets == sounds(film)[0].packets
+
+
+def test_a_part_of_it_has_the_sound_of_that(tmp_path: Path) -> None:
+    film = record(tmp_path / "in.mkv", seconds=4)
+    out = tmp_path / "out.mkv"
+    with (
+        writer_of(film.read_bytes()) as reading,
+        Clip(Pipe(reading, sound=True), start=Fraction(2), end=Fraction(3)) as part,
+    ):
+        deliver(VideoFile(out), part.info, list(part))
+    (heard,) = sounds(out)
+    (sent,) = sounds(film)
+    assert heard.packets == [data for data, when in zip(sent.packets, sent.times, strict=True) if 2 <= when < 3]
+    assert heard.times[0] < 0.03
+
+
+def test_without_sound_nothing_is_kept_of_it(tmp_path: Path) -> None:
+    film = record(tmp_path / "in.mkv")
+    with writer_of(film.read_bytes()) as reading, Pipe(reading) as source:
+        assert source.info.reopening is None
+        deliver(VideoFile(tmp_path / "out.mp4"), source.info, list(source))
+    assert not sounds(tmp_path / "out.mp4")
+
+
+def test_pictures_far_larger_than_what_is_kept_do_not_wait_for_sound_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tee_module, "MOST_BYTES", 1 << 19)
+    film, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(record(tmp_path / "a.mkv"))) as heard, av.open(str(film), "w") as container:
+        pictures = container.add_stream("ffv1", rate=25)
+        pictures.width, pictures.height = 128, 96
+        packets = list(copied(heard.streams.audio, container))
+        container.mux(packets[:15])  # 0.3 s
+        for index in range(100):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(noise(index, (128, 96)), "bgr24")))
+        container.mux(pictures.encode(None))
+    assert film.stat().st_size > 3 * tee_module.MOST_BYTES
+    with writer_of(film.read_bytes()) as reading, Pipe(reading, sound=True) as source:
+        deliver(VideoFile(out), source.info, source)
+    assert len(read(out).times) == 100
+    assert sounds(out)[0].packets == sounds(film)[0].packets
+
+
+# Tee
+
+
+def test_who_is_behind_gets_what_the_others_have_read() -> None:
+    parts = iter([b"abc", b"defgh", b"i", b"", b""])
+    tee = Tee(lambda _: next(parts), lambda: False)
+    assert tee.pictures.read(9) + tee.pictures.read(2) == b"abcde"
+    sound, again = tee.sound(), tee.sound()
+    assert [sound.read(2), sound.read(9), sound.read(9), sound.read(9), sound.read(9)] == [
+        b"ab",
+        b"c",
+        b"defgh",
+        b"i",
+        b"",
+    ]
+    assert [tee.pictures.read(9) for _ in range(3)] == [b"fgh", b"i", b""]
+    assert [again.read(9) for _ in range(4)] == [b"abc", b"defgh", b"i", b""]
+
+
+def test_sound_too_far_ahead_waits_for_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tee_module, "MOST_BYTES", 10)
+    monkeypatch.setattr(tee_module.time, "sleep", lambda _: tee.pictures.read(4))
+    tee = Tee(lambda _: b"four", lambda: False)
+    sound = tee.sound()
+    for _ in range(9):
+        assert sound.read(4) == b"four"
+        assert tee.pictures.size <= 14
+
+
+def test_sound_that_nobody_reads_is_lost_and_costs_the_pictures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tee_module, "MOST_BYTES", 10)
+    tee = Tee(lambda _: b"four", lambda: False)
+    early = tee.sound()
+    assert [tee.pictures.read(4) for _ in range(9)] == [b"four"] * 9
+    for sound in early, tee.sound():
+        assert sound.size == 0
+        with pytest.raises(OSError, match="not read in time"):
+            sound.read(4)
+
+
+def test_waiting_ends_when_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tee_module, "MOST_BYTES", 6)
+    over = threading.Event()
+    monkeypatch.setattr(tee_module.time, "sleep", lambda _: over.set())
+    tee = Tee(lambda _: b"" if over.is_set() else b"four", over.is_set)
+    sound = tee.sound()
+    assert [sound.read(4), sound.read(4), sound.read(4)] == [b"four", b"four", b""]

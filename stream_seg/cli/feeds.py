@@ -20,6 +20,7 @@ from stream_seg.cli.names import (
     PLACE,
     Spec,
     files_among,
+    has_sound,
     is_cut,
     is_encoded,
     is_feed,
@@ -242,10 +243,15 @@ def _source(args: argparse.Namespace, spec: Spec | Sequence[str], outputs: Seque
         "stall_timeout": args.stall_timeout,
         "reconnect": args.reconnect,
         "max_fps": args.max_fps,
-        "sound": args.sound,
+        "sound": _hears(args, spec),
     }
     wishes = {name: value for name, value in given.items() if value is not None}
     return open_source(spec, start=args.start, end=args.end, stride=args.stride, results=outputs, **wishes)
+
+
+def _hears(args: argparse.Namespace, spec: Spec | Sequence[str]) -> bool | None:
+    """What a source is told of its sound, which is kept in memory for a while of what comes on standard input."""
+    return any(map(has_sound, args.output)) if spec == PIPE and args.sound is None else args.sound
 
 
 def _source_in_turn(args: argparse.Namespace, spec: Spec, outputs: Sequence[str]) -> Source:

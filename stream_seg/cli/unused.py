@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 
-from stream_seg.cli.names import PLACE, Spec, has_sound, is_here, is_rtsp, may_be_live
+from stream_seg.cli.names import PIPE, PLACE, Spec, has_sound, is_here, is_rtsp, may_be_live
 from stream_seg.cli.places import of_source
 from stream_seg.protocols import Source
 from stream_seg.render import BLACK_VIEWS, NAMING_VIEWS
@@ -75,7 +75,7 @@ def _why_silent(args: argparse.Namespace, specs: Sequence[Spec]) -> str | None:
         return "no video file is written"
     if len(specs) > 1 and not any(PLACE in output for output in videos):
         return "a video of several sources has no sound"
-    if args.sound and not any("://" in str(spec) for spec in specs):
+    if args.sound and not any(spec == PIPE or "://" in str(spec) for spec in specs):
         return "no address of a feed was named"
     return None
 

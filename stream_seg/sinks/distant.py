@@ -53,6 +53,7 @@ class Distant(Recorded):
     def __init__(self, source: Reopening, start: Fraction, end: Fraction | None, *, sound: bool = True) -> None:
         self._open_timeout = source.open_timeout
         self._stall_timeout = source.stall_timeout
+        self._is_ahead = source.is_ahead
         self._sounds: Channel[Sound] = Channel(AHEAD)
         self._is_open = False
         self._is_over = False  # nothing more comes from the reader
@@ -101,8 +102,9 @@ class Distant(Recorded):
         return iter(())  # `next` takes what is there
 
     def _knows_until(self, time: Fraction | float) -> bool:
-        """Whether later sound was read, or pictures so much later that there is none."""
-        return bool(self._ahead and self._ahead[-1].time >= time) or self._silent > time + LOOK_AHEAD_SECONDS
+        """Whether later sound was read, or pictures so much later that there is none, or none will come by waiting."""
+        is_read = bool(self._ahead and self._ahead[-1].time >= time) or self._silent > time + LOOK_AHEAD_SECONDS
+        return is_read or self._is_ahead()
 
     def _knows_tracks(self, start: Fraction) -> bool:
         sounding = {item.packet.stream_index for item in self._ahead if item.time >= start}

@@ -76,7 +76,8 @@ class Recorded(Original):
 
     def _open(self) -> None:
         self._use(_opened(self._source))
-        indexed = self._start > 0 and self._input.format.name not in _UNINDEXED
+        can_seek = isinstance(self._source, Path) or self._source.can_seek
+        indexed = self._start > 0 and can_seek and self._input.format.name not in _UNINDEXED
         if indexed and not any(self._enter(self._start - back) for back in _SEEK_BACK):
             self._input.close()
             self._use(_opened(self._source))

@@ -92,7 +92,7 @@ def open_source(
     frame; `transport`, "tcp" or "udp", is how RTSP carries them. `reconnect` is how often in a row one that fails is
     opened again, also at the start: 0 never, `math.inf` for ever. By default for ever, but a webcam or a screen only
     when it once delivered. Recordings, wherever they are, are never opened again. With `sound`, what is heard from a
-    live address goes into the videos made from it, as that of a recording always does.
+    live address or on standard input goes into the videos made from it, as that of other recordings always does.
 
     Of videos, and of folders with more images, that lie beside the images of a folder a warning says that they are left
     out, unless they are `results`: what was, and will be, written there.
@@ -151,7 +151,7 @@ def open_source(
 
         source = reconnecting(stream, at_start=not names_a_file(name))
     else:
-        source = _told(name, lambda: _file(name, begin, rate, list(results)))
+        source = _told(name, lambda: _file(name, begin, rate, list(results), sound=sound))
     if not begin and stop is None and max_frames is None and stride == 1 and most is None:
         return source
     return Clip(source, start=begin, end=stop, stride=stride, max_frames=max_frames, max_fps=most)
@@ -202,9 +202,9 @@ def _photos(paths: Sequence[Path], rate: Fraction) -> Source:
     return ImageFiles(paths, folder=common_folder(paths), name=name, rate=rate)
 
 
-def _file(spec: str, start: Fraction, rate: Fraction, results: Sequence[str | Path]) -> Source:
+def _file(spec: str, start: Fraction, rate: Fraction, results: Sequence[str | Path], *, sound: bool) -> Source:
     if spec == "-":
-        return Pipe()
+        return Pipe(sound=sound)
     if is_synthetic(spec):
         return parse_synthetic(spec)
     path = Path(spec)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import select
 import sys
@@ -9,9 +11,11 @@ import threading
 
 from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError
+from stream_seg.frame import Reopening
 from stream_seg.sources.container import open_container
 from stream_seg.sources.decoded import Decoded
 from stream_seg.sources.decoding import Decoder
+from stream_seg.sources.tee import Branch, Tee
 
 STANDARD_INPUT = 0
 
@@ -22,17 +26,31 @@ POLL_SECONDS = 0.1
 class Pipe(Decoded):
     """Every frame of a stream that comes through a pipe, as from a file: the writer waits while frames are worked on.
 
-    `fd` is the file descriptor to read, standard input by default. Raises `SourceError` when that is a terminal or
-    closed (the constructor), or when no video comes out of it (`with`).
+    `fd` is the file descriptor to read, standard input by default. With `sound`, that of the stream can be had, too;
+    what comes is kept for it until it is read. Raises `SourceError` when `fd` is a terminal or closed (the
+    constructor), or when no video comes out of it (`with`).
     """
 
-    def __init__(self, fd: int = STANDARD_INPUT) -> None:
+    def __init__(self, fd: int = STANDARD_INPUT, *, sound: bool = False) -> None:
         super().__init__("standard input" if fd == STANDARD_INPUT else "pipe")
         refuse_terminal(fd)
         self._fd = fd
+        self._with_sound = sound
 
     def _open(self) -> None:
-        reader = _Reader(self._fd, self._stopping)
+        reader: _Reader | Branch = _Reader(self._fd, self._stopping)
+        reopening = None
+        if self._with_sound:
+            tee, name = Tee(reader.read, self._stopping.is_set), self.name
+            reader = tee.pictures
+            reopening = Reopening(
+                name,
+                lambda: open_container(tee.sound(), name),
+                math.inf,
+                math.inf,
+                can_seek=False,
+                is_ahead=tee.is_ahead,
+            )
         with reading(self.name):
             try:
                 self._decoder = Decoder(
@@ -40,7 +58,7 @@ class Pipe(Decoded):
                 )
             except SourceError as error:
                 raise SourceError(f"{error}; write MPEG-TS or Matroska into it (ffmpeg ... -f mpegts -)") from None
-        self._info = self._decoder.info("video")
+        self._info = dataclasses.replace(self._decoder.info("video"), reopening=reopening)
 
 
 class _Reader:

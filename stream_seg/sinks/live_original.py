@@ -37,7 +37,8 @@ class LiveOriginal(Original):
         self._sound = sound
         self._pieces = sound.listen()
         self._origin: Fraction | None = None  # the `time.monotonic()` of the source's beginning
-        self._tracks: dict[bytes, AudioStream] = {}
+        self._described: tuple[bytes, AudioStream] | None = None  # the latest description, and the track meant by it
+        self._kinds: list[AudioStream] = []
         self._track: AudioStream | None = None  # of the present film
         self._latest: Piece | None = None
         self._asked: float | None = None  # when it was first asked for what has not come
@@ -85,9 +86,7 @@ class LiveOriginal(Original):
         return self._as_sound(piece, self._origin)
 
     def _as_sound(self, piece: Piece, origin: Fraction) -> Sound:
-        track = self._tracks.get(piece.track)
-        if track is None:
-            track = self._tracks[piece.track] = track_of(piece.track)
+        track = self._track_of(piece.track)
         packet = cast("Packet[AudioStream]", Packet(piece.data))
         tick = track.time_base or Fraction(1, 90000)
         packet.stream, packet.time_base, packet.is_keyframe = track, tick, True
@@ -95,3 +94,19 @@ class LiveOriginal(Original):
         packet.pts = packet.dts = round(begins / tick)
         packet.duration = round(piece.duration / tick)
         return Sound(begins, packet)
+
+    def _track_of(self, description: bytes) -> AudioStream:
+        """The track described, the same one for all of a kind: each connection describes its own."""
+        if self._described is None or self._described[0] != description:
+            new = track_of(description)
+            track = next((known for known in self._kinds if _kind(known) == _kind(new)), new)
+            if track is new:
+                self._kinds.append(new)
+            self._described = description, track
+        return self._described[1]
+
+
+def _kind(track: AudioStream) -> tuple[str, int, str, bytes | None]:
+    """What is the same of tracks whose packets can follow each other."""
+    context = track.codec_context
+    return context.name, context.sample_rate, context.layout.name, context.extradata

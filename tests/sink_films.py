@@ -19,6 +19,7 @@ from av.stream import Stream
 from stream_seg.detections import Detections
 from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome, Sink
+from stream_seg.pyav import exact
 from stream_seg.sources import open_source
 
 NOTHING = Detections.none(("person", "dog"))
@@ -133,7 +134,7 @@ def read(path: Path) -> Film:
         picture = shown[0].to_ndarray(format="bgr24").astype(np.uint8)
         length = Fraction(container.duration or 0, av.time_base)
         times = [frame.pts * frame.time_base for frame in shown if frame.pts is not None and frame.time_base]
-        return Film(times, picture, length, stream.average_rate)
+        return Film(times, picture, length, exact(stream.average_rate))
 
 
 @dataclass(frozen=True)
@@ -238,10 +239,10 @@ def recording(path: Path) -> tuple[SourceInfo, list[Frame]]:
             path.name,
             shown[0].size,
             "video",
-            stream.average_rate,
+            exact(stream.average_rate),
             len(shown),
             length,
-            stream.time_base or Fraction(1, 1000),
+            exact(stream.time_base) or Fraction(1, 1000),
             path,
         )
     return about, shown

@@ -18,7 +18,18 @@ PACKAGE = Path(stream_seg.__file__).parent
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("coco", "columns", "errors", "heap", "opencv", "version"),
-    ("frame", "detections", "availability", "feed_sound", "channel", "intake", "locking", "metrics", "protocols"),
+    (
+        "availability",
+        "channel",
+        "detections",
+        "feed_sound",
+        "frame",
+        "intake",
+        "locking",
+        "metrics",
+        "protocols",
+        "pyav",
+    ),
     (
         "agreement",
         "geometry",
@@ -60,6 +71,7 @@ ALLOWED = {
     "metrics": set(),
     "protocols": set(),
     "pipeline": set(),
+    "pyav": {"av"},
     "addresses": {"av"},
     "agreement": set(),
     "geometry": {"cv2"},

@@ -565,7 +565,10 @@ def test_a_long_part_without_sound_comes_before_that_of_the_next(
     assert after.times[0] == pytest.approx(12, abs=0.1)
     assert after.times[-1] == pytest.approx(14, abs=0.1)
     if suffix != "webm":  # where it is encoded anew
-        assert after.packets == [packet[7:] for packet in before.packets]  # without headers of their own
+        # FFmpeg 9 has an .mp4 of such a track say that the last packet is not to be heard.
+        with av.open(str(out), options={"ignore_editlist": "1"} if suffix == "mp4" else {}) as container:
+            kept = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+        assert kept == [packet[7:] for packet in before.packets]  # without headers of their own
     assert not caplog.records
 
 

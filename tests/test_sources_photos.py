@@ -21,8 +21,6 @@ from tests.source_files import SIZE, box, number_of, numbered, numbers_of, write
 
 WIDTH, HEIGHT = SIZE
 
-decodes_webp = pytest.mark.needs(missing=[] if hasattr(cv2, "imdecodeanimation") else ["opencv-python>=4.12"])
-
 
 def photo_of(path: Path) -> Image:
     with open_source(path) as source:
@@ -148,7 +146,7 @@ def write_animation(path: Path, count: int = len(SHOWN)) -> Path:
     )
 
 
-@pytest.mark.parametrize("suffix", [pytest.param(".webp", marks=decodes_webp), ".png", ".avif"])
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".avif"])
 def test_an_animated_image_is_a_film_with_its_times(tmp_path: Path, suffix: str) -> None:
     path = write_animation(tmp_path / f"animated{suffix}")
     with open_source(path) as source:
@@ -164,7 +162,6 @@ def test_an_animation_of_one_picture_is_a_photo(tmp_path: Path) -> None:
         assert number_of(photo_of(write_animation(tmp_path / f"still{suffix}", 1))) == 0
 
 
-@decodes_webp
 def test_long_animations_are_decoded_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_seg.sources.webp.MOST_AT_ONCE", 3 * WIDTH * HEIGHT * 4)
     with open_source(write_animation(tmp_path / "animated.webp")) as source:
@@ -173,7 +170,6 @@ def test_long_animations_are_decoded_in_pieces(tmp_path: Path, monkeypatch: pyte
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
 
 
-@decodes_webp
 def test_a_picture_said_to_be_shown_for_no_time_is_shown_for_as_long_as_in_browsers(tmp_path: Path) -> None:
     path = write_animation(tmp_path / "animated.webp", 2)
     data = path.read_bytes()
@@ -186,18 +182,10 @@ def test_a_picture_said_to_be_shown_for_no_time_is_shown_for_as_long_as_in_brows
         assert source.info.duration == Fraction(2, 10)
 
 
-@decodes_webp
 def test_an_animation_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path = write_animation(tmp_path / "animated.webp")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(SourceError, match=r"cannot be read as an animated WebP file; is it damaged\?$"):
-        open_source(path)
-
-
-def test_an_animation_needs_an_opencv_that_decodes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_animation(tmp_path / "animated.webp")
-    monkeypatch.delattr(cv2, "imdecodeanimation", raising=False)
-    with pytest.raises(SourceError, match=r"needs opencv-python 4\.12 or newer"):
         open_source(path)
 
 

@@ -229,7 +229,8 @@ def _network(part: _Part | None = None) -> Iterator[None]:
     except urllib.error.URLError as error:
         raise _judge_cause(error.reason) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _judge_cause(error) from error
+        # Its frames hold the answer that urllib has not closed: in cycles, since Python 3.12.
+        raise _judge_cause(error) from error.with_traceback(None)
 
 
 def _judge_status(error: urllib.error.HTTPError) -> _Refused | _Broken:

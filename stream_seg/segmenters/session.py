@@ -63,7 +63,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 
 _NO_MEMORY = "(?i)out of memory|failed to allocate|bad.alloc|ALLOC_FAILED|smaller than requested"
 
-_NO_GRAPH = r"Protobuf parsing failed|No graph was found"
+_NO_GRAPH = r"Protobuf parsing failed|No graph was found|does not have a graph"
 
 _REFUSALS = (
     (r"IR version: (\d+)", "was written for a newer ONNX (IR version {0}): update onnxruntime"),

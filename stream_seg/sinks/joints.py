@@ -16,6 +16,8 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from stream_seg.pyav import exact
+
 _JUMP = Fraction(1)
 """How far back times must jump, in seconds, to begin another recording: as in `Timeline`, which does it to pictures."""
 
@@ -58,13 +60,13 @@ class Joints:
     """
 
     def __init__(self, streams: Sequence[Stream], pictures: VideoStream | None, *, in_order: bool = False) -> None:
-        bases = {stream.index: stream.time_base or Fraction(1, av.time_base) for stream in streams}
+        bases = {stream.index: exact(stream.time_base) or Fraction(1, av.time_base) for stream in streams}
         self.unit = Fraction(1, math.lcm(*(base.denominator for base in bases.values())))
         self._ticks = {index: int(base / self.unit) for index, base in bases.items()}
         self._jump = int(_JUMP / self.unit)
         self._latest_order = int(_LATEST_ORDER / self.unit)
         self._pictures = None if pictures is None else pictures.index
-        rate = None if pictures is None else pictures.average_rate or pictures.guessed_rate
+        rate = None if pictures is None else exact(pictures.average_rate) or exact(pictures.guessed_rate)
         self._step = round(1 / (rate or _USUAL_RATE) / self.unit)
         self._moves = [0]
         self._joints: list[_Joint] = []

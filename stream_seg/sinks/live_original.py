@@ -12,6 +12,7 @@ from av.packet import Packet
 
 from stream_seg.feed_sound import FeedSound, Piece
 from stream_seg.frame import Frame
+from stream_seg.pyav import exact
 from stream_seg.sinks.original import Original, Sound
 from stream_seg.tracks import track_of
 
@@ -88,7 +89,7 @@ class LiveOriginal(Original):
     def _as_sound(self, piece: Piece, origin: Fraction) -> Sound:
         track = self._track_of(piece.track)
         packet = cast("Packet[AudioStream]", Packet(piece.data))
-        tick = track.time_base or Fraction(1, 90000)
+        tick = exact(track.time_base) or Fraction(1, 90000)
         packet.stream, packet.time_base, packet.is_keyframe = track, tick, True
         begins = piece.begins - origin
         packet.pts = packet.dts = round(begins / tick)

@@ -38,6 +38,8 @@ else:
         return True
 
 
+_CIRCLE = "its symbolic links lead in a circle"
+
 _LONGEST_NAME = 255
 """Bytes, in nearly all file systems."""
 
@@ -65,11 +67,13 @@ class Target:
     def __post_init__(self) -> None:
         try:
             self._check()
-        except (OSError, RuntimeError) as error:  # RuntimeError is what pathlib says to links in a circle
-            cause = error.strerror if isinstance(error, OSError) else "its symbolic links lead in a circle"
+        except (OSError, RuntimeError) as error:  # the latter is what pathlib says before Python 3.13
+            cause = error.strerror if isinstance(error, OSError) else _CIRCLE
             raise OutputError(f"cannot write {self.path}: {cause}") from error
 
     def _check(self) -> None:
+        if self.resolved.is_symlink():
+            raise OutputError(f"cannot write {self.path}: {_CIRCLE}")
         folder = self.resolved.parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {self.path}: the folder {folder} does not exist; create it first")

@@ -363,7 +363,8 @@ class _Connection:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise self._failure() from error
+            # Its frames, which know it, hold the encoder: in cycles, since Python 3.12.
+            raise self._failure() from error.with_traceback(None)
 
     def _listen(self) -> None:
         """Take what the process says, until it has ended."""

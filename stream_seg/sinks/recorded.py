@@ -23,6 +23,7 @@ from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 
 from stream_seg.frame import Reopening
+from stream_seg.pyav import TOLERANT, exact, legible, size_of
 from stream_seg.sinks.joints import Joints
 from stream_seg.sinks.original import Original, Sound
 from stream_seg.tracks import films_of
@@ -110,12 +111,13 @@ class Recorded(Original):
 
     @property
     def title(self) -> str | None:
-        return self._input.metadata.get("title")
+        title = self._input.metadata.get("title")
+        return None if title is None else legible(title)
 
     def pixel_aspect(self, size: tuple[int, int]) -> Fraction | None:
-        if self._video is None or not self._video.sample_aspect_ratio:
+        aspect = None if self._video is None else exact(self._video.sample_aspect_ratio)
+        if self._video is None or aspect is None:
             return None
-        aspect = self._video.sample_aspect_ratio
         stored = self._video.codec_context.width, self._video.codec_context.height
         if aspect == 1 or size not in (stored, stored[::-1]):
             return None
@@ -182,16 +184,14 @@ class Recorded(Original):
         """Whether it is the end of what an HTTP server sends without saying how long it is."""
         length = Fraction(self._input.duration or 0, av.time_base)
         is_whole = self.picture_seen > length - _CUT_OFF_SECONDS
-        return error.errno == errno.EIO and self._input.size <= 0 and is_whole
+        return error.errno == errno.EIO and not size_of(self._input) and is_whole
 
     def _broke_off(self, error: av.FFmpegError | OSError) -> None:
         logger.warning("the rest of the sound of %s cannot be read: %s", self.name, error.strerror)
 
 
 def _opened(source: Path | Reopening) -> InputContainer:
-    if isinstance(source, Path):
-        return av.open(str(source.absolute()), metadata_errors="replace")
-    container = source.open()
+    container = av.open(str(source.absolute()), **TOLERANT) if isinstance(source, Path) else source.open()
     assert isinstance(container, InputContainer)
     return container
 

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from stream_seg.addresses.failures import reason_of, words_of
 from stream_seg.errors import Reason, SourceError, StreamSegError, UsageError
+from stream_seg.pyav import TOLERANT, exact
 from stream_seg.sources.timeline import Timeline, exact_origin, known_rate
 from stream_seg.tracks import films_of
 
@@ -34,7 +35,8 @@ def open_container(
     began = time.monotonic()
     failure: StreamSegError
     try:
-        return av.open(address, "r", format, options=options, timeout=timeout, metadata_errors="replace")
+        container: InputContainer = av.open(address, "r", format, options=options, timeout=timeout, **TOLERANT)
+        return container
     except av.ProtocolNotFoundError:
         failure = UsageError(f"cannot read {name}: this build of FFmpeg does not know such addresses")
     except av.FFmpegError as error:
@@ -84,9 +86,9 @@ def _but(container: InputContainer) -> str:
 
 def timeline_of(container: InputContainer, stream: VideoStream, *, live: bool) -> Timeline:
     """Return the clock of a video track, which starts with the container, so that sound stays with it."""
-    tick = stream.time_base or Fraction(1, 90000)
+    tick = exact(stream.time_base) or Fraction(1, 90000)
     start = None if container.start_time is None else Fraction(container.start_time, av.time_base)
-    of_each = ((other.start_time, other.time_base) for other in container.streams)
+    of_each = ((other.start_time, exact(other.time_base)) for other in container.streams)
     starts = [begin * unit for begin, unit in of_each if begin is not None and unit]
     return Timeline(tick, exact_origin(start, starts, tick), frame_rate(stream, live=live))
 
@@ -96,5 +98,5 @@ def frame_rate(stream: VideoStream, *, live: bool) -> Fraction | None:
 
     Of a camera FFmpeg has measured nothing, and its guess counts fields, two a picture; the codec's counts pictures.
     """
-    codec = stream.codec_context.framerate if live else None
-    return known_rate(stream.average_rate) or known_rate(codec) or known_rate(stream.guessed_rate)
+    codec = exact(stream.codec_context.framerate) if live else None
+    return known_rate(exact(stream.average_rate)) or known_rate(codec) or known_rate(exact(stream.guessed_rate))

@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 from stream_seg.errors import Reason, SourceError, StreamSegError
 from stream_seg.feed_sound import FeedSound
 from stream_seg.frame import Frame, Image, Kind, SourceInfo
+from stream_seg.pyav import exact, size_of
 from stream_seg.sources.access_units import AccessUnits
 from stream_seg.sources.container import frame_rate, timeline_of, video_stream
 from stream_seg.sources.hearing import Hearing, hearing_of
@@ -173,7 +174,7 @@ class Decoder:
         for picture in self._pictures:
             pts = self._timeline.next(*self._stamps(picture))
             yield pts, picture
-        shown = (picture.duration or 0) * (picture.time_base or 0) if picture is not None else 0
+        shown = Fraction(0) if picture is None else (picture.duration or 0) * (exact(picture.time_base) or Fraction(0))
         self._report(pts + shown)
 
     def _stamps(self, picture: VideoFrame) -> tuple[int | None, int | None]:
@@ -347,7 +348,7 @@ class Decoder:
                 failed += 1
                 continue
             except av.FFmpegError as error:
-                if self.live or error.errno != errno.EIO or self._container.size > 0:
+                if self.live or error.errno != errno.EIO or size_of(self._container):
                     raise
                 # How FFmpeg calls the end of what an HTTP server sends without saying how long it is.
                 self._hung_up = error

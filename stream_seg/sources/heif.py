@@ -19,6 +19,7 @@ from av.container import InputContainer
 from av.video.reformatter import Colorspace
 
 from stream_seg.frame import Image
+from stream_seg.pyav import TOLERANT
 from stream_seg.sources.picture import Orientation, PictureConverter
 
 MOST_PIXELS = 1 << 30
@@ -49,7 +50,7 @@ def read_heif(data: bytes) -> Image:
     """
     try:
         photo = _Photo.of(memoryview(data))
-        with closing(av.open(io.BytesIO(data), mode="r", metadata_errors="replace")) as container:
+        with closing(av.open(io.BytesIO(data), mode="r", **TOLERANT)) as container:
             image = _composed(photo, container)
         for kind, content in photo.edits:
             image = _edited(image, kind, content)

@@ -28,6 +28,7 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.feed_sound import FeedSound
 from stream_seg.frame import Frame, Reopening, SourceInfo
 from stream_seg.pace import Pace
+from stream_seg.pyav import size_of
 from stream_seg.sources.arrival import WINDOW_SECONDS, CaptureTimes
 from stream_seg.sources.clock import CLOCK, LiveClock
 from stream_seg.sources.container import open_container, video_stream
@@ -249,10 +250,10 @@ class NetworkStream(Decoded):
     def _is_live(self, container: InputContainer) -> bool:
         if self._scheme not in RECORDING_SCHEMES:
             return True
-        if "mp4" in container.format.name and container.size <= 0 and not _counted(container):
+        if "mp4" in container.format.name and not size_of(container) and not _counted(container):
             return True  # it comes in fragments, and its duration is that of what was looked at
         # FFmpeg finds no duration of an MPEG transport stream in which it cannot seek: its server may know no ranges.
-        return not (container.duration or (names_a_file(self._url) and container.size > 0))
+        return not (container.duration or (names_a_file(self._url) and size_of(container)))
 
     def _live(self, decoder: Decoder) -> Iterator[Frame]:
         clock = LiveClock()

@@ -25,14 +25,12 @@ MOST_AT_ONCE = 1 << 28
 class AnimatedWebP(Stoppable):
     """Every picture of an animated WebP file, with its time; transparent pixels are laid on black.
 
-    `data` is what is in the file at `path`. Raises `SourceError` where it cannot be read, as by OpenCV before 4.12.
+    `data` is what is in the file at `path`. Raises `SourceError` where it cannot be read.
     """
 
     def __init__(self, path: Path, data: bytes, name: str) -> None:
         super().__init__(name)
-        if not hasattr(cv2, "imdecodeanimation"):
-            raise SourceError(f"{name} is an animated WebP file, which needs opencv-python 4.12 or newer")
-        self._data = np.frombuffer(data, np.uint8)
+        self._data = np.frombuffer(data, np.uint8)[np.newaxis]  # in one row, as OpenCV before 5 wants it
         *self._times, duration = (
             Fraction(shown, 1000) for shown in itertools.accumulate(webp_durations(data), initial=0)
         )

@@ -19,6 +19,7 @@ import pytest
 
 from stream_seg.catalog.downloads import Download, Patience, Progress, fetch
 from stream_seg.errors import ModelError
+from tests.certificates import self_signed
 from tests.misbehaving_server import (
     PAGE,
     POINTER,
@@ -267,10 +268,7 @@ def test_the_proxy_of_the_system_is_used(
 def test_a_certificate_nobody_vouches_for_is_refused(
     server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    ask = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {key} -out {certificate}"
-    name = ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*ask.split(), *name], check=True, capture_output=True, timeout=20)
+    certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -9,7 +9,6 @@ import http.server
 import json
 import logging
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from stream_seg.protocols import Outcome
 from stream_seg.segmenters import FunctionSegmenter
 from stream_seg.sinks import ListSink, Notifier, Webhook, notifier, webhook
 from stream_seg.sources import ListSource
+from tests.certificates import self_signed
 from tests.sink_films import BROKEN, NOTHING, SOMETHING, TWO, image
 from tests.source_files import films_and_a_photo
 from tests.source_servers import free_port
@@ -320,10 +320,7 @@ def test_bytes_that_are_no_text_are_sent_as_they_are(hub: Hub) -> None:
 def test_a_certificate_nobody_vouches_for_is_told(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    ask = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {key} -out {certificate}"
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*ask.split(), *names], check=True, capture_output=True)
+    certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     hub.encrypt(context)

@@ -175,7 +175,7 @@ def test_the_command_is_ready_to_be_interrupted_before_anything_heavy_is_loaded(
 def test_importing_the_package_brings_nothing_that_only_building_needs() -> None:
     code = (
         "import sys; from stream_seg import *; "
-        "print([m for m in ('onnx', 'torch', 'pycocotools') if m in sys.modules], 'av' in sys.modules)"
+        "print([m for m in ('onnx', 'torch', 'pycocotools', 'paho') if m in sys.modules], 'av' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[] True"

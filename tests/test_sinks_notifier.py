@@ -27,7 +27,7 @@ from stream_seg.frame import Frame, SourceInfo
 from stream_seg.pipeline import Pipeline
 from stream_seg.protocols import Outcome
 from stream_seg.segmenters import FunctionSegmenter
-from stream_seg.sinks import ListSink, Notifier, Webhook, notifier, webhook
+from stream_seg.sinks import ListSink, Notifier, Webhook, notifier, recipient
 from stream_seg.sources import ListSource
 from tests.certificates import self_signed
 from tests.sink_films import BROKEN, NOTHING, SOMETHING, TWO, image
@@ -97,7 +97,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(webhook, "delay_before", lambda *_: 0.0)
+    monkeypatch.setattr(recipient, "delay_before", lambda *_: 0.0)
     hub = Hub()
     yield hub
     hub.close()
@@ -261,7 +261,7 @@ def test_redirects_are_not_followed_but_told_without_secrets(hub: Hub, caplog: p
 def test_a_server_that_is_not_there_is_told_and_ends_no_run(
     host: str, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook, "delay_before", lambda *_: 0.0)
+    monkeypatch.setattr(recipient, "delay_before", lambda *_: 0.0)
     sink = Notifier(f"http://me:KEY@{host.format(port=free_port())}/KEY")
     deliver(sink, [(0, SOMETHING)])
     first, last = caplog.messages
@@ -274,7 +274,7 @@ def test_a_server_that_is_not_there_is_told_and_ends_no_run(
 def test_a_server_that_says_nothing_delays_no_frame_and_the_oldest_are_left_out(
     hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook, "BACKLOG", 4)
+    monkeypatch.setattr(recipient, "BACKLOG", 4)
     hub.awake.clear()
     sink = Notifier(hub.url)
     deliver(sink, [(20 * number, SOMETHING) for number in range(10)], close=False)
@@ -289,7 +289,7 @@ def test_a_server_that_says_nothing_delays_no_frame_and_the_oldest_are_left_out(
 def test_at_the_end_a_server_that_says_nothing_is_left(
     hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook, "PATIENCE", 0.1)
+    monkeypatch.setattr(recipient, "PATIENCE", 0.1)
     hub.awake.clear()
     sink = Notifier(hub.url)
     deliver(sink, [(0, SOMETHING)], close=False)
@@ -334,9 +334,9 @@ def test_a_certificate_nobody_vouches_for_is_told(
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("", "begins with http:// or https://"),
-        ("me:KEY@home/KEY", "begins with http:// or https://"),
-        ("rtsp://home/KEY", "begins with http:// or https://"),
+        ("", "begins with http://, https://, mqtt:// or mqtts://"),
+        ("me:KEY@home/KEY", "begins with http://, https://, mqtt:// or mqtts://"),
+        ("rtsp://home/KEY", "begins with http://, https://, mqtt:// or mqtts://"),
         ("http:///KEY", r"cannot notify http:///\*\*\*: it names no host"),
         ("http://home:x/KEY", r"^http://home:x/\*\*\* has a port that cannot be"),
         ("http://me:KEY/KEY@home/KEY", r"^cannot notify http://\*\*\*@home/\*\*\*: in a password, / "),

@@ -1,7 +1,7 @@
 """Credentials: where the password of an address comes from, and what of an address may be shown.
 
 Whatever is printed, logged, written into a file or its name is made by `safe_address` or `label_of`. The address with
-the password in it is made by `with_password` and goes to FFmpeg alone.
+the password in it is made by `with_password` and goes to FFmpeg, or to whom `--notify` names, alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 PASSWORD_VARIABLE = "STREAM_SEG_PASSWORD"
 
-ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps"})
+ASKING_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "mqtt", "mqtts"})
 """What can ask for a name and a password."""
 
 SPLIT_PASSWORD = "in a password, / ? and # are written %2F %3F and %23"

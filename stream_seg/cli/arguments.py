@@ -461,8 +461,9 @@ def _run_parser() -> Parser:
         action="append",
         default=[],
         metavar="URL",
-        help="POST a small JSON document to this http(s) address when something appears, and when it is gone: not seen "
-        "for the time of --events, else 10s; repeatable",
+        help="send a small JSON document when something appears, and when it is gone: not seen for the time of "
+        "--events, else 10s; by POST to an http(s) address, or on a topic, "
+        "mqtt(s)://[NAME:PASSWORD@]BROKER/TOPIC; repeatable",
     )
     group.add_argument(
         "--view",

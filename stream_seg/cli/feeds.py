@@ -57,10 +57,10 @@ from stream_seg.sinks import (
     Pipe,
     PipedObjects,
     PipedVideo,
-    Webhook,
     Window,
     is_address,
     open_sink,
+    recipient_of,
 )
 from stream_seg.sinks.notifier import EVENT_SECONDS
 from stream_seg.sources import labels_of, open_source
@@ -139,7 +139,7 @@ def plan(
     else:
         refuse_crops_without_numbers(args)
     images, mirror = _looked_at_as(args, stills=stills), _mirrored(args)
-    hooks = [Webhook(address) for address in dict.fromkeys(args.notify)]
+    recipients = [recipient_of(address) for address in dict.fromkeys(args.notify)]
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -167,7 +167,7 @@ def plan(
         files[number].append(_crops(args, folder, specs[number], spared, labels[number] if shares else None))
     gone_after = EVENT_SECONDS if args.events is None else args.events
     for written, label in zip(files, labels, strict=True):
-        written += [Notifier(hook, events=gone_after, source=label) for hook in hooks]
+        written += [Notifier(recipient, events=gone_after, source=label) for recipient in recipients]
     sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
     steady = [_steady(args) for _ in sources]
     feeds = [

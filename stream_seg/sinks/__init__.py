@@ -20,12 +20,14 @@ from stream_seg.sinks.data_file import DataFile
 from stream_seg.sinks.encoders import CONTAINERS, GIF
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
-from stream_seg.sinks.notifier import Notifier
+from stream_seg.sinks.mqtt import MqttTopic
+from stream_seg.sinks.notifier import Notifier, recipient_of
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
 from stream_seg.sinks.pipe import Pipe
 from stream_seg.sinks.piped import PipedObjects, PipedVideo
 from stream_seg.sinks.publisher import Publisher
+from stream_seg.sinks.recipient import Recipient
 from stream_seg.sinks.retention import Keep, parse_duration, parse_keep
 from stream_seg.sinks.segments import SegmentedObjects, SegmentedVideo
 from stream_seg.sinks.video import VideoFile
@@ -40,6 +42,7 @@ __all__ = [
     "ImageFolder",
     "Keep",
     "ListSink",
+    "MqttTopic",
     "Notifier",
     "NumberedImages",
     "ObjectsFile",
@@ -48,6 +51,7 @@ __all__ = [
     "PipedObjects",
     "PipedVideo",
     "Publisher",
+    "Recipient",
     "SegmentedObjects",
     "SegmentedVideo",
     "VideoFile",
@@ -62,6 +66,7 @@ __all__ = [
     "parse_duration",
     "parse_host_and_port",
     "parse_keep",
+    "recipient_of",
 ]
 
 

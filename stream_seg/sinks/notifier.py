@@ -10,10 +10,12 @@ from fractions import Fraction
 from numbers import Real
 
 from stream_seg.detections import Detections
-from stream_seg.errors import UsageError
+from stream_seg.errors import OutputError, UsageError
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
+from stream_seg.sinks.mqtt import MqttTopic
 from stream_seg.sinks.objects import Record, told
+from stream_seg.sinks.recipient import Recipient
 from stream_seg.sinks.segments import LATEST_SECONDS
 from stream_seg.sinks.webhook import Webhook
 
@@ -34,28 +36,29 @@ class _Event:
 
 
 class Notifier(Sink):
-    """Posts a document to an address when something is shown of a source, and another one when that is over.
+    """Sends a document to an address when something is shown of a source, and another one when that is over.
 
     An event begins with a frame in which something is shown, and is over when that was so in none for `events` seconds
     of the source, as for a `SegmentedVideo`, also where a live source is away then, or when the run ends. Images are
     no events. `source` is the name that the documents tell, by default that of the source's info.
 
-    Sending is as in `Webhook`: it takes no time, and no failure ends a run. Notifiers of several sources may share one.
+    The address is that of a `Webhook` or an `MqttTopic`. Sending is as in `Recipient`: it takes no time, and no failure
+    ends a run. Notifiers of several sources may share one.
 
-    Raises from the constructor `OutputError` as a `Webhook` does, and `UsageError` for impossible `events`.
+    Raises from the constructor `OutputError` as `recipient_of` does, and `UsageError` for impossible `events`.
     """
 
     of_one_feed = True
     wants_pictures = False
 
-    def __init__(self, address: str | Webhook, *, events: float = EVENT_SECONDS, source: str | None = None) -> None:
+    def __init__(self, address: str | Recipient, *, events: float = EVENT_SECONDS, source: str | None = None) -> None:
         given: object = events
         if not isinstance(given, Real):
             raise UsageError(f"lengths are numbers of seconds, as parse_duration('10m') gives, not {events!r}")
         if not 0 < events < math.inf:
             raise UsageError(f"what is gone was not seen for some time, which {events:g} seconds is not")
-        self._hook = address if isinstance(address, Webhook) else Webhook(address)
-        self._hook.users.add(self)
+        self._recipient = address if isinstance(address, Recipient) else recipient_of(address)
+        self._recipient.users.add(self)
         self._gap = Fraction(str(events))  # also of a float32
         self._source = source
         self._info: SourceInfo | None = None
@@ -65,10 +68,10 @@ class Notifier(Sink):
     @property
     def result(self) -> str | None:
         """The address, as it can be shown; None where nothing was sent."""
-        return self._hook.name if self._hook.sent else None
+        return self._recipient.name if self._recipient.sent else None
 
     def open(self, info: SourceInfo) -> None:
-        self._hook.users.add(self)
+        self._recipient.users.add(self)
         self._info, self._event = info, None
 
     def write(self, frame: Frame, detections: Detections) -> None:
@@ -93,9 +96,9 @@ class Notifier(Sink):
         """Tell that what is there is gone, as far as this run can say; the last one waits until all is sent."""
         if self._event is not None:
             self._tell_gone(self._event)
-        self._hook.users.discard(self)
-        if not self._hook.users:
-            self._hook.end()
+        self._recipient.users.discard(self)
+        if not self._recipient.users:
+            self._recipient.end()
 
     def _see(self, frame: Frame, detections: Detections, info: SourceInfo) -> None:
         record = Record.of(frame, detections, is_live=info.is_live, source=self._source or info.name)
@@ -112,7 +115,7 @@ class Notifier(Sink):
         self._tell("gone", event, None)
 
     def _tell(self, what: str, event: _Event, shown: Detections | None) -> None:
-        """Post what there is to tell: of what is `shown` now, or, if None, of what was."""
+        """Send what there is to tell: of what is `shown` now, or, if None, of what was."""
         last = event.record.detections
         document: dict[str, object] = {"event": what, **event.record.about}
         if shown is None:
@@ -124,4 +127,15 @@ class Notifier(Sink):
             document["regions"] = [{"now": {} if shown is None else dict(counts)} for counts in last.occupancy]
         document["width"], document["height"] = event.record.size
         document["objects"] = [] if shown is None else [one.entry() for one in told(shown.finite())]
-        self._hook.post(document)
+        self._recipient.post(document)
+
+
+def recipient_of(address: str) -> Recipient:
+    """Return what sends documents to an address. Raises `OutputError` for one that cannot be, or of another kind."""
+    for kind in (Webhook, MqttTopic):
+        if kind.is_for(address):
+            return kind(address)
+    raise OutputError(  # without the address: there may be a password in it
+        "an address to notify begins with http://, https://, mqtt:// or mqtts://, as in http://home:8123/api/door or "
+        "mqtt://home/cameras/door"
+    )

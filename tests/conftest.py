@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -54,6 +55,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if missing:
         report = pytest.fail if item.config.getoption("--no-skips") else pytest.skip
         report(f"needs {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_was_set_aside_is_looked_at_in_the_end() -> Iterator[None]:
+    """For what is left open in cycles of objects that nobody holds any more; what pytest does then tells of it."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_already_is_set_aside() -> None:
+    """Collections of garbage skip the modules of all files and of PyTorch: each would take most of its time for them.
+
+    What the tests before have left is collected first, and so told of as it was, by what it left open.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -834,11 +834,7 @@ def test_of_a_recording_that_is_done_the_pipeline_keeps_no_picture() -> None:
         return Feed(Numbers(40), name=name, follower=follower)
 
     pipeline = Pipeline([one(f"f{n}") for n in range(3)], Counting(noting), in_turns=True)
-    gc.freeze()  # what is here already, of all tests before, would take a collection most of the time
-    try:
-        run_in_time(pipeline)
-    finally:
-        gc.unfreeze()
+    run_in_time(pipeline)
     assert most == [3, 2, 1]
 
 

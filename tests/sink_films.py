@@ -21,6 +21,7 @@ from stream_seg.frame import Frame, Image, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.pyav import exact
 from stream_seg.sources import open_source
+from tests.support import made_once
 
 NOTHING = Detections.none(("person", "dog"))
 SOMETHING = Detections(
@@ -180,6 +181,7 @@ def copied(tracks: Sequence[Stream], output: OutputContainer) -> Iterator[Packet
     return packets()
 
 
+@made_once
 def record(
     path: Path,
     sound: str = "aac",

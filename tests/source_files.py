@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from stream_seg.frame import Frame, Image
+from tests.support import made_once
 from tests.tiny_models import batched_model
 
 SIZE = (64, 48)
@@ -48,6 +49,7 @@ def numbers_of(frames: Sequence[Frame]) -> list[int]:
     return [number_of(frame.image) for frame in frames]
 
 
+@made_once
 def write_video(
     path: Path,
     count: int = 30,

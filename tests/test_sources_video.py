@@ -63,6 +63,10 @@ CONTAINERS = [
 ]
 
 
+Numbered = tuple[Fraction, int]
+"""The time of a picture, and its number."""
+
+
 def frames_of(path: Path, start: Fraction = Fraction(0)) -> list[Frame]:
     with Recording(path, start=start) as source:
         return list(source)
@@ -255,20 +259,24 @@ def test_a_small_step_back_of_times_is_no_reason_to_read_all(tmp_path: Path, mon
         assert 2 < first < 9
 
 
-@pytest.mark.parametrize("every", ["1", "250"])
+@pytest.fixture(scope="module", params=["1", "250"])
+def jumping(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Numbered]]:
+    """A file in which times jump back, with a key frame so often, and the times and numbers of its pictures."""
+    folder = tmp_path_factory.mktemp("jumping")
+    films = [write_video(folder / f"{count}.ts", count, options={"g": request.param}) for count in (150, 250)]
+    glued = folder / "glued.ts"
+    glued.write_bytes(b"".join(film.read_bytes() for film in films))
+    return glued, [(frame.pts, number_of(frame.image)) for frame in frames_of(glued)]
+
+
 @pytest.mark.parametrize("start", [2, 5, 8, 9, 12, 15])
 def test_a_start_in_a_file_in_which_times_jump_back_is_that_of_reading_all(
-    tmp_path: Path, start: int, every: str
+    jumping: tuple[Path, list[Numbered]], start: int
 ) -> None:
     """Also where the next key frame is that of the next recording."""
-    parts = [write_video(tmp_path / f"{count}.ts", count, options={"g": every}).read_bytes() for count in (150, 250)]
-    glued = tmp_path / "glued.ts"
-    glued.write_bytes(b"".join(parts))
-    whole = frames_of(glued)
+    glued, whole = jumping
     part = frames_of(glued, start=Fraction(start))
-    assert [(frame.pts, number_of(frame.image)) for frame in part] == [
-        (frame.pts, number_of(frame.image)) for frame in whole if frame.pts >= start
-    ]
+    assert [(frame.pts, number_of(frame.image)) for frame in part] == [seen for seen in whole if seen[0] >= start]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import (
     CocoFile,
     CsvFile,
+    Heatmap,
     ImageFile,
     ImageFolder,
     ListSink,
@@ -57,6 +58,7 @@ SINKS: dict[str, tuple[Callable[[Path], Sink], int]] = {
     "coco": (lambda folder: CocoFile(folder / "a.json"), 5),
     "csv": (lambda folder: CsvFile(folder / "a.csv"), 5),
     "segments of objects": (lambda folder: SegmentedObjects(folder / "a.jsonl", 60), 5),
+    "heatmap": (lambda folder: Heatmap(folder / "a.png"), 5),
     "list": (lambda folder: ListSink(), 5),
 }
 

@@ -47,6 +47,7 @@ examples:
   stream-seg rtsp://a/1 rtsp://b/1 -o out_{source}.mp4 --segment 10m --keep 24h
   stream-seg rtsp://camera/stream -o door.mp4 --classes person --events 10s --before 5s
   stream-seg rtsp://camera/stream --crops visitors/ --classes person
+  stream-seg shop.mp4 --heatmap heat.png --classes person
   stream-seg rtsp://camera/stream --classes person --notify http://home:8123/api/webhook/door
   stream-seg photo.jpg -o m.png --view masks     coloured masks on black
   stream-seg street.mp4 -o blurred.mp4 --view blurred --classes person
@@ -420,6 +421,12 @@ def _run_parser() -> Parser:
         metavar="FOLDER",
         help="save one image of each distinct object, from its best frame, without drawing (person-3.jpg; with several "
         "sources door-person-3.jpg); may contain {source}",
+    )
+    group.add_argument(
+        "--heatmap",
+        metavar="FILE.png",
+        help="write one image of where objects were in the whole run, and for how many seconds, in colours on the "
+        "scene (.png, .jpg, .webp), for cameras that stand still; {source} becomes each source's name",
     )
     group.add_argument(
         "--segment", type=duration, metavar="10m", help="begin a new video or .jsonl file at this interval (s, m, h, d)"

@@ -52,6 +52,7 @@ from stream_seg.render import Renderer
 from stream_seg.segmenters import Images
 from stream_seg.sinks import (
     Crops,
+    Heatmap,
     Notifier,
     Page,
     Pipe,
@@ -120,11 +121,12 @@ def plan(
     labels = labels_of(specs)
     refuse_misnamed(args, labels, in_turns=in_turns)
     own, shared = _outputs(args, specs, labels)
+    maps = [[] if args.heatmap is None else [args.heatmap.replace(PLACE, label)] for label in labels]
     folders = [] if args.crops is None else [args.crops.replace(PLACE, label) for label in labels]
-    outputs = [*[path for paths in [*own, shared] for path in paths], *dict.fromkeys(folders)]
+    outputs = [*[path for paths in [*own, shared, *maps] for path in paths], *dict.fromkeys(folders)]
     refuse_clashes(outputs, args, named)
     if args.skip_existing:
-        specs, labels, own = _left(specs, labels, own)
+        specs, labels, own, maps = _left(specs, labels, own, maps)
         if not specs:
             return Plan([], None, Metrics([]), [], [])
     if in_turns:
@@ -162,6 +164,9 @@ def plan(
         ]
         for spec, paths, label in zip(specs, own, labels, strict=True)
     ]
+    for spec, source, written, paths in zip(specs, sources, files, maps, strict=True):
+        if not (is_here(spec) and source.info.has_stills):
+            written += [_heatmap(args, path, spec, spared) for path in paths]
     for number, folder in enumerate(folders):
         shares = len(specs) > 1 and PLACE not in args.crops
         files[number].append(_crops(args, folder, specs[number], spared, labels[number] if shares else None))
@@ -206,7 +211,7 @@ def _mirrored(args: argparse.Namespace) -> bool | None:
 
 def _results(args: argparse.Namespace) -> list[str]:
     """The names of all that is written or sent."""
-    return [*args.output, *([] if args.crops is None else [args.crops])]
+    return [*args.output, *(output for output in (args.crops, args.heatmap) if output is not None)]
 
 
 def _named(args: argparse.Namespace) -> list[Spec]:
@@ -282,6 +287,11 @@ def _outputs(
             raise UsageError(f"{option} is for recordings, so it needs an output, as in -o door.mp4")
     several = len(specs) > 1  # whose lines in a pipe tell which each is of
     shared = [path for path in args.output if PLACE not in path and several and path != PIPED_OBJECTS]
+    if several and args.heatmap is not None and PLACE not in args.heatmap:
+        raise UsageError(
+            f"--heatmap {args.heatmap} is one image, and there are {len(specs)} sources; write one each with {PLACE} "
+            f"in the name, as in --heatmap heat_{PLACE}.png"
+        )
     for path in shared:
         if not is_encoded(path):
             raise UsageError(
@@ -297,15 +307,23 @@ def _outputs(
 
 
 def _left(
-    specs: Sequence[Spec], labels: Sequence[str], own: Sequence[Sequence[str]]
-) -> tuple[list[Spec], list[str], list[list[str]]]:
-    """The sources that lack a result, their labels, and the outputs that each lacks."""
-    lacking = [[path for path in paths if not os.path.isfile(path)] for paths in own]  # noqa: PTH113  as above
-    left = [number for number, paths in enumerate(lacking) if paths]
+    specs: Sequence[Spec], labels: Sequence[str], own: Sequence[Sequence[str]], maps: Sequence[Sequence[str]]
+) -> tuple[list[Spec], list[str], list[list[str]], list[list[str]]]:
+    """The sources that lack a result, their labels, and the outputs and heatmaps that each lacks."""
+    lacking, unmapped = (
+        [[path for path in paths if not os.path.isfile(path)] for paths in each]  # noqa: PTH113  as above
+        for each in (own, maps)
+    )
+    left = [number for number in range(len(specs)) if lacking[number] or unmapped[number]]
     if len(left) < len(specs):
         rest = "" if left else ": nothing is left to do"
         logger.info("%d of %d have their results already%s", len(specs) - len(left), len(specs), rest)
-    return [specs[number] for number in left], [labels[number] for number in left], [lacking[number] for number in left]
+    return (
+        [specs[number] for number in left],
+        [labels[number] for number in left],
+        [lacking[number] for number in left],
+        [unmapped[number] for number in left],
+    )
 
 
 def _make_folders(args: argparse.Namespace, labels: Sequence[str]) -> None:
@@ -364,6 +382,11 @@ def _sink(
 def _crops(args: argparse.Namespace, folder: str, spec: Spec, spared: Sequence[Path], label: str | None) -> Sink:
     source_path = spec if isinstance(spec, str) else None
     return Crops(folder, overwrite=args.overwrite, source_path=source_path, spared=spared, source=label)
+
+
+def _heatmap(args: argparse.Namespace, path: str, spec: Spec, spared: Sequence[Path]) -> Sink:
+    source_path = spec if isinstance(spec, str) else None
+    return Heatmap(path, overwrite=args.overwrite, source_path=source_path, spared=spared)
 
 
 def _meant(value: T | None, concerns: Callable[[str], bool], path: str, args: argparse.Namespace) -> T | None:

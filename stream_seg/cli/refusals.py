@@ -63,6 +63,8 @@ def refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turn
         raise UsageError("--on-change may see too late who has come, and --view blurred is to hide them at once")
     if args.crops is not None:
         _refuse_senseless_crops(args)
+    if args.heatmap is not None:
+        _refuse_senseless_heatmap(args)
     if args.end is not None and args.end <= args.start:
         raise UsageError(f"--end {args.end:g} is not after --start {args.start:g}")
     if args.skip_existing:
@@ -80,6 +82,15 @@ def _refuse_senseless_crops(args: argparse.Namespace) -> None:
         raise UsageError("--skip-existing cannot tell whether the images of --crops are all there")
 
 
+def _refuse_senseless_heatmap(args: argparse.Namespace) -> None:
+    if not args.heatmap or args.heatmap in PIPED or is_address(args.heatmap):
+        raise UsageError(f"--heatmap wants the name of an image, as in --heatmap heat.png, and got '{args.heatmap}'")
+    if args.view == "blurred":
+        raise UsageError(
+            "--heatmap shows the scene as it was taken, and --view blurred is to hide who is in it; give one of them"
+        )
+
+
 def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) -> None:
     """Refuse to go by results that are not there for each source, or whose being there does not tell they are whole."""
     if args.overwrite:
@@ -92,8 +103,9 @@ def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) 
     for option, given in (("--show", args.show), ("--serve", args.serve)):
         if given:
             raise UsageError(f"--skip-existing is for results in files alone, and {option} is for seeing all of it")
-    wrong = next((output for output in args.output if not (PLACE in output and is_one_file(output))), None)
-    if wrong is not None or not args.output:
+    outputs = _files(args)
+    wrong = next((output for output in outputs if not (PLACE in output and is_one_file(output))), None)
+    if wrong is not None or not outputs:
         one = "none was named" if wrong is None else f"{shown_address(wrong)} is none"
         raise UsageError(f"--skip-existing goes by a file for each source, as in -o results/{PLACE}.mp4, and {one}")
     other = next((spec for spec in specs if not is_recording(spec)), None)
@@ -105,8 +117,9 @@ def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) 
 
 def refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Namespace) -> None:
     """Refuse results in the folder of the films, where another run would take them for such, or for what it reads."""
-    has_own = any(PLACE in output or output == PIPED_OBJECTS for output in args.output)
-    if not has_own and (args.output or not (args.crops is not None or args.notify)):
+    outputs = _files(args)
+    has_own = any(PLACE in output or output == PIPED_OBJECTS for output in outputs)
+    if not has_own and (outputs or not (args.crops is not None or args.notify)):
         raise SourceError(
             f"{spec} has {len(films)} videos and no images; give each a result of its own, as in "
             f"-o results/{PLACE}.mp4, or name the one that is meant"
@@ -117,19 +130,25 @@ def refuse_results_among(films: Sequence[Path], spec: str, args: argparse.Namesp
             f"{args.crops} is the folder of the films, where the next run would find images; write to another folder, "
             "as in --crops crops/"
         )
-    for output in args.output:
+    for output in outputs:
         if not (is_encoded(output) or is_image(Path(output))):
             continue
         if os.path.realpath(Path(output).parent) in folders:
+            option = "--heatmap" if output == args.heatmap else "-o"
             raise UsageError(
                 f"{output} is in the folder of the films, where the next run would take it for one; write to another "
-                f"folder, as in -o results/{Path(output).name}"
+                f"folder, as in {option} results/{Path(output).name}"
             )
         if any(would_find(spec, Path(output.replace(PLACE, film.stem))) for film in films):
             raise UsageError(
                 f"{output} is where {spec} finds films, and the next run would take it for one; write to a folder in "
                 "which that finds none"
             )
+
+
+def _files(args: argparse.Namespace) -> list[str]:
+    """What is written to names of files, or sent."""
+    return [*args.output, *([] if args.heatmap is None else [args.heatmap])]
 
 
 def refuse_clashes(outputs: Sequence[str], args: argparse.Namespace, specs: Sequence[Spec]) -> None:
@@ -166,6 +185,8 @@ def _refuse_partial_names(names: Sequence[str], growing: Sequence[str]) -> None:
 
 def refuse_images(args: argparse.Namespace) -> None:
     """Refuse to show images where nobody can press a key for the next one, and to tell when what is in them is gone."""
+    if args.heatmap is not None:
+        raise UsageError("--heatmap is for films and cameras; what is in images is listed by -o found.jsonl")
     if args.notify:
         raise UsageError("--notify is for films and cameras; what is in images is listed by -o found.jsonl")
     if args.serve is not None or any(map(is_address, args.output)):

@@ -59,7 +59,8 @@ def warn_of_unused(
         elif lacks.get(option):
             logger.warning("--view %s %s: %s has no effect", args.view, lacks[option], option)
     for label, source in () if stills else images.items():
-        for option, given in (("--line", of_source(args.line, label)), ("--notify", args.notify)):
+        for_films = ("--line", of_source(args.line, label)), ("--notify", args.notify), ("--heatmap", args.heatmap)
+        for option, given in for_films:
             if source.info.has_stills and given:
                 logger.warning("%s is for films, and %s is none: it has no effect there", option, label)
     if _given(args, "--sound") and (why := _why_silent(args, specs)) is not None:

@@ -18,6 +18,7 @@ from stream_seg.sinks.crops import Crops
 from stream_seg.sinks.csv_file import CsvFile
 from stream_seg.sinks.data_file import DataFile
 from stream_seg.sinks.encoders import CONTAINERS, GIF
+from stream_seg.sinks.heatmap import Heatmap
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.mqtt import MqttTopic
@@ -38,6 +39,7 @@ __all__ = [
     "CocoFile",
     "Crops",
     "CsvFile",
+    "Heatmap",
     "ImageFile",
     "ImageFolder",
     "Keep",

@@ -285,8 +285,12 @@ def _cut_out(image: Image, detections: Detections) -> NDArray[np.uint8]:
     return np.asarray(cut, np.uint8)
 
 
-def save(image: NDArray[np.uint8], target: Target) -> None:
-    """Encode and write one image, BGR or BGRA. Raises `OutputError` when either fails."""
+def save(image: NDArray[np.uint8], target: Target, *, is_whole: bool = True) -> Path | None:
+    """Encode and write one image, BGR or BGRA; return where it is.
+
+    One that is not whole, as after a failure, keeps its partial name; None if it was deleted. Raises `OutputError` when
+    either fails.
+    """
     suffix = target.path.suffix.lower()
     encoded, data = cv2.imencode(suffix, image, _OPTIONS.get(suffix, []))
     if not encoded:
@@ -299,4 +303,7 @@ def save(image: NDArray[np.uint8], target: Target) -> None:
     except OSError as error:
         part.discard()
         raise part.unwritable(error) from error
+    if not is_whole:
+        return part.keep()
     part.publish()
+    return target.path

@@ -125,6 +125,47 @@ def test_regions_are_pooled_as_in_graphs_and_so_are_gradients(scripts: dict[str,
     assert torch.allclose(slope, (pooled(*directions) * weight).sum(), rtol=1e-3)
 
 
+WAITING = (
+    "aten::lift_fresh",  # what was made of Python's numbers, and is copied to the device
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::equal",
+    "aten::masked_select",
+    "aten::repeat_interleave.Tensor",
+)
+"""Operators that make the host wait for a GPU; so do copies between devices, which a CPU alone does not show."""
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("kind", ["training_losses", "mask_losses"])
+def test_a_step_makes_no_gpu_wait(scripts: dict[str, ModuleType], kind: str, amp: bool) -> None:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    called: list[str] = []
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            masked = func.name() == "aten::index.Tensor" and any(
+                one is not None and one.dtype == torch.bool for one in args[1]
+            )
+            called.append("nonzero, of a mask" if masked else func.name())
+            return func(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    net, sides = scripts["model"].Net(("a", "b")), torch.tensor([[[10.0, 10, 90, 80]] * 8] * 2)
+    labels, crops = torch.ones(2, 8, dtype=torch.int64), torch.full((1, 64, 64), 255, dtype=torch.uint8)
+    known, ignore = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 24, 32, dtype=torch.uint8)
+    of_crops = torch.zeros_like(labels), crops, sides[0, :1]
+    targets = scripts["batches"].Targets(sides, labels, torch.ones(2, 8), *of_crops, known, ignore)
+    x = torch.rand(2, 3, 96, 128)
+    with Noted():
+        losses, _ = getattr(scripts["losses"], kind)(net, x, targets, amp=amp)
+        torch.stack(list(losses.values())).sum().backward()
+    assert "aten::_embedding_bag" in called or "aten::_embedding_bag_forward_only" in called
+    assert not {*WAITING, "nonzero, of a mask"} & set(called)
+
+
 def test_unlabelled_objects_cost_nothing_and_labelled_ones_do(scripts: dict[str, ModuleType]) -> None:
     """The same confident detections: punished as background only where the class is said to be exhaustive."""
     import torch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import architecture as a
@@ -42,9 +43,9 @@ class RegionPooler:
         rows = [one.permute(0, 2, 3, 1).flatten(0, 2) for one in maps]
         self._rows = torch.cat(rows).float()
         self._first = round(math.log2(strides[0]))
-        self._scales = self._rows.new_tensor([1 / stride for stride in strides])
-        self._sizes = self._rows.new_tensor([one.shape[-2:] for one in maps])
-        self._begins = self._rows.new_tensor([0, *map(len, rows[:-1])]).cumsum(0)
+        sizes, begins = [one.shape[-2:] for one in maps], accumulate(map(len, rows[:-1]), initial=0)
+        levels = [(1 / stride, *size, begin) for stride, size, begin in zip(strides, sizes, begins, strict=True)]
+        self._levels = _made_there(levels, self._rows)
 
     def aligned(self, boxes: Tensor, image: Tensor, cells: int, samples: int) -> Tensor:
         """Features (N, C, cells, cells) of boxes (N, 4) in images (N,), as RoIAlign makes them (He 2017).
@@ -64,16 +65,21 @@ class RegionPooler:
         boxes = boxes.nan_to_num(0.0)  # NaN would become an address; the trainer sees the features' NaN anyway
         side = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6).sqrt()
         level = (a.CANONICAL_LEVEL + (side / a.CANONICAL_SIDE).log2() + 1e-6).floor() - self._first
-        level = level.clamp(0, len(self._scales) - 1).long()
-        height, width = self._sizes[level].split(1, 1)
-        begin = self._begins[level][:, None] + image[:, None] * height * width
-        return _Located(*(boxes * self._scales[level][:, None]).split(1, 1), height, width, begin)
+        level = level.clamp(0, len(self._levels) - 1).long()
+        scale, height, width, first = self._levels[level].split(1, 1)
+        begin = first + image[:, None] * height * width
+        return _Located(*(boxes * scale).split(1, 1), height, width, begin)
 
     def _summed(self, position: Tensor, weight: Tensor, begin: Tensor) -> Tensor:
         """`position` and `weight` (N, cells, cells, K), the former counted from `begin`."""
         index = (position + begin[..., None, None]).long().flatten(0, 2)
         pooled = functional.embedding_bag(index, self._rows, per_sample_weights=weight.flatten(0, 2), mode="sum")
         return pooled.view(*weight.shape[:3], self._rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _made_there(table: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """A table of numbers on the device of `like`, number by number: to copy one there would wait for the GPU."""
+    return torch.stack([torch.stack([like.new_full((), value) for value in row]) for row in table])
 
 
 def _spread(low: Tensor, high: Tensor, points: int) -> Tensor:

@@ -333,7 +333,14 @@ def test_bfloat16_is_for_what_computes_in_it(scripts: dict[str, ModuleType], mon
         monkeypatch.setattr(torch.cpu, "get_capabilities", known.copy, raising=False)
         assert fast(torch.device("cpu")) is is_fast
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert [fast(torch.device(kind)) for kind in ("cpu", "cuda")] == [False, True]
+    assert not fast(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)  # which all emulate
+    for generation, is_fast in ((7, False), (8, True), (9, True)):
+        properties = SimpleNamespace(major=generation)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, known=properties: known)
+        assert fast(torch.device("cuda")) is is_fast
 
 
 def test_a_full_disk_is_said_and_leaves_what_was_saved_before(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--amp",
         action=argparse.BooleanOptionalAction,
-        help="bfloat16 (default: where it is faster: on CUDA, and on CPUs with AVX512_BF16 or AMX)",
+        help="bfloat16 (default: where it is faster: on GPUs from Ampere on, and on CPUs with AVX512_BF16 or AMX)",
     )
     add("--processes", type=int, default=1, help="that train together, each with its batches (default: %(default)s)")
     add("--threads", type=natural, help="of a CPU, in each process (default: the cores, shared between the processes)")
@@ -233,9 +233,11 @@ def _tuning(args: argparse.Namespace, device: torch.device) -> Tuning:
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Of CPUs, whether it is known that they do: others take many times as long as in float32."""
+    """Whether it is known that it does: others, such as GPUs before Ampere, take many times as long as in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     known = getattr(torch.cpu, "get_capabilities", dict)()  # which not every version of PyTorch tells
-    return device.type == "cuda" or any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _validation(args: argparse.Namespace) -> Validation | None:

@@ -343,6 +343,19 @@ def test_bfloat16_is_for_what_computes_in_it(scripts: dict[str, ModuleType], mon
         assert fast(torch.device("cuda")) is is_fast
 
 
+@pytest.mark.parametrize(("device", "chosen"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
+def test_the_device_that_is_named_is_that_of_the_process(
+    scripts: dict[str, ModuleType], device: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    told: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda named: told.append(str(named)))
+    with settings_kept():
+        scripts["train"]._set_up_torch(torch.device(device), 1)
+    assert told == chosen
+
+
 def test_a_full_disk_is_said_and_leaves_what_was_saved_before(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     import torch
 

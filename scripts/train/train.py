@@ -179,10 +179,10 @@ def _crowds(annotations: Annotations) -> int:
 
 
 def _train(team: Team, args: argparse.Namespace) -> None:
-    _set_up_torch(args.threads or max(1, (os.cpu_count() or 1) // team.size))
+    device = torch.device(args.device)
+    _set_up_torch(device, args.threads or max(1, (os.cpu_count() or 1) // team.size))
     images = args.images or args.data
     annotations = read_annotations(args.data / args.train, images)
-    device = torch.device(args.device)
     torch.manual_seed(args.seed)  # what the start has no weights for is drawn
     net = start_from(args.weights, annotations.classes, args.freeze)
     if args.only:
@@ -201,7 +201,9 @@ def _train(team: Team, args: argparse.Namespace) -> None:
         print(f"{schedule.step} steps; averaged weights in {args.out / 'weights.safetensors'}")
 
 
-def _set_up_torch(threads: int) -> None:
+def _set_up_torch(device: torch.device, threads: int) -> None:
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what pins batches would take memory of the first GPU for itself
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     cv2.setNumThreads(1)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -573,6 +574,53 @@ def test_what_was_trained_is_saved_when_a_maker_of_batches_is_killed_as_it_hands
         telling.join()
         signal.signal(signal.SIGUSR1, before)
     assert (tmp_path / "last.pt").exists()
+
+
+NO_MEMORY = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.20 GiB is free. "
+    "Including non-PyTorch memory, this process has 6.50 GiB memory in use. See documentation for Memory Management"
+)
+"""As PyTorch says it, in short."""
+
+
+def test_what_was_trained_is_saved_when_the_device_has_too_little_memory(
+    running: Any, scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from stream_seg.errors import DeviceError
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(NO_MEMORY)
+
+    monkeypatch.setattr(running, "_losses", fail)
+    batch = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), scripts["batches"].Targets(*[torch.zeros(1)] * 8)
+    with pytest.raises(DeviceError, match=r"of which 1\.20 GiB is free\. What was trained is saved: .*smaller --batch"):
+        running.run(iter([batch]), None)
+    assert (tmp_path / "last.pt").exists()
+    assert (tmp_path / "weights.safetensors").exists()
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("script", ["evaluate", "outline"])
+def test_a_device_with_too_little_memory_is_said_in_one_line(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    def fail(error: RuntimeError) -> None:
+        raise error
+
+    carry_out = importlib.import_module("commands").carry_out
+    short = "CUDA error: out of memory"
+    for error, words in (
+        (torch.OutOfMemoryError(NO_MEMORY), NO_MEMORY.partition(" is free")[0] + " is free"),
+        (torch.AcceleratorError(f"{short}\nSearch for `cudaErrorMemoryAllocation' in"), short),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            carry_out(script, partial(fail, error))
+        assert ended.value.code == 5
+        assert capsys.readouterr().err == f"{script}: {words}; free some, or give another --device\n"
+    with pytest.raises(RuntimeError, match="something else"):
+        carry_out(script, partial(fail, RuntimeError("something else")))
 
 
 def test_a_signal_does_not_keep_a_finished_run_from_being_saved(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:

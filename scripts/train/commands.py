@@ -14,7 +14,7 @@ from stopping import interrupted_by_all
 
 from stream_seg.cli.arguments import natural
 from stream_seg.cli.signals import Interrupted
-from stream_seg.errors import ModelError, OutputError, StreamSegError, UsageError
+from stream_seg.errors import DeviceError, ModelError, OutputError, StreamSegError, UsageError
 
 NOTED = frozenset({"steps", "minutes", "pictures", "objects", "sources", "options"})
 """What the model card tells of a run."""
@@ -34,12 +34,23 @@ def carry_out(name: str, command: Callable[[], None], stopped: str = "stopped") 
         place = f"{error.filename}: " if error.filename else ""
         print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(OutputError.exit_code)
+    except RuntimeError as error:
+        if not (told := out_of_memory(error)):
+            raise
+        print(f"{name}: {told}; free some, or give another --device", file=sys.stderr)
+        sys.exit(DeviceError.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(130)
     except Interrupted as interrupted:
         print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(interrupted.exit_code)
+
+
+def out_of_memory(error: RuntimeError) -> str:
+    """What PyTorch says of a device that has too little memory, without its advice; empty of any other error."""
+    first, *_ = str(error).splitlines() or [""]
+    return ". ".join(first.split(". ")[:3]) if "out of memory" in first else ""
 
 
 def data_parser(description: str | None) -> argparse.ArgumentParser:

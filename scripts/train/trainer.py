@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from batches import Targets, jitter_colour, to_input
+from commands import out_of_memory
 from losses import Losses
 from model import Net
 from record import Log, draw_curves
@@ -25,7 +26,7 @@ from torch.optim import AdamW
 from tqdm import tqdm
 from weights import first_difference, write_checkpoint, write_weights
 
-from stream_seg.errors import ModelError, StreamSegError, UsageError
+from stream_seg.errors import DeviceError, ModelError, StreamSegError, UsageError
 from stream_seg.evaluate import evaluate
 from stream_seg.graph.parameters import CLASS_EMBEDDING
 
@@ -123,17 +124,18 @@ class Trainer:
     def run(self, batches: Iterator[tuple[Tensor, Targets]], stop_after: float | None) -> None:
         """Train until the schedule ends, or for `stop_after` minutes, or until a signal; then save.
 
-        Also where one of those that work for this process has ended, before that is raised as TeamError.
+        Also where one of those that work for this process has ended, or the device has too little memory: TeamError or
+        DeviceError is raised then.
         """
         if self._is_first:
             self._log.forget_after(self.schedule.step)
         until = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
-        lost: TeamError | None = None
+        lost: TeamError | DeviceError | None = None
         with StopSignals() as stop:
             try:
-                with _makers_of_batches():
+                with _makers_of_batches(), _memory_of_the_device():
                     self._train(batches, until, stop)
-            except TeamError as error:
+            except (TeamError, DeviceError) as error:
                 lost = error
             if self._is_first:
                 self.save()
@@ -258,6 +260,19 @@ def _makers_of_batches() -> Iterator[None]:
         raise TeamError(
             f"one of the processes that make batches is gone: {' '.join(str(error).split())} "
             "What was trained is saved: go on with --resume, and with fewer --workers where memory is short"
+        ) from error
+
+
+@contextmanager
+def _memory_of_the_device() -> Iterator[None]:
+    """Raise DeviceError where there is too little of it: weights and what the optimizer knows are whole even then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (told := out_of_memory(error)):
+            raise
+        raise DeviceError(
+            f"{told}. What was trained is saved: go on with --resume, and with a smaller --batch or smaller --sizes"
         ) from error
 
 

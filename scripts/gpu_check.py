@@ -39,7 +39,7 @@ from compare import difference
 from reference import Found
 from torchvision.models.detection import MaskRCNN
 
-from stream_seg.errors import DeviceError
+from stream_seg.errors import DeviceError, OutputError
 from stream_seg.graph import export_graph
 from stream_seg.graph.config import Device, Precision
 from stream_seg.segmenters.device import choose, cuda_options
@@ -96,9 +96,14 @@ class Results:
             result = part()
         except Exception as error:
             traceback.print_exc()
-            self.failures.append(f"{title}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            self.failures.append(f"{title}: {said(error)}")
         self.save()
         return result
+
+
+def said(error: Exception) -> str:
+    """What it is, and the first line of its message, if it has one."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,10 @@ QUICK = Scale(((128, 96),), (1, 2), (128, 96))
 def session(
     path: Path, device: str, *, exact: bool = False, profile: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session on the device and nowhere else; `exact` forbids TF32, `profile` is a folder for one."""
+    """A session on the device and nowhere else; `exact` forbids TF32, `profile` is a folder for one.
+
+    Raises DeviceError where ONNX Runtime would take the CPU instead.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if profile is not None:
@@ -125,9 +133,11 @@ def session(
     if device == "cpu":
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     settings = cuda_options(0) | {"use_tf32": "0" if exact else "1"}
-    made = onnxruntime.InferenceSession(path, options, providers=[("CUDAExecutionProvider", settings)])
+    # Without its fallback: a session that fails would go on, on the CPU, in this run and in those to come.
+    providers = [("CUDAExecutionProvider", settings)]
+    made = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     if made.get_providers()[0] != "CUDAExecutionProvider":
-        raise SystemExit("ONNX Runtime cannot use CUDA here: install onnxruntime-gpu[cuda,cudnn]")
+        raise DeviceError("ONNX Runtime cannot use CUDA here: install onnxruntime-gpu[cuda,cudnn]")
     return made
 
 
@@ -205,7 +215,7 @@ def measure(row: Speed, run: Callable[[], list[Found]], results: Results, shorte
         row.fps = row.batch / median(times)
         row.objects = sum(len(one.scores) for one in found) / len(found)
     except Exception as error:  # out of memory, most likely: the other rows are still worth having
-        row.error = str(error).splitlines()[0][:200]
+        row.error = said(error)[:200]
     results.speeds.append(row)
     results.save()
     shown = f"{row.fps:8.1f} fps {row.objects:6.1f} objects" if row.fps is not None else f"failed: {row.error}"
@@ -222,6 +232,13 @@ def check_speed(
     results: Results,
 ) -> None:
     """All rows of one architecture; frames go in and detections come out as numpy arrays, as in the pipeline."""
+
+    def rows_of(precision: Precision, path: Path, pictures: np.ndarray, size: str) -> None:
+        ours = session(path, device)
+        for batch in scale.batches:
+            row = Speed(name, f"ours {precision}", size, batch)
+            measure(row, partial(detect, ours, pictures[:batch], threshold), results, shortest)
+
     for width, height in scale.sizes:
         pictures = reference.scenes(max(scale.batches), height, width, seed=3)
         threshold = threshold_for(model, pictures[:1])
@@ -232,11 +249,7 @@ def check_speed(
             row = Speed(name, "torchvision eager", size, batch)
             measure(row, partial(reference.detect, model, images, full_sizes(images)), results, shortest)
         for precision, path in paths.items():
-            ours = session(path, device)
-            for batch in scale.batches:
-                images = pictures[:batch]
-                row = Speed(name, f"ours {precision}", size, batch)
-                measure(row, partial(detect, ours, images, threshold), results, shortest)
+            results.attempt(f"{name} {precision} at {size}", partial(rows_of, precision, path, pictures, size))
 
 
 def check_target(name: str, results: Results, device: str) -> None:
@@ -291,12 +304,16 @@ def check_network(name: str, device: Device, scale: Scale, shortest: float, fold
     paths = {precision: folder / f"{name}-{precision}.onnx" for precision in precisions}
     width, height = scale.compared
     images = reference.scenes(4 if scale is FULL else 2, height, width, seed=7)
-    for precision, path in paths.items():
-        export_graph(weights, path, architecture=name, device=device, precision=precision)
+    for precision, path in list(paths.items()):
         title = f"{name} {precision}"
-        results.attempt(title, partial(check_placement, title, path, device, images[:2], results))
-        results.attempt(title, partial(check_equality, name, precision, path, device, model, images, results))
-    check_speed(name, paths, device, model, scale, shortest, results)
+        write = partial(export_graph, weights, path, architecture=name, device=device, precision=precision)
+        if results.attempt(f"{title}, written", write) is None:
+            del paths[precision]
+            continue
+        results.attempt(f"{title}, nodes", partial(check_placement, title, path, device, images[:2], results))
+        check = partial(check_equality, name, precision, path, device, model, images, results)
+        results.attempt(f"{title}, equality", check)
+    results.attempt(f"{name}, speed", lambda: check_speed(name, paths, device, model, scale, shortest, results))
     check_target(name, results, device)
 
 
@@ -315,10 +332,16 @@ def main() -> int:
     if options.device == "cuda":
         try:
             choose("cuda")
+            if not torch.cuda.is_available():
+                raise DeviceError(f"PyTorch {torch.__version__} sees no CUDA device: install its build for CUDA")
         except DeviceError as error:
             parser.exit(error.exit_code, f"gpu_check: {error}\n")
     scale, shortest = (QUICK, 0.0) if options.quick else (FULL, SECONDS)
     results = Results(machine(options.device), options.out)
+    try:
+        results.save()  # so that it fails now, if it does, and not when something is known
+    except OSError as error:
+        parser.exit(OutputError.exit_code, f"gpu_check: cannot write {options.out}: {error.strerror}\n")
     print(results.machine)
     print("what ships", flush=True)
     results.attempt("what ships", lambda: check_shipped(options.device, shortest, results))

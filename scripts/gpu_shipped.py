@@ -107,7 +107,8 @@ def recording(device: str, sources: int) -> dict[str, Any]:
             [*command, "--device", device, "--no-show"], cwd=ROOT, capture_output=True, text=True, timeout=180
         )
         if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
+            *_, last = done.stderr.strip().splitlines() or ["nothing said"]
+            raise RuntimeError(f"{last[-300:]} (exit {done.returncode} of {' '.join(command)})")
         figures = json.loads(told.read_text("utf-8"))
     wanted = ("captured", "delivered", "fps", "latency_p50", "latency_p99", "busy", "limited_by", "mean_batch")
     return {key: figures[key] for key in wanted} | {"provider": figures["model"]["provider"]}

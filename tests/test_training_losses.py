@@ -439,6 +439,22 @@ def test_a_run_that_cannot_be_is_refused_in_one_line(
         assert capsys.readouterr().err == f"train: {words}\n"
 
 
+def test_what_a_run_would_lack_when_it_is_saved_is_said_before_it_begins(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path), "--steps", "1", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as ended:
+        scripts["train"].main()
+    assert (ended.value.code, list(tmp_path.iterdir())) == (1, [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train: training needs matplotlib (")
+    assert line.endswith("; run: pip install 'stream-seg[train]'")
+
+
 @pytest.mark.parametrize(
     ("script", "option", "words"),
     [

@@ -6,9 +6,12 @@ import contextlib
 import json
 import math
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from stream_seg.errors import StreamSegError
 
 Number = float | int | str
 
@@ -61,13 +64,21 @@ def read_log(path: Path) -> list[dict[str, Number]]:
     return records
 
 
+def find_pyplot() -> ModuleType:
+    """matplotlib's, for files. Raises StreamSegError where it, or what it needs, is not there."""
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise StreamSegError(f"training needs matplotlib ({error}); run: pip install 'stream-seg[train]'") from error
+    return pyplot
+
+
 def draw_curves(log: Path, picture: Path) -> None:
     """Losses on the left, average precision on the right."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = find_pyplot()
     records = read_log(log)
     steps, scores = ([one for one in records if key in one] for key in ("loss", "box_ap"))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))

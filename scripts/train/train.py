@@ -29,6 +29,7 @@ from cache import TrainingSet, build_cache, sampling_weights
 from commands import carry_out, device, long_sides, positive, read_run, scales, seed, share, shares
 from losses import mask_losses, training_losses
 from model import freeze_all_but_masks
+from record import find_pyplot
 from schedule import Schedule
 from team import Team, work_together
 from trainer import SAVED, Trainer, Tuning, Validation
@@ -122,6 +123,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> None:
     """Look for what would stop a run, make its folder, and decode the pictures."""
+    find_pyplot()  # which is needed only when the run is saved
     last = args.out / "last.pt"
     if last.exists() and not args.resume:
         raise UsageError(f"{args.out} holds a run already: give --resume to go on with it, or another --out")

@@ -113,7 +113,8 @@ class Reopening:
 
     `name` is safe to print. `open` gives it as an `av.container.InputContainer`, after `open_timeout` seconds at the
     most, of which each read may take `stall_timeout`; it raises `SourceError` in words that tell no credentials. In
-    what comes through a pipe nobody `can_seek`, and `is_ahead` tells that reading on waits for the pictures.
+    what comes through a pipe nobody `can_seek`, and `is_ahead`, asked of what `open` gave, tells that reading on in it
+    waits for the pictures.
     """
 
     name: str
@@ -121,7 +122,7 @@ class Reopening:
     open_timeout: float
     stall_timeout: float
     can_seek: bool = True
-    is_ahead: Callable[[], bool] = field(default=lambda: False, repr=False)
+    is_ahead: Callable[[object], bool] = field(default=lambda _: False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,13 @@ import pytest
 from stream_seg.errors import SourceError
 from stream_seg.protocols import Outcome
 from stream_seg.sinks import VideoFile
+from stream_seg.sinks.distant import Distant
 from stream_seg.sinks.recorded import Recorded
 from stream_seg.sources import Clip, Pipe
 from stream_seg.sources import tee as tee_module
 from stream_seg.sources.tee import Tee
 from tests.sink_films import NOTHING, copied, deliver, noise, read, record, sounds
+from tests.source_counts import until
 from tests.source_files import matroska, numbers_of, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -221,6 +223,23 @@ def test_pictures_far_larger_than_what_is_kept_do_not_wait_for_sound_that_has_en
     with writer_of(film.read_bytes()) as reading, Pipe(reading, sound=True) as source:
         deliver(VideoFile(out), source.info, source)
     assert len(read(out).times) == 100
+    assert sounds(out)[0].packets == sounds(film)[0].packets
+
+
+def test_sound_that_was_read_as_far_ahead_as_may_be_before_the_first_picture_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, out = record(tmp_path / "in.mkv", "pcm_s16le"), tmp_path / "out.mkv"
+    monkeypatch.setattr(tee_module, "MOST_BYTES", film.stat().st_size * 2 // 3)  # so that it is never far behind
+    with writer_of(film.read_bytes()) as reading, Pipe(reading, sound=True) as source:
+        output = VideoFile(out)
+        output.open(source.info)
+        original = output._original
+        assert isinstance(original, Distant)
+        assert until(lambda: original._is_ahead())
+        for frame in source:
+            output.write(frame, NOTHING)
+        output.close(Outcome.COMPLETE)
     assert sounds(out)[0].packets == sounds(film)[0].packets
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import av
 from av.audio.stream import AudioStream
@@ -53,7 +54,8 @@ class Distant(Recorded):
     def __init__(self, source: Reopening, start: Fraction, end: Fraction | None, *, sound: bool = True) -> None:
         self._open_timeout = source.open_timeout
         self._stall_timeout = source.stall_timeout
-        self._is_ahead = source.is_ahead
+        self._reads_ahead = source.is_ahead
+        self._is_ahead: Callable[[], bool] = lambda: False
         self._sounds: Channel[Sound] = Channel(AHEAD)
         self._is_open = False
         self._is_over = False  # nothing more comes from the reader
@@ -102,9 +104,8 @@ class Distant(Recorded):
         return iter(())  # `next` takes what is there
 
     def _knows_until(self, time: Fraction | float) -> bool:
-        """Whether later sound was read, or pictures so much later that there is none, or none will come by waiting."""
-        is_read = bool(self._ahead and self._ahead[-1].time >= time) or self._silent > time + LOOK_AHEAD_SECONDS
-        return is_read or self._is_ahead()
+        """Whether later sound was read, or pictures so much later that there is none."""
+        return bool(self._ahead and self._ahead[-1].time >= time) or self._silent > time + LOOK_AHEAD_SECONDS
 
     def _knows_tracks(self, start: Fraction) -> bool:
         sounding = {item.packet.stream_index for item in self._ahead if item.time >= start}
@@ -125,9 +126,12 @@ class Distant(Recorded):
         for wait in (0.0, POLL_SECONDS):
             if self._is_over or is_enough():
                 break
-            silent = self.silent_until  # before that is taken which came before it
+            # Both before that is taken which came before it.
+            silent, is_ahead = self.silent_until, self._is_ahead()
             self._take(wait)
             self._silent = silent
+            if is_ahead:  # nothing comes by waiting
+                return False
         lacks = not (self._is_over or is_enough())
         if not lacks:
             self._waited = 0.0
@@ -187,6 +191,7 @@ class Distant(Recorded):
 
     def _use(self, container: InputContainer) -> None:
         super()._use(container)
+        self._is_ahead = partial(self._reads_ahead, container)
         # Reading goes on while sinks look at the tracks, and may change them.
         copies = av.open(io.BytesIO(), "w", format="null")
         self._tracks = {index: _copied(track, copies) for index, track in self._tracks.items()}

@@ -8,6 +8,9 @@ import os
 import select
 import sys
 import threading
+from typing import cast
+
+from av.container import InputContainer
 
 from stream_seg.addresses.failures import reading
 from stream_seg.errors import SourceError
@@ -49,7 +52,7 @@ class Pipe(Decoded):
                 math.inf,
                 math.inf,
                 can_seek=False,
-                is_ahead=tee.is_ahead,
+                is_ahead=lambda opened: tee.is_ahead(cast(InputContainer, opened).file.file),
             )
         with reading(self.name):
             try:

@@ -38,14 +38,19 @@ class Tee:
             self._sounds.append(branch)
             return branch
 
-    def is_ahead(self) -> bool:
-        """Whether sound would wait for the pictures."""
-        return self.pictures.size > MOST_BYTES
+    def is_ahead(self, sound: Branch) -> bool:
+        """Whether who reads this has read all that is there, and waits for the pictures."""
+        return sound.waits and self._must_wait()
+
+    def _must_wait(self) -> bool:
+        return self.pictures.size > MOST_BYTES and not self._is_over()
 
     def _fetch(self, branch: Branch, size: int) -> None:
         """Have a branch get more, unless that is the end."""
-        while branch is not self.pictures and self.is_ahead() and not self._is_over():
+        while branch is not self.pictures and self._must_wait():
+            branch.waits = True
             time.sleep(POLL_SECONDS)
+        branch.waits = False
         with self._reading:
             if branch.size or branch.has_ended:  # another has read meanwhile
                 return
@@ -66,6 +71,7 @@ class Branch:
         self._lock = threading.Lock()
         self._chunks: deque[bytes] = deque()
         self.size = 0
+        self.waits = False
         self.has_ended = self._is_lost = False
         if other is not None:
             self._chunks.extend(other._chunks)

@@ -3,12 +3,15 @@ track of sound is described to who has not opened its container."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+from fractions import Fraction
 from typing import cast
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -28,6 +31,32 @@ def _preference(film: VideoStream) -> tuple[bool, bool, bool]:
     return is_there, bool(film.disposition & Disposition.default), film.frames > 1
 
 
+def learn(track: AudioStream, packet: Packet[AudioStream]) -> Fraction:
+    """Find out the rate and the loudspeakers of a track that begins so late that FFmpeg saw none of it when opening.
+
+    Returns how many seconds such a packet lasts, which FFmpeg does not know then either; 0 where nothing was found out.
+    """
+    context = track.codec_context
+    if context is None or context.sample_rate:
+        return Fraction(0)
+    decoder = av.CodecContext.create(context.name, "r")
+    assert isinstance(decoder, AudioCodecContext)
+    with contextlib.suppress(av.FFmpegError):
+        samples = sum(frame.samples for frame in decoder.decode(packet))
+        context.sample_rate, context.layout = decoder.sample_rate, decoder.layout
+        return Fraction(samples, decoder.sample_rate or 1)
+    return Fraction(0)
+
+
+def stream_like(track: AudioStream, output: OutputContainer) -> AudioStream:
+    """Add a stream to `output` that is as the track is, also as far as that was learned."""
+    stream = output.add_stream_from_template(track)
+    context = stream.codec_context
+    if not context.sample_rate:  # what is known of a track that begins late is not in its template
+        context.sample_rate, context.layout = track.codec_context.sample_rate, track.codec_context.layout
+    return stream
+
+
 def description_of(track: AudioStream, packet: Packet[AudioStream]) -> bytes:
     """All there is to know of a track, as a NUT file with this packet of it, which `track_of` reads.
 
@@ -36,7 +65,7 @@ def description_of(track: AudioStream, packet: Packet[AudioStream]) -> bytes:
     file = io.BytesIO()
     sample = cast("Packet[AudioStream]", Packet(bytes(packet)))
     with av.open(file, "w", format="nut") as container:
-        sample.stream, sample.time_base = container.add_stream_from_template(track), packet.time_base
+        sample.stream, sample.time_base = stream_like(track, container), packet.time_base
         sample.pts, sample.dts, sample.is_keyframe = 0, 0, True
         container.mux(sample)
     track_of(file.getvalue())

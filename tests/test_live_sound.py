@@ -24,7 +24,8 @@ from stream_seg.sinks import SegmentedVideo, VideoFile, live_original
 from stream_seg.sinks.live_original import LiveOriginal
 from stream_seg.sources import hearing, open_source
 from stream_seg.sources.clock import LiveClock
-from stream_seg.sources.hearing import Hearing
+from stream_seg.sources.hearing import Hearing, hearing_of
+from stream_seg.tracks import track_of
 from tests.sink_films import NOTHING, SOMETHING, read, segments, sounds
 from tests.source_counts import readers_end
 from tests.source_servers import clock_of, needs_rtsp, rtsp_camera
@@ -175,6 +176,29 @@ def test_a_file_that_begins_before_its_event_has_the_sound_of_that(film: Path, t
     late = segments(tmp_path)[-1]
     assert tones(late) == pytest.approx(flashes(late), abs=0.03)
     assert sounds(late)[0].times[0] < 0.05
+
+
+def test_a_track_of_which_nothing_came_while_the_connection_was_made_is_recorded_once_it_sounds(tmp_path: Path) -> None:
+    late, sound = tmp_path / "late.ts", FeedSound()
+    pieces = sound.listen()
+    with av.open(str(clap(tmp_path / "in.ts"))) as source, av.open(str(late), "w") as container:
+        streams = {stream: container.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.pts is not None and packet.dts is not None:
+                if packet.stream.type == "audio":
+                    packet.pts, packet.dts = packet.pts + 3 * 90000, packet.dts + 3 * 90000
+                packet.stream = streams[packet.stream]
+                container.mux(packet)
+    with av.open(str(late), options={"analyzeduration": "100000"}) as container:
+        assert not container.streams.audio[0].codec_context.sample_rate
+        ear = hearing_of(container, container.streams.video[0], sound, "udp://door")
+        assert ear is not None
+        ear.see(0.0, BEGAN)
+        for packet in container.demux(ear.track):
+            ear.hear(packet, BEGAN)
+    assert track_of(pieces[0].track).codec_context.sample_rate == 48000
+    assert [float(piece.duration) for piece in pieces] == pytest.approx([1024 / 48000] * len(pieces))
+    assert len(pieces) > 180
 
 
 def test_after_an_outage_it_goes_on_where_the_pictures_do(

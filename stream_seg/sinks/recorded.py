@@ -5,7 +5,6 @@ The recording is opened a second time, so that copying sound does not depend on 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import math
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TypeGuard
 
 import av
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
@@ -26,7 +24,7 @@ from stream_seg.frame import Reopening
 from stream_seg.pyav import TOLERANT, exact, legible, size_of
 from stream_seg.sinks.joints import Joints
 from stream_seg.sinks.original import Original, Sound
-from stream_seg.tracks import films_of
+from stream_seg.tracks import films_of, learn
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +132,7 @@ class Recorded(Original):
                 break
             seen.append(item)
             first.setdefault(item.packet.stream_index, item)
-            _learn(self._tracks[item.packet.stream_index], item.packet)
+            learn(self._tracks[item.packet.stream_index], item.packet)
         self.put_back(seen)
         return {index: (track, first[index]) for index, track in self._tracks.items() if index in first}
 
@@ -210,15 +208,3 @@ def _sound_tracks(container: InputContainer, pictures: VideoStream | None) -> Se
         if stream is not pictures and stream not in tracks:
             stream.discard = Discard.all
     return tracks
-
-
-def _learn(track: AudioStream, packet: Packet[AudioStream]) -> None:
-    """Find out the rate and the loudspeakers of a track that begins so late that FFmpeg saw none of it when opening."""
-    context = track.codec_context
-    if context is None or context.sample_rate:
-        return
-    decoder = av.CodecContext.create(context.name, "r")
-    assert isinstance(decoder, AudioCodecContext)
-    with contextlib.suppress(av.FFmpegError):
-        decoder.decode(packet)
-        context.sample_rate, context.layout = decoder.sample_rate, decoder.layout

@@ -21,6 +21,7 @@ from av.error import PyAVCallbackError
 from av.packet import Packet
 
 from stream_seg.sinks.original import Original, Sound
+from stream_seg.tracks import stream_like
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +204,7 @@ class _Copy:
 
     def __init__(self, source: AudioStream, output: OutputContainer) -> None:
         self._output = output
-        self._stream = output.add_stream_from_template(source)
-        context = self._stream.codec_context
-        if not context.sample_rate:  # what is known of a track that begins late is not in its template
-            context.sample_rate, context.layout = source.codec_context.sample_rate, source.codec_context.layout
+        self._stream = stream_like(source, output)
         _describe(source, self._stream)
         # AAC as broadcast repeats its setup in each packet. Muxers can undo that, but not while writing fragments.
         repeats_setup = source.codec_context.name == "aac" and not source.codec_context.extradata

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from stream_seg.feed_sound import FeedSound, Piece
 from stream_seg.sources.arrival import CaptureTimes
-from stream_seg.tracks import description_of
+from stream_seg.tracks import description_of, learn
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Hearing:
         self.track = track
         self._name = name
         self._described: bytes | None = None
+        self._usual = Fraction(0)  # how long a packet of unknown duration lasts, in seconds
         self._pictures = CaptureTimes()
         self._later: float | None = None  # how much more `time.monotonic()` is than the sender's clock, in seconds
         self._moved = math.inf  # the same as of the sound that was handed over
@@ -76,7 +77,7 @@ class Hearing:
             self._described = self._description(packet)
         if not self._described:
             return
-        duration = (packet.duration or 0) * packet.time_base
+        duration = packet.duration * packet.time_base if packet.duration else self._usual
         begins = self._captured(packet, arrived, later)
         if self._end is not None and begins + duration / 2 < self._end:
             return  # most of its time is over
@@ -97,6 +98,7 @@ class Hearing:
 
     def _description(self, packet: Packet[AudioStream]) -> bytes:
         """What tells of the track; empty where nothing can."""
+        self._usual = learn(self.track, packet)
         try:
             return description_of(self.track, packet)
         except (av.FFmpegError, ValueError) as error:
@@ -109,7 +111,8 @@ class Hearing:
 def hearing_of(container: InputContainer, pictures: VideoStream, sound: FeedSound, name: str) -> Hearing | None:
     """Have the sound that belongs to the pictures of a live source read with them; None where there is none."""
     sound.is_expected = False
-    track = container.streams.best("audio", related=pictures)
+    # Of a track that begins later FFmpeg knows nothing yet, and calls none of those best.
+    track = container.streams.best("audio", related=pictures) or next(iter(container.streams.audio), None)
     if not isinstance(track, AudioStream):
         return None
     if track.codec_context is None:

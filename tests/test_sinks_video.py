@@ -455,6 +455,18 @@ def test_a_damaged_packet_of_broadcast_sound_costs_no_other(tmp_path: Path) -> N
     assert after.times[-1] > 1.9
 
 
+def test_a_packet_that_its_decoder_makes_no_sense_of_costs_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = record(tmp_path / "in.mkv")
+    about, shown = recording(source)
+    packet = sounds(source)[0].packets[40]
+    source.write_bytes(source.read_bytes().replace(packet, b"\xff" * len(packet)))  # AAC with what was never specified
+    deliver(VideoFile(tmp_path / "out.webm"), about, shown)
+    assert sounds(tmp_path / "out.webm")[0].times[-1] > 1.9
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("error", [av.error.ArgumentError(22, "Invalid argument"), ValueError("Invalid argument")])
 def test_sound_that_cannot_be_written_any_further_ends_there_and_not_the_run(
     error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -275,9 +275,10 @@ class _Encode:
         _describe(source, self._stream)
 
     def put(self, packet: Packet[AudioStream]) -> None:
+        packet.stream.codec_context.open(strict=False)
         try:
             frames = packet.decode()
-        except av.InvalidDataError:
+        except av.FFmpegError:  # each decoder has its own numbers for what it makes no sense of
             return  # a damaged packet is silence
         for frame in filter(self._follows, frames):
             for fitting in self._as_the_encoder_takes_it(frame):

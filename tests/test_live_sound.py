@@ -351,7 +351,7 @@ def test_the_command_records_the_sound_of_an_rtsp_camera(tmp_path: Path) -> None
             f"rtsp://{server.host}/cam",
             "--sound",
             "--end",
-            "2.2",
+            "1.5",
             "--score-threshold",
             "1",
             "--no-hud",

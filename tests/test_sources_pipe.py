@@ -210,6 +210,7 @@ def test_pictures_far_larger_than_what_is_kept_do_not_wait_for_sound_that_has_en
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tee_module, "MOST_BYTES", 1 << 19)
+    monkeypatch.setattr(tee_module, "POLL_SECONDS", 0.002)
     film, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
     with av.open(str(record(tmp_path / "a.mkv"))) as heard, av.open(str(film), "w") as container:
         pictures = container.add_stream("ffv1", rate=25)

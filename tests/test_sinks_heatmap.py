@@ -238,6 +238,7 @@ def test_times_in_the_legend_do_not_touch_and_grow(width: int, longest: float) -
     ("seconds", "text"),
     [
         (0, "0 s"),
+        (1 / 30, "0.03 s"),
         (0.34, "0.3 s"),
         (7.02, "7 s"),
         (60, "1 min"),

@@ -123,7 +123,7 @@ def _ticks(left: int, right: int, letters: int, longest: float) -> list[tuple[fl
 
 
 def _told(seconds: float) -> str:
-    """A time in words: 0.3 s, 12 s, 3.5 min, 26 h."""
+    """A time in words: 0.03 s, 12 s, 3.5 min, 26 h."""
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit or seconds == unit:
             return f"{_figures(seconds / unit)} {name}"
@@ -131,4 +131,6 @@ def _told(seconds: float) -> str:
 
 
 def _figures(number: float) -> str:
+    if 0 < number < 1:  # as of a lone frame
+        return f"{number:.1g}"
     return f"{number:.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")

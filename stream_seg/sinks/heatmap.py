@@ -108,7 +108,7 @@ class _Heat:
         self._scene = _Scene(size, (width, height))
         self._grid = max(1, width // _CELL), max(1, height // _CELL)
         self._seconds = np.zeros(self._grid[::-1], np.float64)  # which single ones lose hundredths of after a day
-        self._covered = np.zeros(self._grid[::-1], np.bool_)  # by what was looked at already of a frame
+        self._covered = np.zeros(self._grid[::-1], np.bool_)  # by what is in the frame that is counted
         self._watched = 0.0
         self._before: tuple[float, tuple[int, int], Detections] | None = None
 
@@ -137,15 +137,12 @@ class _Heat:
         _, size, detections = self._before
         width, height = _inner(size, self._size, self._grid)
         place = Placement(size, (width, height), ((self._grid[0] - width) // 2, (self._grid[1] - height) // 2))
-        places = []
         for box, mask in zip(place.to_canvas(detections.boxes), detections.masks, strict=True):
             rows, columns, bitmask = mask_roi(box, mask, self._grid)
-            covered, is_there = self._covered[rows, columns], bitmask.view(np.bool_)
-            self._seconds[rows, columns] += seconds * (is_there > covered)
-            covered |= is_there
-            places.append(covered)
-        for covered in places:
-            covered[:] = False
+            self._covered[rows, columns] |= bitmask.view(np.bool_)
+        if len(detections):
+            np.add(self._seconds, seconds, out=self._seconds, where=self._covered)
+            self._covered.fill(False)
 
 
 class _Scene:

@@ -391,6 +391,26 @@ def test_the_command_needs_no_other_output_and_tells_of_each_source(
     assert "KEY" not in printed
 
 
+def test_at_the_end_no_server_waits_for_another(options: list[str], hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    slow = Hub()
+    slow.awake.clear()
+
+    def wake() -> None:
+        while "gone" not in hub.events:
+            time.sleep(0.01)
+        slow.awake.set()
+
+    waker = threading.Thread(target=wake)
+    waker.start()
+    try:
+        assert main(["clips/a.mp4", "--notify", slow.url, "--notify", hub.url, *options, "--quiet"]) == 0
+        assert slow.events == hub.events == ["appeared", "gone"]
+        assert caplog.messages == []
+    finally:
+        waker.join()
+        slow.close()
+
+
 def test_the_length_of_events_is_that_of_recordings(options: list[str]) -> None:
     for given, seconds in ([], 10), (["--events", "3s"], 3):
         argv = ["clips/a.mp4", "-o", "a.mp4", "--notify", "http://home/a", *given, *options]

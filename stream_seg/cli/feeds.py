@@ -61,7 +61,7 @@ from stream_seg.sinks import (
     Window,
     is_address,
     open_sink,
-    recipient_of,
+    recipients_of,
 )
 from stream_seg.sinks.notifier import EVENT_SECONDS
 from stream_seg.sources import labels_of, open_source
@@ -141,7 +141,7 @@ def plan(
     else:
         refuse_crops_without_numbers(args)
     images, mirror = _looked_at_as(args, stills=stills), _mirrored(args)
-    recipients = [recipient_of(address) for address in dict.fromkeys(args.notify)]
+    recipients = recipients_of(args.notify)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))

@@ -22,7 +22,7 @@ from stream_seg.sinks.heatmap import Heatmap
 from stream_seg.sinks.images import ImageFile, ImageFolder, NumberedImages
 from stream_seg.sinks.memory import ListSink
 from stream_seg.sinks.mqtt import MqttTopic
-from stream_seg.sinks.notifier import Notifier, recipient_of
+from stream_seg.sinks.notifier import Notifier, recipients_of
 from stream_seg.sinks.objects import ObjectsFile
 from stream_seg.sinks.page import Page, parse_host_and_port
 from stream_seg.sinks.pipe import Pipe
@@ -68,7 +68,7 @@ __all__ = [
     "parse_duration",
     "parse_host_and_port",
     "parse_keep",
-    "recipient_of",
+    "recipients_of",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Real
@@ -96,9 +97,7 @@ class Notifier(Sink):
         """Tell that what is there is gone, as far as this run can say; the last one waits until all is sent."""
         if self._event is not None:
             self._tell_gone(self._event)
-        self._recipient.users.discard(self)
-        if not self._recipient.users:
-            self._recipient.end()
+        self._recipient.leave(self)
 
     def _see(self, frame: Frame, detections: Detections, info: SourceInfo) -> None:
         record = Record.of(frame, detections, is_live=info.is_live, source=self._source or info.name)
@@ -128,6 +127,14 @@ class Notifier(Sink):
         document["width"], document["height"] = event.record.size
         document["objects"] = [] if shown is None else [one.entry() for one in told(shown.finite())]
         self._recipient.post(document)
+
+
+def recipients_of(addresses: Iterable[str]) -> list[Recipient]:
+    """Return what sends documents to addresses that a run tells together, one each, as `recipient_of` does."""
+    recipients = [recipient_of(address) for address in dict.fromkeys(addresses)]
+    for one in recipients:
+        one.party = recipients
+    return recipients
 
 
 def recipient_of(address: str) -> Recipient:

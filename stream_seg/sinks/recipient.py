@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from stream_seg.addresses.backoff import delay_before
@@ -57,6 +57,8 @@ class Undelivered(Exception):
 class Recipient(abc.ABC):
     """Sends documents to an address of one of its `schemes`; several sinks, its `users`, may share it.
 
+    At the end of a run it is done together with the rest of its `party`, so that none has to wait for another.
+
     All is done on a thread of its own: posting takes no time, however the server is. What a server does not take for
     want of a connection, or is not ready for, is sent again twice; what fails then is left out, with one warning until
     something has been sent again. `name` is the address as it may be printed. `sent` counts what was taken since the
@@ -89,6 +91,7 @@ class Recipient(abc.ABC):
         except UnicodeError:  # which is no failure to connect for those who would come upon it later
             raise self._refusal("a host cannot have this name") from None
         self.users: set[object] = set()
+        self.party: Sequence[Recipient] = [self]
         self._thread: threading.Thread | None = None
         self.sent = 0
 
@@ -100,7 +103,8 @@ class Recipient(abc.ABC):
 
     def post(self, document: Mapping[str, object]) -> None:
         """Have the document sent as it is now."""
-        if self._thread is None:
+        if self._thread is None or self._closing.is_set():
+            self.end()
             self._start()
         dropped = self._documents.dropped
         self._posted += 1
@@ -108,14 +112,22 @@ class Recipient(abc.ABC):
         if not dropped and self._documents.dropped:
             logger.warning("%s is slow: of more than %d notifications the oldest are left out", self.name, BACKLOG)
 
+    def leave(self, user: object) -> None:
+        """Take a user for gone. The last one has what waits sent, and that of the `party` waits until all is done."""
+        self.users.discard(user)
+        if not self.users:
+            self._finish()
+        if not any(one.users for one in self.party):
+            for one in self.party:
+                one.end()
+
     def end(self) -> None:
         """Send what waits, within `PATIENCE` seconds, and end the thread."""
         if self._thread is None:
             return
-        self._deadline = time.monotonic() + PATIENCE
-        self._closing.set()
-        self._documents.close()
-        self._thread.join(PATIENCE + 1)  # a server that sends its answer letter by letter is left behind
+        self._finish()
+        left = max(0.0, self._deadline - time.monotonic())
+        self._thread.join(left + 1)  # a server that sends its answer letter by letter is left behind
         self._documents.cancel()
         self._thread = None
         if self.sent < self._posted:
@@ -143,6 +155,14 @@ class Recipient(abc.ABC):
         self._is_failing = False
         self._thread = threading.Thread(target=self._run, name=f"stream-seg-notify {self.name}", daemon=True)
         self._thread.start()
+
+    def _finish(self) -> None:
+        """Have what waits sent within `PATIENCE` seconds; this does not wait for it."""
+        if self._thread is None or self._closing.is_set():
+            return
+        self._deadline = time.monotonic() + PATIENCE
+        self._closing.set()
+        self._documents.close()
 
     def _run(self) -> None:
         for document in self._documents:

@@ -229,9 +229,15 @@ def test_a_large_picture_is_made_smaller_and_a_tiny_one_is_one_all_the_same(tmp_
 def test_times_in_the_legend_do_not_touch_and_grow(width: int, longest: float) -> None:
     ticks = sorted(heat._ticks(10, width - 10, 10, longest))
     assert ticks[0][1] == "0 s"
-    assert ticks[-1][0] == longest or width == 90
+    assert ticks[-1][0] == longest
     for (_, text, first), (_, _, after) in pairwise(ticks):
         assert first + text_width(text, 10) < after
+
+
+def test_of_a_tiny_picture_the_longest_time_is_named_in_any_case() -> None:
+    for longest in 0.03, 45, 200, 6000:
+        assert longest in [seconds for seconds, *_ in heat._ticks(8, 56, 8, longest)]
+    assert not heat._ticks(4, 15, 8, 6000), "it would be cut off"
 
 
 @pytest.mark.parametrize(

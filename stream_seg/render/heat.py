@@ -107,16 +107,20 @@ def _legend(width: int, letters: int, longest: float, watched: float) -> Image:
 
 
 def _ticks(left: int, right: int, letters: int, longest: float) -> list[tuple[float, str, int]]:
-    """Times that the legend names, in seconds, how, and where the text begins, such that none touches another."""
+    """Times that the legend names, in seconds, how, and where the text begins, such that none touches another.
+
+    Where there is hardly room, the `longest` is named alone, and none where it would be cut off.
+    """
     margin = max(2, round(letters * 0.3))  # of a label
     chosen: list[tuple[float, str, int]] = []
     taken: list[tuple[float, float]] = []
-    for seconds in (0.0, longest, *(mark for mark in _MARKS if mark < longest)):
+    for seconds in (longest, 0.0, *(mark for mark in _MARKS if mark < longest)):
         text = _told(seconds)
         width = text_width(text, letters) + 2 * margin
         x = left + (right - left) * math.log1p(seconds) / math.log1p(longest)
         first = min(max(x - width / 2, left - margin), right + margin - width)
-        if all(first + width + letters < low or high + letters < first for low, high in taken):
+        gap = letters if 0 < seconds < longest else margin
+        if first >= left - margin and all(first + width + gap < low or high + gap < first for low, high in taken):
             taken.append((first, first + width))
             chosen.append((seconds, text, round(first)))
     return chosen

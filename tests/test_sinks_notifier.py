@@ -391,6 +391,15 @@ def test_the_command_needs_no_other_output_and_tells_of_each_source(
     assert "KEY" not in printed
 
 
+def test_each_source_can_have_an_address_of_its_own(options: list[str], hub: Hub) -> None:
+    Path("clips/b.mp4").rename("clips/bä.mp4")
+    argv = ["clips", "--notify", f"http://{hub.host}/{{source}}", "--notify", f"http://{hub.host}/all"]
+    assert main([*argv, *options, "--quiet"]) == 0
+    told = {(document["source"], path) for document, path in zip(hub.documents, hub.paths, strict=True)}
+    assert told == {("a", "/a"), ("a", "/all"), ("bä", "/b%C3%A4"), ("bä", "/all")}
+    assert len(hub.documents) == 8
+
+
 def test_at_the_end_no_server_waits_for_another(options: list[str], hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     slow = Hub()
     slow.awake.clear()

@@ -470,7 +470,7 @@ def _run_parser() -> Parser:
         metavar="URL",
         help="send a small JSON document when something appears, and when it is gone: not seen for the time of "
         "--events, else 10s; by POST to an http(s) address, or on a topic, "
-        "mqtt(s)://[NAME:PASSWORD@]BROKER/TOPIC; repeatable",
+        "mqtt(s)://[NAME:PASSWORD@]BROKER/TOPIC; {source} becomes each source's name; repeatable",
     )
     group.add_argument(
         "--view",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
+from urllib.parse import quote
 
 from stream_seg.availability import Availability
 from stream_seg.cli.names import (
@@ -141,7 +142,8 @@ def plan(
     else:
         refuse_crops_without_numbers(args)
     images, mirror = _looked_at_as(args, stills=stills), _mirrored(args)
-    recipients = recipients_of(args.notify)
+    notified = [[address.replace(PLACE, quote(label)) for address in args.notify] for label in labels]
+    recipients = recipients_of(address for addresses in notified for address in addresses)
     screens = _screens(args)
     on_wall = len(specs) > 1 or is_feed(specs[0])
     live = any(map(may_be_live, specs))
@@ -171,8 +173,9 @@ def plan(
         shares = len(specs) > 1 and PLACE not in args.crops
         files[number].append(_crops(args, folder, specs[number], spared, labels[number] if shares else None))
     gone_after = EVENT_SECONDS if args.events is None else args.events
-    for written, label in zip(files, labels, strict=True):
-        written += [Notifier(recipient, events=gone_after, source=label) for recipient in recipients]
+    for written, label, addresses in zip(files, labels, notified, strict=True):
+        tells = [recipients[address] for address in dict.fromkeys(addresses)]
+        written += [Notifier(recipient, events=gone_after, source=label) for recipient in tells]
     sent = [[_sink(args, path, None, pipe, spared) for path in paths if is_address(path)] for paths in own]
     steady = [_steady(args) for _ in sources]
     feeds = [

@@ -129,11 +129,11 @@ class Notifier(Sink):
         self._recipient.post(document)
 
 
-def recipients_of(addresses: Iterable[str]) -> list[Recipient]:
-    """Return what sends documents to addresses that a run tells together, one each, as `recipient_of` does."""
-    recipients = [recipient_of(address) for address in dict.fromkeys(addresses)]
-    for one in recipients:
-        one.party = recipients
+def recipients_of(addresses: Iterable[str]) -> dict[str, Recipient]:
+    """Return what sends documents to each of the addresses that a run tells together, as `recipient_of` does."""
+    recipients = {address: recipient_of(address) for address in dict.fromkeys(addresses)}
+    for one in recipients.values():
+        one.party = list(recipients.values())
     return recipients
 
 

@@ -171,6 +171,16 @@ def test_what_is_no_broker_is_told(caplog: pytest.LogCaptureFixture, monkeypatch
     assert "it ended the connection, or does not speak MQTT" in caplog.messages[0]
 
 
+@pytest.mark.parametrize("scheme", ["https", "mqtts"])
+def test_what_does_not_encrypt_is_told(
+    scheme: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipient, "delay_before", lambda *_: 0.0)
+    with answering(b"HTTP/1.0 400 Bad Request\r\n\r\n") as host:
+        deliver(Notifier(f"{scheme}://{host}/door"), [(0, SOMETHING)])
+    assert caplog.messages[0].endswith(": it speaks no TLS, or none that fits (wrong version number)")
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [

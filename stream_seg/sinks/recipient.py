@@ -199,6 +199,8 @@ class Recipient(abc.ABC):
             return f"there is no host named {host}"
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({error.verify_message})"
+        if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+            return f"it speaks no TLS, or none that fits ({reason.replace('_', ' ').lower()})"
         if isinstance(error, TimeoutError):
             return "it does not answer in time"
         words = error.strerror

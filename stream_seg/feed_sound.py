@@ -34,10 +34,13 @@ class FeedSound:
         self._lock = threading.Lock()
         self._listeners: list[deque[Piece]] = []
 
-    def listen(self) -> deque[Piece]:
-        """Return where all that is heard from now on is put, to be taken from its left."""
-        pieces: deque[Piece] = deque(maxlen=MOST_PIECES)
+    def listen(self, like: deque[Piece] | None = None) -> deque[Piece]:
+        """Return where all that is heard from now on is put, to be taken from its left.
+
+        It begins with what is in `like`, which was returned before.
+        """
         with self._lock:
+            pieces: deque[Piece] = deque(like or (), maxlen=MOST_PIECES)
             self._listeners.append(pieces)
         return pieces
 

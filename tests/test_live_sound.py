@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from stream_seg.feed_sound import MOST_PIECES, FeedSound, Piece
 from stream_seg.frame import Frame, SourceInfo
 from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import SegmentedVideo, VideoFile, live_original
+from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.live_original import LiveOriginal
 from stream_seg.sources import hearing, open_source
 from stream_seg.sources.clock import LiveClock
@@ -71,21 +73,26 @@ def connection(
     began: float = BEGAN,
     delay: Sequence[float] = (0.0,),
     sound_ahead: float = 0.0,
+    sound_late: float = 0.0,
     is_silent: bool = False,
     first: int = 0,
 ) -> Iterator[Frame]:
     """The frames of a camera that sends the film from `began` on, while what is heard goes to `sound`.
 
-    Its pictures come by each of `delay` late in turn. Its sound has stamps that are `sound_ahead` later by its clock,
-    and begins with the packet `first`.
+    Its pictures come by each of `delay` late in turn. Its sound comes `sound_late` after the pictures of its time, has
+    stamps that are `sound_ahead` later by its clock, and begins with the packet `first`.
     """
     with av.open(str(film)) as container:
         track = container.streams.audio[0]
         ear = Hearing(sound, track, "rtsp://door")
-        packets = [packet for packet in container.demux() if packet.size]
+        packets = [
+            (float((packet.dts or 0) * packet.time_base) + sound_late * (packet.stream.type == "audio"), packet)
+            for packet in container.demux()
+            if packet.size
+        ]
         index, heard = 0, 0
-        for packet in sorted(packets, key=lambda one: ((one.dts or 0) * one.time_base, one.stream.type)):
-            arrived = began + float((packet.dts or 0) * packet.time_base)
+        for sent, packet in sorted(packets, key=lambda one: (one[0], one[1].stream.type)):
+            arrived = began + sent
             if isinstance(packet.stream, AudioStream):
                 packet.pts = (packet.pts or 0) + round(sound_ahead / packet.time_base)
                 heard += 1
@@ -167,6 +174,113 @@ def test_it_goes_on_from_segment_to_segment(film: Path, tmp_path: Path) -> None:
     assert len(sounds(film)[0].packets) - len(parts) < 5
     assert [len(flashes(file)) for file in files] == [2, 1, 1]
     assert [tones(file)[-1] for file in files] == pytest.approx([flashes(file)[-1] for file in files], abs=0.03)
+
+
+def sound_of(files: Sequence[Path]) -> list[bytes]:
+    return [packet for file in files for track in sounds(file) for packet in track.packets]
+
+
+def part_of(sent: list[bytes], heard: list[bytes]) -> range:
+    """Which of the packets sent were heard, one after the other; those of silence are all the same."""
+    length = len(heard)
+    return next(range(begin, begin + length) for begin in range(len(sent)) if sent[begin : begin + length] == heard)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What `time.monotonic()` is, for as long as nothing else is put there."""
+    now = [1000.0]
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: now[0])
+    return now
+
+
+def write_late(sink: Sink, sound: FeedSound, frames: Iterable[Frame]) -> None:
+    """Write frames as the pipeline does whose sound is late, for the first of which it is waited."""
+    sink.open(SourceInfo("rtsp://door", (64, 48), "live", Fraction(RATE), sound=sound))
+    for frame in frames:
+        if not sink.holds():
+            sink.write(frame, SOMETHING if frame.image.mean() > 128 else NOTHING)
+            assert not sink.wants_stop()
+
+
+@pytest.mark.usefixtures("now")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_comes_when_the_next_file_has_begun_is_in_that_of_its_pictures(
+    film: Path, suffix: str, tmp_path: Path
+) -> None:
+    sound, sent = FeedSound(), sounds(film)[0].packets
+    sink = SegmentedVideo(tmp_path / f"door.{suffix}", 1.4)
+    write_late(sink, sound, connection(film, sound, LiveClock(), sound_late=0.3))
+    sink.close(Outcome.COMPLETE)
+    files = segments(tmp_path)
+    place = part_of(sent, sound_of(files))
+    assert [place.start, place.stop] == pytest.approx([0.3 * 48000 / 1024, len(sent)], abs=3)
+    assert [tones(file)[-1] for file in files] == pytest.approx([flashes(file)[-1] for file in files], abs=0.03)
+
+
+def test_a_file_whose_sound_does_not_come_is_finished_while_its_camera_is_away(
+    film: Path, now: list[float], tmp_path: Path
+) -> None:
+    sound, clock, sent = FeedSound(), LiveClock(), sounds(film)[0].packets
+    sink = SegmentedVideo(tmp_path / "door.mkv", 1.0)
+    frames = connection(film, sound, clock, sound_late=0.3)
+    write_late(sink, sound, itertools.takewhile(lambda frame: frame.pts < 1.5, frames))
+    for since, is_finished in ((0.9, False), (1.1, True)):
+        now[0] = 1000 + since
+        assert not sink.wants_stop()
+        assert len(segments(tmp_path)) == is_finished
+    for frame in connection(film, sound, clock, began=BEGAN + 100):
+        sink.write(frame, NOTHING)
+    sink.close(Outcome.STOPPED)
+    first, _, *later = segments(tmp_path)
+    heard = sound_of([first])
+    assert part_of(sent, heard).stop == pytest.approx(1.2 * 48000 / 1024, abs=3)
+    assert sound_of(later) == sent[-len(sound_of(later)) :]
+
+
+@pytest.mark.usefixtures("now")
+@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.FAILED])
+def test_when_a_run_ends_the_file_before_is_finished_as_well(film: Path, outcome: Outcome, tmp_path: Path) -> None:
+    sound, sent = FeedSound(), sounds(film)[0].packets
+    sink = SegmentedVideo(tmp_path / "door.mkv", 1.0)
+    frames = connection(film, sound, LiveClock(), sound_late=0.3)
+    write_late(sink, sound, itertools.takewhile(lambda frame: frame.pts < 1.5, frames))
+    assert len(list(tmp_path.glob("*.part*"))) == 2
+    sink.close(outcome)
+    files = segments(tmp_path)
+    assert [len(files), len(list(tmp_path.glob("*.part*")))] == ([2, 0] if outcome is Outcome.STOPPED else [1, 1])
+    heard = sound_of(files)
+    assert part_of(sent, heard).stop == pytest.approx(1.2 * 48000 / 1024, abs=3)
+
+
+@pytest.mark.usefixtures("now")
+def test_an_ended_file_whose_name_is_taken_meanwhile_gets_one_of_its_own_time(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = itertools.count(1e9)
+    monkeypatch.setattr(SegmentedVideo, "_began_at", lambda *_: next(at))
+    sound, sink = FeedSound(), SegmentedVideo(tmp_path / "door.mkv", 1.0)
+    frames = connection(film, sound, LiveClock(), sound_late=0.3)
+    write_late(sink, sound, itertools.takewhile(lambda frame: frame.pts < 1.5, frames))
+    first, second = sorted(path.name.replace(".part", "") for path in tmp_path.iterdir())
+    (tmp_path / first).touch()
+    sink.close(Outcome.STOPPED)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first, first.replace(".mkv", "-2.mkv"), second])
+
+
+@pytest.mark.usefixtures("now")
+def test_the_end_of_an_event_is_heard_though_it_comes_later(film: Path, tmp_path: Path) -> None:
+    sound, sent = FeedSound(), sounds(film)[0].packets
+    sink = SegmentedVideo(tmp_path / "door.mkv", events=0.3)
+    write_late(sink, sound, connection(film, sound, LiveClock(), sound_late=0.3))
+    sink.close(Outcome.COMPLETE)
+    files = segments(tmp_path)
+    for file in files:
+        (heard,) = sounds(file)
+        assert part_of(sent, heard.packets)
+        assert len(heard.packets) == pytest.approx(0.46 * 48000 / 1024, abs=1)
+        assert tones(file) == pytest.approx(flashes(file), abs=0.03)
+    assert len(files) == 3
 
 
 def test_a_file_that_begins_before_its_event_has_the_sound_of_that(film: Path, tmp_path: Path) -> None:

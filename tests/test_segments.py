@@ -288,8 +288,8 @@ def test_a_name_that_another_run_takes_in_between_is_no_failure(
     sink = kind(tmp_path / ("door.mp4" if kind is SegmentedVideo else "door.jsonl"), 1.0)
     free = sink._free_name
 
-    def taken_at_once() -> Path:
-        path = free()
+    def taken_at_once(began: float) -> Path:
+        path = free(began)
         if not path.stem.endswith("-2"):
             path.touch()
         return path

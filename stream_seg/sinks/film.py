@@ -142,6 +142,19 @@ class Film:
             return False
         return self._sound.waits_for(_ticks(self._held) * self._tick)
 
+    def awaits(self, until: Fraction) -> bool:
+        """Whether sound is late that begins before the time `until` of the source, at which the film ends."""
+        if self._sound is None or self._held is None:
+            return False
+        awaits = self._sound.awaits(until - self._begin)
+        self._part.checkpoint()
+        return awaits
+
+    def leave(self, original: Original) -> None:
+        """Leave the original to the next film, and take the rest of the sound from this fork of it."""
+        if self._sound is not None:
+            self._sound.original = original
+
     def finish(self, *, complete: bool, until: Fraction | None = None) -> None:
         """Write the rest. `complete` tells that the recording was read to its end, so all sound belongs to it.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+from collections import deque
 from fractions import Fraction
 from typing import cast
 
@@ -76,6 +78,14 @@ class LiveOriginal(Original):
         now = time.monotonic()
         self._asked = self._asked or now
         return now < self._asked + _LONGEST_WAIT
+
+    def is_late(self) -> bool:
+        return not self._ahead  # sound comes in order: what was put back there is later
+
+    def fork(self) -> LiveOriginal:
+        other = copy.copy(self)  # with the same tracks, so that a decoder goes on from film to film, and one warning
+        other._ahead, other._pieces = deque(self._ahead), self._sound.listen(self._pieces)
+        return other
 
     def close(self) -> None:
         self._sound.leave(self._pieces)

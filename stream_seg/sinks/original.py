@@ -105,6 +105,17 @@ class Original:
     def wait_for_picture(self, time: Fraction) -> None:
         """Wait until a picture after `time` was seen, or `next` knows all the sound."""
 
+    def is_late(self) -> bool:
+        """Whether `next`, which has returned None, may yet return sound from before the latest picture."""
+        return False
+
+    def fork(self) -> Original:
+        """Return another that goes on from here by itself, for a film that ends while the next one begins.
+
+        Only of sound that may be late.
+        """
+        raise NotImplementedError
+
     def hurry(self) -> None:
         """Have it wait for hardly anything from now on: the run is to end."""
 

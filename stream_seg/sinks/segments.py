@@ -39,6 +39,10 @@ LATEST_SECONDS = 10.0
 """By how much later than usual a frame of a live source may come and still be of the event that it was taken in: a
 network that hung delivers them afterwards."""
 
+LATE_SECONDS = 1.0
+"""For how long a file that has ended waits for what belongs to it and is late, while the next one is written: FFmpeg
+sends the sound of transport streams up to 0.35 s after its pictures. Until then an encoder more is open."""
+
 
 class Segment(Sink, Protocol):
     """What writes one of the files."""
@@ -49,6 +53,16 @@ class Segment(Sink, Protocol):
 
 S = TypeVar("S", bound=Segment)
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Ended(Generic[S]):
+    """A file that has ended at the time `until` of the source, and is finished `latest` by the monotonic clock."""
+
+    file: S
+    until: Fraction
+    began: float
+    latest: float
 
 
 class Segmented(Sink, Generic[S, T]):
@@ -110,13 +124,14 @@ class Segmented(Sink, Generic[S, T]):
         self._before = None if before is None else Fraction(before)
         self._target = Target(self.path, True, source_path)
         self._began = time.time()  # when the present file did, by the system's clock
-        Target(self._name(1), True)  # the file system must take the longer names of segments, too
+        Target(self._name(self._began, 1), True)  # the file system must take the longer names of segments, too
         self._keep = keep
         self._segments = Segments(self.path)
         inputs = spared if source_path is None else [source_path, *spared]
         self._spared = [Path(path).resolve() for path in inputs]
         self._info: SourceInfo | None = None
         self._file: S | None = None
+        self._ended: _Ended[S] | None = None  # the file before, while something of it is late
         self._preroll: PreRoll[T] | None = None
         self._has_begun = False
         self._event_end: Fraction | None = None  # unless something is seen before
@@ -148,7 +163,7 @@ class Segmented(Sink, Generic[S, T]):
         if info.path is not None:
             self._spared.append(info.path.resolve())
         self._info = info
-        self._file, self._origin, self._event_end = None, None, None
+        self._file, self._ended, self._origin, self._event_end = None, None, None, None
         self._has_begun, self._over = False, math.inf
         self._next = info.start
         if self._before is not None:
@@ -159,12 +174,13 @@ class Segmented(Sink, Generic[S, T]):
         """Write the frame, if it is wanted, into the next file if it is time. Raises `OutputError` as the file does."""
         if self._info is None:
             raise RuntimeError("open the sink before writing to it")
+        self._finish_ended(at_once=False)
         if self._origin is None:
             self._origin = frame.pts if self._info.is_live else self._info.start
         else:
             self._next = frame.pts
         if self._file is not None and (end := self._end_before(frame)) is not None:
-            self._finish(self._file, end)
+            self._end(self._file, end)
         if self._events is not None and len(detections):
             self._event_end = frame.pts + self._events
         if self._events is not None and (self._event_end is None or frame.pts >= self._event_end):
@@ -179,17 +195,39 @@ class Segmented(Sink, Generic[S, T]):
             self._over = time.monotonic() + float(self._event_end - frame.pts) + LATEST_SECONDS
 
     def wants_stop(self) -> bool:
-        """Never. The file of an event that is over is finished meanwhile: its live source may be away for long."""
+        """Never. A file that has ended, or its event, is finished meanwhile: its live source may be away for long."""
+        self._finish_ended(at_once=False)
         if self._file is not None and self._event_end is not None and time.monotonic() >= self._over:
-            self._finish(self._file, self._event_end)
-            self._event_end = None
+            self._finish(self._file, self._event_end, self._began)
+            self._file = self._event_end = None
         return False
 
-    def _finish(self, file: S, until: Fraction) -> None:
-        """Finish the present file at the time `until` of the source."""
-        with self._numbered_if_taken():
-            file.finish(until)
+    def _end(self, file: S, until: Fraction) -> None:
+        """End the present file at the time `until` of the source."""
+        self._finish_ended(at_once=True)
+        if self._awaits(file, until):
+            self._ended = _Ended(file, until, self._began, time.monotonic() + LATE_SECONDS)
+        else:
+            self._finish(file, until, self._began)
         self._file = None
+
+    def _awaits(self, file: S, until: Fraction) -> bool:  # noqa: ARG002
+        """Whether something is late that belongs to a file which ends at the time `until` of the source."""
+        return False
+
+    def _finish_ended(self, *, at_once: bool) -> None:
+        """Finish the file before, if it is still open, once all that belongs to it has come, or at once."""
+        ended = self._ended
+        if ended is None:
+            return
+        if at_once or time.monotonic() >= ended.latest or not self._awaits(ended.file, ended.until):
+            self._ended = None
+            self._finish(ended.file, ended.until, ended.began)
+
+    def _finish(self, file: S, until: Fraction, began: float) -> None:
+        """Finish a file that began at `began`, by the system's clock, and ends at the time `until` of the source."""
+        with self._numbered_if_taken(file, began):
+            file.finish(until)
         self._tidy()
         # An encoder takes much more than it touches. In what the one before has left, all counts as touched: four of
         # them were 14 MB larger after a few segments than in their first.
@@ -225,10 +263,13 @@ class Segmented(Sink, Generic[S, T]):
     def close(self, outcome: Outcome) -> None:
         """Finish the last segment."""
         self._preroll = None  # the sinks of many films stay until the last of them is done
-        if self._file is not None:
-            with self._numbered_if_taken():
-                self._file.close(outcome)
-            self._tidy()
+        try:
+            self._finish_ended(at_once=True)
+        finally:
+            if self._file is not None:
+                with self._numbered_if_taken(self._file, self._began):
+                    self._file.close(outcome)
+                self._tidy()
 
     def _end_before(self, frame: Frame) -> Fraction | None:
         """When the present file ends, if that is before `frame`."""
@@ -241,32 +282,33 @@ class Segmented(Sink, Generic[S, T]):
         first = None if self._preroll is None else self._preroll.first
         return time.time() - (float(frame.pts - first) if info.is_live and first is not None else 0)
 
-    def _free_name(self) -> Path:
+    def _free_name(self, began: float) -> Path:
         number = 1
-        while (path := self._name(number)).exists() or Target(path, True).part_path(1).exists():
+        while (path := self._name(began, number)).exists() or Target(path, True).part_path(1).exists():
             number += 1
         return path
 
     def _new_free(self) -> S:
         while True:
             with contextlib.suppress(TakenError):  # by another run since it was looked: the next number is free
-                return self._new(self._free_name())
+                return self._new(self._free_name(self._began))
 
     @contextlib.contextmanager
-    def _numbered_if_taken(self) -> Iterator[None]:
+    def _numbered_if_taken(self, file: S, began: float) -> Iterator[None]:
         """Give a file that is finished meanwhile a free name where another run has taken its own since it was begun."""
         try:
             yield
         except TakenError as error:
             if error.kept is None:
                 raise
-            self._rename(error.kept)
-            self._file = None
+            self._rename(error.kept, began)
+            if file is self._file:
+                self._file = None
 
-    def _rename(self, part: Path) -> None:
+    def _rename(self, part: Path, began: float) -> None:
         """Give the partial file of a segment that is whole a name nobody has."""
         while True:
-            path = self._free_name()
+            path = self._free_name(began)
             try:
                 rename_unless_taken(part, path)
             except FileExistsError:
@@ -277,9 +319,9 @@ class Segmented(Sink, Generic[S, T]):
                 ) from error
             return
 
-    def _name(self, number: int) -> Path:
-        """What the present segment is called; a `number` above 1 is for a name that is taken."""
-        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._began))
+    def _name(self, began: float, number: int) -> Path:
+        """What a segment is called that began at `began`; a `number` above 1 is for a name that is taken."""
+        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(began))
         counter = "" if number == 1 else f"-{number}"
         return self.path.with_name(f"{self.path.stem}_{when}{counter}{self.path.suffix}")
 
@@ -293,7 +335,8 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
 
     Each begins with a key frame, at its time 0, and its last picture lasts until the first of the next, so that no
     frame and no moment is lost between them, unless only `events` are wanted. All have the size of the first frame. The
-    `sound` goes on from file to file; between two events it is in none.
+    `sound` goes on from file to file; between two events it is in none. Where that of a live source is late, a file is
+    finished up to a second after the next has begun.
 
     What may come `before` an event is encoded all the time, which costs what recording it does, and kept in memory so.
     """
@@ -342,6 +385,9 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
         if self._original.waits_from(self._start):
             return True
         return self._preroll is not None and self._original.waits_for(self._next)  # up to which it is wanted at once
+
+    def _awaits(self, file: VideoFile, until: Fraction) -> bool:
+        return file.awaits(until)
 
     def _pass_over(self, until: Fraction) -> None:
         if self._original is not None:

@@ -106,6 +106,11 @@ class Soundtrack:
         for sound in [sound for sound in self._unheard.values() if self._start + time - sound.time > _LATEST]:
             self._put(self._start + time, sound.packet)
 
+    def awaits(self, time: Fraction) -> bool:
+        """Hand over the sound that begins before `time`; whether some of it may be late."""
+        self._hand_over(time)
+        return bool(self._tracks) and self.original.is_late()
+
     def _hand_over(self, time: Fraction | float) -> None:
         if self._tracks:
             self.original.wait_for(self._start + time)

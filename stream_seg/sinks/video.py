@@ -112,6 +112,23 @@ class VideoFile(Sink):
             self._original.hurry()
         self._close(outcome)
 
+    def awaits(self, until: Fraction) -> bool:
+        """Whether sound of a live source is late that begins before its time `until`, at which the file ends.
+
+        If so, the next file may begin with the same `original` now, and this one is finished later.
+        Raises `OutputError` when the file cannot be written.
+        """
+        if self._part is None or self._film is None or self._original is None:
+            return False
+        try:
+            awaits = self._film.awaits(until)
+        except (av.FFmpegError, OSError) as error:
+            raise self._part.unwritable(error) from error
+        if awaits and not self._opens_original:
+            self._original, self._opens_original = self._original.fork(), True
+            self._film.leave(self._original)
+        return awaits
+
     def finish(self, until: Fraction) -> None:
         """Finish the file in the middle of a run; its last picture lasts until the time `until` of the source."""
         self._close(Outcome.STOPPED, until)

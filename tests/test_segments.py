@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
 import logging
@@ -32,6 +33,7 @@ from stream_seg.sinks import (
     parse_keep,
 )
 from stream_seg.sinks import segments as recorder
+from stream_seg.sinks.film import Film
 from stream_seg.sinks.part import PartFile, Target
 from stream_seg.sinks.retention import MARK, Segments
 from stream_seg.sources import Recording
@@ -306,6 +308,28 @@ def test_a_name_that_another_run_takes_in_between_is_no_failure(
     assert len(names) == 4
     assert all(name.endswith("-2") for name in names)
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_of_a_segment_whose_name_was_taken_no_encoder_stays_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to Python 3.11 none did, whatever was done with the error that told of it."""
+    at = itertools.count(LATE)
+    monkeypatch.setattr(SegmentedVideo, "_began_at", lambda *_: next(at))
+    sink = SegmentedVideo(tmp_path / "door.mp4", 1.0)
+    sink.open(LIVE)
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in frames(STEADY):
+            sink.write(frame, NOTHING)
+            for part in tmp_path.glob("*.part*"):
+                part.with_stem(part.stem.removesuffix(".part")).touch()
+            assert len([one for one in gc.get_objects() if type(one) is Film]) == 1  # isinstance asks proxies
+    finally:
+        gc.enable()
+    sink.close(Outcome.STOPPED)
+    assert len([path for path in segments(tmp_path) if path.stem.endswith("-2")]) == 4
 
 
 def numbers(path: Path) -> list[int]:

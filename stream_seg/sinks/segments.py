@@ -301,6 +301,8 @@ class Segmented(Sink, Generic[S, T]):
         except TakenError as error:
             if error.kept is None:
                 raise
+            # Its frames, which know it, hold the encoder: in cycles, since Python 3.12.
+            error.with_traceback(None)
             self._rename(error.kept, began)
             if file is self._file:
                 self._file = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import pty
@@ -24,6 +25,7 @@ from stream_seg.sinks.distant import Distant
 from stream_seg.sinks.recorded import Recorded
 from stream_seg.sources import Clip, Pipe
 from stream_seg.sources import tee as tee_module
+from stream_seg.sources.decoding import Decoder
 from stream_seg.sources.tee import Tee
 from tests.sink_films import NOTHING, copied, deliver, noise, read, record, sounds
 from tests.source_counts import until
@@ -86,6 +88,27 @@ def test_an_input_that_cannot_be_read_any_further_is_an_error_that_says_so(tmp_p
             list(frames if good else stack.enter_context(Pipe(fd)))
     os.close(fd)
     os.close(folder)
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_what_an_input_needed_that_broke_off_is_let_go_at_once(tmp_path: Path, good: int) -> None:
+    """Up to Python 3.11 it was, whatever was done with the error."""
+    fd = os.open(write_raw(tmp_path / "film.mkv"), os.O_RDONLY)
+    folder = os.open(tmp_path, os.O_RDONLY)  # reading it is an error
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(SourceError), contextlib.ExitStack() as stack:
+            frames = iter(stack.enter_context(Pipe(fd))) if good else iter(())
+            assert len(list(itertools.islice(frames, good))) == good
+            os.dup2(folder, fd)
+            list(frames if good else stack.enter_context(Pipe(fd)))
+        del frames, stack
+        assert not [one for one in gc.get_objects() if type(one) is Decoder]  # isinstance asks proxies
+    finally:
+        gc.enable()
+        os.close(fd)
+        os.close(folder)
 
 
 def test_times_in_a_pipe_are_exact() -> None:

@@ -60,7 +60,8 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{name} broke off: {words_of(error)}", reason_of(error)) from error
+        # Its frames, which know it, hold the decoder: in cycles, since Python 3.12.
+        raise SourceError(f"{name} broke off: {words_of(error)}", reason_of(error)) from error.with_traceback(None)
 
 
 def unknown_host(url: str) -> str | None:

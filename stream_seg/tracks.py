@@ -72,6 +72,20 @@ def description_of(track: AudioStream, packet: Packet[AudioStream]) -> bytes:
     return file.getvalue()
 
 
+def without_priming(track: AudioStream, packet: Packet[AudioStream]) -> AudioStream:
+    """A track like this one for a file that begins with `packet`, sound to hear, and no samples of priming before it.
+
+    Opus keeps them: its setup tells of them, too, and its decoder leaves them out wherever it begins. PyAV tells of
+    priming since 19, whose FFmpeg is also the first to pass on that of AAC.
+    """
+    context = track.codec_context
+    if context is None or context.name == "opus" or not getattr(context, "initial_padding", 0):
+        return track
+    with contextlib.suppress(av.FFmpegError, ValueError):  # of a codec that cannot be described
+        return track_of(description_of(track, packet))  # which does not tell of priming
+    return track
+
+
 def track_of(description: bytes) -> AudioStream:
     """A track like the one described, in a container of its own. Raises `av.FFmpegError`."""
     container = av.open(io.BytesIO(description), format="nut")

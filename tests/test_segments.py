@@ -136,6 +136,18 @@ def test_a_recording_is_cut_as_well_and_its_sound_goes_on_from_file_to_file(tmp_
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_all_the_sound_of_a_segment_is_heard(suffix: str, tmp_path: Path) -> None:
+    """With PyAV 18 no file tells of the priming of AAC, which only that has that begins with it."""
+    source = record(tmp_path / "in.mp4", seconds=4)
+    deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.5), *recording(source))
+    _, second, last = segments(tmp_path)
+    for path in (second, last):
+        with av.open(str(path)) as container:
+            heard = sum(1 for _ in container.decode(audio=0))
+        assert heard == len(sounds(path)[0].packets)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_sound_that_begins_with_a_segment_is_in_that_one_alone(suffix: str, tmp_path: Path) -> None:
     source = record(tmp_path / "in.mp4", seconds=3, rate=30)  # 50th packet and 32nd picture: 1.0667 s, in mkv 1.067
     deliver(SegmentedVideo(tmp_path / f"door.{suffix}", 1.05), *recording(source))

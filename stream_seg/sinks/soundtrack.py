@@ -21,7 +21,7 @@ from av.error import PyAVCallbackError
 from av.packet import Packet
 
 from stream_seg.sinks.original import Original, Sound
-from stream_seg.tracks import stream_like
+from stream_seg.tracks import stream_like, without_priming
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ pause, as the first of a fragment, so that two of them follow each other."""
 _WAITING = ("mp4", "mov")
 """The formats whose header waits for the first sound of each track, all pictures with it, in memory. For AC-3 and some
 others it cannot be written without."""
+
+_SKIPPING = ("matroska", "webm")
+"""The formats that tell how many samples of priming a track begins with, which players leave out."""
 
 _LONGEST_WAIT = 600
 """How many seconds after its beginning a film in one of these may have its first sound."""
@@ -89,7 +92,10 @@ class Soundtrack:
             try:
                 if waits and first.time - self._start > _LONGEST_WAIT:
                     raise ValueError(f"it begins at {float(first.time):.0f} s, too late for this format; .mkv takes it")
-                self._tracks[index] = _track(stream, output, copy=copy)
+                like = stream
+                if output.format.name in _SKIPPING and first.time >= self._start:  # priming begins before
+                    like = without_priming(stream, first.packet)
+                self._tracks[index] = _track(stream, output, like, copy=copy)
             except (av.FFmpegError, ValueError) as error:
                 self._leave_out(index, str(error))
                 continue
@@ -207,9 +213,9 @@ class Soundtrack:
 class _Copy:
     """A track whose packets go over as they are."""
 
-    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+    def __init__(self, source: AudioStream, output: OutputContainer, like: AudioStream) -> None:
         self._output = output
-        self._stream = stream_like(source, output)
+        self._stream = stream_like(like, output)
         _describe(source, self._stream)
         # AAC as broadcast repeats its setup in each packet. Muxers can undo that, but not while writing fragments.
         repeats_setup = source.codec_context.name == "aac" and not source.codec_context.extradata
@@ -231,8 +237,8 @@ class _Copy:
 class _CopyOfSamples(_Copy):
     """A track of samples of one size, of which an MP4 or MOV keeps no times but the first: silence fills its pauses."""
 
-    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
-        super().__init__(source, output)
+    def __init__(self, source: AudioStream, output: OutputContainer, like: AudioStream) -> None:
+        super().__init__(source, output, like)
         name, context = source.codec_context.name, self._stream.codec_context
         bits = re.search(r"\d+", name)
         self._rate = context.sample_rate
@@ -343,15 +349,15 @@ def _copy_at(packet: Packet[AudioStream], ticks: int) -> Packet[AudioStream]:
     return copy
 
 
-def _track(source: AudioStream, output: OutputContainer, *, copy: bool) -> Track:
-    """Raises `av.FFmpegError` or `ValueError` for a track that cannot go over."""
+def _track(source: AudioStream, output: OutputContainer, like: AudioStream, *, copy: bool) -> Track:
+    """A copy is described as `like` is. Raises `av.FFmpegError` or `ValueError` for a track that cannot go over."""
     if source.codec_context is None:
         raise ValueError("this FFmpeg does not know its codec")
     if copy:
         loses_pauses = output.format.name in _WAITING and source.codec_context.name.startswith("pcm_")
         with contextlib.suppress(ValueError):  # how PyAV says that the format does not support the codec
             _try_header(source, output)
-            return _CopyOfSamples(source, output) if loses_pauses else _Copy(source, output)
+            return (_CopyOfSamples if loses_pauses else _Copy)(source, output, like)
     return _Encode(source, output)
 
 
@@ -363,7 +369,7 @@ def _try_header(source: AudioStream, like: OutputContainer) -> None:
     """
     trial = av.open(io.BytesIO(), "w", format=like.format.name, container_options=like.container_options)
     try:
-        _Copy(source, trial)
+        _Copy(source, trial, source)
         trial.start_encoding()
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error

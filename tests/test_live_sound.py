@@ -24,12 +24,11 @@ from stream_seg.protocols import Outcome, Sink
 from stream_seg.sinks import SegmentedVideo, VideoFile, live_original
 from stream_seg.sinks import segments as recorder
 from stream_seg.sinks.live_original import LiveOriginal
-from stream_seg.sources import hearing, open_source
+from stream_seg.sources import hearing
 from stream_seg.sources.clock import LiveClock
 from stream_seg.sources.hearing import Hearing, hearing_of
 from stream_seg.tracks import track_of
 from tests.sink_films import NOTHING, SOMETHING, read, segments, sounds
-from tests.source_counts import readers_end
 from tests.source_servers import clock_of, needs_rtsp, rtsp_camera
 from tests.tiny_models import batched_model
 
@@ -479,16 +478,3 @@ def test_the_command_records_the_sound_of_an_rtsp_camera(tmp_path: Path) -> None
                 [clock_of(f.to_ndarray(format="bgr24")) - (f.time or 0) for f in container.decode(video=0)]
             )
         assert (tones(file)[-1] + began + 0.5) % 1 - 0.5 == pytest.approx(0, abs=0.15)
-
-
-@needs_rtsp()
-def test_a_camera_whose_pictures_stall_while_it_is_heard_stalls() -> None:
-    with rtsp_camera(size="320x240", sound="too") as server:
-        with open_source(f"rtsp://{server.host}/cam", stall_timeout=0.5, reconnect=0, sound=True) as source:
-            frames = iter(source)
-            for _ in range(5):
-                next(frames)
-            server.tell("freeze")
-            with pytest.raises(Exception, match=r"no new frame for 0\.5 s"):
-                list(frames)
-        assert readers_end(5)

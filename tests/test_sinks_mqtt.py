@@ -137,22 +137,6 @@ def test_a_broker_that_comes_late_and_one_that_comes_back_are_told(
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize(
-    ("host", "words"), [("127.0.0.1:{port}", "connection refused"), ("nobody.invalid", "there is no host named nobody")]
-)
-def test_a_broker_that_is_not_there_is_told_and_ends_no_run(
-    host: str, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipient, "delay_before", lambda *_: 0.0)
-    sink = Notifier(f"mqtt://me:KEY@{host.format(port=free_port())}/door")
-    deliver(sink, [(0, SOMETHING)])
-    first, last = caplog.messages
-    assert words in first
-    assert last.startswith("2 of 2 notifications were not taken")
-    assert "KEY" not in caplog.text
-    assert sink.result is None
-
-
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
 def test_at_the_end_a_broker_that_says_nothing_is_left(
     scheme: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -258,11 +258,12 @@ def test_redirects_are_not_followed_but_told_without_secrets(hub: Hub, caplog: p
 @pytest.mark.parametrize(
     ("host", "words"), [("127.0.0.1:{port}", "connection refused"), ("nobody.invalid", "there is no host named nobody")]
 )
+@pytest.mark.parametrize("address", ["http://me:KEY@{host}/KEY", "mqtt://me:KEY@{host}/door"])
 def test_a_server_that_is_not_there_is_told_and_ends_no_run(
-    host: str, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    host: str, words: str, address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipient, "delay_before", lambda *_: 0.0)
-    sink = Notifier(f"http://me:KEY@{host.format(port=free_port())}/KEY")
+    sink = Notifier(address.format(host=host.format(port=free_port())))
     deliver(sink, [(0, SOMETHING)])
     first, last = caplog.messages
     assert words in first

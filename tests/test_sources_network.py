@@ -537,9 +537,10 @@ def test_a_real_rtsp_camera_is_fresh_then_stalls_with_a_reason() -> None:
 
 
 @needs_rtsp()
-def test_the_sound_of_an_rtsp_camera_whose_pictures_stall_keeps_no_reader() -> None:
+@pytest.mark.parametrize("sound", [False, True])
+def test_the_sound_of_an_rtsp_camera_whose_pictures_stall_keeps_no_reader(sound: bool) -> None:
     with rtsp_camera(size="320x240", sound="too") as server:
-        with open_source(f"rtsp://{server.host}/cam", stall_timeout=0.5, reconnect=0) as source:
+        with open_source(f"rtsp://{server.host}/cam", stall_timeout=0.5, reconnect=0, sound=sound) as source:
             frames = iter(source)
             for _ in range(5):
                 next(frames)

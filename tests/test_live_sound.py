@@ -427,14 +427,14 @@ def test_sound_that_cannot_be_described_is_left_out_with_a_word(
     assert "the sound of rtsp://door is left out: no such codec" in caplog.text
 
 
-@pytest.mark.parametrize("make", [VideoFile, partial(SegmentedVideo, seconds=60), partial(sinks.open_sink, segment=60)])
+@pytest.mark.parametrize("make", [VideoFile, partial(SegmentedVideo, seconds=1), partial(sinks.open_sink, segment=1)])
 def test_a_sink_without_sound_is_silent(film: Path, make: object, tmp_path: Path) -> None:
     sound = FeedSound()
     assert callable(make)
     write(make(tmp_path / "door.mp4", sound=False), sound, connection(film, sound, LiveClock()))
-    (out,) = tmp_path.glob("door*.mp4")
-    assert len(read(out).times) == SECONDS * RATE
-    assert not sounds(out)
+    files = list(tmp_path.glob("door*.mp4"))
+    assert sum(len(read(out).times) for out in files) == SECONDS * RATE
+    assert not any(map(sounds, files))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def refuse_senseless(args: argparse.Namespace, specs: Sequence[Spec], *, in_turn
 
 
 def _refuse_senseless_crops(args: argparse.Namespace) -> None:
-    if not args.crops or args.crops in PIPED or is_address(args.crops):
+    if _is_no_path(args.crops):
         raise UsageError(f"--crops wants the name of a folder, as in --crops crops/, and got '{args.crops}'")
     if args.view == "blurred":
         raise UsageError(
@@ -83,12 +83,16 @@ def _refuse_senseless_crops(args: argparse.Namespace) -> None:
 
 
 def _refuse_senseless_heatmap(args: argparse.Namespace) -> None:
-    if not args.heatmap or args.heatmap in PIPED or is_address(args.heatmap):
+    if _is_no_path(args.heatmap):
         raise UsageError(f"--heatmap wants the name of an image, as in --heatmap heat.png, and got '{args.heatmap}'")
     if args.view == "blurred":
         raise UsageError(
             "--heatmap shows the scene as it was taken, and --view blurred is to hide who is in it; give one of them"
         )
+
+
+def _is_no_path(output: str) -> bool:
+    return not output or output in PIPED or is_address(output)
 
 
 def _refuse_senseless_skipping(args: argparse.Namespace, specs: Sequence[Spec]) -> None:

@@ -408,7 +408,7 @@ class SegmentedVideo(Segmented[VideoFile, Encoded]):
                 self._original = None
 
     def _new(self, path: Path) -> VideoFile:
-        return VideoFile(path, codec=self._encoder, comment=MARK, original=self._original)
+        return VideoFile(path, codec=self._encoder, comment=MARK, original=self._original, sound=self._has_sound)
 
     def _set_aside(self, preroll: PreRoll[Encoded], frame: Frame, detections: Detections, *, is_key: bool) -> None:  # noqa: ARG002
         assert self._info is not None

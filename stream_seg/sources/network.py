@@ -125,9 +125,8 @@ class NetworkStream(Decoded):
         refuse_port(url, self.name)
         self._url = with_password(f"{self._scheme}:{url.partition(':')[2]}")  # FFmpeg knows no HTTP, only http
         self._sound = sound
-        self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout))
-        if sound is not None and MEDIA in self._options:
-            self._options[MEDIA] = "video+audio"
+        media = "video" if sound is None else "video+audio"
+        self._options = options_for(self._scheme, transport, max(open_timeout, stall_timeout), media)
         self._short_look: Mapping[str, str] = {}
         if suits_short_look(self._url):
             self._short_look = SHORT_LOOK if sound is None else SHORT_LISTEN
@@ -318,10 +317,10 @@ def suits_short_look(url: str) -> bool:
     return scheme in RTMP_SCHEMES or (scheme in RECORDING_SCHEMES and not parts.path.lower().endswith(LONG_LOOK))
 
 
-def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, str]:
+def options_for(scheme: str, transport: Transport, silence: float, media: str) -> dict[str, str]:
     """Return FFmpeg's options for an address: low latency for what is live, patience for what is served.
 
-    `silence` is the longest in seconds that nothing at all may come from a camera.
+    `silence` is the longest in seconds that nothing at all may come from a camera, `media` what is wanted of RTSP.
     """
     if scheme in RECORDING_SCHEMES:
         return {"reconnect": "1", "reconnect_delay_max": "5", "live_start_index": BEGIN_AT_SEGMENT}
@@ -331,7 +330,7 @@ def options_for(scheme: str, transport: Transport, silence: float) -> dict[str, 
         # Without FFmpeg's parsers, which hold each picture until the next one begins: see `access_units`. FFmpeg then
         # also hands over what is to be discarded, so that the sound of a camera whose pictures stall keeps a read from
         # ever returning: only what is wanted is asked for.
-        whole = {FLAGS: "noparse", MEDIA: "video"}
+        whole = {FLAGS: "noparse", MEDIA: media}
         carried = {"rtsp_transport": transport, "timeout": str(round(silence * 1e6))}
         return quick | whole | carried | (UDP_OPTIONS if transport == "udp" else {})
     if scheme == "udp":
